@@ -1,0 +1,41 @@
+/*
+ * arena: memory that is given back all at once.
+ *
+ *   pages from a pool (an exchange: bounded, never malloc)   or   from malloc (config: unbounded)
+ *
+ *   page:  [ next | ........ used ........ at | ... free ... end ]
+ *
+ * Nothing long-lived may point into an exchange's arena.
+ */
+#pragma once
+#include "engine/pool.h"
+#include "engine/span.h"
+
+/* Bytes of a pooled page, its link included; the largest pooled allocation is a little less. */
+#define AG_ARENA_PAGE_BYTES 4096u
+#define AG_ARENA_ALLOC_MAX  (AG_ARENA_PAGE_BYTES - 16u)
+
+struct ag_arena {
+    struct ag_pool *pages; /* NULL: malloc */
+    void *first;           /* the pages, newest first */
+    uint8_t *at, *end;     /* free bytes of the newest page */
+    uint32_t page_count;
+    uint32_t page_max; /* pages this arena may take (pooled only) */
+};
+
+/* An arena over `pages` (objects of AG_ARENA_PAGE_BYTES), taking at most `page_max` of them.
+ * With `pages` NULL it allocates by malloc, without a bound, and panics when memory is out. */
+void ag_arena_init(struct ag_arena *a, struct ag_pool *pages, uint32_t page_max);
+void ag_arena_release(struct ag_arena *a);
+
+/* `size_bytes` of undefined memory aligned to 8. NULL when a pooled arena is at its bound, its pool
+ * is empty, or the size is above AG_ARENA_ALLOC_MAX; never NULL from a malloc arena. */
+AG_MUST_USE void *ag_arena_alloc(struct ag_arena *a, size_t size_bytes);
+/* The same, zeroed. */
+AG_MUST_USE void *ag_arena_zalloc(struct ag_arena *a, size_t size_bytes);
+/* A copy of `s`; its ptr is NULL when there was no room. */
+AG_MUST_USE struct ag_span ag_arena_copy(struct ag_arena *a, struct ag_span s);
+/* A NUL-terminated copy; NULL when there was no room. */
+AG_MUST_USE char *ag_arena_strdup(struct ag_arena *a, struct ag_span s);
+/* Formatted text, NUL-terminated; for malloc arenas (config, messages). */
+AG_MUST_USE char *ag_arena_printf(struct ag_arena *a, const char *fmt, ...) AG_PRINTF(2, 3);

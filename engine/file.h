@@ -1,0 +1,73 @@
+/*
+ * file: open and read below a root without ever blocking the shard.
+ *
+ * An operation first tries what cannot block (openat2 with RESOLVE_CACHED, preadv2 with RWF_NOWAIT);
+ * what would block goes to a helper thread. done() always comes from the loop.
+ */
+#pragma once
+#include "engine/helper.h"
+
+/* How symlinks are treated below a root. */
+enum ag_follow {
+    AG_FOLLOW_BENEATH, /* followed while they stay below the root (RESOLVE_BENEATH) */
+    AG_FOLLOW_ANY,     /* followed anywhere (the administrator's word) */
+    AG_FOLLOW_NONE,    /* any symlink is an error (RESOLVE_NO_SYMLINKS) */
+};
+
+struct ag_file_stat {
+    uint64_t size_bytes;
+    int64_t mtime_s;
+    uint32_t mtime_ns;
+    uint64_t inode;
+    uint64_t device;
+    bool is_dir, is_regular;
+};
+
+struct ag_file_op;
+typedef void ag_file_fn(struct ag_file_op *);
+
+/* Embedded in its owner; must stay until done. Inputs are set by the call, outputs before done. */
+struct ag_file_op {
+    ag_file_fn *done;
+    struct ag_loop *loop;
+    /* open: path (relative, NUL-terminated, borrowed until done) below dir_fd */
+    int dir_fd;
+    const char *path;
+    enum ag_follow follow;
+    /* read */
+    int fd;
+    uint8_t *buf;
+    size_t len;
+    uint64_t offset;
+    /* outputs: AG_OK, AG_ENOENT (also ENOTDIR, ELOOP, EXDEV: it left the root), AG_EACCES,
+     * AG_ELIMIT (no descriptor or helper is free), AG_ESYS */
+    enum ag_status status;
+    int error;                /* errno behind a failure, for the log */
+    int out_fd;               /* open: the caller owns it */
+    struct ag_file_stat stat; /* open, stat */
+    size_t out_len;           /* read: bytes; less than len only at the end of the file */
+    /* private */
+    uint8_t what;
+    bool local; /* result known at once, delivered by task */
+    struct ag_task task;
+    struct ag_job job;
+};
+
+/* Opens read-only (files and directories) and stats. */
+void ag_file_open(struct ag_loop *l, struct ag_file_op *op, int dir_fd, const char *path,
+                  enum ag_follow follow, ag_file_fn *done);
+/* Stats without opening, for validating a cache entry. */
+void ag_file_stat(struct ag_loop *l, struct ag_file_op *op, int dir_fd, const char *path,
+                  enum ag_follow follow, ag_file_fn *done);
+/* Reads `len` bytes at `offset`. */
+void ag_file_read(struct ag_loop *l, struct ag_file_op *op, int fd, uint8_t *buf, size_t len,
+                  uint64_t offset, ag_file_fn *done);
+/* Brings [offset, offset + len) into the page cache, so that sendfile will not wait for the disk. */
+void ag_file_warm(struct ag_loop *l, struct ag_file_op *op, int fd, uint64_t offset, size_t len,
+                  ag_file_fn *done);
+/* True when [offset, offset + len) can be sent without waiting for the disk, as far as can be told. */
+bool ag_file_is_warm(int fd, uint64_t offset, size_t len);
+
+/* A block that owns an open file and closes it at the last release; from malloc at first, then from a
+ * free list of the loop's. NULL: none left (the descriptor stays the caller's). */
+AG_MUST_USE struct ag_block *ag_file_block(struct ag_loop *l, int fd);

@@ -1,0 +1,36 @@
+/*
+ * listener: a listening socket of one shard (SO_REUSEPORT for TCP; unix sockets are shared by
+ * descriptor), its multishot accept, and the pause at the limit.
+ */
+#pragma once
+#include "engine/loop.h"
+
+struct ag_listener;
+
+struct ag_listener {
+    struct ag_loop *loop;
+    struct ag_fd fd;
+    struct ag_op op;
+    struct ag_timer retry; /* arms accept again after EMFILE and the like */
+    void (*accepted)(struct ag_listener *, int fd);
+    void (*closed)(struct ag_listener *); /* after ag_listener_close; may free */
+    void *user;
+    union ag_addr addr; /* the bound address, real port */
+    bool paused, closing;
+};
+
+/* Opens, binds and listens; blocking, for start-up.
+ *   reuse_port  several shards bind the same TCP address; a unix path is unlinked first when it is a
+ *               dead socket
+ *   out_error   errno of the failing step;  out_step: "socket", "bind", "listen" (static)
+ * AG_ESYS, AG_EACCES. */
+AG_MUST_USE enum ag_status ag_listener_bind(const union ag_addr *addr, bool reuse_port, int backlog,
+                                            int *out_fd, int *out_error, const char **out_step);
+/* Starts accepting on `fd` (taken over). TCP_NODELAY is set on what is accepted. */
+void ag_listener_open(struct ag_listener *ls, struct ag_loop *l, int fd,
+                      void (*accepted)(struct ag_listener *, int fd));
+/* At the connection limit; resume when there is room. Accepted ones still come once. */
+void ag_listener_pause(struct ag_listener *ls);
+void ag_listener_resume(struct ag_listener *ls);
+/* Cancels accept, serves its last completions, closes, calls `closed`. */
+void ag_listener_close(struct ag_listener *ls, void (*closed)(struct ag_listener *));

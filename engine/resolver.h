@@ -1,0 +1,43 @@
+/*
+ * resolver: names to addresses, asynchronously, by c-ares on the loop's own sockets and timers.
+ *
+ * Numeric addresses and unix paths need no resolver and complete as well (from the loop). Answers are
+ * shared by name within the shard and kept for their TTL (at least 1 s, at most 1 h); failures for 1 s.
+ */
+#pragma once
+#include "engine/loop.h"
+
+#define AG_RESOLVE_MAX 16u /* addresses kept of one answer */
+
+struct ag_resolve;
+typedef void ag_resolve_fn(struct ag_resolve *);
+
+/* Embedded in its owner; must stay until done, or be cancelled. */
+struct ag_resolve {
+    ag_resolve_fn *done;
+    struct ag_link link; /* private */
+    struct ag_task task; /* private */
+    struct ag_loop *loop;
+    /* outputs: AG_OK, AG_ENOENT (no such name), AG_AGAIN (time-out or server failure) */
+    enum ag_status status;
+    const char *error; /* static text of the cause */
+    union ag_addr addr[AG_RESOLVE_MAX];
+    uint32_t count;
+    uint64_t expires_ms; /* loop time */
+};
+
+AG_MUST_USE enum ag_status ag_resolver_init(struct ag_loop *l);
+void ag_resolver_deinit(struct ag_loop *l);
+/* `host` (borrowed for the call): a name, an IPv4 or IPv6 literal (without brackets). `port` is put
+ * into each address, in host order here. */
+void ag_resolve_start(struct ag_loop *l, struct ag_resolve *r, struct ag_span host, uint16_t port,
+                      ag_resolve_fn *done);
+void ag_resolve_cancel(struct ag_resolve *r);
+
+/* Bytes of the sockaddr that `a` holds. */
+socklen_t ag_addr_len(const union ag_addr *a);
+/* Parses "1.2.3.4", "::1" or "unix:/path"; port in host order. AG_EINVAL. */
+AG_MUST_USE enum ag_status ag_addr_parse(struct ag_span host, uint16_t port,
+                                         union ag_addr *out_addr);
+/* "1.2.3.4:80", "[::1]:80", "unix:/path"; without the port when `port` is false (and no brackets). */
+void ag_addr_format(const union ag_addr *a, bool port, struct ag_buf *out);

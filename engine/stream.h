@@ -1,0 +1,129 @@
+/*
+ * stream: a two-way byte stream as a protocol sees it. Plain sockets implement it (conn.h), TLS will
+ * over another stream, and a fuzz target over memory.
+ *
+ *   protocol (struct ag_stream_user)
+ *      | reserve/commit, write, pause, finish, abort      ^ on_data, on_eof, on_drain, on_close
+ *      v                                                  |
+ *   struct ag_stream:  out chain, one flush a turn
+ *      | flush, pause, resume, finish, abort              ^
+ *      v                                                  |
+ *   transport (struct ag_stream_ops)
+ *
+ * Life:  OPEN --finish--> FLUSHING --all sent--> LINGERING --peer closed, 256k or 2 s--> closed
+ *        any state --abort or error--> closed
+ * on_close is called once, from the loop, as the very last call; the owner may free the stream in it.
+ * After finish or abort no other callback comes.
+ */
+#pragma once
+#include "engine/loop.h"
+
+struct ag_stream;
+
+/* Why a stream ended; the text is for logs and metrics. */
+enum ag_reason {
+    AG_REASON_NONE = 0,    /* closed in order */
+    AG_REASON_EOF,         /* the peer closed while something was under way */
+    AG_REASON_RESET,       /* ECONNRESET, EPIPE */
+    AG_REASON_TIMEOUT,     /* a deadline passed */
+    AG_REASON_REFUSED,     /* connect: ECONNREFUSED */
+    AG_REASON_UNREACHABLE, /* connect: no route, host or network down */
+    AG_REASON_NAME,        /* connect: the name did not resolve */
+    AG_REASON_RESOURCES,   /* a pool is empty, ENOBUFS, EMFILE, ENOMEM */
+    AG_REASON_PROTOCOL,    /* the peer broke its protocol */
+    AG_REASON_LIMIT,       /* a configured limit was hit */
+    AG_REASON_ABORTED,     /* this side gave up: client gone, drain */
+    AG_REASON_OTHER,       /* any other system error */
+};
+/* A short lower-case phrase: "connection refused". */
+const char *ag_reason_text(enum ag_reason r);
+/* Maps -errno of a failed operation. */
+enum ag_reason ag_reason_from_errno(int negative_errno);
+
+/* The protocol's callbacks, all from the loop. None may free the stream but on_close. */
+struct ag_stream_user {
+    /* Bytes arrived; the callee owns the slice's reference. May still come once after pause. */
+    void (*on_data)(struct ag_stream *, struct ag_slice);
+    /* The peer has shut its writing side. Sending is still possible. */
+    void (*on_eof)(struct ag_stream *);
+    /* Queued bytes fell to AG_STREAM_LOW after having been above AG_STREAM_HIGH. */
+    void (*on_drain)(struct ag_stream *);
+    /* The deadline set by ag_stream_deadline passed. */
+    void (*on_deadline)(struct ag_stream *);
+    /* The last call. */
+    void (*on_close)(struct ag_stream *, enum ag_reason);
+};
+
+struct ag_stream_ops {
+    void (*flush)(struct ag_stream *);
+    void (*pause)(struct ag_stream *);
+    void (*resume)(struct ag_stream *, enum ag_buf_group);
+    void (*shut)(struct ag_stream *);
+    void (*finish)(struct ag_stream *);
+    void (*abort)(struct ag_stream *, enum ag_reason);
+};
+
+/* Hysteresis of the queue towards the peer, bytes. */
+#define AG_STREAM_HIGH (128u * 1024u)
+#define AG_STREAM_LOW  (64u * 1024u)
+
+struct ag_stream {
+    const struct ag_stream_ops *ops;
+    const struct ag_stream_user *user;
+    struct ag_loop *loop;
+    struct ag_chain out;      /* accepted, not yet taken by flush */
+    uint64_t sending_bytes;   /* taken by flush, not yet by the kernel */
+    struct ag_block *scratch; /* where reserve writes; NULL when none is open */
+    uint32_t scratch_used;    /* bytes of it that are written */
+    bool above_high;          /* on_drain is owed */
+    bool closing;             /* finish or abort was called: writes are dropped */
+    struct ag_task flush_task;
+    struct ag_timer deadline;
+};
+
+/* For transports: sets up the shared part; ops and user are static tables. */
+void ag_stream_init(struct ag_stream *s, struct ag_loop *l, const struct ag_stream_ops *ops,
+                    const struct ag_stream_user *user);
+/* For transports: gives back all that is queued and cancels task and timer. */
+void ag_stream_deinit(struct ag_stream *s);
+/* For transports: bytes left the queue; calls on_drain when it is owed. */
+void ag_stream_sent(struct ag_stream *s, uint64_t bytes);
+
+/* Queued and not yet in the kernel, bytes. */
+static inline uint64_t ag_stream_queued(const struct ag_stream *s)
+{
+    return s->out.bytes + s->sending_bytes;
+}
+
+/* True when the writer should stop until on_drain; what is written all the same is still sent. */
+static inline bool ag_stream_full(struct ag_stream *s)
+{
+    if (ag_stream_queued(s) < AG_STREAM_HIGH) {
+        return false;
+    }
+    s->above_high = true;
+    return true;
+}
+
+/* Room for up to `n` (<= AG_BUF_SMALL_BYTES) bytes that the caller writes and then commits before any
+ * other call on the stream. NULL when no buffer is left: abort with AG_REASON_RESOURCES. */
+AG_MUST_USE uint8_t *ag_stream_reserve(struct ag_stream *s, size_t n);
+void ag_stream_commit(struct ag_stream *s, size_t n);
+/* Copies `bytes` of any length into reserved room. AG_ENOMEM. */
+AG_MUST_USE enum ag_status ag_stream_put(struct ag_stream *s, struct ag_span bytes);
+/* Queues the slice by reference (memory or file), taking its reference also on failure. AG_ENOMEM. */
+AG_MUST_USE enum ag_status ag_stream_write(struct ag_stream *s, struct ag_slice slice);
+
+/* Stops on_data; at most what was under way still comes. Idempotent. */
+void ag_stream_pause(struct ag_stream *s);
+/* Starts on_data again, in buffers of `group`; also changes the group while reading. Idempotent. */
+void ag_stream_resume(struct ag_stream *s, enum ag_buf_group group);
+/* After what is queued, shuts the writing side; reading goes on (tunnels, client side). */
+void ag_stream_shut(struct ag_stream *s);
+/* After what is queued, ends in order: shut, discard input, close. */
+void ag_stream_finish(struct ag_stream *s);
+/* Ends now; what is queued is lost. Callable at any time but inside on_close. */
+void ag_stream_abort(struct ag_stream *s, enum ag_reason why);
+
+/* One deadline a stream: on_deadline in after_ms; a new one replaces it; UINT64_MAX cancels. */
+void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms);
