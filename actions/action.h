@@ -1,0 +1,98 @@
+/*
+ * action: what answers a request. Each kind is one file here and one line in registry.c.
+ *
+ *   load:    DSL or config --parse (router)--> struct ag_action_decl --configure--> settings
+ *   request: pipeline --start--> ... ag_exchange_respond ... ag_exchange_release
+ */
+#pragma once
+#include "engine/node.h"
+#include "proto/exchange.h"
+
+enum ag_action_kind {
+    AG_ACTION_FIXED = 0,
+    AG_ACTION_ECHO,
+    AG_ACTION_REDIRECT,
+    AG_ACTION_STATIC,
+    AG_ACTION_PROXY,
+    AG_ACTION_KINDS,
+};
+
+/* A path built from captured parameters: "/users/:id/*" -> "/users/", param 0, "/", splat. */
+struct ag_template_part {
+    struct ag_span literal; /* when param < 0 */
+    int16_t param;          /* index into the route's parameters, or -1 */
+};
+
+struct ag_template {
+    const struct ag_template_part *parts;
+    uint16_t count;
+};
+
+/* Appends the expansion for this exchange; parameters go in still percent-encoded, as matched. */
+void ag_template_expand(const struct ag_template *t, const struct ag_exchange *ex,
+                        struct ag_buf *out);
+
+/* An action as the config spells it, checked for form; spans live as long as the config's arena, which
+ * is the snapshot's. */
+struct ag_action_decl {
+    enum ag_action_kind kind;
+    struct ag_pos pos;        /* of the action */
+    unsigned status;          /* fixed, echo, redirect */
+    struct ag_span body;      /* fixed */
+    struct ag_span scheme;    /* proxy: "http", "https", ... */
+    struct ag_span authority; /* proxy: upstream name, host[:port]{,host[:port]}, or unix:/path: */
+    struct ag_pos authority_pos;
+    struct ag_span path; /* proxy, static, redirect: as written */
+    struct ag_pos path_pos;
+    bool has_path; /* proxy: a target path was written */
+    struct ag_template
+        target;      /* path (redirect: the whole target), against the route's parameters */
+    bool has_params; /* target is not one literal */
+    const struct ag_node
+        *options; /* the route's long form (a map), or NULL: extra keys of actions */
+};
+
+/* What configure works with. */
+struct ag_action_build {
+    struct ag_arena *arena; /* the snapshot's; malloc */
+    struct ag_diags *diags;
+    const struct ag_node *config;  /* the whole tree's root: an action reads its own section */
+    const char *base_dir;          /* directory of the config file: relative paths start here */
+    void *shared[AG_ACTION_KINDS]; /* each action's common settings (upstreams, static root) */
+    /* Of the route: */
+    const struct ag_param_spec *params;
+    uint16_t param_count;
+    bool pattern_has_splat;
+    struct ag_span pattern; /* for messages */
+};
+
+struct ag_action_ops {
+    const char *name;
+    enum ag_action_kind kind; /* also the index of context->action_state */
+    /* Reads the action's own section(s) into build->shared[kind]; called once a load, may be NULL. */
+    enum ag_status (*configure_section)(struct ag_action_build *);
+    /* One route. AG_EINVAL after a diagnosis. Settings live in the arena. */
+    enum ag_status (*configure)(struct ag_action_build *, const struct ag_action_decl *,
+                                const void **out_settings);
+    /* Gives back what is not memory (descriptors) when a snapshot is freed; may be NULL. */
+    void (*release_section)(void *shared);
+    /* A shard's state (caches, pools), made at start and on its thread; may be NULL. */
+    enum ag_status (*shard_open)(struct ag_context *, void **out_state);
+    void (*shard_close)(struct ag_context *, void *state);
+    /* The exchange is held for the action; settings: ex->action->settings. */
+    void (*start)(struct ag_exchange *);
+    /* The exchange was aborted; the action lets go (at once or later) and calls nothing else on it. */
+    void (*abort)(struct ag_exchange *, enum ag_reason);
+    /* Methods it takes on a route that names none; bits by enum ag_method, 0: all. */
+    uint32_t default_methods;
+};
+
+/* Part of the snapshot. */
+struct ag_action {
+    const struct ag_action_ops *ops;
+    const void *settings;
+    const void *shared; /* build->shared[kind] */
+};
+
+/* By kind; never NULL. */
+const struct ag_action_ops *ag_action_ops_of(enum ag_action_kind kind);

@@ -1,0 +1,46 @@
+/*
+ * node: a configuration tree whose every node knows file, line and column. YAML, JSON and TOML load
+ * into it (router/config_*.c); sections are read out of it by typed accessors that report mistakes.
+ * Lives in a malloc arena together with its texts.
+ */
+#pragma once
+#include "engine/diag.h"
+
+enum ag_node_kind { AG_NODE_NULL, AG_NODE_SCALAR, AG_NODE_MAP, AG_NODE_SEQ };
+
+struct ag_node {
+    enum ag_node_kind kind;
+    struct ag_pos pos;            /* of the value */
+    struct ag_pos key_pos;        /* in a map: of the key */
+    struct ag_span key;           /* in a map */
+    struct ag_span text;          /* scalar: the value, escapes undone */
+    bool quoted;                  /* scalar: in quotes, so never a number or boolean */
+    bool dsl;                     /* a whole route line as raw bytes (text); key is empty */
+    struct ag_node *first, *last; /* children, in order */
+    struct ag_node *next;
+};
+
+AG_MUST_USE struct ag_node *ag_node_new(struct ag_arena *a, enum ag_node_kind kind,
+                                        struct ag_pos pos);
+void ag_node_append(struct ag_node *parent, struct ag_node *child);
+/* The child named `key`, or NULL; `n` may be NULL. */
+const struct ag_node *ag_node_get(const struct ag_node *n, const char *key);
+
+/* Reports keys of the map `n` that are not among `keys`, with the nearest as hint; and a node that is
+ * not a map. `what` names the section for people ("server.limits"). False when not a map. */
+bool ag_node_check_keys(const struct ag_node *n, struct ag_diags *d, const char *what,
+                        const char *const *keys, size_t count);
+
+/* Typed values; false with a diagnosis when the node is of another shape. NULL nodes: false, silent,
+ * *out untouched, so defaults stand. */
+bool ag_node_bool(const struct ag_node *n, struct ag_diags *d, bool *out);
+bool ag_node_u64(const struct ag_node *n, struct ag_diags *d, uint64_t min, uint64_t max,
+                 uint64_t *out);
+/* "250ms", "10s", "5m", "1h"; a plain 0 is allowed. Milliseconds. */
+bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out_ms);
+/* "64k", "10m", "1g", or plain bytes; powers of 1024. */
+bool ag_node_size(const struct ag_node *n, struct ag_diags *d, uint64_t *out_bytes);
+bool ag_node_text(const struct ag_node *n, struct ag_diags *d, struct ag_span *out);
+/* The index of the value among `names`. */
+bool ag_node_enum(const struct ag_node *n, struct ag_diags *d, const char *const *names,
+                  size_t count, unsigned *out_index);

@@ -1,0 +1,156 @@
+/*
+ * exchange: one request and its answer, and who holds them.
+ *
+ *   server (h1, later h2)        pipeline (router)                action
+ *   request parsed --start-->    route, filters' pre --start-->   ... ag_exchange_respond
+ *   head written  <--send_head-- filters' on_head   <------------
+ *   req_body: server writes, action takes           res_body: action writes, server takes
+ *
+ * It lives at the start of its arena's first page. Holders: the server stream (from new), the action
+ * (from its start until ag_exchange_release by it), a waiting filter (from AG_WAIT until its resume).
+ * Each lets go once; at zero the exchange is freed by a task of the loop. After abort, holders are told
+ * once (action->abort, filter->cancel) and must let go without calling anything else on it.
+ */
+#pragma once
+#include "proto/body.h"
+#include "proto/h1_write.h"
+
+struct ag_exchange;
+struct ag_action;
+struct ag_route;
+
+#define AG_PARAMS_MAX 16u
+
+/* Where a route's parameters lie: by segment of the normalised path, so a match costs nothing. */
+struct ag_param_spec {
+    struct ag_span name; /* "id"; the unnamed splat: empty */
+    uint16_t segment;    /* 0: the first after the leading slash */
+    bool splat;          /* from that segment to the end */
+};
+
+/* What a route asks of the server stream; part of the immutable snapshot. */
+struct ag_route_limits {
+    uint64_t max_body_bytes; /* 0: unlimited */
+    uint32_t body_grace_ms;
+    uint32_t min_rate; /* bytes per second; 0: none */
+};
+
+/* A whole answer made at load time, in the form of each protocol version. */
+struct ag_prepared {
+    unsigned status;
+    struct ag_span h1;   /* status line and fields with CRLF, framing included, without Date,
+                          * Connection and the final CRLF */
+    struct ag_span body; /* not sent for HEAD */
+    struct ag_response response; /* the same as fields, for routes with filters; malloc arena */
+};
+
+/* What the server stream offers; ex->server. All may be called from actions and the pipeline. */
+struct ag_server_ops {
+    /* Sends ex->res as final head; content follows from *ex->res_source. */
+    void (*send_head)(struct ag_exchange *);
+    void (*send_prepared)(struct ag_exchange *, const struct ag_prepared *);
+    /* An interim answer (1xx but 101). */
+    void (*send_interim)(struct ag_exchange *, unsigned status, const struct ag_fields *);
+    /* The action wants the request's content: sends 100 Continue when the client waits for it. */
+    void (*want_body)(struct ag_exchange *);
+    /* Ends the exchange's stream without a complete answer. */
+    void (*reset)(struct ag_exchange *, enum ag_reason);
+};
+
+/* What the router runs; ex->pipeline. */
+struct ag_pipeline_ops {
+    /* The request's head is complete. */
+    void (*start)(struct ag_exchange *);
+    /* A filter that waited has decided (filter.h). */
+    void (*resume)(struct ag_exchange *, int verdict);
+    /* ex->res is filled: run on_head and wrap_body in reverse, then server->send_head. */
+    void (*respond)(struct ag_exchange *);
+    /* Client gone or stream broken: tell who waits. */
+    void (*abort)(struct ag_exchange *, enum ag_reason);
+    /* The answer is sent, or will never be: on_done of the filters, access log, metrics. */
+    void (*done)(struct ag_exchange *);
+};
+
+/* One shard's surroundings of all its exchanges; made by tools/, one a shard. */
+#define AG_CONTEXT_ACTIONS 16u
+struct ag_context {
+    struct ag_loop *loop;
+    struct ag_date_cache date;
+    const struct ag_pipeline_ops *pipeline;
+    struct ag_snapshot *snapshot;           /* the current one */
+    struct ag_block *snapshot_ref;          /* this shard's counted handle of it */
+    void *action_state[AG_CONTEXT_ACTIONS]; /* by struct ag_action_ops.id: caches, pools */
+    uint64_t exchanges_live;
+    uint64_t exchanges_total;
+};
+
+struct ag_exchange {
+    struct ag_arena arena;
+    struct ag_context *context;
+    const struct ag_server_ops *server;
+    void *server_stream; /* the server's; NULL once it has let go */
+    struct ag_request req;
+    struct ag_response res;
+    struct ag_body req_body;     /* written by the server, taken by the action */
+    struct ag_body res_body;     /* written by the action */
+    struct ag_body *res_source;  /* taken by the server: res_body, or the last transform's output */
+    struct ag_block *head_owner; /* keeps the request head's bytes until they are detached */
+    struct ag_block *snapshot_ref;
+    const struct ag_route *route; /* router's; NULL before dispatch or without a match */
+    const struct ag_param_spec *params;
+    const struct ag_route_limits *limits; /* never NULL */
+    const struct ag_action *action;       /* action.h; NULL: none is running */
+    void *action_data;                    /* the action's, in the arena */
+    void *filter_data;                    /* the pipeline's, in the arena: see filter.h */
+    uint64_t started_ns;                  /* 0 unless someone asked for it at load */
+    union ag_addr *remote;                /* the peer as it counts for logs and forwarding; arena */
+    uint16_t listener_port;               /* local port, 0 for unix */
+    uint16_t param_count;
+    uint16_t filter_at; /* filters whose pre has run */
+    uint8_t holders;
+    uint8_t reason;     /* enum ag_reason: why it ended early; for the log */
+    const char *detail; /* static text beside it: "connect to upstream", ... */
+    bool head_sent;     /* final head given to the server */
+    bool ended;         /* aborted or complete: nothing may be sent any more */
+    bool filter_waits;
+    uint64_t sent_bytes; /* content bytes given to the client */
+    uint16_t status;     /* of the final answer, 0 while none */
+    struct ag_task free_task;
+    struct ag_field field_room[24]; /* request fields: most requests need no more */
+};
+
+/* Takes a page and sets everything up; held once, by the server. NULL: the shard is out of pages. */
+AG_MUST_USE struct ag_exchange *ag_exchange_new(struct ag_context *ctx,
+                                                const struct ag_server_ops *server, void *stream);
+void ag_exchange_hold(struct ag_exchange *ex);
+void ag_exchange_release(struct ag_exchange *ex);
+
+/* Copies the request head into the arena and gives its receive buffer back; for exchanges that wait.
+ * AG_ENOMEM leaves all as it is (the buffer stays pinned). */
+AG_MUST_USE enum ag_status ag_exchange_detach(struct ag_exchange *ex);
+
+/* ---- for actions ---- */
+
+/* ex->res.status, fields, framing and content_length are set; content comes through res_body, which
+ * the action ends. A no-op after the exchange has ended. */
+void ag_exchange_respond(struct ag_exchange *ex);
+/* The answer made at load time; no content of the action's own. */
+void ag_exchange_respond_prepared(struct ag_exchange *ex, const struct ag_prepared *p);
+/* An error of ours: a short body in the form the client accepts (RFC 9457 problem, or text), if no
+ * head was sent yet; else the stream is reset. `detail` is static text for the log and the body. */
+void ag_exchange_fail(struct ag_exchange *ex, unsigned status, enum ag_reason why,
+                      const char *detail);
+/* Adds a response field; name known by number, the value in the arena or static. AG_ENOMEM. */
+AG_MUST_USE enum ag_status ag_exchange_field(struct ag_exchange *ex, enum ag_field_id id,
+                                             struct ag_span value);
+/* The value of parameter `index` (< param_count) in the normalised path, still percent-encoded. */
+struct ag_span ag_exchange_param(const struct ag_exchange *ex, unsigned index);
+/* Segment `index` of a normalised path, or from it to the end (splat); empty when it has none. */
+struct ag_span ag_path_segment(struct ag_span path, unsigned index, bool to_end);
+
+/* ---- for servers ---- */
+
+/* The client is gone, or its stream is broken: abort travels to whoever works on it. Idempotent. */
+void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why);
+/* The answer has left; the server lets go. */
+void ag_exchange_complete(struct ag_exchange *ex);

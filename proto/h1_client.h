@@ -1,0 +1,90 @@
+/*
+ * h1_client: HTTP/1 towards an upstream, one call at a time on a stream (RFC 9112).
+ *
+ *   READY --start--> CALL --both sides complete--> READY (reusable) or dead
+ *                     | 101 accepted: TUNNEL
+ *
+ * A call borrows two bodies: it takes the request's content from `req_body` and writes the answer's
+ * into `res_body`, whole slices, no copies. A violation by the upstream ends the call with
+ * AG_REASON_PROTOCOL; bytes that come while READY end the connection (a lying or confused upstream).
+ */
+#pragma once
+#include "proto/body.h"
+#include "proto/h1_chunk.h"
+#include "proto/h1_parse.h"
+#include "proto/h1_write.h"
+
+struct ag_h1_client;
+
+/* To the caller; all from the loop. After `done` or `failed` nothing more comes for this call. */
+struct ag_h1_call_ops {
+    /* 1xx but 101; may come several times, at most AG_H1_INTERIM_MAX. */
+    void (*interim)(struct ag_h1_client *, const struct ag_response *);
+    /* The final head (or 101), its spans valid during the call only; content follows in res_body. */
+    void (*head)(struct ag_h1_client *, const struct ag_response *);
+    /* The answer is complete and in res_body. `reusable`: the stream may carry the next call. The
+     * request's content may be unsent: then it is not reusable. */
+    void (*done)(struct ag_h1_client *, bool reusable);
+    /* No complete answer will come; res_body was aborted if its head had been given. The stream is
+     * aborted by the client. `sent`: bytes of the request may have been seen by the upstream;
+     * `received`: at least one byte of an answer came. */
+    void (*failed)(struct ag_h1_client *, enum ag_reason, const char *detail);
+};
+
+#define AG_H1_INTERIM_MAX 16u
+
+enum ag_h1_client_state {
+    AG_H1_CLIENT_READY = 0, /* no call               -> CALL, DEAD */
+    AG_H1_CLIENT_CALL,      /*                       -> READY, TUNNEL, DEAD */
+    AG_H1_CLIENT_TUNNEL,    /* after 101             -> DEAD */
+    AG_H1_CLIENT_DEAD,      /* the stream is closing */
+};
+
+struct ag_h1_client {
+    struct ag_stream *stream;
+    const struct ag_h1_call_ops *ops;
+    void *caller;             /* the ops' */
+    struct ag_body *req_body; /* NULL: no content */
+    struct ag_body *res_body;
+    struct ag_chain in;
+    struct ag_block *head; /* a head that straddles receive buffers is gathered here */
+    uint32_t head_len;
+    struct ag_h1_parser parser;
+    struct ag_h1_chunk chunk;
+    struct ag_arena arena; /* field tables of heads and trailers; released after each call */
+    struct ag_task work;
+    uint64_t res_left;
+    uint32_t interim_count;
+    uint8_t state;       /* enum ag_h1_client_state */
+    uint8_t res_framing; /* enum ag_framing */
+    uint8_t req_framing;
+    uint8_t method; /* enum ag_method */
+    bool paused, eof;
+    bool head_done; /* final head was given */
+    bool res_done, req_done;
+    bool keep_alive;
+    bool in_trailers;
+    bool sent, received; /* see failed */
+};
+
+void ag_h1_client_init(struct ag_h1_client *c, struct ag_stream *s);
+/* Starts a call: writes the head at once. `req` and `opts` are used during this call only.
+ *   req_body  content to send, framed by req->framing (LENGTH or CHUNKED); NULL when NONE
+ *   res_body  where the answer's content goes; the client is its producer
+ * AG_ENOMEM: nothing was started. */
+AG_MUST_USE enum ag_status ag_h1_client_start(struct ag_h1_client *c, const struct ag_request *req,
+                                              const struct ag_h1_request_opts *opts,
+                                              struct ag_body *req_body, struct ag_body *res_body,
+                                              const struct ag_h1_call_ops *ops, void *caller);
+/* From `head` with status 101 only: the bodies carry raw bytes from now on. Not accepted: the call
+ * fails. */
+void ag_h1_client_accept_tunnel(struct ag_h1_client *c);
+/* Gives the call up: nothing more is called back; the stream is aborted. Harmless when READY. */
+void ag_h1_client_cancel(struct ag_h1_client *c);
+
+/* The stream's callbacks, for the owner's table to call. */
+void ag_h1_client_data(struct ag_h1_client *c, struct ag_slice s);
+void ag_h1_client_eof(struct ag_h1_client *c);
+void ag_h1_client_drained(struct ag_h1_client *c);
+/* The stream is gone: a live call fails with `why`. */
+void ag_h1_client_closed(struct ag_h1_client *c, enum ag_reason why);

@@ -1,0 +1,74 @@
+/*
+ * h1_server: HTTP/1 on one downstream stream: requests in, answers out, in order (RFC 9112).
+ *
+ *   IDLE --bytes--> HEAD --head complete--> EXCHANGE --answer sent, request read--> IDLE
+ *                    | bad: answer, close        | tunnel after 101: TUNNEL
+ *
+ * One exchange at a time; what the client pipelines waits as slices (bounded: reading pauses) and is
+ * answered in turn; answers that are ready at once leave in one send. Request content goes to the
+ * exchange's req_body while it has room, else reading pauses. An answer that comes before the request
+ * was read to its end: the rest is read and dropped within limits, or the connection ends.
+ */
+#pragma once
+#include "proto/exchange.h"
+#include "proto/h1_chunk.h"
+#include "proto/h1_parse.h"
+
+/* Per listener; immutable. */
+struct ag_server_limits {
+    struct ag_h1_limits head;
+    uint32_t header_timeout_ms;
+    uint32_t idle_timeout_ms;
+    uint32_t body_timeout_ms;   /* no progress of the request's content for this long: 408 */
+    uint32_t write_timeout_ms;  /* no progress of the answer for this long: reset */
+    uint64_t discard_max_bytes; /* request content read and dropped to keep the connection */
+};
+
+enum ag_h1_state {
+    AG_H1_IDLE = 0, /* no request under way             -> HEAD, CLOSING */
+    AG_H1_HEAD,     /* part of a head has come          -> EXCHANGE, CLOSING */
+    AG_H1_EXCHANGE, /* ex is live                       -> IDLE, TUNNEL, CLOSING */
+    AG_H1_TUNNEL,   /* bytes both ways                  -> CLOSING */
+    AG_H1_CLOSING,  /* finish or abort was called */
+};
+
+struct ag_h1_server {
+    struct ag_stream *stream;
+    struct ag_context *context;
+    const struct ag_server_limits *limits;
+    struct ag_exchange *ex; /* in HEAD, EXCHANGE, TUNNEL */
+    struct ag_chain in;     /* received, not yet used */
+    struct ag_h1_parser parser;
+    struct ag_h1_chunk chunk;
+    struct ag_task work;
+    uint64_t body_left;  /* of a request with Content-Length */
+    uint64_t body_bytes; /* content bytes of this request so far */
+    uint64_t res_left;   /* of an answer with Content-Length */
+    uint16_t listener_port;
+    uint8_t state;      /* enum ag_h1_state */
+    bool paused;        /* reading is paused by us */
+    bool eof;           /* the client has shut its side */
+    bool draining;      /* close after the present exchange */
+    bool body_done;     /* the request was read to its end */
+    bool res_started;   /* the final head is written */
+    bool res_done;      /* the answer is written to its end */
+    bool keep_alive;    /* the connection may live on after this exchange */
+    bool continue_owed; /* the client waits for 100 */
+    bool in_trailers;
+};
+
+/* Starts on an open stream whose user table is ag_h1_server_user, with `h` reachable by the owner's
+ * ag_stream_user (see ag_h1_server_of in the owner). */
+void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_context *ctx,
+                       const struct ag_server_limits *limits, uint16_t listener_port);
+
+/* The stream's callbacks, for the owner's table to call. */
+void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s);
+void ag_h1_server_eof(struct ag_h1_server *h);
+void ag_h1_server_drained(struct ag_h1_server *h);
+void ag_h1_server_deadline(struct ag_h1_server *h);
+/* The stream is gone: aborts what is live. The owner frees both afterwards. */
+void ag_h1_server_closed(struct ag_h1_server *h, enum ag_reason why);
+
+/* Drain: an idle connection ends at once, a busy one after its exchange (Connection: close). */
+void ag_h1_server_drain(struct ag_h1_server *h);

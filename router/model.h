@@ -1,0 +1,60 @@
+/*
+ * model: the config's sections as typed values, checked; what SPEC.md section 3 shows. Sections of
+ * actions (proxy, static, echo) are read by the actions themselves.
+ */
+#pragma once
+#include "engine/log.h"
+#include "engine/loop.h"
+#include "engine/node.h"
+#include "proto/h1_server.h"
+
+struct ag_listen {
+    struct ag_pos pos;
+    struct ag_span text; /* as written */
+    union ag_addr addr;  /* ":8080" is [::] with IPv4 besides: two entries, v4 and v6 */
+    uint16_t port;       /* 0: unix */
+    bool tls;
+};
+
+#define AG_LISTEN_MAX 64u
+
+struct ag_group {
+    struct ag_pos pos;
+    struct ag_span match;       /* pattern text */
+    const struct ag_node *node; /* filters, limits, timeouts */
+};
+
+struct ag_plugin {
+    struct ag_span name;
+    const struct ag_node
+        *node; /* one key: the filter's name, or the plugin's name is the filter's */
+};
+
+/* One route as declared, whichever way. */
+struct ag_route_node {
+    const struct ag_node *node; /* dsl line, or a map entry (key: pattern) */
+};
+
+struct ag_model {
+    struct ag_listen listens[AG_LISTEN_MAX];
+    uint16_t listen_count;
+    uint32_t workers; /* 0: auto */
+    enum ag_backend_kind backend;
+    struct ag_server_limits limits;
+    struct ag_route_limits route_limits; /* defaults */
+    uint64_t drain_timeout_ms;
+    enum ag_log_level log_level;
+    enum ag_log_format log_format;
+    const char *user; /* NULL: stay */
+    const struct ag_node *trusted_proxies;
+    uint64_t max_connections; /* 0: from RLIMIT_NOFILE */
+    const struct ag_group *groups;
+    uint32_t group_count;
+    const struct ag_plugin *plugins;
+    uint32_t plugin_count;
+    const struct ag_route_node *routes;
+    uint32_t route_count;
+};
+
+/* NULL only when nothing could be read; mistakes are in `diags`. Lives in diags->arena. */
+AG_MUST_USE struct ag_model *ag_model_read(const struct ag_node *root, struct ag_diags *diags);
