@@ -17,7 +17,7 @@ enum ag_action_kind {
     AG_ACTION_KINDS,
 };
 
-/* A path built from captured parameters: "/users/:id/*" -> "/users/", param 0, "/", splat. */
+/* A path built from captured parameters: "/users/:id/x" -> "/users/", param 0, "/x". */
 struct ag_template_part {
     struct ag_span literal; /* when param < 0 */
     int16_t param;          /* index into the route's parameters, or -1 */

@@ -1,8 +1,8 @@
 /*
  * dsl: one line, one route (SPEC.md section 4).
  *
- *   GET POST api.example.com/users/:id/* : http://auth/users/:id/*
- *   methods  host            pattern       action
+ *   GET POST api.example.com/users/:id : http://auth/users/:id
+^ *   methods  host            pattern   action
  *
  * Works on bytes, allocates nothing per token, survives any garbage; mistakes are reported with their
  * column, the reason and a hint.
