@@ -38,9 +38,10 @@ struct ag_route_limits {
 /* A whole answer made at load time, in the form of each protocol version. */
 struct ag_prepared {
     unsigned status;
-    struct ag_span h1;   /* status line and fields with CRLF, framing included, without Date,
+    struct ag_span h1;      /* status line and fields with CRLF, framing included, without Date,
                           * Connection and the final CRLF */
-    struct ag_span body; /* not sent for HEAD */
+    struct ag_span body;    /* not sent for HEAD */
+    struct ag_block *owner; /* of the body's bytes; NULL: the snapshot */
     struct ag_response response; /* the same as fields, for routes with filters; malloc arena */
 };
 
@@ -53,6 +54,8 @@ struct ag_server_ops {
     void (*send_interim)(struct ag_exchange *, unsigned status, const struct ag_fields *);
     /* The action wants the request's content: sends 100 Continue when the client waits for it. */
     void (*want_body)(struct ag_exchange *);
+    /* The peer's address; AF_UNSPEC when the system will not say. */
+    void (*remote)(struct ag_exchange *, union ag_addr *out_addr);
     /* Ends the exchange's stream without a complete answer. */
     void (*reset)(struct ag_exchange *, enum ag_reason);
 };
@@ -94,7 +97,8 @@ struct ag_exchange {
     struct ag_body req_body;     /* written by the server, taken by the action */
     struct ag_body res_body;     /* written by the action */
     struct ag_body *res_source;  /* taken by the server: res_body, or the last transform's output */
-    struct ag_block *head_owner; /* keeps the request head's bytes until they are detached */
+    struct ag_block *head_owner; /* keeps the head's bytes; NULL: detached, or static */
+    struct ag_span head;         /* the request head's bytes */
     struct ag_block *snapshot_ref;
     const struct ag_route *route; /* router's; NULL before dispatch or without a match */
     const struct ag_param_spec *params;
@@ -103,7 +107,7 @@ struct ag_exchange {
     void *action_data;                    /* the action's, in the arena */
     void *filter_data;                    /* the pipeline's, in the arena: see filter.h */
     uint64_t started_ns;                  /* 0 unless someone asked for it at load */
-    union ag_addr *remote;                /* the peer as it counts for logs and forwarding; arena */
+    union ag_addr *remote;                /* see ag_exchange_remote; NULL: not asked for yet */
     uint16_t listener_port;               /* local port, 0 for unix */
     uint16_t param_count;
     uint16_t filter_at; /* filters whose pre has run */
@@ -145,6 +149,8 @@ AG_MUST_USE enum ag_status ag_exchange_field(struct ag_exchange *ex, enum ag_fie
                                              struct ag_span value);
 /* The value of parameter `index` (< param_count) in the normalised path, still percent-encoded. */
 struct ag_span ag_exchange_param(const struct ag_exchange *ex, unsigned index);
+/* The peer's address (AF_UNSPEC: not known), asked for once and kept. NULL: no memory. */
+const union ag_addr *ag_exchange_remote(struct ag_exchange *ex);
 /* Segment `index` of a normalised path, or from it to the end (splat); empty when it has none. */
 struct ag_span ag_path_segment(struct ag_span path, unsigned index, bool to_end);
 

@@ -55,12 +55,16 @@ struct ag_h1_server {
     bool keep_alive;    /* the connection may live on after this exchange */
     bool continue_owed; /* the client waits for 100 */
     bool in_trailers;
+    bool tls;
+    bool running; /* inside run(): wake-ups need no task */
 };
 
-/* Starts on an open stream whose user table is ag_h1_server_user, with `h` reachable by the owner's
- * ag_stream_user (see ag_h1_server_of in the owner). */
+/* Starts on an open stream; the owner's ag_stream_user calls the functions below. */
 void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_context *ctx,
                        const struct ag_server_limits *limits, uint16_t listener_port);
+
+/* The client's address, from the transport. */
+void ag_h1_server_peer(struct ag_h1_server *h, const union ag_addr *addr);
 
 /* The stream's callbacks, for the owner's table to call. */
 void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s);
