@@ -49,11 +49,15 @@ void ag_body_deinit(struct ag_body *b);
 void ag_body_set_consumer(struct ag_body *b, ag_body_fn *readable, void *owner);
 void ag_body_set_producer(struct ag_body *b, ag_body_fn *writable, void *owner);
 
+/* Wakes the producer once, for news that the queue cannot see (a filter has stopped waiting). */
+void ag_body_kick(struct ag_body *b);
+
 /* ---- producer ---- */
 
 /* True when a slice of any receive buffer's size may be written. False owes a `writable`. */
 bool ag_body_room(struct ag_body *b);
-/* Takes the slice's reference, also on failure. A slice that pins more than four times its size is
+/* Takes the slice's reference, also on failure. The bytes may leave long after the exchange ended: never
+ * bytes of its arena; no owner means static memory. A slice that pins more than four times its size is
  * copied into a small buffer when one is to be had. AG_ENOMEM: the body is aborted. */
 AG_MUST_USE enum ag_status ag_body_write(struct ag_body *b, struct ag_slice s);
 /* Idempotent after an end or abort. */

@@ -68,7 +68,7 @@ struct ag_pipeline_ops {
     void (*resume)(struct ag_exchange *, int verdict);
     /* ex->res is filled: run on_head and wrap_body in reverse, then server->send_head. */
     void (*respond)(struct ag_exchange *);
-    /* Client gone or stream broken: tell who waits. */
+    /* Client gone, stream broken, request refused half-way: tell who works on it, once. */
     void (*abort)(struct ag_exchange *, enum ag_reason);
     /* The answer is sent, or will never be: on_done of the filters, access log, metrics. */
     void (*done)(struct ag_exchange *);
@@ -99,6 +99,7 @@ struct ag_exchange {
     struct ag_body *res_source;  /* taken by the server: res_body, or the last transform's output */
     struct ag_block *head_owner; /* keeps the head's bytes; NULL: detached, or static */
     struct ag_span head;         /* the request head's bytes */
+    struct ag_fields *trailers;  /* of the request, while they arrive and after; arena */
     struct ag_block *snapshot_ref;
     const struct ag_route *route; /* router's; NULL before dispatch or without a match */
     const struct ag_param_spec *params;

@@ -41,10 +41,14 @@ struct ag_h1_server {
     struct ag_h1_parser parser;
     struct ag_h1_chunk chunk;
     struct ag_task work;
-    uint64_t body_left;  /* of a request with Content-Length */
-    uint64_t body_bytes; /* content bytes of this request so far */
-    uint64_t res_left;   /* of an answer with Content-Length */
+    uint64_t body_left;   /* of a request with Content-Length */
+    uint64_t body_bytes;  /* content bytes of this request so far */
+    uint64_t res_left;    /* of an answer with Content-Length */
+    uint64_t deadline_ms; /* loop time at which to act; 0: none */
     uint16_t listener_port;
+    uint16_t peer_port;  /* with peer_family: the client's address, kept small; network order */
+    uint8_t peer_family; /* AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC */
+    uint8_t peer[16];
     uint8_t state;      /* enum ag_h1_state */
     bool paused;        /* reading is paused by us */
     bool eof;           /* the client has shut its side */
@@ -55,6 +59,8 @@ struct ag_h1_server {
     bool keep_alive;    /* the connection may live on after this exchange */
     bool continue_owed; /* the client waits for 100 */
     bool in_trailers;
+    bool large;      /* reading in large buffers */
+    bool head_timed; /* the head's deadline runs */
     bool tls;
     bool running; /* inside run(): wake-ups need no task */
 };

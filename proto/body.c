@@ -1,0 +1,190 @@
+#include "proto/body.h"
+
+static void run_consumer(struct ag_task *t)
+{
+    struct ag_body *b = ag_container_of(t, struct ag_body, wake_consumer);
+
+    if (b->readable && ag_body_has_news(b)) {
+        b->readable(b, b->consumer);
+    }
+}
+
+static void run_producer(struct ag_task *t)
+{
+    struct ag_body *b = ag_container_of(t, struct ag_body, wake_producer);
+
+    if (b->writable) {
+        b->writable(b, b->producer);
+    }
+}
+
+void ag_body_init(struct ag_body *b, struct ag_loop *l)
+{
+    *b = (struct ag_body){.loop = l, .limit_bytes = AG_BODY_BYTES_MAX};
+    ag_task_init(&b->wake_consumer, run_consumer);
+    ag_task_init(&b->wake_producer, run_producer);
+}
+
+void ag_body_deinit(struct ag_body *b)
+{
+    ag_task_cancel(&b->wake_consumer);
+    ag_task_cancel(&b->wake_producer);
+    ag_chain_clear(&b->q, &b->loop->nodes);
+    b->readable = NULL;
+    b->writable = NULL;
+}
+
+static void wake_consumer(struct ag_body *b)
+{
+    if (b->readable) {
+        ag_task_queue(b->loop, &b->wake_consumer);
+    }
+}
+
+static void wake_producer(struct ag_body *b)
+{
+    if (b->writable) {
+        ag_task_queue(b->loop, &b->wake_producer);
+    }
+}
+
+void ag_body_set_consumer(struct ag_body *b, ag_body_fn *readable, void *owner)
+{
+    b->readable = readable;
+    b->consumer = owner;
+    if (readable && ag_body_has_news(b)) {
+        wake_consumer(b);
+    }
+}
+
+void ag_body_kick(struct ag_body *b)
+{
+    wake_producer(b);
+}
+
+static bool has_room(const struct ag_body *b)
+{
+    return b->discarding || (b->pinned_bytes < b->limit_bytes && b->q.count < AG_BODY_SLICES_MAX);
+}
+
+void ag_body_set_producer(struct ag_body *b, ag_body_fn *writable, void *owner)
+{
+    b->writable = writable;
+    b->producer = owner;
+    if (writable && b->starved && has_room(b)) {
+        b->starved = false;
+        wake_producer(b);
+    }
+}
+
+bool ag_body_room(struct ag_body *b)
+{
+    if (has_room(b)) {
+        return true;
+    }
+    b->starved = true;
+    return false;
+}
+
+/* Neighbouring slices of one block pin it once: the last of a run carries the charge, so that pushing
+ * at one end and taking at the other agree. */
+static uint32_t charge_of(const struct ag_slice *s)
+{
+    return s->owner && !ag_slice_is_file(s) ? s->owner->size : 0;
+}
+
+/* A few bytes that wait behind others must not hold a 64k buffer (THREATS.md, resources). */
+static struct ag_slice unpin(struct ag_body *b, struct ag_slice s)
+{
+    struct ag_block *small;
+
+    if (b->q.count == 0 || s.len > AG_BUF_SMALL_BYTES || s.len * 4 >= charge_of(&s) ||
+        charge_of(&s) <= AG_BUF_SMALL_BYTES) {
+        return s;
+    }
+    small = ag_loop_buf(b->loop, AG_BUF_SMALL);
+    if (!small) {
+        return s;
+    }
+    memcpy(small->data, s.ptr, s.len);
+    ag_slice_release(&(struct ag_slice){{.ptr = s.ptr}, s.len, s.owner});
+    return (struct ag_slice){{.ptr = small->data}, s.len, small};
+}
+
+enum ag_status ag_body_write(struct ag_body *b, struct ag_slice s)
+{
+    enum ag_status st;
+
+    AG_ASSERT(!b->ended);
+    b->total_bytes += s.len;
+    if (b->discarding || b->aborted || s.len == 0) {
+        ag_slice_release(&s);
+        return AG_OK;
+    }
+    s = unpin(b, s);
+    if (!b->q.tail || b->q.tail->slice.owner != s.owner) {
+        b->pinned_bytes += charge_of(&s);
+    }
+    st = ag_chain_push(&b->q, &b->loop->nodes, s);
+    if (st != AG_OK) {
+        ag_body_abort(b, AG_REASON_RESOURCES);
+        return st;
+    }
+    wake_consumer(b);
+    return AG_OK;
+}
+
+void ag_body_end(struct ag_body *b, const struct ag_fields *trailers)
+{
+    if (b->ended || b->aborted) {
+        return;
+    }
+    b->ended = true;
+    b->trailers = trailers;
+    wake_consumer(b);
+}
+
+void ag_body_abort(struct ag_body *b, enum ag_reason why)
+{
+    if (b->ended || b->aborted) {
+        return;
+    }
+    b->aborted = true;
+    b->reason = (uint8_t)why;
+    wake_consumer(b);
+}
+
+struct ag_slice ag_body_take(struct ag_body *b)
+{
+    struct ag_slice s = {{.ptr = NULL}, 0, NULL};
+
+    if (!b->q.head) {
+        return s;
+    }
+    s = ag_chain_pop(&b->q, &b->loop->nodes);
+    if (!b->q.head) {
+        b->pinned_bytes = 0;
+    } else if (b->q.head->slice.owner != s.owner) {
+        uint32_t charge = charge_of(&s);
+
+        b->pinned_bytes -= charge < b->pinned_bytes ? charge : b->pinned_bytes;
+    }
+    if (b->starved && b->pinned_bytes <= b->limit_bytes / 2 &&
+        b->q.count <= AG_BODY_SLICES_MAX / 2) {
+        b->starved = false;
+        wake_producer(b);
+    }
+    return s;
+}
+
+void ag_body_discard(struct ag_body *b)
+{
+    if (b->discarding) {
+        return;
+    }
+    b->discarding = true;
+    b->starved = false;
+    b->pinned_bytes = 0;
+    ag_chain_clear(&b->q, &b->loop->nodes);
+    wake_producer(b);
+}

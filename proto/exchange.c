@@ -1,0 +1,300 @@
+#include "proto/exchange.h"
+
+/* Pages an exchange may take: the head's copy, field tables, formatted values. */
+#define EXCHANGE_PAGES_MAX 16u
+
+static const struct ag_route_limits no_route_limits = {.max_body_bytes = 10u << 20};
+
+static void free_exchange(struct ag_task *t)
+{
+    struct ag_exchange *ex = ag_container_of(t, struct ag_exchange, free_task);
+    struct ag_context *ctx = ex->context;
+    struct ag_block *snapshot_ref = ex->snapshot_ref;
+    struct ag_arena arena = ex->arena;
+
+    AG_ASSERT(ex->holders == 0 && ctx->exchanges_live > 0);
+    ag_body_deinit(&ex->req_body);
+    ag_body_deinit(&ex->res_body);
+    ag_block_release(ex->head_owner);
+    ctx->exchanges_live--;
+    ag_arena_release(&arena); /* ex lies in it: gone from here on */
+    ag_block_release(snapshot_ref);
+}
+
+struct ag_exchange *ag_exchange_new(struct ag_context *ctx, const struct ag_server_ops *server,
+                                    void *stream)
+{
+    struct ag_arena arena;
+    struct ag_exchange *ex;
+
+    ag_arena_init(&arena, &ctx->loop->pages, EXCHANGE_PAGES_MAX);
+    ex = ag_arena_alloc(&arena, sizeof(*ex));
+    if (!ex) {
+        return NULL;
+    }
+    /* The table of fields is written before it is read: clearing it would cost more than the rest. */
+    memset(ex, 0, offsetof(struct ag_exchange, field_room));
+    ex->arena = arena;
+    ex->context = ctx;
+    ex->server = server;
+    ex->server_stream = stream;
+    ex->req.fields = (struct ag_fields){ex->field_room, 0, AG_COUNT(ex->field_room)};
+    ex->limits = &no_route_limits;
+    ex->snapshot_ref = ag_block_hold(ctx->snapshot_ref);
+    ex->res_source = &ex->res_body;
+    ex->holders = 1;
+    ag_body_init(&ex->req_body, ctx->loop);
+    ag_body_init(&ex->res_body, ctx->loop);
+    ag_task_init(&ex->free_task, free_exchange);
+    ctx->exchanges_live++;
+    ctx->exchanges_total++;
+    return ex;
+}
+
+void ag_exchange_hold(struct ag_exchange *ex)
+{
+    AG_ASSERT(ex->holders > 0 && ex->holders < UINT8_MAX);
+    ex->holders++;
+}
+
+void ag_exchange_release(struct ag_exchange *ex)
+{
+    AG_ASSERT(ex->holders > 0);
+    if (--ex->holders == 0) {
+        ag_task_queue(ex->context->loop, &ex->free_task);
+    }
+}
+
+enum ag_status ag_exchange_detach(struct ag_exchange *ex)
+{
+    struct ag_span copy;
+
+    if (!ex->head_owner) {
+        return AG_OK;
+    }
+    copy = ag_arena_copy(&ex->arena, ex->head);
+    if (!copy.ptr) {
+        return AG_ENOMEM;
+    }
+    ag_request_rebase(&ex->req, ex->head.ptr, ex->head.len, copy.ptr);
+    ex->head = copy;
+    ag_block_release(ex->head_owner);
+    ex->head_owner = NULL;
+    return AG_OK;
+}
+
+void ag_exchange_respond(struct ag_exchange *ex)
+{
+    if (ex->ended || ex->head_sent) {
+        return;
+    }
+    ex->status = (uint16_t)ex->res.status;
+    ex->context->pipeline->respond(ex);
+}
+
+/* With filters the answer goes the long way, as fields that they may change. */
+static void respond_as_fields(struct ag_exchange *ex, const struct ag_prepared *p)
+{
+    struct ag_slice body = {
+        {.ptr = p->body.ptr}, p->body.len, ag_block_hold(p->owner ? p->owner : ex->snapshot_ref)};
+    struct ag_fields own = {0};
+
+    ex->res = p->response;
+    for (uint16_t i = 0; i < p->response.fields.count; i++) {
+        const struct ag_field *f = &p->response.fields.v[i];
+
+        if (ag_fields_add(&own, &ex->arena, f->id, ag_field_key(f), ag_field_value(f)) != AG_OK) {
+            ag_slice_release(&body);
+            ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "out of memory for the answer");
+            return;
+        }
+    }
+    ex->res.fields = own;
+    if (ag_body_write(&ex->res_body, body) == AG_OK) {
+        ag_body_end(&ex->res_body, NULL);
+    }
+    ag_exchange_respond(ex);
+}
+
+void ag_exchange_respond_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
+{
+    if (ex->ended || ex->head_sent) {
+        return;
+    }
+    if (ex->filter_at > 0) {
+        respond_as_fields(ex, p);
+        return;
+    }
+    ex->status = (uint16_t)p->status;
+    ex->head_sent = true;
+    ex->server->send_prepared(ex, p);
+}
+
+/* RFC 9457 for those who name JSON in Accept, plain text for all others. */
+static bool accepts_problem_json(const struct ag_exchange *ex)
+{
+    struct ag_field *f = ag_fields_find(&ex->req.fields, AG_FIELD_ACCEPT, NULL);
+    struct ag_span v;
+
+    if (!f) {
+        return false;
+    }
+    v = ag_field_value(f);
+    for (size_t at = 0; at + 4 <= v.len; at++) {
+        if (ag_span_ieq(ag_span_sub(v, at, at + 4), AG_SPAN("json"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* In a block of its own: the bytes outlive the exchange's arena on their way out. Without a buffer the
+ * answer goes without content. */
+static struct ag_slice problem_body(struct ag_exchange *ex, unsigned status, const char *detail,
+                                    bool json)
+{
+    struct ag_span phrase = ag_status_phrase(status);
+    struct ag_block *block = ag_loop_buf(ex->context->loop, AG_BUF_SMALL);
+    struct ag_buf b;
+
+    if (!block) {
+        return (struct ag_slice){{.ptr = NULL}, 0, NULL};
+    }
+    b = ag_buf(block->data, block->size);
+    if (json) {
+        ag_buf_put(&b, AG_SPAN("{\"type\":\"about:blank\",\"title\":\""));
+        ag_buf_put(&b, phrase);
+        ag_buf_put(&b, AG_SPAN("\",\"status\":"));
+        ag_buf_put_u64(&b, status);
+        ag_buf_put(&b, AG_SPAN(",\"detail\":\""));
+        ag_buf_put(&b, ag_span_str(detail));
+        ag_buf_put(&b, AG_SPAN("\"}\n"));
+    } else {
+        ag_buf_put_u64(&b, status);
+        ag_buf_putc(&b, ' ');
+        ag_buf_put(&b, phrase);
+        ag_buf_put(&b, AG_SPAN(": "));
+        ag_buf_put(&b, ag_span_str(detail));
+        ag_buf_putc(&b, '\n');
+    }
+    AG_ASSERT(!b.overflow);
+    return (struct ag_slice){{.ptr = block->data}, b.len, block};
+}
+
+/* Allow and Retry-After belong to the failure; what else an action had set does not. */
+static void keep_fields(struct ag_exchange *ex, enum ag_field_id id, struct ag_fields *kept)
+{
+    const struct ag_field *f = NULL;
+
+    while ((f = ag_fields_find(&ex->res.fields, id, f)) != NULL) {
+        (void)!ag_fields_add_id(kept, &ex->arena, id, ag_field_value(f));
+    }
+}
+
+void ag_exchange_fail(struct ag_exchange *ex, unsigned status, enum ag_reason why,
+                      const char *detail)
+{
+    bool json = accepts_problem_json(ex);
+    struct ag_slice body;
+    struct ag_fields kept = {0};
+
+    if (ex->ended) {
+        return;
+    }
+    ex->reason = (uint8_t)why;
+    ex->detail = detail;
+    if (ex->head_sent) {
+        ex->server->reset(ex, why);
+        return;
+    }
+    keep_fields(ex, AG_FIELD_ALLOW, &kept);
+    keep_fields(ex, AG_FIELD_RETRY_AFTER, &kept);
+    body = problem_body(ex, status, detail, json);
+    ex->res = (struct ag_response){
+        .status = status, .fields = kept, .framing = AG_FRAMING_LENGTH, .content_length = body.len};
+    (void)!ag_exchange_field(ex, AG_FIELD_CONTENT_TYPE,
+                             json ? AG_SPAN("application/problem+json")
+                                  : AG_SPAN("text/plain; charset=utf-8"));
+    ag_body_deinit(&ex->res_body);
+    ag_body_init(&ex->res_body, ex->context->loop);
+    if (ag_body_write(&ex->res_body, body) == AG_OK) {
+        ag_body_end(&ex->res_body, NULL);
+    }
+    ag_exchange_respond(ex);
+}
+
+enum ag_status ag_exchange_field(struct ag_exchange *ex, enum ag_field_id id, struct ag_span value)
+{
+    return ag_fields_add_id(&ex->res.fields, &ex->arena, id, value);
+}
+
+struct ag_span ag_path_segment(struct ag_span path, unsigned index, bool to_end)
+{
+    size_t at = 1;
+
+    if (path.len == 0 || path.ptr[0] != '/') {
+        return AG_SPAN("");
+    }
+    for (unsigned i = 0; i < index; i++) {
+        at += ag_span_find(ag_span_sub(path, at, path.len), '/') + 1;
+        if (at > path.len) {
+            return AG_SPAN("");
+        }
+    }
+    struct ag_span rest = ag_span_sub(path, at, path.len);
+    return to_end ? rest : ag_span_sub(rest, 0, ag_span_find(rest, '/'));
+}
+
+struct ag_span ag_exchange_param(const struct ag_exchange *ex, unsigned index)
+{
+    AG_ASSERT(index < ex->param_count);
+    return ag_path_segment(ex->req.path, ex->params[index].segment, ex->params[index].splat);
+}
+
+const union ag_addr *ag_exchange_remote(struct ag_exchange *ex)
+{
+    if (!ex->remote) {
+        ex->remote = ag_arena_zalloc(&ex->arena, sizeof(*ex->remote));
+        if (ex->remote && ex->server_stream) {
+            ex->server->remote(ex, ex->remote);
+        }
+    }
+    return ex->remote;
+}
+
+/* Both ends of a server's hold: whoever works on the exchange is told, hooks run, the hold goes. */
+static void let_go(struct ag_exchange *ex)
+{
+    ag_body_set_consumer(ex->res_source, NULL, NULL);
+    ag_body_set_producer(&ex->req_body, NULL, NULL);
+    ex->context->pipeline->done(ex);
+    ex->server_stream = NULL;
+    ag_exchange_release(ex);
+}
+
+void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why)
+{
+    if (ex->ended) {
+        return;
+    }
+    ex->ended = true;
+    if (ex->reason == AG_REASON_NONE) {
+        ex->reason = (uint8_t)why;
+    }
+    ag_body_abort(&ex->req_body, why);
+    ag_body_discard(ex->res_source);
+    ex->context->pipeline->abort(ex, why);
+    let_go(ex);
+}
+
+void ag_exchange_complete(struct ag_exchange *ex)
+{
+    AG_ASSERT(!ex->ended && ex->head_sent);
+    ex->ended = true;
+    /* Answered before the request was read to its end: whoever still takes it must stop. */
+    ag_body_abort(&ex->req_body, AG_REASON_ABORTED);
+    if (ex->holders > 1) {
+        ex->context->pipeline->abort(ex, AG_REASON_ABORTED);
+    }
+    let_go(ex);
+}

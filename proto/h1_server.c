@@ -1,0 +1,333 @@
+#include "proto/h1_server_parts.h"
+
+/* What waits behind the present request: beyond this reading pauses until it is answered. */
+#define PIPELINE_BYTES_MAX  (64u * 1024u)
+#define PIPELINE_SLICES_MAX 16u
+
+static void run(struct ag_h1_server *h);
+
+void ag_h1_server_set_state(struct ag_h1_server *h, enum ag_h1_state to)
+{
+    switch ((enum ag_h1_state)h->state) {
+    case AG_H1_IDLE:
+        AG_ASSERT(to == AG_H1_HEAD || to == AG_H1_CLOSING);
+        break;
+    case AG_H1_HEAD:
+        AG_ASSERT(to == AG_H1_EXCHANGE || to == AG_H1_CLOSING);
+        break;
+    case AG_H1_EXCHANGE:
+        AG_ASSERT(to == AG_H1_IDLE || to == AG_H1_TUNNEL || to == AG_H1_CLOSING);
+        break;
+    case AG_H1_TUNNEL:
+        AG_ASSERT(to == AG_H1_CLOSING);
+        break;
+    case AG_H1_CLOSING:
+        AG_UNREACHABLE("closing is final");
+    }
+    h->state = (uint8_t)to;
+}
+
+/* The timer is left alone when it fires early enough: a kept-alive connection then costs no timer work
+ * per request; on_deadline looks at deadline_ms and waits on. */
+static void set_deadline(struct ag_h1_server *h, uint64_t after_ms)
+{
+    struct ag_timer *t = &h->stream->deadline;
+
+    h->deadline_ms = h->stream->loop->now_ms + after_ms;
+    if (!ag_timer_armed(t) || t->at_ms > h->deadline_ms) {
+        ag_stream_deadline(h->stream, after_ms);
+    }
+}
+
+void ag_h1_server_wake(struct ag_h1_server *h)
+{
+    if (!h->running) {
+        ag_task_queue(h->stream->loop, &h->work);
+    }
+}
+
+static void work_task(struct ag_task *t)
+{
+    run(ag_container_of(t, struct ag_h1_server, work));
+}
+
+void ag_h1_server_body_event(struct ag_body *b, void *owner)
+{
+    (void)b;
+    run(owner);
+}
+
+void ag_h1_server_pause(struct ag_h1_server *h)
+{
+    if (!h->paused) {
+        h->paused = true;
+        ag_stream_pause(h->stream);
+    }
+}
+
+static void resume_reading(struct ag_h1_server *h)
+{
+    if (h->paused && !h->eof) {
+        h->paused = false;
+        ag_stream_resume(h->stream, h->large ? AG_BUF_LARGE : AG_BUF_SMALL);
+    }
+}
+
+void ag_h1_server_want_group(struct ag_h1_server *h, bool large)
+{
+    if (h->large != large) {
+        h->large = large;
+        if (!h->paused && !h->eof) {
+            ag_stream_resume(h->stream, large ? AG_BUF_LARGE : AG_BUF_SMALL);
+        }
+    }
+}
+
+/* ---- the end of a connection ---- */
+
+static void drop_exchange(struct ag_h1_server *h, enum ag_reason why)
+{
+    struct ag_exchange *ex = h->ex;
+
+    h->ex = NULL;
+    if (ex) {
+        ag_exchange_abort(ex, why);
+    }
+}
+
+void ag_h1_server_close_now(struct ag_h1_server *h, enum ag_reason why)
+{
+    if (h->state == AG_H1_CLOSING) {
+        return;
+    }
+    ag_h1_server_set_state(h, AG_H1_CLOSING);
+    drop_exchange(h, why);
+    ag_stream_abort(h->stream, why);
+}
+
+static void close_in_order(struct ag_h1_server *h)
+{
+    ag_h1_server_set_state(h, AG_H1_CLOSING);
+    drop_exchange(h, AG_REASON_ABORTED);
+    ag_chain_clear(&h->in, &h->stream->loop->nodes);
+    ag_stream_finish(h->stream);
+}
+
+void ag_h1_server_refuse(struct ag_h1_server *h, unsigned status, enum ag_reason why,
+                         const char *what)
+{
+    struct ag_exchange *ex = h->ex;
+
+    h->keep_alive = false;
+    h->body_done = true;
+    if (h->state == AG_H1_HEAD) {
+        ag_h1_server_set_state(h, AG_H1_EXCHANGE);
+    } else {
+        /* Whoever works on the request lets go first, so that it cannot answer too. */
+        ag_body_abort(&ex->req_body, why);
+        ex->context->pipeline->abort(ex, why);
+    }
+    ag_exchange_fail(ex, status, why, what);
+}
+
+/* ---- the machine ---- */
+
+/* Both sides of the exchange are through: on to the next request, or to the end. */
+static void finish_exchange(struct ag_h1_server *h)
+{
+    struct ag_exchange *ex = h->ex;
+
+    h->ex = NULL;
+    ag_exchange_complete(ex);
+    if (h->state == AG_H1_TUNNEL || !h->keep_alive) {
+        close_in_order(h);
+        return;
+    }
+    ag_h1_server_set_state(h, AG_H1_IDLE);
+    set_deadline(h, h->limits->idle_timeout_ms);
+}
+
+static bool step_exchange(struct ag_h1_server *h)
+{
+    bool progress = ag_h1_server_write_answer(h);
+
+    if (h->state == AG_H1_CLOSING) {
+        return false;
+    }
+    if (h->res_done && h->state == AG_H1_EXCHANGE && !h->body_done) {
+        if (!h->keep_alive || h->body_bytes > h->limits->discard_max_bytes) {
+            h->keep_alive = false;
+            finish_exchange(h);
+            return false;
+        }
+        ag_body_discard(&h->ex->req_body);
+    }
+    progress = ag_h1_server_read_body(h) || progress;
+    if (h->state == AG_H1_CLOSING) {
+        return false;
+    }
+    if (h->res_done && h->body_done) {
+        finish_exchange(h);
+        return true;
+    }
+    return progress;
+}
+
+/* What is still to come from the client, and by when. */
+static void settle(struct ag_h1_server *h)
+{
+    if (h->state == AG_H1_CLOSING) {
+        return;
+    }
+    if (h->eof && h->in.bytes == 0 && !h->ex) {
+        close_in_order(h);
+        return;
+    }
+    if (h->eof && !h->body_done && h->state == AG_H1_TUNNEL && h->in.bytes == 0) {
+        ag_h1_server_body_complete(h, NULL);
+        ag_task_queue(h->stream->loop, &h->work);
+        return;
+    }
+    if (h->eof && h->state != AG_H1_TUNNEL && !h->body_done && h->ex && h->in.bytes == 0) {
+        ag_h1_server_close_now(h, AG_REASON_EOF);
+        return;
+    }
+    if (h->state == AG_H1_HEAD && !h->head_timed) {
+        h->head_timed = true;
+        set_deadline(h, h->limits->header_timeout_ms);
+    } else if (h->state == AG_H1_EXCHANGE) {
+        if (ag_stream_full(h->stream)) {
+            set_deadline(h, h->limits->write_timeout_ms);
+        } else if (!h->body_done && !h->paused) {
+            set_deadline(h, h->limits->body_timeout_ms);
+        } else {
+            h->deadline_ms = 0;
+        }
+    }
+    if (h->state == AG_H1_EXCHANGE && h->body_done &&
+        (h->in.bytes > PIPELINE_BYTES_MAX || h->in.count > PIPELINE_SLICES_MAX)) {
+        ag_h1_server_pause(h);
+    } else if (h->state != AG_H1_EXCHANGE || h->body_done || !h->in.head) {
+        resume_reading(h);
+    }
+}
+
+static void run(struct ag_h1_server *h)
+{
+    bool progress = true;
+
+    if (h->state == AG_H1_CLOSING) {
+        return;
+    }
+    h->running = true;
+    while (progress) {
+        progress = false;
+        switch ((enum ag_h1_state)h->state) {
+        case AG_H1_IDLE:
+            /* Answers that pile up unsent hold back the next request, not only the next bytes. */
+            progress = !ag_stream_full(h->stream) && ag_h1_server_begin_head(h);
+            break;
+        case AG_H1_HEAD:
+            progress = ag_h1_server_read_head(h);
+            break;
+        case AG_H1_EXCHANGE:
+        case AG_H1_TUNNEL:
+            progress = step_exchange(h);
+            break;
+        case AG_H1_CLOSING:
+            break;
+        }
+    }
+    h->running = false;
+    settle(h);
+}
+
+/* ---- the stream's callbacks ---- */
+
+void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_context *ctx,
+                       const struct ag_server_limits *limits, uint16_t listener_port)
+{
+    *h = (struct ag_h1_server){
+        .stream = s, .context = ctx, .limits = limits, .listener_port = listener_port};
+    ag_task_init(&h->work, work_task);
+    set_deadline(h, limits->header_timeout_ms);
+}
+
+void ag_h1_server_peer(struct ag_h1_server *h, const union ag_addr *addr)
+{
+    h->peer_family = (uint8_t)addr->sa.sa_family;
+    if (addr->sa.sa_family == AF_INET) {
+        h->peer_port = addr->in.sin_port;
+        memcpy(h->peer, &addr->in.sin_addr, sizeof(addr->in.sin_addr));
+    } else if (addr->sa.sa_family == AF_INET6) {
+        h->peer_port = addr->in6.sin6_port;
+        memcpy(h->peer, &addr->in6.sin6_addr, sizeof(addr->in6.sin6_addr));
+    }
+}
+
+void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s)
+{
+    if (h->state == AG_H1_CLOSING) {
+        ag_slice_release(&s);
+        return;
+    }
+    if (ag_chain_push(&h->in, &h->stream->loop->nodes, s) != AG_OK) {
+        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        return;
+    }
+    run(h);
+}
+
+void ag_h1_server_eof(struct ag_h1_server *h)
+{
+    h->eof = true;
+    run(h);
+}
+
+void ag_h1_server_drained(struct ag_h1_server *h)
+{
+    run(h);
+}
+
+void ag_h1_server_deadline(struct ag_h1_server *h)
+{
+    uint64_t now = h->stream->loop->now_ms;
+
+    if (h->state == AG_H1_CLOSING || h->deadline_ms == 0) {
+        return;
+    }
+    if (h->deadline_ms > now) {
+        ag_stream_deadline(h->stream, h->deadline_ms - now);
+        return;
+    }
+    h->deadline_ms = 0;
+    if (h->state == AG_H1_IDLE) {
+        close_in_order(h);
+    } else if (h->state == AG_H1_HEAD) {
+        ag_h1_server_refuse(h, 408, AG_REASON_TIMEOUT, "request head took too long");
+        run(h);
+    } else if (!h->res_started && !h->body_done) {
+        ag_h1_server_refuse(h, 408, AG_REASON_TIMEOUT, "request content took too long");
+        run(h);
+    } else {
+        ag_h1_server_close_now(h, AG_REASON_TIMEOUT);
+    }
+}
+
+void ag_h1_server_closed(struct ag_h1_server *h, enum ag_reason why)
+{
+    if (h->state != AG_H1_CLOSING) {
+        ag_h1_server_set_state(h, AG_H1_CLOSING);
+    }
+    ag_task_cancel(&h->work);
+    drop_exchange(h, why == AG_REASON_NONE ? AG_REASON_EOF : why);
+    ag_chain_clear(&h->in, &h->stream->loop->nodes);
+}
+
+void ag_h1_server_drain(struct ag_h1_server *h)
+{
+    h->draining = true;
+    if (h->state == AG_H1_IDLE && h->in.bytes == 0) {
+        close_in_order(h);
+    }
+}

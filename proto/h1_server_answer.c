@@ -1,0 +1,250 @@
+#include "proto/h1_server_parts.h"
+
+/* Answers up to this size are copied behind their head: cheaper than a second piece to send. */
+#define INLINE_BODY_MAX 1024u
+
+/* Whether the rest of the request's content can be read and dropped, so that the connection lives on. */
+static bool rest_is_small(const struct ag_h1_server *h)
+{
+    if (h->body_done) {
+        return true;
+    }
+    /* A client that waits for 100 may send its content or not: nobody can tell (RFC 9110 10.1.1). */
+    return !h->continue_owed && h->body_left <= h->limits->discard_max_bytes;
+}
+
+static void before_final_head(struct ag_h1_server *h)
+{
+    AG_ASSERT(!h->res_started);
+    h->res_started = true;
+    if (!rest_is_small(h) || h->draining) {
+        h->keep_alive = false;
+    }
+}
+
+static bool has_content(const struct ag_exchange *ex, unsigned status)
+{
+    return ex->req.method != AG_METHOD_HEAD && status != 204 && status != 304;
+}
+
+static void send_head(struct ag_exchange *ex)
+{
+    struct ag_h1_server *h = ex->server_stream;
+    struct ag_response *res = &ex->res;
+    struct ag_h1_response_opts opts = {0};
+    bool tunnel = res->status == 101;
+
+    ex->head_sent = true;
+    before_final_head(h);
+    if (ex->req.version == AG_HTTP_10 && res->framing == AG_FRAMING_CHUNKED) {
+        res->framing = AG_FRAMING_CLOSE;
+    }
+    if (res->framing == AG_FRAMING_CLOSE && has_content(ex, res->status)) {
+        h->keep_alive = false;
+    }
+    if (!ag_fields_find(&res->fields, AG_FIELD_DATE, NULL)) {
+        opts.date_line = ag_date_line(&h->context->date, h->stream->loop->wall_s);
+    }
+    opts.close = !h->keep_alive && !tunnel;
+    opts.keep_alive_10 = h->keep_alive && ex->req.version == AG_HTTP_10;
+    opts.upgrade = tunnel;
+    if (ag_h1_write_response(h->stream, res, &opts) != AG_OK) {
+        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        return;
+    }
+    h->res_left = res->framing == AG_FRAMING_LENGTH ? res->content_length : 0;
+    if (tunnel) {
+        ag_h1_server_set_state(h, AG_H1_TUNNEL);
+        h->body_done = false;
+        res->framing = AG_FRAMING_TUNNEL;
+        h->deadline_ms = 0;
+    } else if (!has_content(ex, res->status)) {
+        h->res_done = true;
+        ag_body_discard(ex->res_source);
+        ag_h1_server_wake(h);
+        return;
+    }
+    ag_body_set_consumer(ex->res_source, ag_h1_server_body_event, h);
+    ag_h1_server_wake(h);
+}
+
+static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
+{
+    struct ag_h1_server *h = ex->server_stream;
+    struct ag_span date = ag_date_line(&h->context->date, h->stream->loop->wall_s);
+    struct ag_span body = has_content(ex, p->status) ? p->body : AG_SPAN("");
+    struct ag_span end = AG_SPAN("\r\n");
+    size_t total;
+    uint8_t *room;
+    struct ag_buf b;
+
+    before_final_head(h);
+    if (!h->keep_alive) {
+        end = AG_SPAN("Connection: close\r\n\r\n");
+    } else if (ex->req.version == AG_HTTP_10) {
+        end = AG_SPAN("Connection: keep-alive\r\n\r\n");
+    }
+    total = p->h1.len + date.len + end.len;
+    total += body.len <= INLINE_BODY_MAX ? body.len : 0;
+    room = ag_stream_reserve(h->stream, total);
+    if (!room) {
+        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        return;
+    }
+    b = ag_buf(room, total);
+    ag_buf_put(&b, p->h1);
+    ag_buf_put(&b, date);
+    ag_buf_put(&b, end);
+    if (body.len <= INLINE_BODY_MAX) {
+        ag_buf_put(&b, body);
+    }
+    AG_ASSERT(!b.overflow && b.len == total);
+    ag_stream_commit(h->stream, total);
+    if (body.len > INLINE_BODY_MAX) {
+        struct ag_block *owner = p->owner ? p->owner : ex->snapshot_ref;
+        struct ag_slice s = {{.ptr = body.ptr}, body.len, ag_block_hold(owner)};
+
+        if (ag_stream_write(h->stream, s) != AG_OK) {
+            ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+            return;
+        }
+    }
+    ex->sent_bytes = body.len;
+    h->res_done = true;
+    ag_h1_server_wake(h);
+}
+
+static void send_interim(struct ag_exchange *ex, unsigned status, const struct ag_fields *fields)
+{
+    struct ag_h1_server *h = ex->server_stream;
+    struct ag_response res = {.status = status};
+    struct ag_h1_response_opts opts = {0};
+
+    if (!h || h->res_started || ex->req.version == AG_HTTP_10) {
+        return; /* RFC 9110 15.2: never to a 1.0 client */
+    }
+    if (status == 100) {
+        if (!h->continue_owed) {
+            return;
+        }
+        h->continue_owed = false;
+    }
+    if (fields) {
+        res.fields = *fields;
+    }
+    if (ag_h1_write_response(h->stream, &res, &opts) != AG_OK) {
+        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+    }
+}
+
+static void want_body(struct ag_exchange *ex)
+{
+    send_interim(ex, 100, NULL);
+}
+
+static void remote(struct ag_exchange *ex, union ag_addr *out_addr)
+{
+    struct ag_h1_server *h = ex->server_stream;
+
+    memset(out_addr, 0, sizeof(*out_addr));
+    out_addr->sa.sa_family = h->peer_family;
+    if (h->peer_family == AF_INET) {
+        out_addr->in.sin_port = h->peer_port;
+        memcpy(&out_addr->in.sin_addr, h->peer, sizeof(out_addr->in.sin_addr));
+    } else if (h->peer_family == AF_INET6) {
+        out_addr->in6.sin6_port = h->peer_port;
+        memcpy(&out_addr->in6.sin6_addr, h->peer, sizeof(out_addr->in6.sin6_addr));
+    }
+}
+
+static void reset(struct ag_exchange *ex, enum ag_reason why)
+{
+    struct ag_h1_server *h = ex->server_stream;
+
+    if (h) {
+        ag_h1_server_close_now(h, why);
+    }
+}
+
+const struct ag_server_ops ag_h1_server_ops = {
+    .send_head = send_head,
+    .send_prepared = send_prepared,
+    .send_interim = send_interim,
+    .want_body = want_body,
+    .remote = remote,
+    .reset = reset,
+};
+
+/* One slice of the answer's content onto the stream. */
+static enum ag_status write_content(struct ag_h1_server *h, struct ag_slice s)
+{
+    uint8_t header[AG_H1_CHUNK_HEADER_MAX];
+    size_t header_len;
+    enum ag_status st;
+
+    h->ex->sent_bytes += s.len;
+    if (h->ex->res.framing != AG_FRAMING_CHUNKED) {
+        return ag_stream_write(h->stream, s);
+    }
+    header_len = ag_h1_chunk_header(s.len, header);
+    st = ag_stream_put(h->stream, ag_span(header, header_len));
+    if (st != AG_OK) {
+        ag_slice_release(&s);
+        return st;
+    }
+    st = ag_stream_write(h->stream, s);
+    return st == AG_OK ? ag_stream_put(h->stream, AG_SPAN("\r\n")) : st;
+}
+
+static void end_answer(struct ag_h1_server *h, const struct ag_body *src)
+{
+    const struct ag_response *res = &h->ex->res;
+
+    if (src->aborted || (res->framing == AG_FRAMING_LENGTH && h->res_left > 0)) {
+        /* The client must not take a part for the whole. */
+        ag_h1_server_close_now(h, src->aborted ? (enum ag_reason)src->reason : AG_REASON_PROTOCOL);
+        return;
+    }
+    if (res->framing == AG_FRAMING_CHUNKED &&
+        ag_h1_write_last_chunk(h->stream, src->trailers) != AG_OK) {
+        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        return;
+    }
+    h->res_done = true;
+    if (h->state == AG_H1_TUNNEL) {
+        ag_stream_shut(h->stream);
+    }
+}
+
+/* True when something was sent or the answer ended. */
+bool ag_h1_server_write_answer(struct ag_h1_server *h)
+{
+    struct ag_body *src;
+
+    if (!h->res_started || h->res_done) {
+        return false;
+    }
+    src = h->ex->res_source;
+    if (!ag_body_has_news(src) || (src->q.bytes > 0 && ag_stream_full(h->stream))) {
+        return false;
+    }
+    if (src->q.bytes > 0) {
+        struct ag_slice s = ag_body_take(src);
+
+        if (h->ex->res.framing == AG_FRAMING_LENGTH) {
+            if (s.len > h->res_left) {
+                ag_slice_release(&s);
+                ag_h1_server_close_now(h, AG_REASON_PROTOCOL);
+                return false;
+            }
+            h->res_left -= s.len;
+        }
+        if (write_content(h, s) != AG_OK) {
+            ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+            return false;
+        }
+        return true;
+    }
+    end_answer(h, src);
+    return h->state != AG_H1_CLOSING;
+}

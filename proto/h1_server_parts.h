@@ -1,0 +1,36 @@
+/*
+ * h1_server_parts: what the three files of h1_server share; nobody else includes it.
+ *
+ *   h1_server.c          the machine: states, deadlines, the stream's callbacks, the end
+ *   h1_server_request.c  input: heads and content
+ *   h1_server_answer.c   output: what actions answer, as bytes
+ */
+#pragma once
+#include "proto/h1_server.h"
+
+/* Each returns true when it got something done, so that the machine goes round again. */
+bool ag_h1_server_begin_head(struct ag_h1_server *h);
+bool ag_h1_server_read_head(struct ag_h1_server *h);
+bool ag_h1_server_read_body(struct ag_h1_server *h);
+bool ag_h1_server_write_answer(struct ag_h1_server *h);
+
+/* The request's content is complete; `trailers` (or NULL) live in the exchange. */
+void ag_h1_server_body_complete(struct ag_h1_server *h, const struct ag_fields *trailers);
+
+/* An answer to what was not understood or not allowed; the connection ends after it. */
+void ag_h1_server_refuse(struct ag_h1_server *h, unsigned status, enum ag_reason why,
+                         const char *what);
+/* Ends the connection at once. */
+void ag_h1_server_close_now(struct ag_h1_server *h, enum ag_reason why);
+
+void ag_h1_server_set_state(struct ag_h1_server *h, enum ag_h1_state to);
+void ag_h1_server_pause(struct ag_h1_server *h);
+/* Receive in large or small buffers from now on. */
+void ag_h1_server_want_group(struct ag_h1_server *h, bool large);
+/* Goes round soon: now when the machine is running, else by a task of this turn. */
+void ag_h1_server_wake(struct ag_h1_server *h);
+/* A body has news: goes round. */
+void ag_h1_server_body_event(struct ag_body *b, void *owner);
+
+/* The functions that exchanges see. */
+extern const struct ag_server_ops ag_h1_server_ops;

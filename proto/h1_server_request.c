@@ -1,0 +1,318 @@
+#include "proto/h1_server_parts.h"
+
+/* A request's content from here on is received in large buffers. */
+#define LARGE_BODY_BYTES (16u * 1024u)
+
+/* ---- input that must lie in one piece ---- */
+
+/*
+ * Makes the first slice of `in` longer by what follows it: within its own buffer where that has room
+ * and is ours alone, else in a larger one. *out_moved_from tells the old place when it moved.
+ * AG_AGAIN: there is nothing more to add. AG_ELIMIT: beyond the largest buffer.
+ */
+static enum ag_status gather(struct ag_h1_server *h, struct ag_span *out_moved_from)
+{
+    struct ag_pool *nodes = &h->stream->loop->nodes;
+    struct ag_slice *first = &h->in.head->slice;
+    struct ag_slice next, joined;
+    struct ag_block *own = first->owner;
+    size_t used = own && own->data ? (size_t)(first->ptr - own->data) + first->len : 0;
+
+    *out_moved_from = (struct ag_span){NULL, 0};
+    if (h->in.count < 2) {
+        return AG_AGAIN;
+    }
+    next = h->in.head->next->slice;
+    if (own && own->refs == 1 && next.len <= own->size - used) {
+        memcpy(own->data + used, next.ptr, next.len);
+        joined = *first;
+        ag_block_hold(own);
+    } else {
+        bool small = first->len + next.len <= AG_BUF_SMALL_BYTES;
+        struct ag_block *b = ag_loop_buf(h->stream->loop, small ? AG_BUF_SMALL : AG_BUF_LARGE);
+
+        if (!b) {
+            return AG_ENOMEM;
+        }
+        if (first->len + next.len > b->size) {
+            ag_block_release(b);
+            return AG_ELIMIT;
+        }
+        memcpy(b->data, first->ptr, first->len);
+        memcpy(b->data + first->len, next.ptr, next.len);
+        *out_moved_from = ag_slice_span(first);
+        joined = (struct ag_slice){{.ptr = b->data}, first->len, b};
+    }
+    joined.len += next.len;
+    /* Two nodes become one; the reference held above replaces the first node's. */
+    h->in.bytes -= h->in.head->slice.len + next.len;
+    h->in.count -= 2;
+    struct ag_slice_node *a = h->in.head, *second = a->next;
+    ag_slice_release(&a->slice);
+    ag_slice_release(&second->slice);
+    a->slice = joined;
+    a->next = second->next;
+    if (h->in.tail == second) {
+        h->in.tail = a;
+    }
+    h->in.bytes += joined.len;
+    h->in.count++;
+    ag_pool_put(nodes, second);
+    return AG_OK;
+}
+
+/* ---- request head ---- */
+
+static void begin_exchange(struct ag_h1_server *h)
+{
+    struct ag_exchange *ex = h->ex;
+    const struct ag_request *req = &ex->req;
+
+    ag_h1_server_set_state(h, AG_H1_EXCHANGE);
+    h->keep_alive = req->keep_alive && !h->draining;
+    h->body_done = req->framing == AG_FRAMING_NONE;
+    h->body_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
+    h->body_bytes = 0;
+    h->chunk = (struct ag_h1_chunk){0};
+    h->in_trailers = false;
+    h->res_started = h->res_done = false;
+    h->continue_owed = req->expect_continue && !h->body_done && h->in.bytes == 0;
+    if (req->framing == AG_FRAMING_LENGTH && h->body_left == 0) {
+        h->body_done = true;
+    }
+    ag_body_set_producer(&ex->req_body, ag_h1_server_body_event, h);
+    if (h->body_done) {
+        ag_body_end(&ex->req_body, NULL);
+    } else if (h->body_left > LARGE_BODY_BYTES || req->framing == AG_FRAMING_CHUNKED) {
+        ag_h1_server_want_group(h, true);
+    }
+    ex->context->pipeline->start(ex);
+    if (h->ex == ex && !h->res_done) {
+        /* Out of room only means that the receive buffer stays pinned. */
+        (void)!ag_exchange_detach(ex);
+    }
+}
+
+/* True when there was something to do. */
+bool ag_h1_server_read_head(struct ag_h1_server *h)
+{
+    struct ag_exchange *ex = h->ex;
+    struct ag_slice *s;
+    enum ag_status st;
+
+    if (!h->in.head) {
+        return false;
+    }
+    s = &h->in.head->slice;
+    st = ag_h1_parse_request(&h->parser, ag_slice_span(s), &h->limits->head, &ex->req, &ex->arena);
+    while (st == AG_AGAIN) {
+        struct ag_span from;
+
+        st = gather(h, &from);
+        if (st == AG_AGAIN) {
+            return false;
+        }
+        if (st == AG_OK) {
+            s = &h->in.head->slice;
+            ag_request_rebase(&ex->req, from.ptr, from.len, s->ptr);
+            st = ag_h1_parse_request(&h->parser, ag_slice_span(s), &h->limits->head, &ex->req,
+                                     &ex->arena);
+        }
+    }
+    if (st != AG_OK) {
+        bool proto = st == AG_EPROTO;
+
+        ag_h1_server_refuse(h,
+                            proto             ? h->parser.status
+                            : st == AG_ELIMIT ? 431
+                                              : 503,
+                            proto             ? AG_REASON_PROTOCOL
+                            : st == AG_ELIMIT ? AG_REASON_LIMIT
+                                              : AG_REASON_RESOURCES,
+                            proto             ? h->parser.error
+                            : st == AG_ELIMIT ? "request head too large"
+                                              : "out of memory");
+        return true;
+    }
+    ex->head = ag_span(s->ptr, h->parser.at);
+    ex->head_owner = ag_block_hold(s->owner);
+    ex->req.tls = h->tls;
+    ag_chain_consume(&h->in, &h->stream->loop->nodes, h->parser.at);
+    begin_exchange(h);
+    return true;
+}
+
+bool ag_h1_server_begin_head(struct ag_h1_server *h)
+{
+    if (!h->in.head) {
+        return false;
+    }
+    h->ex = ag_exchange_new(h->context, &ag_h1_server_ops, h);
+    if (!h->ex) {
+        /* Not even a page for an error: this client has to come again. */
+        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        return false;
+    }
+    h->ex->listener_port = h->listener_port;
+    h->parser = (struct ag_h1_parser){0};
+    h->head_timed = false;
+    ag_h1_server_set_state(h, AG_H1_HEAD);
+    return true;
+}
+
+/* ---- request content ---- */
+
+void ag_h1_server_body_complete(struct ag_h1_server *h, const struct ag_fields *trailers)
+{
+    h->body_done = true;
+    ag_h1_server_want_group(h, false);
+    ag_body_end(&h->ex->req_body, trailers);
+}
+
+/* The first `len` bytes of the input's first slice go to the exchange. */
+static bool forward(struct ag_h1_server *h, size_t skip, size_t len)
+{
+    struct ag_pool *nodes = &h->stream->loop->nodes;
+    struct ag_slice *s = &h->in.head->slice;
+    struct ag_slice part = ag_slice_sub(s, skip, len);
+    const struct ag_route_limits *limits = h->ex->limits;
+
+    ag_chain_consume(&h->in, nodes, skip + len);
+    h->body_bytes += len;
+    if (limits->max_body_bytes && h->body_bytes > limits->max_body_bytes && !h->res_started) {
+        ag_slice_release(&part);
+        ag_h1_server_refuse(h, 413, AG_REASON_LIMIT, "request content too large");
+        return false;
+    }
+    if (ag_body_write(&h->ex->req_body, part) != AG_OK) {
+        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        return false;
+    }
+    return true;
+}
+
+static bool read_trailers(struct ag_h1_server *h)
+{
+    struct ag_exchange *ex = h->ex;
+    struct ag_fields *trailers = ex->trailers;
+    enum ag_status st;
+
+    if (!trailers) {
+        trailers = ex->trailers = ag_arena_zalloc(&ex->arena, sizeof(*trailers));
+        if (!trailers) {
+            ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+            return false;
+        }
+        h->parser = (struct ag_h1_parser){0};
+    }
+    for (;;) {
+        struct ag_span from;
+        struct ag_slice *s = h->in.head ? &h->in.head->slice : NULL;
+
+        if (!s) {
+            return false;
+        }
+        st = ag_h1_parse_trailers(&h->parser, ag_slice_span(s), &h->limits->head, trailers,
+                                  &ex->arena);
+        if (st != AG_AGAIN) {
+            break;
+        }
+        st = gather(h, &from);
+        if (st == AG_AGAIN) {
+            return false;
+        }
+        if (st != AG_OK) {
+            break;
+        }
+        ag_fields_rebase(trailers, from.ptr, from.len, h->in.head->slice.ptr);
+    }
+    if (st != AG_OK) {
+        if (h->res_started) {
+            ag_h1_server_close_now(h, AG_REASON_PROTOCOL);
+        } else {
+            ag_h1_server_refuse(h, 400, AG_REASON_PROTOCOL, "malformed trailer section");
+        }
+        return false;
+    }
+    /* The spans point into a receive buffer that goes now: keep copies. */
+    for (uint16_t i = 0; i < trailers->count; i++) {
+        struct ag_field *f = &trailers->v[i];
+        struct ag_span name = ag_arena_copy(&ex->arena, ag_field_key(f));
+        struct ag_span value = ag_arena_copy(&ex->arena, ag_field_value(f));
+
+        f->removed = f->removed || !name.ptr || (f->value_len && !value.ptr);
+        f->name = name.ptr;
+        f->value = value.ptr;
+    }
+    ag_chain_consume(&h->in, &h->stream->loop->nodes, h->parser.at);
+    ag_h1_server_body_complete(h, trailers);
+    return true;
+}
+
+static bool read_chunked(struct ag_h1_server *h)
+{
+    struct ag_span in = ag_slice_span(&h->in.head->slice), body;
+    size_t used = 0;
+    enum ag_status st = ag_h1_chunk_decode(&h->chunk, in, &used, &body);
+
+    if (st != AG_OK && st != AG_AGAIN) {
+        if (h->res_started) {
+            ag_h1_server_close_now(h, AG_REASON_PROTOCOL);
+        } else {
+            ag_h1_server_refuse(h, 400, AG_REASON_PROTOCOL, "malformed chunked content");
+        }
+        return false;
+    }
+    if (body.len) {
+        /* Framing bytes before and after the span are dropped with it. */
+        size_t before = (size_t)(body.ptr - in.ptr), after = used - before - body.len;
+
+        if (!forward(h, before, body.len)) {
+            return false;
+        }
+        ag_chain_consume(&h->in, &h->stream->loop->nodes, after);
+    } else {
+        ag_chain_consume(&h->in, &h->stream->loop->nodes, used);
+    }
+    if (st == AG_OK) {
+        h->in_trailers = true;
+        h->ex->trailers = NULL;
+    }
+    return true;
+}
+
+/* True when input was used. */
+bool ag_h1_server_read_body(struct ag_h1_server *h)
+{
+    struct ag_exchange *ex = h->ex;
+
+    if (h->body_done) {
+        return false;
+    }
+    if (h->in_trailers) {
+        return read_trailers(h);
+    }
+    if (!h->in.head) {
+        return false;
+    }
+    if (ex->filter_waits || !ag_body_room(&ex->req_body)) {
+        ag_h1_server_pause(h);
+        return false;
+    }
+    if (h->state == AG_H1_TUNNEL) {
+        return forward(h, 0, h->in.head->slice.len);
+    }
+    h->continue_owed = false; /* the client did not wait for it */
+    if (ex->req.framing == AG_FRAMING_CHUNKED) {
+        return read_chunked(h);
+    }
+    size_t take = ag_min_u64(h->in.head->slice.len, h->body_left);
+    h->body_left -= take;
+    if (!forward(h, 0, take)) {
+        return false;
+    }
+    if (h->body_left == 0) {
+        ag_h1_server_body_complete(h, NULL);
+    }
+    return true;
+}
