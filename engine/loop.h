@@ -51,14 +51,37 @@ enum ag_op_kind {
     AG_OP_POLL,
 };
 
+/* Where an op in flight is; the backend's. */
+enum ag_op_state {
+    AG_OP_WAITING = 0, /* the kernel has it, or an event is awaited      -> READY, DONE, STARVED */
+    AG_OP_READY,       /* in `completed`: its system call can be tried   -> WAITING, DONE */
+    AG_OP_DONE,        /* in `completed`: res is its final result        -> delivered */
+    AG_OP_STARVED,     /* a receive that waits for a buffer              -> READY, DONE */
+};
+
 struct ag_op {
     ag_op_fn *done;
     struct ag_link link; /* the backend's queues */
     struct ag_fd *fd;    /* while in flight */
-    int32_t res;         /* the backend's: a result that waits to be delivered */
+    int32_t res;         /* the backend's: progress, then a result that waits to be delivered */
     uint8_t kind;        /* enum ag_op_kind */
-    uint8_t arg;         /* recv: enum ag_buf_group; poll: events */
+    uint8_t arg;         /* recv: enum ag_buf_group; poll: events; send: see backend.h */
+    uint8_t state;       /* enum ag_op_state */
     bool cancelled;
+    union { /* what a write must remember until the socket has room; the submitter's arguments */
+        struct {
+            const uint8_t *ptr; /* NULL: `msg` */
+            union {
+                const struct msghdr *msg;
+                size_t len;
+            };
+        } send;
+        struct {
+            uint64_t offset;
+            int32_t fd;
+            uint32_t len;
+        } file;
+    };
 };
 
 /* A descriptor known to the loop. At most one op that reads (accept, recv, poll for input) and one
@@ -158,7 +181,9 @@ AG_MUST_USE enum ag_status ag_backend_choose(enum ag_backend_kind want,
                                              enum ag_backend_kind *out_kind, const char **out_why);
 const char *ag_backend_name(enum ag_backend_kind kind);
 
-/* Sets up everything; `config` is copied. AG_ENOMEM, or AG_ESYS with *out_why telling what failed. */
+/* Sets up everything, on the thread that will run the loop (it blocks SIGPIPE for that thread, which
+ * sendfile could raise); `config` is copied. AG_ENOMEM, or AG_ESYS, with *out_why telling what failed
+ * (valid until the thread's next such call). */
 AG_MUST_USE enum ag_status ag_loop_init(struct ag_loop *l, const struct ag_loop_config *config,
                                         const char **out_why);
 /* No op may be in flight and no timer armed by others than the loop itself. */
@@ -214,8 +239,8 @@ void ag_loop_accept(struct ag_loop *l, struct ag_fd *f, struct ag_op *op);
 /* Multishot: a completion per received piece, in buffers of `group`. Ends with res 0 (end of input),
  * an error, or -ECANCELED. Want of buffers is handled inside: receive resumes when one is returned. */
 void ag_loop_recv(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, enum ag_buf_group group);
-/* One completion when all bytes are taken by the kernel (res: all of them), or an error. `msg`, its
- * iovec and the bytes must stay until then. */
+/* One completion when all bytes are taken by the kernel (res: all of them, at most INT32_MAX), or an
+ * error. `msg`, its iovec and the bytes must stay until then. msg_flags may hold MSG_MORE. */
 void ag_loop_send(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const struct msghdr *msg);
 /* The same for one piece. */
 void ag_loop_send_one(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const void *ptr,

@@ -1,0 +1,65 @@
+/*
+ * backend: what a kernel interface must do for the loop. Private to the loop and its backends.
+ *
+ *   ag_loop_recv, send ... (loop.c: checks, fills the op)
+ *        |  start / connect                       ^ ag_loop_deliver: op->done
+ *        v                                        |
+ *   backend: the kernel has the op  --> reap      +-- l->completed <-- results found at once
+ *
+ * l->completed holds ops of state READY (the loop calls `perform`) and DONE (the loop delivers res).
+ * Nothing is delivered from inside start, connect or cancel.
+ */
+#pragma once
+#include "engine/buffers.h"
+#include "engine/loop.h"
+
+/* Bytes one sendfile may move, so that one big file does not hold up the shard. */
+#define AG_SENDFILE_MAX (512u * 1024u)
+
+struct ag_backend {
+    const char *name;
+    enum ag_status (*init)(struct ag_loop *, const struct ag_loop_config *, const char **out_why);
+    void (*deinit)(struct ag_loop *);
+    /* Submits what is queued and waits at most wait_ms (UINT32_MAX: without end). No callbacks. */
+    void (*wait)(struct ag_loop *, uint32_t wait_ms);
+    /* Delivers, or puts in l->completed, what the wait brought. */
+    void (*reap)(struct ag_loop *);
+    /* Starts an op; kind, fd and arguments are set. */
+    void (*start)(struct ag_loop *, struct ag_op *);
+    void (*connect)(struct ag_loop *, struct ag_op *, const union ag_addr *, socklen_t addr_len);
+    /* The op was READY: try now. May deliver. */
+    void (*perform)(struct ag_loop *, struct ag_op *);
+    /* The op is WAITING. */
+    void (*cancel)(struct ag_loop *, struct ag_op *);
+    /* The descriptor is about to be closed. */
+    void (*forget)(struct ag_loop *, struct ag_fd *);
+};
+
+extern const struct ag_backend ag_backend_uring;
+extern const struct ag_backend ag_backend_epoll;
+
+/* Calls op->done; without `more` the op is its owner's again first. */
+void ag_loop_deliver(struct ag_loop *l, struct ag_op *op, const struct ag_result *r);
+/* The final delivery of a plain result. */
+void ag_loop_deliver_res(struct ag_loop *l, struct ag_op *op, int32_t res);
+/* Queues the final result `res`, to be delivered from the loop. `op` must be in no queue. */
+void ag_loop_complete(struct ag_loop *l, struct ag_op *op, int32_t res);
+/* Queues `op` to be performed from the loop. It must be in no queue. */
+void ag_loop_ready(struct ag_loop *l, struct ag_op *op);
+/* Takes one connection without waiting: a descriptor or -errno (-EAGAIN: none). For the last ones of
+ * a listener that closes; no accept may be in flight. */
+int ag_loop_accept_now(struct ag_loop *l, struct ag_fd *f);
+/* Text of this thread, for *out_why. */
+const char *ag_loop_why(const char *fmt, ...) AG_PRINTF(1, 2);
+
+/* ---- sockio.c: system calls tried at once, the same for every backend ---- */
+
+/* Goes on with a send or sendfile: its final result, or -EAGAIN when the socket has no room (progress
+ * is kept in op->res). */
+int32_t ag_sockio_write(struct ag_op *op);
+/* Bytes that a send op is to send in all. */
+size_t ag_sockio_send_len(const struct ag_op *op);
+/* accept4 with the flags that every descriptor gets: a descriptor or -errno. */
+int32_t ag_sockio_accept(int fd);
+/* True for errors of accept that concern the one connection, not the listener (accept(2)). */
+bool ag_sockio_accept_again(int32_t res);

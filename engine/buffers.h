@@ -1,0 +1,80 @@
+/*
+ * buffers: a loop's receive and send buffers: two groups of equal blocks (DESIGN.md section 3).
+ *
+ *   block    free (LIFO, the warmest first) --take--> used --last release--> free or ring
+ *   ring     with io_uring, up to AG_BUF_RING_* blocks lie in a ring from which the kernel takes
+ *            them for receives; what it takes is replaced at once from the free list
+ *   starved  receives that found no block wait here, in order, for one to come back
+ *
+ *   mapping:  [ block 0 | 64 ][ block 1 | 64 ] ...   the gap spreads first lines over cache sets
+ *
+ * A part of each group (AG_BUF_RESERVE) is kept from receives, so that answers can still be written
+ * when input has taken the rest. Under ASan a block that nobody holds is poisoned.
+ */
+#pragma once
+#include "engine/loop.h"
+
+/* Blocks that lie in the kernel's ring at most; powers of two. */
+#define AG_BUF_RING_SMALL 256u
+#define AG_BUF_RING_LARGE 64u
+/* One of so many blocks is kept from receives. */
+#define AG_BUF_RESERVE 8u
+/* Buffer ids of a kernel ring are 16 bits wide. */
+#define AG_BUF_COUNT_MAX 65536u
+
+struct ag_buf_pool;
+
+struct ag_buf_slot {
+    struct ag_block block; /* first; data points to its bytes */
+    struct ag_buf_pool *pool;
+};
+
+struct ag_buf_pool {
+    struct ag_bufs *bufs;
+    uint8_t *base;
+    size_t stride;             /* bytes from one block to the next */
+    uint32_t size;             /* bytes of a block */
+    uint32_t count;            /* blocks in all: free_count + ring_count + used */
+    uint32_t used;             /* handed out */
+    uint32_t free_count;       /* in `free`, or never touched */
+    uint32_t untouched;        /* blocks from here on were never used */
+    uint32_t reserve;          /* free blocks that receives leave alone */
+    uint32_t ring_max;         /* 0: no ring */
+    uint32_t ring_count;       /* in the ring now */
+    uint16_t group;            /* enum ag_buf_group */
+    uint32_t *free;            /* stack of block numbers */
+    struct ag_buf_slot *slots; /* count of them */
+    struct ag_link starved;    /* struct ag_op, AG_OP_STARVED */
+};
+
+/* Puts block `id` into the kernel's ring of `pool`. */
+typedef void ag_buf_publish_fn(struct ag_loop *, struct ag_buf_pool *, uint32_t id);
+
+struct ag_bufs {
+    struct ag_loop *loop;
+    ag_buf_publish_fn *publish; /* NULL: no ring */
+    struct ag_task feed;        /* wakes starved receives */
+    struct ag_buf_pool pools[AG_BUF_GROUPS];
+};
+
+/* Maps `count` blocks per group. NULL: no memory. */
+AG_MUST_USE struct ag_bufs *ag_bufs_new(struct ag_loop *l, const uint32_t count[AG_BUF_GROUPS]);
+/* Every block must be back. */
+void ag_bufs_free(struct ag_bufs *b);
+
+/* Entries the kernel's ring of `group` needs: a power of two. */
+uint32_t ag_bufs_ring_size(const struct ag_bufs *b, enum ag_buf_group group);
+/* Fills the rings, from now on through `publish`. */
+void ag_bufs_start_rings(struct ag_bufs *b, ag_buf_publish_fn *publish);
+/* The kernel took block `id` out of the ring: its holder now is the caller (refs 1). */
+AG_MUST_USE struct ag_block *ag_bufs_from_ring(struct ag_bufs *b, enum ag_buf_group group,
+                                               uint32_t id);
+/* A block to receive into without a ring; NULL: wait by ag_bufs_starve. */
+AG_MUST_USE struct ag_block *ag_bufs_for_recv(struct ag_bufs *b, enum ag_buf_group group);
+/* Queues `op` until a block may be had; then it becomes AG_OP_READY. */
+void ag_bufs_starve(struct ag_bufs *b, struct ag_op *op);
+
+static inline uint8_t *ag_buf_data(const struct ag_buf_pool *p, uint32_t id)
+{
+    return p->base + (size_t)id * p->stride;
+}

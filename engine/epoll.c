@@ -1,0 +1,370 @@
+/*
+ * epoll: the completion API over readiness. Every descriptor is registered once, edge-triggered; a
+ * write is tried when it is submitted, its result waits in l->completed; an input op becomes READY
+ * when an edge was seen and is performed by the loop.
+ *
+ *   epoll_wait --> mark: readable, writable, hangup --> waiting op READY --> perform
+ *
+ * Events carry number and generation, not a pointer: a descriptor shared with another process (a
+ * listener handed over, a child before exec) keeps its registration after our close.
+ */
+#include "engine/backend.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* Events taken by one wait; more come with the next. */
+#define EVENTS 256
+/* Connections that one accept op takes before the others get their turn. */
+#define ACCEPT_BATCH 16u
+/* Descriptor numbers that can be registered at most: bounds the table where the limit is huge. */
+#define TABLE_MAX (1u << 22)
+
+struct entry {
+    struct ag_fd *f; /* NULL: not registered */
+    uint32_t generation;
+};
+
+struct ag_epoll {
+    int fd;
+    int count;           /* of `events`, between wait and reap */
+    uint32_t table_size; /* entries */
+    struct entry *table; /* by descriptor number; mapped, touched where used */
+    struct epoll_event events[EVENTS];
+};
+
+static enum ag_status epoll_init(struct ag_loop *l, const struct ag_loop_config *config,
+                                 const char **out_why)
+{
+    struct ag_epoll *e = calloc(1, sizeof(*e));
+    struct rlimit limit;
+
+    (void)config;
+    if (!e) {
+        *out_why = "no memory for epoll";
+        return AG_ENOMEM;
+    }
+    AG_ASSERT(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    e->table_size = (uint32_t)ag_min_u64(limit.rlim_max, TABLE_MAX);
+    e->table = mmap(NULL, e->table_size * sizeof(*e->table), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (e->table == MAP_FAILED) {
+        *out_why = "no memory for the table of descriptors";
+        free(e);
+        return AG_ENOMEM;
+    }
+    e->fd = epoll_create1(EPOLL_CLOEXEC);
+    if (e->fd < 0) {
+        *out_why = ag_loop_why("epoll_create1: %s", strerrordesc_np(errno));
+        AG_ASSERT(munmap(e->table, e->table_size * sizeof(*e->table)) == 0);
+        free(e);
+        return AG_ESYS;
+    }
+    l->epoll = e;
+    return AG_OK;
+}
+
+static void epoll_deinit(struct ag_loop *l)
+{
+    struct ag_epoll *e = l->epoll;
+
+    (void)close(e->fd);
+    AG_ASSERT(munmap(e->table, e->table_size * sizeof(*e->table)) == 0);
+    free(e);
+    l->epoll = NULL;
+}
+
+static void epoll_wait_events(struct ag_loop *l, uint32_t wait_ms)
+{
+    struct ag_epoll *e = l->epoll;
+    int timeout = wait_ms == UINT32_MAX ? -1 : (int)ag_min_u64(wait_ms, INT_MAX);
+
+    e->count = epoll_wait(e->fd, e->events, EVENTS, timeout);
+    if (e->count < 0) {
+        AG_ASSERT(errno == EINTR);
+        e->count = 0;
+    }
+}
+
+static void wake_op(struct ag_loop *l, struct ag_op *op)
+{
+    if (op && op->state == AG_OP_WAITING) {
+        ag_loop_ready(l, op);
+    }
+}
+
+static void epoll_reap(struct ag_loop *l)
+{
+    struct ag_epoll *e = l->epoll;
+
+    for (int i = 0; i < e->count; i++) {
+        uint32_t number = (uint32_t)e->events[i].data.u64;
+        uint32_t events = e->events[i].events;
+        struct entry *entry = &e->table[number];
+        struct ag_fd *f = entry->f;
+        if (!f || entry->generation != e->events[i].data.u64 >> 32) {
+            continue;
+        }
+        if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+            f->hangup = true;
+        }
+        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+            f->readable = true;
+            wake_op(l, f->rd);
+        }
+        if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
+            f->writable = true;
+            wake_op(l, f->wr);
+        }
+    }
+    e->count = 0;
+}
+
+/* Adding reports the present state as a first edge, so nothing that came before is missed. */
+static int enroll(struct ag_loop *l, struct ag_fd *f)
+{
+    struct ag_epoll *e = l->epoll;
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+    uint32_t number = (uint32_t)f->fd;
+
+    if (f->registered) {
+        return 0;
+    }
+    if (number >= e->table_size) {
+        return -EMFILE;
+    }
+    struct entry *entry = &e->table[number];
+    AG_ASSERT(!entry->f);
+    ev.data.u64 = (uint64_t)entry->generation << 32 | number;
+    if (epoll_ctl(e->fd, EPOLL_CTL_ADD, f->fd, &ev) != 0) {
+        return -errno;
+    }
+    entry->f = f;
+    f->registered = true;
+    return 0;
+}
+
+/* Puts `op` to sleep until an edge comes. */
+static void await_edge(struct ag_loop *l, struct ag_op *op)
+{
+    int err = enroll(l, op->fd);
+
+    if (err) {
+        ag_loop_complete(l, op, err);
+    }
+}
+
+static void epoll_forget(struct ag_loop *l, struct ag_fd *f)
+{
+    if (f->registered) {
+        struct entry *entry = &l->epoll->table[f->fd];
+        AG_ASSERT(entry->f == f);
+        entry->f = NULL;
+        entry->generation++;
+        f->registered = false;
+    }
+}
+
+/* ---- ops ---- */
+
+static void perform_accept(struct ag_loop *l, struct ag_op *op)
+{
+    struct ag_fd *f = op->fd;
+
+    for (unsigned i = 0; i < ACCEPT_BATCH; i++) {
+        int32_t res = ag_sockio_accept(f->fd);
+        if (res == -EAGAIN) {
+            f->readable = false;
+            return;
+        }
+        if (res < 0) {
+            if (ag_sockio_accept_again(res)) {
+                continue;
+            }
+            ag_loop_deliver_res(l, op, res);
+            return;
+        }
+        ag_loop_deliver(l, op, &(struct ag_result){.res = res, .more = true});
+        if (op->state != AG_OP_WAITING) { /* cancelled by its owner; the last completion is queued */
+            return;
+        }
+    }
+    ag_loop_ready(l, op);
+}
+
+static void perform_recv(struct ag_loop *l, struct ag_op *op)
+{
+    struct ag_fd *f = op->fd;
+    struct ag_block *block = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
+    ssize_t n;
+
+    if (!block) {
+        ag_bufs_starve(l->bufs, op);
+        return;
+    }
+    do {
+        n = recv(f->fd, block->data, block->size, 0);
+    } while (n < 0 && errno == EINTR);
+    if (n <= 0) {
+        int32_t res = n < 0 ? -errno : 0;
+        ag_block_release(block);
+        if (res == -EAGAIN) {
+            f->readable = false;
+            return;
+        }
+        ag_loop_deliver_res(l, op, res);
+        return;
+    }
+    /* A short piece has emptied the socket, and what comes later makes a new edge; after a hangup
+     * there may be none, so read to the end. */
+    f->readable = (size_t)n == block->size || f->hangup;
+    if (f->readable) {
+        ag_loop_ready(l, op);
+    }
+    ag_loop_deliver(l, op,
+                    &(struct ag_result){.res = (int32_t)n,
+                                        .more = true,
+                                        .slice = {{.ptr = block->data}, (size_t)n, block}});
+}
+
+/* The result of a write tried now, or -EAGAIN with the op asleep. */
+static int32_t try_write(struct ag_loop *l, struct ag_op *op)
+{
+    int32_t res = ag_sockio_write(op);
+
+    if (res == -EAGAIN) {
+        op->fd->writable = false;
+        await_edge(l, op);
+    }
+    return res;
+}
+
+static int32_t connect_result(const struct ag_op *op)
+{
+    int err = 0;
+    socklen_t len = sizeof(err);
+
+    if (getsockopt(op->fd->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0) {
+        return -errno;
+    }
+    return -err;
+}
+
+/* A level-triggered question on an edge-triggered set: ask for the present state each time. */
+static void perform_poll(struct ag_loop *l, struct ag_op *op)
+{
+    struct pollfd p = {.fd = op->fd->fd, .events = op->arg};
+
+    if (poll(&p, 1, 0) > 0) {
+        ag_loop_deliver_res(l, op, p.revents);
+    } else {
+        await_edge(l, op);
+    }
+}
+
+static void epoll_perform(struct ag_loop *l, struct ag_op *op)
+{
+    int32_t res;
+
+    switch ((enum ag_op_kind)op->kind) {
+    case AG_OP_ACCEPT:
+        perform_accept(l, op);
+        return;
+    case AG_OP_RECV:
+        perform_recv(l, op);
+        return;
+    case AG_OP_SEND:
+    case AG_OP_SENDFILE:
+        res = try_write(l, op);
+        if (res != -EAGAIN) {
+            ag_loop_deliver_res(l, op, res);
+        }
+        return;
+    case AG_OP_CONNECT:
+        ag_loop_deliver_res(l, op, connect_result(op));
+        return;
+    case AG_OP_POLL:
+        perform_poll(l, op);
+        return;
+    case AG_OP_NONE:
+        break;
+    }
+    AG_UNREACHABLE("an op that is not in flight");
+}
+
+static void start_input(struct ag_loop *l, struct ag_op *op)
+{
+    if (op->fd->readable) {
+        ag_loop_ready(l, op);
+    } else {
+        await_edge(l, op);
+    }
+}
+
+static void epoll_start(struct ag_loop *l, struct ag_op *op)
+{
+    int32_t res;
+
+    switch ((enum ag_op_kind)op->kind) {
+    case AG_OP_ACCEPT:
+    case AG_OP_RECV:
+        start_input(l, op);
+        return;
+    case AG_OP_POLL:
+        ag_loop_ready(l, op);
+        return;
+    case AG_OP_SEND:
+    case AG_OP_SENDFILE:
+        if (!op->fd->writable) {
+            await_edge(l, op);
+            return;
+        }
+        res = try_write(l, op);
+        if (res != -EAGAIN) {
+            ag_loop_complete(l, op, res);
+        }
+        return;
+    case AG_OP_CONNECT:
+    case AG_OP_NONE:
+        break;
+    }
+    AG_UNREACHABLE("connect has a function of its own");
+}
+
+static void epoll_connect(struct ag_loop *l, struct ag_op *op, const union ag_addr *addr,
+                          socklen_t addr_len)
+{
+    /* Before the registration: a socket that was never connected reports a hangup. */
+    AG_ASSERT(!op->fd->registered);
+    if (connect(op->fd->fd, &addr->sa, addr_len) == 0) {
+        ag_loop_complete(l, op, 0);
+    } else if (errno == EINPROGRESS || errno == EINTR) {
+        op->fd->writable = false;
+        await_edge(l, op);
+    } else {
+        ag_loop_complete(l, op, -errno);
+    }
+}
+
+static void epoll_cancel(struct ag_loop *l, struct ag_op *op)
+{
+    ag_loop_complete(l, op, -ECANCELED);
+}
+
+const struct ag_backend ag_backend_epoll = {
+    .name = "epoll",
+    .init = epoll_init,
+    .deinit = epoll_deinit,
+    .wait = epoll_wait_events,
+    .reap = epoll_reap,
+    .start = epoll_start,
+    .connect = epoll_connect,
+    .perform = epoll_perform,
+    .cancel = epoll_cancel,
+    .forget = epoll_forget,
+};

@@ -1,0 +1,501 @@
+#include "engine/loop.h"
+
+#include "engine/arena.h"
+#include "engine/backend.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Passes over tasks and results known at once before the kernel is asked again, so that a connection
+ * that is always ready cannot keep the others waiting. */
+#define ROUNDS 16u
+
+#define DEFAULT_RING  1024u
+#define DEFAULT_SMALL 4096u
+#define DEFAULT_LARGE 512u
+#define DEFAULT_NODES 32768u
+#define DEFAULT_PAGES 16384u
+
+static void on_wake(struct ag_loop *l, struct ag_op *op, const struct ag_result *r);
+
+const char *ag_loop_why(const char *fmt, ...)
+{
+    static _Thread_local char text[160];
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    return text;
+}
+
+/* ---- completions ---- */
+
+void ag_loop_deliver(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
+{
+    AG_ASSERT(op->kind != AG_OP_NONE);
+    if (!r->more) {
+        struct ag_fd *f = op->fd;
+        AG_ASSERT(f->rd == op || f->wr == op);
+        if (f->rd == op) {
+            f->rd = NULL;
+        } else {
+            f->wr = NULL;
+        }
+        op->kind = AG_OP_NONE;
+        op->fd = NULL;
+    }
+    l->stats.completions++;
+    op->done(l, op, r);
+}
+
+void ag_loop_deliver_res(struct ag_loop *l, struct ag_op *op, int32_t res)
+{
+    ag_loop_deliver(l, op, &(struct ag_result){.res = res});
+}
+
+void ag_loop_complete(struct ag_loop *l, struct ag_op *op, int32_t res)
+{
+    op->res = res;
+    op->state = AG_OP_DONE;
+    ag_list_push(&l->completed, &op->link);
+}
+
+void ag_loop_ready(struct ag_loop *l, struct ag_op *op)
+{
+    op->state = AG_OP_READY;
+    ag_list_push(&l->completed, &op->link);
+}
+
+/* Empties `from` into `to`, which is not initialised: what is queued meanwhile waits for the next
+ * round. */
+static void take_all(struct ag_link *to, struct ag_link *from)
+{
+    ag_list_init(to);
+    if (!ag_list_empty(from)) {
+        *to = *from;
+        to->next->prev = to->prev->next = to;
+        ag_list_init(from);
+    }
+}
+
+static void run_completed(struct ag_loop *l)
+{
+    struct ag_link batch, *link;
+
+    take_all(&batch, &l->completed);
+    while ((link = ag_list_pop(&batch))) {
+        struct ag_op *op = ag_container_of(link, struct ag_op, link);
+        if (op->state == AG_OP_DONE) {
+            ag_loop_deliver_res(l, op, op->res);
+        } else {
+            AG_ASSERT(op->state == AG_OP_READY);
+            op->state = AG_OP_WAITING;
+            l->backend->perform(l, op);
+        }
+    }
+}
+
+static void run_tasks(struct ag_loop *l)
+{
+    struct ag_link batch, *link;
+
+    take_all(&batch, &l->tasks);
+    while ((link = ag_list_pop(&batch))) {
+        struct ag_task *t = ag_container_of(link, struct ag_task, link);
+        t->run(t);
+    }
+}
+
+/* ---- messages ---- */
+
+void ag_loop_post(struct ag_loop *target, struct ag_msg *m)
+{
+    const uint64_t one = 1;
+    struct ag_msg *head = atomic_load_explicit(&target->inbox, memory_order_relaxed);
+
+    do {
+        m->next = head;
+    } while (!atomic_compare_exchange_weak_explicit(&target->inbox, &head, m, memory_order_release,
+                                                    memory_order_relaxed));
+    /* The one who finds it empty wakes the loop; later ones ride along until it is drained. */
+    if (!head) {
+        ssize_t n = write(target->wake_fd, &one, sizeof(one));
+        AG_ASSERT(n == (ssize_t)sizeof(one) || errno == EAGAIN);
+    }
+}
+
+static void run_inbox(struct ag_loop *l)
+{
+    struct ag_msg *m, *first = NULL;
+
+    if (!atomic_load_explicit(&l->inbox, memory_order_relaxed)) {
+        return;
+    }
+    m = atomic_exchange_explicit(&l->inbox, NULL, memory_order_acquire);
+    while (m) { /* newest first: turn it round */
+        struct ag_msg *next = m->next;
+        m->next = first;
+        first = m;
+        m = next;
+    }
+    while (first) {
+        m = first;
+        first = m->next;
+        m->run(l, m);
+    }
+}
+
+static void on_wake(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
+{
+    uint64_t count;
+
+    if (r->res == -ECANCELED) { /* deinit */
+        return;
+    }
+    AG_ASSERT(r->res > 0);
+    ssize_t n = read(l->wake_fd, &count, sizeof(count));
+    AG_ASSERT(n == (ssize_t)sizeof(count) || errno == EAGAIN);
+    ag_loop_poll(l, &l->wake, op, POLLIN);
+}
+
+/* ---- turns ---- */
+
+static void read_clocks(struct ag_loop *l)
+{
+    struct timespec ts;
+
+    AG_ASSERT(clock_gettime(CLOCK_MONOTONIC, &ts) == 0);
+    l->now_ms = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+    AG_ASSERT(clock_gettime(CLOCK_REALTIME_COARSE, &ts) == 0);
+    l->wall_s = ts.tv_sec;
+}
+
+static bool work_left(const struct ag_loop *l)
+{
+    return !ag_list_empty(&l->tasks) || !ag_list_empty(&l->completed);
+}
+
+void ag_loop_turn(struct ag_loop *l, uint32_t wait_ms)
+{
+    uint32_t timers_ms = ag_wheel_wait_ms(&l->wheel, l->now_ms);
+
+    if (work_left(l)) {
+        wait_ms = 0;
+    } else if (timers_ms < wait_ms) {
+        wait_ms = timers_ms;
+    }
+    l->stats.turns++;
+    l->backend->wait(l, wait_ms);
+    read_clocks(l);
+    l->backend->reap(l);
+    run_completed(l);
+    run_inbox(l);
+    ag_wheel_run(&l->wheel, l->now_ms);
+    for (unsigned i = 0; i < ROUNDS && work_left(l); i++) {
+        run_tasks(l);
+        run_completed(l);
+    }
+}
+
+void ag_loop_run(struct ag_loop *l)
+{
+    while (!l->stopping) {
+        ag_loop_turn(l, UINT32_MAX);
+    }
+}
+
+void ag_loop_stop(struct ag_loop *l)
+{
+    l->stopping = true;
+}
+
+/* ---- tasks, clock, chance ---- */
+
+void ag_task_init(struct ag_task *t, void (*run)(struct ag_task *))
+{
+    ag_list_init(&t->link);
+    t->run = run;
+}
+
+void ag_task_queue(struct ag_loop *l, struct ag_task *t)
+{
+    if (!ag_task_queued(t)) {
+        ag_list_push(&l->tasks, &t->link);
+    }
+}
+
+void ag_task_cancel(struct ag_task *t)
+{
+    ag_list_remove(&t->link);
+}
+
+uint64_t ag_loop_now_ns(struct ag_loop *l)
+{
+    struct timespec ts;
+
+    (void)l;
+    AG_ASSERT(clock_gettime(CLOCK_MONOTONIC, &ts) == 0);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t rotl(uint64_t x, unsigned k)
+{
+    return x << k | x >> (64 - k);
+}
+
+/* xoshiro256** (Blackman, Vigna: Scrambled linear pseudorandom number generators, 2018). */
+uint64_t ag_loop_random(struct ag_loop *l)
+{
+    uint64_t *s = l->random;
+    uint64_t result = rotl(s[1] * 5, 7) * 9;
+    uint64_t t = s[1] << 17;
+
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = rotl(s[3], 45);
+    return result;
+}
+
+/* ---- descriptors ---- */
+
+int ag_loop_socket(struct ag_loop *l, int family, int type)
+{
+    int fd;
+
+    (void)l;
+    fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    return fd < 0 ? -errno : fd;
+}
+
+void ag_fd_init(struct ag_fd *f, int fd)
+{
+    *f = (struct ag_fd){.fd = fd, .writable = true};
+}
+
+void ag_loop_close(struct ag_loop *l, struct ag_fd *f)
+{
+    AG_ASSERT(!f->rd && !f->wr);
+    if (f->fd >= 0) {
+        l->backend->forget(l, f);
+        (void)close(f->fd); /* Linux frees the descriptor whatever close says */
+        f->fd = -1;
+    }
+}
+
+void ag_loop_shut(struct ag_loop *l, struct ag_fd *f)
+{
+    (void)l;
+    (void)shutdown(f->fd, SHUT_WR); /* ENOTCONN: the peer is gone; its receive op says so */
+}
+
+int ag_loop_accept_now(struct ag_loop *l, struct ag_fd *f)
+{
+    (void)l;
+    AG_ASSERT(!f->rd);
+    return ag_sockio_accept(f->fd);
+}
+
+static void begin(struct ag_fd *f, struct ag_op *op, enum ag_op_kind kind, struct ag_op **slot)
+{
+    AG_ASSERT(op->kind == AG_OP_NONE && !*slot && f->fd >= 0);
+    *slot = op;
+    op->fd = f;
+    op->kind = (uint8_t)kind;
+    op->state = AG_OP_WAITING;
+    op->cancelled = false;
+    op->res = 0;
+    op->arg = 0;
+}
+
+void ag_loop_accept(struct ag_loop *l, struct ag_fd *f, struct ag_op *op)
+{
+    begin(f, op, AG_OP_ACCEPT, &f->rd);
+    l->backend->start(l, op);
+}
+
+void ag_loop_recv(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, enum ag_buf_group group)
+{
+    AG_ASSERT(group < AG_BUF_GROUPS);
+    begin(f, op, AG_OP_RECV, &f->rd);
+    op->arg = (uint8_t)group;
+    l->backend->start(l, op);
+}
+
+void ag_loop_send(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const struct msghdr *msg)
+{
+    begin(f, op, AG_OP_SEND, &f->wr);
+    op->send.ptr = NULL;
+    op->send.msg = msg;
+    l->backend->start(l, op);
+}
+
+void ag_loop_send_one(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const void *ptr,
+                      size_t len)
+{
+    AG_ASSERT(ptr && len > 0 && len <= INT32_MAX);
+    begin(f, op, AG_OP_SEND, &f->wr);
+    op->send.ptr = ptr;
+    op->send.len = len;
+    l->backend->start(l, op);
+}
+
+void ag_loop_sendfile(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, int file_fd,
+                      uint64_t offset, size_t len)
+{
+    AG_ASSERT(len > 0 && offset <= INT64_MAX);
+    begin(f, op, AG_OP_SENDFILE, &f->wr);
+    op->file.fd = file_fd;
+    op->file.offset = offset;
+    op->file.len = (uint32_t)ag_min_size(len, AG_SENDFILE_MAX);
+    l->backend->start(l, op);
+}
+
+void ag_loop_connect(struct ag_loop *l, struct ag_fd *f, struct ag_op *op,
+                     const union ag_addr *addr, socklen_t addr_len)
+{
+    AG_ASSERT(addr_len <= sizeof(*addr));
+    begin(f, op, AG_OP_CONNECT, &f->wr);
+    l->backend->connect(l, op, addr, addr_len);
+}
+
+void ag_loop_poll(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, short events)
+{
+    AG_ASSERT(events == POLLIN || events == POLLOUT);
+    begin(f, op, AG_OP_POLL, events == POLLIN ? &f->rd : &f->wr);
+    op->arg = (uint8_t)events;
+    l->backend->start(l, op);
+}
+
+void ag_loop_cancel(struct ag_loop *l, struct ag_op *op)
+{
+    if (op->kind == AG_OP_NONE || op->cancelled) {
+        return;
+    }
+    op->cancelled = true;
+    switch ((enum ag_op_state)op->state) {
+    case AG_OP_WAITING:
+        l->backend->cancel(l, op);
+        break;
+    case AG_OP_READY:
+    case AG_OP_STARVED:
+        ag_list_remove(&op->link);
+        ag_loop_complete(l, op, -ECANCELED);
+        break;
+    case AG_OP_DONE: /* its true result was faster */
+        break;
+    }
+}
+
+/* ---- start and stop ---- */
+
+static uint32_t or_default(uint32_t value, uint32_t dflt)
+{
+    return value ? value : dflt;
+}
+
+static enum ag_status init_memory(struct ag_loop *l, const struct ag_loop_config *c)
+{
+    const uint32_t counts[AG_BUF_GROUPS] = {
+        [AG_BUF_SMALL] = or_default(c->buf_count[AG_BUF_SMALL], DEFAULT_SMALL),
+        [AG_BUF_LARGE] = or_default(c->buf_count[AG_BUF_LARGE], DEFAULT_LARGE),
+    };
+
+    if (ag_pool_init(&l->nodes, "slice nodes", sizeof(struct ag_slice_node),
+                     or_default(c->node_count, DEFAULT_NODES)) != AG_OK) {
+        return AG_ENOMEM;
+    }
+    if (ag_pool_init(&l->pages, "arena pages", AG_ARENA_PAGE_BYTES,
+                     or_default(c->page_count, DEFAULT_PAGES)) != AG_OK) {
+        ag_pool_deinit(&l->nodes);
+        return AG_ENOMEM;
+    }
+    l->bufs = ag_bufs_new(l, counts);
+    if (!l->bufs) {
+        ag_pool_deinit(&l->pages);
+        ag_pool_deinit(&l->nodes);
+        return AG_ENOMEM;
+    }
+    return AG_OK;
+}
+
+static void deinit_memory(struct ag_loop *l)
+{
+    ag_bufs_free(l->bufs);
+    ag_pool_deinit(&l->pages);
+    ag_pool_deinit(&l->nodes);
+}
+
+static void block_sigpipe(void)
+{
+    sigset_t set;
+
+    AG_ASSERT(sigemptyset(&set) == 0 && sigaddset(&set, SIGPIPE) == 0);
+    AG_ASSERT(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
+}
+
+enum ag_status ag_loop_init(struct ag_loop *l, const struct ag_loop_config *config,
+                            const char **out_why)
+{
+    struct ag_loop_config c = *config;
+    enum ag_status st;
+
+    AG_ASSERT(c.backend == AG_BACKEND_URING || c.backend == AG_BACKEND_EPOLL);
+    c.ring_entries = or_default(c.ring_entries, DEFAULT_RING);
+    *l = (struct ag_loop){.helpers = c.helpers};
+    l->backend = c.backend == AG_BACKEND_URING ? &ag_backend_uring : &ag_backend_epoll;
+    ag_list_init(&l->tasks);
+    ag_list_init(&l->completed);
+    read_clocks(l);
+    ag_wheel_init(&l->wheel, l->now_ms);
+    AG_ASSERT(getrandom(l->random, sizeof(l->random), 0) == (ssize_t)sizeof(l->random));
+    l->random[0] |= 1; /* all zero would stay zero */
+    block_sigpipe();
+
+    l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (l->wake_fd < 0) {
+        *out_why = ag_loop_why("eventfd: %s", strerrordesc_np(errno));
+        return AG_ESYS;
+    }
+    st = init_memory(l, &c);
+    if (st != AG_OK) {
+        *out_why = "no memory for the loop's pools";
+        goto close_wake;
+    }
+    st = l->backend->init(l, &c, out_why);
+    if (st != AG_OK) {
+        deinit_memory(l);
+        goto close_wake;
+    }
+    ag_fd_init(&l->wake, l->wake_fd);
+    ag_op_init(&l->wake_op, on_wake);
+    ag_loop_poll(l, &l->wake, &l->wake_op, POLLIN);
+    return AG_OK;
+
+close_wake:
+    (void)close(l->wake_fd);
+    return st;
+}
+
+void ag_loop_deinit(struct ag_loop *l)
+{
+    ag_loop_cancel(l, &l->wake_op);
+    while (ag_op_in_flight(&l->wake_op) || work_left(l)) {
+        ag_loop_turn(l, UINT32_MAX);
+    }
+    ag_loop_close(l, &l->wake);
+    l->backend->deinit(l);
+    deinit_memory(l);
+    l->bufs = NULL;
+}

@@ -1,0 +1,122 @@
+/* sockio: the system calls that a backend tries at once. */
+#include "engine/backend.h"
+
+#include <errno.h>
+#include <sys/sendfile.h>
+
+/* Entries of a caller's iovec that one call takes; the rest goes by the next. */
+#define WINDOW 64u
+
+size_t ag_sockio_send_len(const struct ag_op *op)
+{
+    size_t sum = 0;
+
+    if (op->send.ptr) {
+        return op->send.len;
+    }
+    for (size_t i = 0; i < op->send.msg->msg_iovlen; i++) {
+        sum += op->send.msg->msg_iov[i].iov_len;
+    }
+    return sum;
+}
+
+/* The part of `msg` after its first `skip` bytes, at most WINDOW entries. The caller's iovec is const:
+ * it may be asked to send it again. */
+static size_t window(const struct msghdr *msg, size_t skip, struct iovec out[static WINDOW])
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < msg->msg_iovlen && n < WINDOW; i++) {
+        struct iovec v = msg->msg_iov[i];
+        if (skip >= v.iov_len) {
+            skip -= v.iov_len;
+            continue;
+        }
+        v.iov_base = (uint8_t *)v.iov_base + skip;
+        v.iov_len -= skip;
+        skip = 0;
+        out[n++] = v;
+    }
+    return n;
+}
+
+static ssize_t send_some(const struct ag_op *op, size_t done)
+{
+    struct iovec iov[WINDOW];
+    int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+
+    if (op->send.ptr) {
+        return send(op->fd->fd, op->send.ptr + done, op->send.len - done, flags);
+    }
+    struct msghdr msg = {.msg_iov = iov};
+    msg.msg_iovlen = window(op->send.msg, done, iov);
+    /* More of this op follows when the window does not reach its end: do not push yet. */
+    flags |= op->send.msg->msg_flags & MSG_MORE;
+    flags |= msg.msg_iovlen == WINDOW && op->send.msg->msg_iovlen > WINDOW ? MSG_MORE : 0;
+    return sendmsg(op->fd->fd, &msg, flags);
+}
+
+static int32_t write_send(struct ag_op *op)
+{
+    size_t total = ag_sockio_send_len(op);
+
+    while ((size_t)op->res < total) {
+        ssize_t n = send_some(op, (size_t)op->res);
+        if (n > 0) {
+            op->res += (int32_t)n;
+            continue;
+        }
+        if (n == 0) { /* nothing taken and no error: not a stream socket */
+            return -EPIPE;
+        }
+        if (errno != EINTR) {
+            return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+        }
+    }
+    return op->res;
+}
+
+static int32_t write_file(const struct ag_op *op)
+{
+    off_t at = (off_t)op->file.offset;
+    ssize_t n;
+
+    do {
+        n = sendfile(op->fd->fd, op->file.fd, &at, op->file.len);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : (int32_t)n;
+}
+
+int32_t ag_sockio_write(struct ag_op *op)
+{
+    AG_ASSERT(op->kind == AG_OP_SEND || op->kind == AG_OP_SENDFILE);
+    return op->kind == AG_OP_SEND ? write_send(op) : write_file(op);
+}
+
+int32_t ag_sockio_accept(int fd)
+{
+    int got = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    return got < 0 ? -errno : got;
+}
+
+bool ag_sockio_accept_again(int32_t res)
+{
+    switch (-res) {
+    case ECONNABORTED:
+    case EINTR:
+    case EPERM: /* a firewall's word on this connection */
+    case EPROTO:
+    case ENOPROTOOPT:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENONET:
+    case EOPNOTSUPP:
+    case ETIMEDOUT:
+        return true;
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,562 @@
+/*
+ * uring: the completion API over io_uring. The only file that includes liburing.h.
+ *
+ * One io_uring_enter a turn submits all that was queued and waits. user_data is the op's pointer;
+ * IGNORED marks requests whose completion says nothing (cancels).
+ *
+ *   recv   multishot, buffers from the group's ring; ends of the kernel's own making (no buffer, a
+ *          full completion queue) are mended here and not seen by the owner
+ *   send   MSG_WAITALL; a short one is finished by tries and a poll for room, as sendfile always is
+ */
+#include "engine/backend.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define IGNORED 1u
+
+/* Addresses of connects queued in one turn; the kernel reads them when it is entered. */
+#define ADDRS 64u
+/* The smallest ring tried when memory is short. */
+#define ENTRIES_MIN 64u
+/* Completions come from multishot ops too: room for several of each submission. */
+#define CQ_FACTOR 4u
+
+/* send, arg: the op is in a poll for room, not in the kernel's send. */
+#define ARG_POLLING 1u
+
+struct ag_uring {
+    struct io_uring ring;
+    struct io_uring_buf_ring *buf_rings[AG_BUF_GROUPS];
+    size_t buf_ring_bytes[AG_BUF_GROUPS];
+    struct ag_link to_cancel; /* ops whose cancel found no submission entry */
+    unsigned addr_count;
+    union ag_addr addrs[ADDRS];
+};
+
+_Static_assert(_Alignof(struct ag_op) >= 2, "the low bit of an op's address is free");
+
+/* ---- submission ---- */
+
+/* NULL: the kernel takes nothing now (out of memory). */
+static struct io_uring_sqe *get_sqe(struct ag_uring *u)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+
+    if (ag_unlikely(!sqe)) {
+        (void)io_uring_submit(&u->ring); /* a failure shows in the next line */
+        sqe = io_uring_get_sqe(&u->ring);
+    }
+    return sqe;
+}
+
+/* An entry for `op`; without one the op ends with -ENOMEM. */
+static struct io_uring_sqe *op_sqe(struct ag_loop *l, struct ag_op *op)
+{
+    struct io_uring_sqe *sqe = get_sqe(l->uring);
+
+    if (ag_unlikely(!sqe)) {
+        ag_loop_complete(l, op, -ENOMEM);
+    }
+    return sqe;
+}
+
+static void submit_accept(struct ag_loop *l, struct ag_op *op)
+{
+    struct io_uring_sqe *sqe = op_sqe(l, op);
+
+    if (sqe) {
+        io_uring_prep_multishot_accept(sqe, op->fd->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        io_uring_sqe_set_data(sqe, op);
+    }
+}
+
+static void submit_recv(struct ag_loop *l, struct ag_op *op)
+{
+    struct io_uring_sqe *sqe = op_sqe(l, op);
+
+    if (sqe) {
+        io_uring_prep_recv_multishot(sqe, op->fd->fd, NULL, 0, 0);
+        sqe->flags |= IOSQE_BUFFER_SELECT;
+        sqe->buf_group = op->arg;
+        io_uring_sqe_set_data(sqe, op);
+    }
+}
+
+static void submit_send(struct ag_loop *l, struct ag_op *op)
+{
+    struct io_uring_sqe *sqe = op_sqe(l, op);
+    int flags = MSG_WAITALL | MSG_NOSIGNAL;
+
+    if (!sqe) {
+        return;
+    }
+    if (op->send.ptr) {
+        io_uring_prep_send(sqe, op->fd->fd, op->send.ptr, op->send.len, flags);
+    } else {
+        flags |= op->send.msg->msg_flags & MSG_MORE;
+        io_uring_prep_sendmsg(sqe, op->fd->fd, op->send.msg, (unsigned)flags);
+    }
+    io_uring_sqe_set_data(sqe, op);
+}
+
+static void submit_poll(struct ag_loop *l, struct ag_op *op, unsigned events)
+{
+    struct io_uring_sqe *sqe = op_sqe(l, op);
+
+    if (sqe) {
+        io_uring_prep_poll_add(sqe, op->fd->fd, events);
+        io_uring_sqe_set_data(sqe, op);
+    }
+}
+
+/* The result of a write tried now, or -EAGAIN with a poll for room on its way. */
+static int32_t try_write(struct ag_loop *l, struct ag_op *op)
+{
+    int32_t res = ag_sockio_write(op);
+
+    if (res == -EAGAIN) {
+        op->arg = ARG_POLLING;
+        submit_poll(l, op, POLLOUT);
+    }
+    return res;
+}
+
+static void uring_start(struct ag_loop *l, struct ag_op *op)
+{
+    int32_t res;
+
+    switch ((enum ag_op_kind)op->kind) {
+    case AG_OP_ACCEPT:
+        submit_accept(l, op);
+        return;
+    case AG_OP_RECV:
+        submit_recv(l, op);
+        return;
+    case AG_OP_SEND:
+        submit_send(l, op);
+        return;
+    case AG_OP_SENDFILE:
+        res = try_write(l, op);
+        if (res != -EAGAIN) {
+            ag_loop_complete(l, op, res);
+        }
+        return;
+    case AG_OP_POLL:
+        submit_poll(l, op, op->arg);
+        return;
+    case AG_OP_CONNECT:
+    case AG_OP_NONE:
+        break;
+    }
+    AG_UNREACHABLE("connect has a function of its own");
+}
+
+/* Only receives become READY here: a buffer came back. */
+static void uring_perform(struct ag_loop *l, struct ag_op *op)
+{
+    AG_ASSERT(op->kind == AG_OP_RECV);
+    submit_recv(l, op);
+}
+
+static void uring_connect(struct ag_loop *l, struct ag_op *op, const union ag_addr *addr,
+                          socklen_t addr_len)
+{
+    struct ag_uring *u = l->uring;
+    struct io_uring_sqe *sqe;
+
+    if (u->addr_count == ADDRS) {
+        (void)io_uring_submit(&u->ring);
+        if (io_uring_sq_ready(&u->ring) > 0) {
+            ag_loop_complete(l, op, -ENOMEM);
+            return;
+        }
+        u->addr_count = 0;
+    }
+    sqe = op_sqe(l, op);
+    if (sqe) {
+        union ag_addr *copy = &u->addrs[u->addr_count++];
+        memcpy(copy, addr, addr_len);
+        io_uring_prep_connect(sqe, op->fd->fd, &copy->sa, addr_len);
+        io_uring_sqe_set_data(sqe, op);
+    }
+}
+
+static void uring_cancel(struct ag_loop *l, struct ag_op *op)
+{
+    struct io_uring_sqe *sqe = get_sqe(l->uring);
+
+    if (ag_unlikely(!sqe)) {
+        ag_list_push(&l->uring->to_cancel, &op->link);
+        return;
+    }
+    io_uring_prep_cancel(sqe, op, 0);
+    io_uring_sqe_set_data64(sqe, IGNORED);
+}
+
+static void uring_forget(struct ag_loop *l, struct ag_fd *f)
+{
+    (void)l;
+    (void)f;
+}
+
+/* ---- completion ---- */
+
+static void final(struct ag_loop *l, struct ag_op *op, int32_t res)
+{
+    ag_list_remove(&op->link); /* from to_cancel */
+    ag_loop_deliver_res(l, op, res);
+}
+
+/* A multishot op that the kernel ended though its owner did not want it: arm it again, or say that it
+ * was cancelled. */
+static void go_on(struct ag_loop *l, struct ag_op *op)
+{
+    ag_list_remove(&op->link);
+    if (op->cancelled) {
+        ag_loop_complete(l, op, -ECANCELED);
+    } else if (op->kind == AG_OP_RECV) {
+        submit_recv(l, op);
+    } else {
+        submit_accept(l, op);
+    }
+}
+
+static void on_accept(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t flags)
+{
+    bool more = flags & IORING_CQE_F_MORE;
+
+    if (res < 0 && !ag_sockio_accept_again(res)) {
+        AG_ASSERT(!more);
+        final(l, op, res);
+        return;
+    }
+    if (!more) {
+        go_on(l, op);
+    }
+    if (res >= 0) {
+        ag_loop_deliver(l, op, &(struct ag_result){.res = res, .more = true});
+    }
+}
+
+static void on_recv(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t flags)
+{
+    bool more = flags & IORING_CQE_F_MORE;
+    struct ag_block *block = NULL;
+
+    if (flags & IORING_CQE_F_BUFFER) {
+        block = ag_bufs_from_ring(l->bufs, (enum ag_buf_group)op->arg,
+                                  flags >> IORING_CQE_BUFFER_SHIFT);
+    }
+    if (res > 0) {
+        AG_ASSERT(block && (uint32_t)res <= block->size);
+        if (!more) {
+            go_on(l, op);
+        }
+        ag_loop_deliver(l, op,
+                        &(struct ag_result){.res = res,
+                                            .more = true,
+                                            .slice = {{.ptr = block->data}, (size_t)res, block}});
+        return;
+    }
+    ag_block_release(block);
+    AG_ASSERT(!more);
+    if (res == -ENOBUFS && !op->cancelled) {
+        ag_bufs_starve(l->bufs, op);
+    } else {
+        final(l, op, res == -ENOBUFS ? -ECANCELED : res);
+    }
+}
+
+/* A send that came back short, or a poll for room that came. */
+static void write_on(struct ag_loop *l, struct ag_op *op)
+{
+    int32_t res;
+
+    if (op->cancelled) {
+        final(l, op, -ECANCELED);
+        return;
+    }
+    res = try_write(l, op);
+    if (res != -EAGAIN) {
+        final(l, op, res);
+    }
+}
+
+static void on_send(struct ag_loop *l, struct ag_op *op, int32_t res)
+{
+    if (res < 0) {
+        final(l, op, res);
+        return;
+    }
+    if (op->arg != ARG_POLLING) {
+        op->res = res;
+        if ((size_t)res == ag_sockio_send_len(op)) {
+            final(l, op, res);
+            return;
+        }
+    }
+    write_on(l, op);
+}
+
+static void on_cqe(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t flags)
+{
+    switch ((enum ag_op_kind)op->kind) {
+    case AG_OP_ACCEPT:
+        on_accept(l, op, res, flags);
+        return;
+    case AG_OP_RECV:
+        on_recv(l, op, res, flags);
+        return;
+    case AG_OP_SEND:
+        on_send(l, op, res);
+        return;
+    case AG_OP_SENDFILE:
+        if (res < 0) {
+            final(l, op, res);
+        } else {
+            write_on(l, op);
+        }
+        return;
+    case AG_OP_CONNECT:
+    case AG_OP_POLL:
+        final(l, op, res);
+        return;
+    case AG_OP_NONE:
+        break;
+    }
+    AG_UNREACHABLE("a completion for an op that is not in flight");
+}
+
+static void retry_cancels(struct ag_loop *l)
+{
+    struct ag_link waiting = l->uring->to_cancel, *link;
+
+    if (ag_likely(ag_list_empty(&l->uring->to_cancel))) {
+        return;
+    }
+    waiting.next->prev = waiting.prev->next = &waiting;
+    ag_list_init(&l->uring->to_cancel);
+    while ((link = ag_list_pop(&waiting))) {
+        uring_cancel(l, ag_container_of(link, struct ag_op, link));
+    }
+}
+
+static void check_enter(int ret)
+{
+    switch (ret < 0 ? -ret : 0) {
+    case 0:
+    case ETIME:
+    case EINTR:
+    case EAGAIN: /* no memory for a request: what is left goes with the next turn */
+    case ENOMEM:
+    case EBUSY: /* completions must be reaped first; so they will be */
+        return;
+    default:
+        AG_UNREACHABLE("io_uring_enter refuses what the program asks");
+    }
+}
+
+static void uring_wait(struct ag_loop *l, uint32_t wait_ms)
+{
+    struct ag_uring *u = l->uring;
+    struct io_uring_cqe *cqe;
+    int ret;
+
+    retry_cancels(l);
+    if (io_uring_cq_has_overflow(&u->ring)) {
+        l->stats.overflows++;
+        wait_ms = 0;
+    }
+    if (wait_ms == 0 || io_uring_cq_ready(&u->ring) > 0) {
+        ret = io_uring_submit_and_get_events(&u->ring);
+    } else if (wait_ms == UINT32_MAX) {
+        ret = io_uring_submit_and_wait(&u->ring, 1);
+    } else {
+        struct __kernel_timespec ts = {.tv_sec = wait_ms / 1000,
+                                       .tv_nsec = (long long)(wait_ms % 1000) * 1000000};
+        ret = io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
+    }
+    check_enter(ret);
+    if (io_uring_sq_ready(&u->ring) == 0) {
+        u->addr_count = 0;
+    }
+}
+
+/* Each entry is given back before its callback runs, for that may submit, and so add completions. */
+static void uring_reap(struct ag_loop *l)
+{
+    struct ag_uring *u = l->uring;
+    unsigned left = io_uring_cq_ready(&u->ring);
+    struct io_uring_cqe *cqe;
+
+    while (left-- > 0 && io_uring_peek_cqe(&u->ring, &cqe) == 0) {
+        uint64_t data = cqe->user_data;
+        int32_t res = cqe->res;
+        uint32_t flags = cqe->flags;
+        io_uring_cqe_seen(&u->ring, cqe);
+        if (data != IGNORED) {
+            on_cqe(l, (struct ag_op *)(uintptr_t)data, res, flags); // NOLINT(performance-no-int-to-ptr)
+        }
+    }
+}
+
+/* ---- start and stop ---- */
+
+static void publish(struct ag_loop *l, struct ag_buf_pool *p, uint32_t id)
+{
+    struct io_uring_buf_ring *br = l->uring->buf_rings[p->group];
+
+    io_uring_buf_ring_add(br, ag_buf_data(p, id), p->size, (unsigned short)id,
+                          io_uring_buf_ring_mask(p->ring_max), 0);
+    io_uring_buf_ring_advance(br, 1);
+}
+
+static int map_buf_ring(struct ag_loop *l, enum ag_buf_group group)
+{
+    struct ag_uring *u = l->uring;
+    uint32_t entries = ag_bufs_ring_size(l->bufs, group);
+    size_t bytes = entries * sizeof(struct io_uring_buf);
+    void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct io_uring_buf_reg reg = {
+        .ring_addr = (uintptr_t)mem, .ring_entries = entries, .bgid = (uint16_t)group};
+
+    if (mem == MAP_FAILED) {
+        return -ENOMEM;
+    }
+    u->buf_rings[group] = mem;
+    u->buf_ring_bytes[group] = bytes;
+    io_uring_buf_ring_init(u->buf_rings[group]);
+    return io_uring_register_buf_ring(&u->ring, &reg, 0);
+}
+
+/* Why io_uring_setup failed, for people. */
+static const char *setup_why(int err)
+{
+    char value[8] = "";
+    int fd;
+
+    switch (-err) {
+    case EPERM:
+    case EACCES:
+        fd = open("/proc/sys/kernel/io_uring_disabled", O_RDONLY | O_CLOEXEC);
+        if (fd >= 0) {
+            ssize_t n = read(fd, value, sizeof(value) - 1);
+            (void)close(fd);
+            if (n > 0 && value[0] != '0') {
+                return ag_loop_why("io_uring is switched off: sysctl kernel.io_uring_disabled is "
+                                   "%c",
+                                   value[0]);
+            }
+        }
+        return "io_uring is forbidden here (seccomp or a container's policy)";
+    case ENOSYS:
+        return "this kernel has no io_uring (or seccomp hides it)";
+    case ENOMEM:
+        return "too little locked memory for io_uring: raise the memlock limit";
+    case EMFILE:
+    case ENFILE:
+        return "no descriptor is free for io_uring";
+    default:
+        return ag_loop_why("io_uring_setup: %s", strerrordesc_np(-err));
+    }
+}
+
+/* From the best set-up to what 5.19 takes: a kernel answers EINVAL to a flag it does not know. */
+static int setup_ring(struct ag_uring *u, uint32_t entries)
+{
+    static const unsigned ladder[] = {
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL,
+        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL,
+        0,
+    };
+    int err = -EINVAL;
+
+    for (size_t i = 0; i < AG_COUNT(ladder) && err == -EINVAL; i++) {
+        for (uint32_t n = entries; n >= ENTRIES_MIN; n /= 2) {
+            struct io_uring_params p = {
+                .flags = ladder[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+                .cq_entries = n * CQ_FACTOR,
+            };
+            err = io_uring_queue_init_params(n, &u->ring, &p);
+            if (err != -ENOMEM) {
+                break;
+            }
+        }
+    }
+    return err;
+}
+
+static void uring_deinit(struct ag_loop *l)
+{
+    struct ag_uring *u = l->uring;
+
+    for (uint16_t g = 0; g < AG_BUF_GROUPS; g++) {
+        if (u->buf_rings[g]) {
+            (void)io_uring_unregister_buf_ring(&u->ring, g); /* never registered: no harm */
+            AG_ASSERT(munmap(u->buf_rings[g], u->buf_ring_bytes[g]) == 0);
+        }
+    }
+    io_uring_queue_exit(&u->ring);
+    free(u);
+    l->uring = NULL;
+}
+
+static enum ag_status uring_init(struct ag_loop *l, const struct ag_loop_config *config,
+                                 const char **out_why)
+{
+    const unsigned needed = IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_FAST_POLL |
+                            IORING_FEAT_EXT_ARG;
+    struct ag_uring *u = calloc(1, sizeof(*u));
+    uint32_t entries = config->ring_entries > ENTRIES_MIN ? config->ring_entries : ENTRIES_MIN;
+    int err;
+
+    if (!u) {
+        *out_why = "no memory for io_uring";
+        return AG_ENOMEM;
+    }
+    ag_list_init(&u->to_cancel);
+    err = setup_ring(u, entries);
+    if (err) {
+        *out_why = setup_why(err);
+        free(u);
+        return AG_ESYS;
+    }
+    l->uring = u;
+    if ((u->ring.features & needed) != needed) {
+        *out_why = "this kernel's io_uring is too old (features)";
+        goto fail;
+    }
+    for (unsigned g = 0; g < AG_BUF_GROUPS; g++) {
+        err = map_buf_ring(l, (enum ag_buf_group)g);
+        if (err) {
+            *out_why = err == -EINVAL ? "this kernel's io_uring is too old (no buffer rings)"
+                                      : ag_loop_why("io_uring buffer ring: %s", strerrordesc_np(-err));
+            goto fail;
+        }
+    }
+    (void)io_uring_register_ring_fd(&u->ring); /* saves a lookup a turn where the kernel can */
+    ag_bufs_start_rings(l->bufs, publish);
+    return AG_OK;
+
+fail:
+    uring_deinit(l);
+    return AG_ESYS;
+}
+
+const struct ag_backend ag_backend_uring = {
+    .name = "io_uring",
+    .init = uring_init,
+    .deinit = uring_deinit,
+    .wait = uring_wait,
+    .reap = uring_reap,
+    .start = uring_start,
+    .connect = uring_connect,
+    .perform = uring_perform,
+    .cancel = uring_cancel,
+    .forget = uring_forget,
+};
