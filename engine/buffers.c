@@ -1,24 +1,9 @@
 #include "engine/buffers.h"
 
 #include "engine/backend.h"
+#include "engine/poison.h"
 
 #include <sys/mman.h>
-
-#if defined(__has_feature) /* clang */
-#    if __has_feature(address_sanitizer)
-#        define ASAN 1
-#    endif
-#elif defined(__SANITIZE_ADDRESS__)
-#    define ASAN 1
-#endif
-#if defined(ASAN)
-#    include <sanitizer/asan_interface.h>
-#    define POISON(ptr, len)   ASAN_POISON_MEMORY_REGION(ptr, len)
-#    define UNPOISON(ptr, len) ASAN_UNPOISON_MEMORY_REGION(ptr, len)
-#else
-#    define POISON(ptr, len)   ((void)(ptr))
-#    define UNPOISON(ptr, len) ((void)(ptr))
-#endif
 
 /* Bytes between blocks: without them the first lines of all blocks share a few cache sets. */
 #define STRIDE_GAP 64u
@@ -61,7 +46,7 @@ static struct ag_block *hand_out(struct ag_buf_pool *p, uint32_t id)
     AG_ASSERT(block->refs == 0);
     block->refs = 1;
     p->used++;
-    UNPOISON(block->data, p->size);
+    ag_unpoison(block->data, p->size);
     return block;
 }
 
@@ -78,7 +63,7 @@ static void slot_free(struct ag_block *block)
     uint32_t id = (uint32_t)(slot - p->slots);
 
     AG_ASSERT(p->used > 0 && id < p->count);
-    POISON(block->data, p->size);
+    ag_poison(block->data, p->size);
     p->used--;
     if (p->ring_count < p->ring_max && p->free_count >= p->reserve) {
         publish(p, id);
@@ -137,7 +122,7 @@ static enum ag_status pool_init(struct ag_buf_pool *p, struct ag_bufs *b, uint32
             .pool = p,
         };
     }
-    POISON(base, stride * count);
+    ag_poison(base, stride * count);
     return AG_OK;
 }
 
@@ -175,7 +160,7 @@ void ag_bufs_free(struct ag_bufs *b)
         AG_ASSERT(p->free_count + p->ring_count == p->count);
         AG_ASSERT(ag_list_empty(&p->starved));
         if (p->base) {
-            UNPOISON(p->base, p->stride * p->count);
+            ag_unpoison(p->base, p->stride * p->count);
             AG_ASSERT(munmap(p->base, p->stride * p->count) == 0);
         }
         free(p->free);

@@ -190,7 +190,8 @@ static void perform_accept(struct ag_loop *l, struct ag_op *op)
             return;
         }
         ag_loop_deliver(l, op, &(struct ag_result){.res = res, .more = true});
-        if (op->state != AG_OP_WAITING) { /* cancelled by its owner; the last completion is queued */
+        if (op->state !=
+            AG_OP_WAITING) { /* cancelled by its owner; the last completion is queued */
             return;
         }
     }

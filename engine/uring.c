@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -400,7 +401,8 @@ static void uring_reap(struct ag_loop *l)
         uint32_t flags = cqe->flags;
         io_uring_cqe_seen(&u->ring, cqe);
         if (data != IGNORED) {
-            on_cqe(l, (struct ag_op *)(uintptr_t)data, res, flags); // NOLINT(performance-no-int-to-ptr)
+            on_cqe(l, (struct ag_op *)(uintptr_t)data, res,
+                   flags); // NOLINT(performance-no-int-to-ptr)
         }
     }
 }
@@ -534,8 +536,9 @@ static enum ag_status uring_init(struct ag_loop *l, const struct ag_loop_config 
     for (unsigned g = 0; g < AG_BUF_GROUPS; g++) {
         err = map_buf_ring(l, (enum ag_buf_group)g);
         if (err) {
-            *out_why = err == -EINVAL ? "this kernel's io_uring is too old (no buffer rings)"
-                                      : ag_loop_why("io_uring buffer ring: %s", strerrordesc_np(-err));
+            *out_why = err == -EINVAL
+                           ? "this kernel's io_uring is too old (no buffer rings)"
+                           : ag_loop_why("io_uring buffer ring: %s", strerrordesc_np(-err));
             goto fail;
         }
     }
