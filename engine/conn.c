@@ -1,0 +1,541 @@
+#include "engine/conn.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <sys/ioctl.h>
+
+/* Bytes that one send takes at most: its memory is free only when all of it has gone. */
+#define SEND_MAX (1024u * 1024u)
+
+/* While the last output is flushed nobody else watches the peer: it must take so many bytes in each
+ * period, or miss fewer than FLUSH_MISSES of them in a row (240 bytes/s, 30 s). */
+#define FLUSH_PERIOD_MS 10000u
+#define FLUSH_MIN_BYTES 2400u
+#define FLUSH_MISSES    3u
+
+/* A buffer leased for a gathered send. */
+struct ag_conn_iov {
+    struct ag_block *block; /* where it lies */
+    struct msghdr msg;
+    struct iovec iov[AG_CONN_IOV];
+};
+
+_Static_assert(sizeof(struct ag_conn_iov) <= AG_BUF_SMALL_BYTES, "it lies in a small buffer");
+_Static_assert(sizeof(struct ag_conn) <= 384, "an idle connection is to cost at most 512 bytes");
+_Static_assert(SEND_MAX <= INT32_MAX, "a send's result is an int32_t");
+_Static_assert(FLUSH_MISSES < UINT8_MAX, "counted in a byte");
+
+static void update_read(struct ag_conn *c);
+static void maybe_close(struct ag_conn *c);
+
+static void set_state(struct ag_conn *c, enum ag_conn_state next)
+{
+    static const uint8_t edges[] = {
+        [AG_CONN_CONNECTING] = 1u << AG_CONN_OPEN | 1u << AG_CONN_CLOSING,
+        [AG_CONN_OPEN] = 1u << AG_CONN_FLUSHING | 1u << AG_CONN_CLOSING,
+        [AG_CONN_FLUSHING] = 1u << AG_CONN_LINGERING | 1u << AG_CONN_CLOSING,
+        [AG_CONN_LINGERING] = 1u << AG_CONN_CLOSING,
+        [AG_CONN_CLOSING] = 1u << AG_CONN_CLOSED,
+        [AG_CONN_CLOSED] = 0,
+    };
+
+    AG_ASSERT(edges[c->state] & 1u << next);
+    c->state = (uint8_t)next;
+}
+
+/* ---- the end ---- */
+
+/* To CLOSING, from wherever it is; the first reason stays. Callable from any callback: on_close comes
+ * from the task or from the last op's completion. */
+static void begin_close(struct ag_conn *c, enum ag_reason why)
+{
+    struct ag_stream *s = &c->stream;
+
+    if (c->state >= AG_CONN_CLOSING) {
+        return;
+    }
+    set_state(c, AG_CONN_CLOSING);
+    if (c->reason == AG_REASON_NONE) {
+        c->reason = (uint8_t)why;
+    }
+    s->closing = true;
+    ag_chain_clear(&s->out, &s->loop->nodes);
+    ag_timer_cancel(&s->loop->wheel, &s->deadline);
+    ag_loop_cancel(s->loop, &c->rd);
+    ag_loop_cancel(s->loop, &c->wr);
+    ag_task_queue(s->loop, &s->flush_task);
+}
+
+static void release_iov(struct ag_conn *c)
+{
+    if (c->iov) {
+        ag_block_release(c->iov->block);
+        c->iov = NULL;
+    }
+}
+
+/* The one place that ends a connection. Its memory may be gone afterwards. */
+static void maybe_close(struct ag_conn *c)
+{
+    struct ag_stream *s = &c->stream;
+
+    if (c->state != AG_CONN_CLOSING || ag_op_in_flight(&c->rd) || ag_op_in_flight(&c->wr)) {
+        return;
+    }
+    set_state(c, AG_CONN_CLOSED);
+    ag_loop_close(s->loop, &c->fd);
+    ag_chain_clear(&c->sending, &s->loop->nodes);
+    release_iov(c);
+    ag_stream_deinit(s);
+    s->user->on_close(s, (enum ag_reason)c->reason);
+}
+
+/* What the peer's system has acknowledged, in TCP; for other sockets what is left in ours. Either
+ * changes when there is progress. */
+static uint32_t progress_mark(const struct ag_conn *c)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+    int left = 0;
+
+    if (getsockopt(c->fd.fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+        len >= offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof(info.tcpi_bytes_acked)) {
+        return (uint32_t)info.tcpi_bytes_acked;
+    }
+    if (ioctl(c->fd.fd, SIOCOUTQ, &left) != 0) {
+        return 0;
+    }
+    return (uint32_t)left;
+}
+
+static void on_flush_period(struct ag_timer *t)
+{
+    struct ag_conn *c =
+        ag_conn_of(ag_container_of(t, struct ag_stream, deadline)); /* set by enter_flushing */
+    uint32_t mark = progress_mark(c);
+    uint32_t moved = mark > c->flush_mark ? mark - c->flush_mark : c->flush_mark - mark;
+
+    c->flush_misses = moved >= FLUSH_MIN_BYTES ? 0 : (uint8_t)(c->flush_misses + 1);
+    c->flush_mark = mark;
+    if (c->flush_misses >= FLUSH_MISSES) {
+        ag_stream_abort(&c->stream, AG_REASON_TIMEOUT);
+    } else {
+        ag_loop_arm(c->stream.loop, t, FLUSH_PERIOD_MS);
+    }
+}
+
+static void on_linger_end(struct ag_timer *t)
+{
+    begin_close(ag_conn_of(ag_container_of(t, struct ag_stream, deadline)), AG_REASON_NONE);
+}
+
+/* All output has gone. */
+static void flushed(struct ag_conn *c)
+{
+    struct ag_stream *s = &c->stream;
+    bool flushing = c->state == AG_CONN_FLUSHING;
+
+    if ((flushing || c->shut) && !c->shut_done) {
+        c->shut_done = true;
+        ag_loop_shut(s->loop, &c->fd);
+    }
+    if (!flushing) {
+        return;
+    }
+    /* A close with input unread, or arriving, is a reset that would erase the last answer. */
+    if (c->eof || c->lingered_bytes >= AG_CONN_LINGER_BYTES) {
+        begin_close(c, AG_REASON_NONE);
+        return;
+    }
+    set_state(c, AG_CONN_LINGERING);
+    ag_timer_cancel(&s->loop->wheel, &s->deadline);
+    s->deadline.fire = on_linger_end;
+    ag_loop_arm(s->loop, &s->deadline, AG_CONN_LINGER_MS);
+    update_read(c);
+}
+
+/* ---- sending ---- */
+
+/* Moves the next slices of the queue into `sending`: all memory up to a file, or one file. */
+static void take_output(struct ag_conn *c)
+{
+    struct ag_chain *out = &c->stream.out;
+    struct ag_slice_node *last = out->head;
+    uint64_t bytes = last->slice.len;
+    uint32_t count = 1;
+
+    if (!ag_slice_is_file(&last->slice)) {
+        while (count < AG_CONN_IOV && last->next && !ag_slice_is_file(&last->next->slice)) {
+            last = last->next;
+            bytes += last->slice.len;
+            count++;
+        }
+    }
+    c->sending = (struct ag_chain){out->head, last, bytes, count};
+    out->head = last->next;
+    out->tail = out->head ? out->tail : NULL;
+    out->bytes -= bytes;
+    out->count -= count;
+    last->next = NULL;
+    c->stream.sending_bytes += bytes;
+}
+
+/* A gathered send of what `sending` holds; false when no buffer is left for its iovec. */
+static bool send_gathered(struct ag_conn *c)
+{
+    struct ag_block *block = c->iov ? NULL : ag_loop_buf(c->stream.loop, AG_BUF_SMALL);
+    size_t n = 0, left = SEND_MAX;
+
+    if (block) {
+        c->iov = (struct ag_conn_iov *)(void *)block->data;
+        c->iov->block = block;
+    }
+    if (!c->iov) {
+        return false;
+    }
+    for (const struct ag_slice_node *it = c->sending.head; it && left > 0; it = it->next) {
+        size_t len = ag_min_size(it->slice.len, left);
+        AG_ASSERT(n < AG_CONN_IOV);
+        /* sendmsg only reads, yet iov_base is not const. */
+        c->iov->iov[n++] = (struct iovec){(void *)(uintptr_t)it->slice.ptr, len};
+        left -= len;
+    }
+    c->iov->msg = (struct msghdr){.msg_iov = c->iov->iov, .msg_iovlen = n};
+    /* What follows at once fills the last packet up: a head and the first bytes of its file. */
+    if (c->stream.out.count > 0 || SEND_MAX - left < c->sending.bytes) {
+        c->iov->msg.msg_flags = MSG_MORE;
+    }
+    ag_loop_send(c->stream.loop, &c->fd, &c->wr, &c->iov->msg);
+    return true;
+}
+
+static void start_send(struct ag_conn *c)
+{
+    struct ag_stream *s = &c->stream;
+
+    if (c->sending.count == 0) {
+        take_output(c);
+    }
+    const struct ag_slice *first = &c->sending.head->slice;
+    if (ag_slice_is_file(first)) {
+        ag_loop_sendfile(s->loop, &c->fd, &c->wr, first->owner->fd, first->offset, first->len);
+        return;
+    }
+    if ((c->sending.count > 1 || s->out.count > 0) && send_gathered(c)) {
+        return;
+    }
+    ag_loop_send_one(s->loop, &c->fd, &c->wr, first->ptr, ag_min_size(first->len, SEND_MAX));
+}
+
+static void conn_flush(struct ag_stream *s)
+{
+    struct ag_conn *c = ag_conn_of(s);
+
+    if (c->state == AG_CONN_CLOSING) {
+        maybe_close(c);
+    } else if (c->state == AG_CONN_CONNECTING || ag_op_in_flight(&c->wr)) {
+        return; /* goes on when that completes */
+    } else if (c->reason != AG_REASON_NONE) {
+        ag_chain_clear(&s->out, &s->loop->nodes); /* broken: see send_failed */
+    } else if (ag_stream_queued(s) > 0) {
+        start_send(c);
+    } else if (c->state != AG_CONN_LINGERING) {
+        flushed(c);
+    }
+}
+
+/* The peer takes no more. It may have answered before it closed, and that answer may lie in our
+ * socket yet: while the user reads, reading to the end comes first (nothing is sent any more, and the
+ * reason is kept for then). */
+static void send_failed(struct ag_conn *c, enum ag_reason why)
+{
+    struct ag_stream *s = &c->stream;
+
+    if (c->state != AG_CONN_OPEN || why != AG_REASON_RESET || c->eof || !ag_op_in_flight(&c->rd) ||
+        c->rd.cancelled) {
+        begin_close(c, why);
+        return;
+    }
+    c->reason = (uint8_t)why;
+    ag_chain_clear(&c->sending, &s->loop->nodes);
+    ag_chain_clear(&s->out, &s->loop->nodes);
+    s->sending_bytes = 0;
+}
+
+static void on_wr(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
+{
+    struct ag_conn *c = ag_container_of(op, struct ag_conn, wr);
+    struct ag_stream *s = &c->stream;
+
+    if (c->state != AG_CONN_CLOSING) {
+        release_iov(c);
+        if (r->res > 0) {
+            ag_chain_consume(&c->sending, &l->nodes, (uint64_t)r->res);
+            ag_task_queue(l, &s->flush_task); /* with what else this turn writes */
+            ag_stream_sent(s, (uint64_t)r->res);
+        } else {
+            /* 0: the file became shorter than what was promised; only a reset says so. */
+            send_failed(c, r->res == 0 ? AG_REASON_OTHER : ag_reason_from_errno(r->res));
+        }
+    }
+    maybe_close(c);
+}
+
+/* ---- receiving ---- */
+
+static bool wants_input(const struct ag_conn *c)
+{
+    switch ((enum ag_conn_state)c->state) {
+    case AG_CONN_OPEN:
+        return c->reading && !c->eof;
+    case AG_CONN_FLUSHING:
+    case AG_CONN_LINGERING:
+        return !c->eof && c->lingered_bytes < AG_CONN_LINGER_BYTES;
+    case AG_CONN_CONNECTING:
+    case AG_CONN_CLOSING:
+    case AG_CONN_CLOSED:
+        return false;
+    }
+    AG_UNREACHABLE("a state that is none");
+}
+
+/* Brings the receive op to what is wanted. A change goes through its final completion. */
+static void update_read(struct ag_conn *c)
+{
+    struct ag_loop *l = c->stream.loop;
+    bool want = wants_input(c);
+
+    if (ag_op_in_flight(&c->rd)) {
+        if (!want || c->rd.arg != c->group) {
+            ag_loop_cancel(l, &c->rd);
+        }
+    } else if (want) {
+        ag_loop_recv(l, &c->fd, &c->rd, (enum ag_buf_group)c->group);
+    }
+}
+
+static void discard(struct ag_conn *c, struct ag_slice slice)
+{
+    c->lingered_bytes += (uint32_t)slice.len;
+    ag_slice_release(&slice);
+    if (c->lingered_bytes < AG_CONN_LINGER_BYTES) {
+        return;
+    }
+    if (c->state == AG_CONN_LINGERING) {
+        begin_close(c, AG_REASON_NONE);
+    } else {
+        update_read(c);
+    }
+}
+
+static void on_input_end(struct ag_conn *c, int32_t res)
+{
+    struct ag_stream *s = &c->stream;
+
+    switch ((enum ag_conn_state)c->state) {
+    case AG_CONN_OPEN:
+        if (res == -ECANCELED) {
+            update_read(c);
+        } else if (c->reason != AG_REASON_NONE) { /* sending failed before: now all was read */
+            begin_close(c, AG_REASON_NONE);
+        } else if (res == 0) {
+            c->eof = true;
+            s->user->on_eof(s);
+        } else {
+            begin_close(c, ag_reason_from_errno(res));
+        }
+        return;
+    case AG_CONN_FLUSHING:
+        if (res == -ECANCELED) {
+            update_read(c);
+        } else if (res == 0) {
+            c->eof = true;
+        } else {
+            begin_close(c, ag_reason_from_errno(res));
+        }
+        return;
+    case AG_CONN_LINGERING:
+        if (res == -ECANCELED) {
+            update_read(c);
+        } else { /* the peer has closed, in whatever way: the answer went out */
+            begin_close(c, AG_REASON_NONE);
+        }
+        return;
+    case AG_CONN_CONNECTING:
+    case AG_CONN_CLOSING:
+    case AG_CONN_CLOSED:
+        return;
+    }
+    AG_UNREACHABLE("a state that is none");
+}
+
+static void on_rd(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
+{
+    struct ag_conn *c = ag_container_of(op, struct ag_conn, rd);
+    struct ag_slice slice = r->slice;
+
+    (void)l;
+    if (r->res <= 0) {
+        on_input_end(c, r->res);
+        maybe_close(c);
+    } else if (c->state == AG_CONN_OPEN) {
+        c->stream.user->on_data(&c->stream, slice);
+    } else if (c->state == AG_CONN_FLUSHING || c->state == AG_CONN_LINGERING) {
+        discard(c, slice);
+    } else {
+        ag_slice_release(&slice);
+    }
+}
+
+/* ---- the stream's operations ---- */
+
+static void conn_pause(struct ag_stream *s)
+{
+    struct ag_conn *c = ag_conn_of(s);
+
+    c->reading = false;
+    if (c->state == AG_CONN_OPEN && c->reason != AG_REASON_NONE) {
+        begin_close(c, AG_REASON_NONE); /* only reading kept it */
+    } else if (c->state == AG_CONN_OPEN) {
+        update_read(c);
+    }
+}
+
+static void conn_resume(struct ag_stream *s, enum ag_buf_group group)
+{
+    struct ag_conn *c = ag_conn_of(s);
+
+    c->reading = true;
+    c->group = (uint8_t)group;
+    if (c->state == AG_CONN_OPEN) {
+        update_read(c);
+    }
+}
+
+static void conn_shut(struct ag_stream *s)
+{
+    ag_conn_of(s)->shut = true;
+    ag_task_queue(s->loop, &s->flush_task);
+}
+
+static void conn_finish(struct ag_stream *s)
+{
+    struct ag_conn *c = ag_conn_of(s);
+
+    if (c->state != AG_CONN_OPEN || c->reason != AG_REASON_NONE) {
+        begin_close(c, AG_REASON_NONE);
+        return;
+    }
+    set_state(c, AG_CONN_FLUSHING);
+    update_read(c);
+    c->flush_mark = progress_mark(c);
+    s->deadline.fire = on_flush_period;
+    ag_loop_arm(s->loop, &s->deadline, FLUSH_PERIOD_MS);
+    ag_task_queue(s->loop, &s->flush_task);
+}
+
+/* Output that will never be complete must not look complete: the peer gets a reset. */
+static void conn_abort(struct ag_stream *s, enum ag_reason why)
+{
+    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    struct ag_conn *c = ag_conn_of(s);
+    int left = 0;
+
+    if (c->state >= AG_CONN_CLOSING) {
+        return;
+    }
+    if (c->state != AG_CONN_CONNECTING && (ag_stream_queued(s) > 0 || ag_op_in_flight(&c->wr) ||
+                                           (ioctl(c->fd.fd, SIOCOUTQ, &left) == 0 && left > 0))) {
+        (void)setsockopt(c->fd.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    }
+    begin_close(c, why);
+}
+
+static const struct ag_stream_ops conn_ops = {
+    .flush = conn_flush,
+    .pause = conn_pause,
+    .resume = conn_resume,
+    .shut = conn_shut,
+    .finish = conn_finish,
+    .abort = conn_abort,
+};
+
+/* ---- the beginning ---- */
+
+static void init(struct ag_conn *c, struct ag_loop *l, const struct ag_stream_user *user, int fd)
+{
+    *c = (struct ag_conn){.reading = true};
+    ag_stream_init(&c->stream, l, &conn_ops, user);
+    ag_fd_init(&c->fd, fd);
+    ag_op_init(&c->rd, on_rd);
+    ag_op_init(&c->wr, on_wr);
+}
+
+void ag_conn_accept(struct ag_conn *c, struct ag_loop *l, int fd, const struct ag_stream_user *user)
+{
+    AG_ASSERT(fd >= 0);
+    init(c, l, user, fd);
+    c->state = AG_CONN_OPEN;
+    update_read(c);
+}
+
+static void on_connect(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
+{
+    struct ag_conn *c = ag_container_of(op, struct ag_conn, wr);
+
+    c->wr.done = on_wr;
+    if (c->state == AG_CONN_CONNECTING) {
+        if (r->res < 0) {
+            begin_close(c, ag_reason_from_errno(r->res));
+        } else {
+            set_state(c, AG_CONN_OPEN);
+            ag_task_queue(l, &c->stream.flush_task); /* what was written meanwhile */
+            c->connected(c);
+            update_read(c);
+        }
+    }
+    maybe_close(c);
+}
+
+void ag_conn_connect(struct ag_conn *c, struct ag_loop *l, const union ag_addr *addr,
+                     socklen_t addr_len, const struct ag_stream_user *user,
+                     void (*connected)(struct ag_conn *), enum ag_buf_group group)
+{
+    const int one = 1;
+    int fd = ag_loop_socket(l, addr->sa.sa_family, SOCK_STREAM);
+
+    init(c, l, user, fd < 0 ? -1 : fd);
+    c->connected = connected;
+    c->group = (uint8_t)group;
+    c->state = AG_CONN_CONNECTING;
+    if (fd < 0) {
+        begin_close(c, ag_reason_from_errno(fd));
+        return;
+    }
+    if (addr->sa.sa_family != AF_UNIX) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    }
+    c->wr.done = on_connect;
+    ag_loop_connect(l, &c->fd, &c->wr, addr, addr_len);
+}
+
+void ag_conn_peer(const struct ag_conn *c, union ag_addr *out_addr)
+{
+    socklen_t len = sizeof(*out_addr);
+
+    *out_addr = (union ag_addr){0};
+    if (getpeername(c->fd.fd, &out_addr->sa, &len) != 0) {
+        out_addr->sa.sa_family = AF_UNSPEC;
+    }
+}
+
+void ag_conn_local(const struct ag_conn *c, union ag_addr *out_addr)
+{
+    socklen_t len = sizeof(*out_addr);
+
+    *out_addr = (union ag_addr){0};
+    if (getsockname(c->fd.fd, &out_addr->sa, &len) != 0) {
+        out_addr->sa.sa_family = AF_UNSPEC;
+    }
+}
