@@ -64,7 +64,8 @@ struct ag_span ag_span_trim(struct ag_span s);
 /* Decimal digits only, at least one, no sign, no overflow. AG_EINVAL else. */
 AG_MUST_USE enum ag_status ag_span_u64(struct ag_span s, uint64_t *out_value);
 
-/* Edit distance (optimal string alignment), capped at `cap`: for "did you mean" hints. */
+/* Edit distance (optimal string alignment), capped at `cap`: for "did you mean" hints. Words that
+ * differ over more than 64 bytes count as `cap`. */
 unsigned ag_span_distance(struct ag_span a, struct ag_span b, unsigned cap);
 
 struct ag_buf {
@@ -98,6 +99,7 @@ static inline void ag_buf_putc(struct ag_buf *b, uint8_t ch)
 
 void ag_buf_put_u64(struct ag_buf *b, uint64_t value);
 void ag_buf_put_hex(struct ag_buf *b, uint64_t value);
+/* Needs a spare byte after the text, for the NUL that it writes there and does not count. */
 void ag_buf_printf(struct ag_buf *b, const char *fmt, ...) AG_PRINTF(2, 3);
 
 static inline struct ag_span ag_buf_span(const struct ag_buf *b)
