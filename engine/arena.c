@@ -1,0 +1,167 @@
+#include "engine/arena.h"
+
+#include "engine/poison.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define ALIGN 8u
+
+/* Of a malloc arena: large enough that a config of 100,000 routes takes few calls. */
+#define HEAP_PAGE_BYTES 65536u
+
+/* At the start of each page. */
+struct page {
+    struct page *next;
+    size_t size_bytes; /* of the page, this header included */
+};
+
+_Static_assert(sizeof(struct page) == AG_ARENA_PAGE_BYTES - AG_ARENA_ALLOC_MAX,
+               "the largest pooled allocation fills a page");
+_Static_assert(sizeof(struct page) % ALIGN == 0, "the first allocation is aligned");
+
+void ag_arena_init(struct ag_arena *a, struct ag_pool *pages, uint32_t page_max)
+{
+    AG_ASSERT(!pages || pages->stride >= AG_ARENA_PAGE_BYTES);
+    *a = (struct ag_arena){.pages = pages, .page_max = page_max};
+}
+
+void ag_arena_release(struct ag_arena *a)
+{
+    struct page *p = a->first;
+
+    while (p) {
+        struct page *next = p->next;
+
+        ag_unpoison(p, p->size_bytes);
+        if (a->pages) {
+            ag_pool_put(a->pages, p);
+        } else {
+            free(p);
+        }
+        p = next;
+    }
+    a->first = NULL;
+    a->at = a->end = NULL;
+    a->page_count = 0;
+}
+
+static struct page *page_take(struct ag_arena *a, size_t size_bytes)
+{
+    struct page *p = NULL;
+
+    if (!a->pages) {
+        p = malloc(size_bytes);
+        if (!p) {
+            ag_panic(__FILE__, __LINE__, "out of memory");
+        }
+    } else if (a->page_count < a->page_max) {
+        p = ag_pool_get(a->pages);
+    }
+    if (p) {
+        p->size_bytes = size_bytes;
+        a->page_count++;
+        ag_poison(p + 1, size_bytes - sizeof(*p));
+    }
+    return p;
+}
+
+/* A heap allocation too large to share a page gets one of its own, behind the newest, whose free
+ * bytes stay in use. */
+static void *alloc_large(struct ag_arena *a, size_t size_bytes)
+{
+    struct page *p = page_take(a, sizeof(*p) + size_bytes), *first = a->first;
+
+    if (first) {
+        p->next = first->next;
+        first->next = p;
+    } else {
+        p->next = NULL;
+        a->first = p;
+    }
+    ag_unpoison(p + 1, size_bytes);
+    return p + 1;
+}
+
+void *ag_arena_alloc(struct ag_arena *a, size_t size_bytes)
+{
+    size_t page_bytes = a->pages ? AG_ARENA_PAGE_BYTES : HEAP_PAGE_BYTES;
+
+    if (size_bytes > PTRDIFF_MAX || (a->pages && size_bytes > AG_ARENA_ALLOC_MAX)) {
+        if (a->pages) {
+            return NULL;
+        }
+        ag_panic(__FILE__, __LINE__, "out of memory");
+    }
+    /* Never of no bytes, so that each result is distinct from failure. */
+    size_bytes = size_bytes ? (size_bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1) : ALIGN;
+    if (size_bytes > (size_t)(a->end - a->at)) {
+        if (size_bytes > page_bytes / 4 && !a->pages) {
+            return alloc_large(a, size_bytes);
+        }
+        struct page *p = page_take(a, page_bytes);
+        if (!p) {
+            return NULL;
+        }
+        p->next = a->first;
+        a->first = p;
+        a->at = (uint8_t *)(p + 1);
+        a->end = (uint8_t *)p + page_bytes;
+    }
+    void *ptr = a->at;
+    a->at += size_bytes;
+    ag_unpoison(ptr, size_bytes);
+    return ptr;
+}
+
+void *ag_arena_zalloc(struct ag_arena *a, size_t size_bytes)
+{
+    void *ptr = ag_arena_alloc(a, size_bytes);
+
+    return ptr ? memset(ptr, 0, size_bytes) : NULL;
+}
+
+struct ag_span ag_arena_copy(struct ag_arena *a, struct ag_span s)
+{
+    if (s.len == 0) {
+        return AG_SPAN("");
+    }
+    uint8_t *ptr = ag_arena_alloc(a, s.len);
+    if (!ptr) {
+        return (struct ag_span){NULL, 0};
+    }
+    memcpy(ptr, s.ptr, s.len);
+    return (struct ag_span){ptr, s.len};
+}
+
+char *ag_arena_strdup(struct ag_arena *a, struct ag_span s)
+{
+    char *text = ag_arena_alloc(a, s.len + 1);
+
+    if (text) {
+        if (s.len) {
+            memcpy(text, s.ptr, s.len);
+        }
+        text[s.len] = '\0';
+    }
+    return text;
+}
+
+char *ag_arena_printf(struct ag_arena *a, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang-tidy 14 overlooks va_start here */
+    int n = vsnprintf(NULL, 0, fmt, args);
+    va_end(args);
+    AG_ASSERT(n >= 0);
+    char *text = ag_arena_alloc(a, (size_t)n + 1);
+    if (text) {
+        va_start(args, fmt);
+        n = vsnprintf(text, (size_t)n + 1, fmt, args);
+        va_end(args);
+        AG_ASSERT(n >= 0);
+    }
+    return text;
+}
