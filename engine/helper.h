@@ -8,7 +8,7 @@
 struct ag_helpers;
 struct ag_job;
 
-/* Embedded in its owner, which must not free it between submit and done. */
+/* Embedded in its owner, which must not free it between submit and done; the loop must live as long. */
 struct ag_job {
     struct ag_msg msg;             /* the way back; private */
     struct ag_link link;           /* private */
