@@ -3,6 +3,9 @@
  *
  * An operation first tries what cannot block (openat2 with RESOLVE_CACHED, preadv2 with RWF_NOWAIT);
  * what would block goes to a helper thread. done() always comes from the loop.
+ *
+ * Where openat2 is forbidden (an old seccomp profile) a walk component by component stands in; it
+ * follows no symlink below BENEATH either, since it could not tell where one leads.
  */
 #pragma once
 #include "engine/helper.h"
@@ -39,8 +42,8 @@ struct ag_file_op {
     uint8_t *buf;
     size_t len;
     uint64_t offset;
-    /* outputs: AG_OK, AG_ENOENT (also ENOTDIR, ELOOP, EXDEV: it left the root), AG_EACCES,
-     * AG_ELIMIT (no descriptor or helper is free), AG_ESYS */
+    /* outputs: AG_OK, AG_ENOENT (also ENOTDIR, ELOOP, EXDEV: it left the root, ENAMETOOLONG, ENXIO: no
+     * file to read), AG_EACCES, AG_ELIMIT (no descriptor, memory or helper is free), AG_ESYS */
     enum ag_status status;
     int error;                /* errno behind a failure, for the log */
     int out_fd;               /* open: the caller owns it */
@@ -48,12 +51,13 @@ struct ag_file_op {
     size_t out_len;           /* read: bytes; less than len only at the end of the file */
     /* private */
     uint8_t what;
-    bool local; /* result known at once, delivered by task */
     struct ag_task task;
     struct ag_job job;
 };
 
-/* Opens read-only (files and directories) and stats. */
+/* Opens read-only (files and directories) and stats. Opening never waits, not even for a FIFO's writer;
+ * reading what is not regular (see stat) is the caller's risk. An absolute path is AG_ENOENT, and so
+ * is one with ".." segments under AG_FOLLOW_ANY, where the kernel would not hold it below the root. */
 void ag_file_open(struct ag_loop *l, struct ag_file_op *op, int dir_fd, const char *path,
                   enum ag_follow follow, ag_file_fn *done);
 /* Stats without opening, for validating a cache entry. */
@@ -62,12 +66,21 @@ void ag_file_stat(struct ag_loop *l, struct ag_file_op *op, int dir_fd, const ch
 /* Reads `len` bytes at `offset`. */
 void ag_file_read(struct ag_loop *l, struct ag_file_op *op, int fd, uint8_t *buf, size_t len,
                   uint64_t offset, ag_file_fn *done);
-/* Brings [offset, offset + len) into the page cache, so that sendfile will not wait for the disk. */
+/* Brings [offset, offset + len) into the page cache, so that sendfile will not wait for the disk. What
+ * lies beyond the file's end is no error. */
 void ag_file_warm(struct ag_loop *l, struct ag_file_op *op, int fd, uint64_t offset, size_t len,
                   ag_file_fn *done);
-/* True when [offset, offset + len) can be sent without waiting for the disk, as far as can be told. */
+/* True when [offset, offset + len) can be sent without waiting for the disk, as far as can be told: the
+ * first byte, the last and a few in between are asked for. False also where the file system cannot tell
+ * (overlayfs, FUSE): so after a warm send without asking again. */
 bool ag_file_is_warm(int fd, uint64_t offset, size_t len);
 
-/* A block that owns an open file and closes it at the last release; from malloc at first, then from a
- * free list of the loop's. NULL: none left (the descriptor stays the caller's). */
+/* A file in a chain of slices. */
+struct ag_file_block {
+    struct ag_block block;
+    struct ag_loop *loop; /* its pool `files` */
+};
+
+/* A block that owns an open file and closes it at the last release; from the loop's pool `files`. NULL:
+ * none left (the descriptor stays the caller's). */
 AG_MUST_USE struct ag_block *ag_file_block(struct ag_loop *l, int fd);

@@ -2,6 +2,7 @@
 
 #include "engine/arena.h"
 #include "engine/backend.h"
+#include "engine/file.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -421,8 +422,15 @@ static enum ag_status init_memory(struct ag_loop *l, const struct ag_loop_config
         ag_pool_deinit(&l->nodes);
         return AG_ENOMEM;
     }
+    if (ag_pool_init(&l->files, "open files", sizeof(struct ag_file_block),
+                     or_default(c->node_count, DEFAULT_NODES)) != AG_OK) {
+        ag_pool_deinit(&l->pages);
+        ag_pool_deinit(&l->nodes);
+        return AG_ENOMEM;
+    }
     l->bufs = ag_bufs_new(l, counts);
     if (!l->bufs) {
+        ag_pool_deinit(&l->files);
         ag_pool_deinit(&l->pages);
         ag_pool_deinit(&l->nodes);
         return AG_ENOMEM;
@@ -433,6 +441,7 @@ static enum ag_status init_memory(struct ag_loop *l, const struct ag_loop_config
 static void deinit_memory(struct ag_loop *l)
 {
     ag_bufs_free(l->bufs);
+    ag_pool_deinit(&l->files);
     ag_pool_deinit(&l->pages);
     ag_pool_deinit(&l->nodes);
 }

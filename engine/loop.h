@@ -147,6 +147,7 @@ struct ag_loop {
     int64_t wall_s;       /* seconds since the epoch, read once a turn */
     struct ag_pool nodes; /* struct ag_slice_node */
     struct ag_pool pages; /* AG_ARENA_PAGE_BYTES */
+    struct ag_pool files; /* struct ag_file_block (file.h), as many as there are nodes */
     struct ag_wheel wheel;
     struct ag_loop_stats stats;
     struct ag_helpers *helpers;
