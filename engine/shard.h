@@ -39,7 +39,8 @@ AG_MUST_USE struct ag_shards *ag_shards_start(const struct ag_shards_config *con
                                               const char **out_why);
 uint32_t ag_shards_count(const struct ag_shards *s);
 struct ag_shard *ag_shards_at(struct ag_shards *s, uint32_t index);
-/* Waits until every loop has ended (ag_loop_stop by its own shard), then frees. */
+/* Waits until every loop has ended (ag_loop_stop by its own shard), then frees. From the call on no
+ * thread but the shards may post to them. */
 void ag_shards_join(struct ag_shards *s);
 /* Cores in this process's affinity mask. */
 uint32_t ag_cores_available(void);
