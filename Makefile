@@ -1,45 +1,132 @@
-# make [MODE=debug|release|asan|tsan] [CC=gcc|clang] [V=1] -- all output under build/
-MODE ?= debug
-CC   := $(if $(filter default,$(origin CC)),gcc,$(CC))
-OUT  := build/$(CC)-$(MODE)
-Q    := $(if $(V),,@)
-STD  := -std=gnu17 -D_GNU_SOURCE -I. -pthread -g -fno-common -fno-omit-frame-pointer
+# make [MODE=release|debug|asan|tsan|fuzz] [CC=gcc|clang] [WOLFSSL=source|system|none] [V=1]
+# All output is under build/, per compiler and mode; `make help` lists the goals.
+# A goal that names its folder (build/gcc-asan/tests/unit/test_x) sets CC and MODE itself.
+NAMED := $(subst -, ,$(word 2,$(subst /, ,$(firstword $(filter build/gcc-% build/clang-%, \
+  $(MAKECMDGOALS))))))
+CC    := $(if $(filter default,$(origin CC)),$(or $(word 1,$(NAMED)),gcc),$(CC))
+MODE  ?= $(or $(word 2,$(NAMED)),$(if $(filter unit,$(MAKECMDGOALS)),debug,release))
+OUT   := build/$(CC)-$(MODE)
+Q     := $(if $(V),,@)
+JOBS  ?= $(shell nproc)
+PREFIX ?= /usr/local
+FUZZ_S ?= 10
+WOLFSSL ?= source
+DEPS    ?= build/deps
+export WOLFSSL DEPS
+$(if $(filter release debug asan tsan fuzz,$(MODE)),,$(error MODE=$(MODE) is not known))
+
+STD  := -std=gnu17 -D_GNU_SOURCE -I. -pthread -g -fno-common -fno-omit-frame-pointer \
+  -ffile-prefix-map=$(CURDIR)=.
 WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
   -Wold-style-definition -Wpointer-arith -Wcast-qual -Wwrite-strings -Wundef -Wvla -Wformat=2 \
-  -Wswitch-enum -Wimplicit-fallthrough -Wnull-dereference -Wframe-larger-than=4096
-WARN += $(if $(findstring gcc,$(CC)),-Wduplicated-cond -Wduplicated-branches -Wlogical-op \
-  -Wcast-align=strict -Walloca -Wjump-misses-init,-Wcomma -Wunreachable-code)
+  -Wswitch-enum -Wimplicit-fallthrough -Wnull-dereference
+GCC_WARN   := -Wduplicated-cond -Wduplicated-branches -Wlogical-op -Wcast-align=strict -Walloca \
+  -Wjump-misses-init
+CLANG_WARN := -Wcomma -Wunreachable-code
+WARN += $(if $(findstring clang,$(CC)),$(CLANG_WARN),$(GCC_WARN))
+# Sanitizers put red zones into frames, so only the plain modes bound them.
+WARN += $(if $(filter release debug,$(MODE)),-Wframe-larger-than=4096)
+
+# What only some processors have; the rest of the code is for the baseline (no -march).
+HARDEN_x86_64  := -fcf-protection
+HARDEN_aarch64 := -mbranch-protection=standard
 debug   := -O1
-release := -O2 -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2
+release := -O2 -fPIE -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2 \
+  $(HARDEN_$(word 1,$(subst -, ,$(shell $(CC) -dumpmachine)))) \
+  $(if $(findstring clang,$(CC)),-flto=thin,-flto=auto)
 asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 tsan    := -O1 -fsanitize=thread
-CFLAGS  := $(STD) $(WARN) $($(MODE))
-LIBS    := -luring -lxxhash -lyaml -lcares
+fuzz    := $(asan) -fsanitize=fuzzer-no-link
+release_link := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+fuzz_link    := -fsanitize=fuzzer
 
-DIRS  := engine proto router actions filters
-SRC   := $(wildcard $(DIRS:%=%/*.c))
-LIB   := $(SRC:%.c=$(OUT)/%.o)
-UNIT  := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
-FUZZ  := $(patsubst %.c,build/%,$(wildcard fuzz/fuzz_*.c))
+# wolfSSL: built from the distribution's source (tools/deps.sh says why), the distribution's, none.
+WOLFSSL_STAMP := $(if $(filter source,$(WOLFSSL)),$(DEPS)/wolfssl/stamp)
+STD  += -DAG_WOLFSSL=$(if $(filter none,$(WOLFSSL)),0,1)
+STD  += $(if $(WOLFSSL_STAMP),-isystem $(DEPS)/wolfssl/include)
+LIBS := -Wl,--as-needed $(if $(WOLFSSL_STAMP),$(DEPS)/wolfssl/lib/libwolfssl.a) \
+  $(if $(filter system,$(WOLFSSL)),-lwolfssl) \
+  -luring -lxxhash -lyaml -lcares -lz -lbrotlienc -lbrotlidec -lzstd -lcrypt -lm
+CFLAGS   := $(STD) $(WARN) $($(MODE))
+# Criterion's macros convert and cast freely, and tests may have large frames.
+RELAX    := -Wno-conversion -Wno-cast-qual -Wno-frame-larger-than
+LINK      = $(Q)echo "  LD $@"; $(CC) $(STD) $($(MODE)) $($(MODE)_link) -o $@
 
-all: $(OUT)/anygate              ## build the server
-$(OUT)/anygate: $(patsubst %.c,$(OUT)/%.o,$(wildcard tools/*.c)) $(LIB)
-	$(Q)echo "  LD $@"; $(CC) $(CFLAGS) -o $@ $^ $(LIBS)
-$(UNIT): %: %.o $(LIB)
-	$(Q)echo "  LD $@"; $(CC) $(CFLAGS) -o $@ $^ $(LIBS) -lcriterion
+DIRS   := engine proto router actions filters
+SRC    := $(wildcard $(DIRS:%=%/*.c))
+OBJ    := $(SRC:%.c=$(OUT)/%.o)
+LIB    := $(OUT)/libanygate.a
+MAIN   := $(patsubst %.c,$(OUT)/%.o,$(wildcard tools/*.c))
+UNIT   := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
+FUZZ   := $(patsubst %.c,$(OUT)/%,$(wildcard fuzz/fuzz_*.c))
+LINTED := $(patsubst ./%,build/lint/%.ok,$(shell find . -path ./build -prune -o -path ./.git \
+  -prune -o -name '*.[ch]' -print))
+
+all: $(if $(filter release,$(MODE)),build/anygate,$(OUT)/anygate)    ## build the server: build/anygate
+build/anygate: $(OUT)/anygate
+	$(Q)ln -f $< $@
+$(OUT)/anygate: $(MAIN) $(OBJ)
+	$(LINK) $^ $(LIBS)
+$(LIB): $(OBJ) $(OUT)/sources
+	$(Q)rm -f $@; ar rcsT $@ $(OBJ)
+# Criterion's runner cannot run under ThreadSanitizer: tests/tsan_main.c takes its place.
+$(UNIT): %: %.o $(if $(filter tsan,$(MODE)),$(OUT)/tests/tsan_main.o) $(LIB)
+	$(LINK) $^ $(LIBS) -lcriterion
+# Without clang the same targets replay files given as arguments.
+$(FUZZ): %: %.o $(if $(filter fuzz,$(MODE)),,$(OUT)/fuzz/replay.o) $(LIB)
+	$(LINK) $^ $(LIBS)
+
 $(OUT)/%.o: %.c $(OUT)/flags
 	$(Q)echo "  CC $<"; mkdir -p $(@D); $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
-$(OUT)/flags: FORCE              # its content is the command line: new flags rebuild all
-	@mkdir -p $(@D); echo '$(CC) $(CFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS)' >$@
-build/fuzz/%: fuzz/%.c $(SRC)
-	@mkdir -p $(@D); clang $(STD) -O1 -fsanitize=fuzzer,address,undefined -o $@ $^ $(LIBS)
+$(OUT)/tests/%.o: CFLAGS += $(RELAX)
+# Of ours only engine/tls* sees wolfSSL, and so do its tests; who links needs the library.
+$(filter $(OUT)/engine/tls%,$(OBJ)) $(filter $(OUT)/tests/unit/test_tls%,$(UNIT:=.o)): \
+  $(WOLFSSL_STAMP)
+$(OUT)/anygate $(UNIT) $(FUZZ): | $(WOLFSSL_STAMP)
+$(WOLFSSL_STAMP): tools/deps.sh
+	$(Q)tools/deps.sh wolfssl
+# Files whose content is a command line or a list: when it changes, all that depends is rebuilt.
+$(OUT)/flags: TEXT = $(CC) $(STD) $(WARN) $($(MODE)) $(RELAX)
+$(OUT)/sources: TEXT = $(OBJ)
+$(OUT)/flags $(OUT)/sources: FORCE
+	@mkdir -p $(@D); echo '$(TEXT)' | cmp -s - $@ || echo '$(TEXT)' >$@
 
-unit: $(UNIT)                    ## run every tests/unit/test_*.c
-	$(Q)set -e; for t in $^; do echo "  TEST $$t"; $$t; done
-fuzz: $(FUZZ)                    ## run every fuzz/fuzz_*.c for FUZZ_S seconds
-	$(Q)set -e; for f in $^; do $$f -max_total_time=$(or $(FUZZ_S),10); done
+deps:                            ## install what a build needs (root), or say the command that does
+	$(Q)tools/deps.sh build
+run: deps                        ## build and serve docs/examples/anygate.yml
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) MODE=release all
+	build/anygate serve -c docs/examples/anygate.yml
+test:                            ## run every test there is; ends with "N passed, N failed"
+	$(Q)tools/deps.sh test
+	$(Q)MAKE='$(MAKE)' JOBS='$(JOBS)' tools/test.sh
+unit: $(UNIT)                    ## run tests/unit in this MODE
+	$(Q)set -e; for t in $^; do echo "  TEST $$t"; $(RUN) $$t; done
+# The kernel's wide address randomisation leaves ThreadSanitizer no room for its shadow.
+unit: RUN = $(if $(filter tsan,$(MODE)),$(shell setarch -R true 2>/dev/null && echo setarch -R))
+replay: $(FUZZ)                  # builds what tools/test.sh runs
+unit-build: $(UNIT)
+fuzz:                            ## run every fuzz/fuzz_*.c for FUZZ_S seconds (clang)
+	$(Q)$(MAKE) --no-print-directory CC=clang MODE=fuzz fuzz-run
+fuzz-run: $(FUZZ)
+	$(Q)set -e; for f in $^; do c=fuzz/corpus/$${f##*/fuzz_}; mkdir -p build/corpus/$${f##*/}; \
+	  $$f -max_total_time=$(FUZZ_S) build/corpus/$${f##*/} $$(ls -d $$c 2>/dev/null); done
+lint:                            ## format, clang-tidy, cppcheck, -fanalyzer, headers, layers
+	$(Q)tools/deps.sh test
+	$(Q)$(MAKE) --no-print-directory -k -O -j$(JOBS) CC=gcc MODE=debug lint-all
+lint-all: lint-tree $(LINTED)
+	@:
+lint-tree:
+	$(Q)tools/layers.sh && tools/lint.sh tree $(STD)
+build/lint/%.ok: % tools/lint.sh .clang-tidy $(OUT)/flags
+	$(Q)echo "  LINT $<"; mkdir -p $(@D); CLANG_WARN='$(CLANG_WARN)' \
+	  tools/lint.sh file $< $@ $(STD) $(WARN)
+install: all                     ## copy the server to DESTDIR and PREFIX (/usr/local)
+	install -D -m 755 build/anygate $(DESTDIR)$(PREFIX)/bin/anygate
+	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/anygate/LICENSE
+clean:                           ## remove what was built, but for build/deps and build/npm
+	$(Q)rm -rf $(filter-out build/deps build/npm,$(wildcard build/*))
 help:                            ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
-.PHONY: all unit fuzz help FORCE
+.PHONY: all deps run test unit unit-build replay fuzz fuzz-run lint lint-all lint-tree install clean help FORCE
 .SECONDARY:
--include $(wildcard $(OUT)/*/*.d) $(wildcard $(OUT)/*/*/*.d)
+-include $(wildcard $(OUT)/*/*.d $(OUT)/*/*/*.d build/lint/*/*.d build/lint/*/*/*.d)
