@@ -1,0 +1,140 @@
+#!/bin/sh
+# Every test there is, against the binaries that it builds, in one count.
+#
+#   unit         tests/unit by Criterion: gcc debug, ASan+UBSan, TSan
+#   replay       fuzz/corpus/X through fuzz/fuzz_X, built by gcc with ASan+UBSan
+#   wire, integration   pytest against the ASan+UBSan server
+#
+# Whole logs are kept in build/test-logs; the end of one is shown when something in it failed. The
+# last line is "N passed, N failed"; exit code 0 only when nothing failed and something passed.
+# Settings: MAKE, JOBS.
+set -u
+export LC_ALL=C
+MAKE=${MAKE:-make} JOBS=${JOBS:-$(nproc)}
+logs=build/test-logs
+passed=0 failed=0
+rm -rf "$logs"
+mkdir -p "$logs"
+
+# Sanitizers end a process at the first finding, with a stack.
+export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:print_legend=0
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+# add PASSED FAILED NAME LOG: counts, and shows the end of the log of what failed.
+add() {
+    passed=$((passed + $1)) failed=$((failed + $2))
+    if [ "$2" -gt 0 ]; then
+        echo "---- FAIL $3 ($4)"
+        tail -n 40 "$4"
+        echo '----'
+    fi
+}
+
+# began NAME, then ended: one line per kind.
+began() {
+    name=$1 start=$(date +%s) before_passed=$passed before_failed=$failed
+}
+ended() {
+    printf '  %-12s %5d ok %5d bad %5d s\n' "$name" $((passed - before_passed)) \
+        $((failed - before_failed)) $(($(date +%s) - start))
+}
+
+# build MODE GOAL: a build that fails is one failed test; what did get built is still run.
+build() {
+    log=$logs/build-$1-${2##*/}.log
+    "$MAKE" --no-print-directory -k -j"$JOBS" CC=gcc MODE="$1" "$2" >"$log" 2>&1 ||
+        add 0 1 "build of $2, MODE=$1" "$log"
+}
+
+# criterion LOG CODE NAME: counts by the closing line; a run without one, or that fails behind it
+# (a leak at exit), is one failed test.
+criterion() {
+    set -- "$@" "$(sed -nE 's/.*Synthesis: Tested: ([0-9]+) \| Passing: ([0-9]+) .*/\1 \2/p' "$1" |
+        tail -n 1)"
+    tested=${4% *} passing=${4#* }
+    if [ -z "$4" ]; then
+        add 0 1 "$3: no result, exit code $2" "$1"
+    elif [ "$2" -ne 0 ] && [ "$tested" -eq "$passing" ]; then
+        add "$passing" 1 "$3: exit code $2" "$1"
+    else
+        add "$passing" $((tested - passing)) "$3" "$1"
+    fi
+}
+
+# unit MODE [WRAPPER...]
+unit() {
+    mode=$1
+    shift
+    began "unit $mode"
+    build "$mode" unit-build
+    for source in tests/unit/test_*.c; do
+        test=${source##*/}
+        test=${test%.c}
+        [ -x "build/gcc-$mode/tests/unit/$test" ] || continue # its build failed, and is counted
+        log=$logs/$mode-$test.log
+        timeout 300 "$@" "build/gcc-$mode/tests/unit/$test" >"$log" 2>&1
+        criterion "$log" $? "$test, MODE=$mode"
+    done
+    ended
+}
+
+replay() {
+    began replay
+    build asan replay
+    for source in fuzz/fuzz_*.c; do
+        [ -f "$source" ] || continue
+        target=${source##*/fuzz_}
+        target=${target%.c}
+        log=$logs/replay-$target.log
+        if timeout 300 "build/gcc-asan/fuzz/fuzz_$target" "fuzz/corpus/$target" >"$log" 2>&1; then
+            add 1 0 "$target" "$log"
+        else
+            add 0 1 "replay of fuzz/corpus/$target" "$log"
+        fi
+    done
+    ended
+}
+
+# The number in attribute $1 of pytest's report.
+reported() {
+    sed -nE "s/.*<testsuite [^>]*\<$1=\"([0-9]+)\".*/\1/p" "$report" | head -n 1
+}
+
+# The suites choose the backends themselves: a test that concerns both runs for each.
+python() {
+    set --
+    for folder in tests/wire tests/integration; do
+        [ -z "$(find "$folder" -name 'test_*.py' 2>/dev/null | head -n 1)" ] || set -- "$@" "$folder"
+    done
+    [ $# -gt 0 ] || return 0
+    began pytest
+    build asan all
+    log=$logs/pytest.log report=$logs/pytest.xml
+    ANYGATE=$PWD/build/gcc-asan/anygate NODE_PATH=$PWD/build/npm/node_modules \
+        PYTHONDONTWRITEBYTECODE=1 timeout 600 /usr/bin/python3 -m pytest -q -p no:cacheprovider \
+        --junitxml="$report" "$@" >"$log" 2>&1
+    code=$?
+    if [ -s "$report" ]; then
+        bad=$(($(reported failures) + $(reported errors)))
+        good=$(($(reported tests) - bad - $(reported skipped)))
+        [ "$code" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
+        add "$good" "$bad" pytest "$log"
+        [ "$(reported skipped)" -eq 0 ] || echo "  pytest skipped $(reported skipped)"
+    else
+        add 0 1 "pytest: no result, exit code $code" "$log"
+    fi
+    ended
+}
+
+unit debug
+unit asan
+# The kernel's wide address randomisation can leave ThreadSanitizer no room for its shadow.
+if setarch -R true 2>/dev/null; then
+    unit tsan setarch -R
+else
+    unit tsan
+fi
+replay
+python
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
