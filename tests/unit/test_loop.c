@@ -183,7 +183,7 @@ BOTH(loop, big_send_large_buffers)
 
 BOTH(loop, gathered_send)
 {
-    enum { PARTS = 150 };
+    enum { PARTS = 130 };
     const size_t len = 4u << 20;
     struct wire w = wire_new(kind, true, 64, 16);
     uint8_t *bytes = pattern_new(len);
@@ -372,7 +372,7 @@ BOTH(loop, starved_receive_goes_on)
 /* An idle receive that was starved must not keep the freed buffer from one that has input. */
 BOTH(loop, idle_starved_receives_do_not_block_others)
 {
-    enum { IDLE = 50 };
+    enum { IDLE = 30 };
     struct wire w = wire_new(kind, false, 2, 2);
     struct probe *idle[IDLE];
     struct ag_fd fds[IDLE], others[IDLE];
