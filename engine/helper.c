@@ -6,8 +6,10 @@
 struct ag_helpers {
     pthread_mutex_t lock; /* what is below; held for a few instructions at a time */
     pthread_cond_t wake;  /* a job came, or stop */
+    pthread_cond_t idle;  /* nothing is queued and no thread is busy */
     struct ag_link queue; /* struct ag_job, oldest first */
     uint32_t queued, queue_max;
+    uint32_t busy; /* threads with a job, until it is posted */
     bool stop;
     uint32_t thread_count;
     pthread_t threads[];
@@ -21,15 +23,20 @@ static void deliver(struct ag_loop *l, struct ag_msg *m)
     j->done(j);
 }
 
-static struct ag_job *next_job(struct ag_helpers *h)
+/* Waits for a job; NULL: stop. `was_busy`: the thread comes back from one. */
+static struct ag_job *next_job(struct ag_helpers *h, bool was_busy)
 {
     (void)pthread_mutex_lock(&h->lock);
+    if (was_busy && --h->busy == 0 && h->queued == 0) {
+        (void)pthread_cond_broadcast(&h->idle);
+    }
     while (ag_list_empty(&h->queue) && !h->stop) {
         (void)pthread_cond_wait(&h->wake, &h->lock);
     }
     struct ag_link *l = ag_list_pop(&h->queue);
     if (l) {
         h->queued--;
+        h->busy++;
     }
     (void)pthread_mutex_unlock(&h->lock);
     return l ? ag_container_of(l, struct ag_job, link) : NULL;
@@ -39,7 +46,7 @@ static void *helper_main(void *arg)
 {
     struct ag_helpers *h = arg;
 
-    for (struct ag_job *j = next_job(h); j; j = next_job(h)) {
+    for (struct ag_job *j = next_job(h, false); j; j = next_job(h, true)) {
         j->run(j);
         /* From here on the job is its loop's again. */
         ag_loop_post(j->loop, &j->msg);
@@ -73,6 +80,7 @@ struct ag_helpers *ag_helpers_new(uint32_t threads, uint32_t queue_max)
     }
     (void)pthread_mutex_init(&h->lock, NULL);
     (void)pthread_cond_init(&h->wake, NULL);
+    (void)pthread_cond_init(&h->idle, NULL);
     ag_list_init(&h->queue);
     h->queue_max = queue_max;
     (void)sigfillset(&all); /* signals are the control thread's */
@@ -97,7 +105,8 @@ void ag_helpers_free(struct ag_helpers *h)
         return;
     }
     stop_threads(h);
-    AG_ASSERT(h->queued == 0);
+    AG_ASSERT(h->queued == 0 && h->busy == 0);
+    (void)pthread_cond_destroy(&h->idle);
     (void)pthread_cond_destroy(&h->wake);
     (void)pthread_mutex_destroy(&h->lock);
     free(h);
@@ -123,4 +132,13 @@ enum ag_status ag_helpers_submit(struct ag_helpers *h, struct ag_loop *l, struct
         (void)pthread_cond_signal(&h->wake);
     }
     return st;
+}
+
+void ag_helpers_settle(struct ag_helpers *h)
+{
+    (void)pthread_mutex_lock(&h->lock);
+    while (h->queued > 0 || h->busy > 0) {
+        (void)pthread_cond_wait(&h->idle, &h->lock);
+    }
+    (void)pthread_mutex_unlock(&h->lock);
 }

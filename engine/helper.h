@@ -24,3 +24,7 @@ void ag_helpers_free(struct ag_helpers *h);
 /* AG_ELIMIT when the queue is full; then nothing is called. */
 AG_MUST_USE enum ag_status ag_helpers_submit(struct ag_helpers *h, struct ag_loop *l,
                                              struct ag_job *j);
+/* Waits until no job is queued and no thread touches a loop any more, for a posted job may arrive, and
+ * end its loop, before the posting call returns. Called before a loop that had jobs is torn down
+ * (shard.c does it) unless the helpers have been freed before. */
+void ag_helpers_settle(struct ag_helpers *h);

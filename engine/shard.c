@@ -1,6 +1,7 @@
 #include "engine/shard.h"
 
-#include <errno.h>
+#include "engine/helper.h"
+
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -125,6 +126,9 @@ static void *shard_main(void *arg)
     }
     await_posters(s->all);
     if (looped) {
+        if (s->loop.helpers) {
+            ag_helpers_settle(s->loop.helpers);
+        }
         ag_loop_deinit(&s->loop);
     }
     return NULL;

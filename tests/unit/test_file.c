@@ -68,8 +68,8 @@ static void start(bool with_helpers)
 
 static void stop(void)
 {
-    ag_loop_deinit(&loop);
     ag_helpers_free(helpers);
+    ag_loop_deinit(&loop);
 }
 
 static void setup(void)

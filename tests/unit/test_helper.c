@@ -91,6 +91,24 @@ Test(helper, queued_jobs_are_run_at_the_end)
     }
 }
 
+Test(helper, settled_means_that_nothing_is_under_way)
+{
+    struct ag_helpers *h = ag_helpers_new(3, JOBS);
+
+    cr_assert(h);
+    ag_helpers_settle(h);
+    for (unsigned i = 0; i < JOBS; i++) {
+        cr_assert_eq(ag_helpers_submit(h, &loop, job_of(i)), AG_OK);
+    }
+    ag_helpers_settle(h);
+    for (unsigned i = 0; i < JOBS; i++) {
+        cr_assert_eq(works[i].square, (uint64_t)i * i);
+    }
+    ag_loop_turn(&loop, 0);
+    cr_expect_eq(done_count, JOBS, "all have been posted");
+    ag_helpers_free(h);
+}
+
 struct gate {
     struct ag_job job;
     pthread_barrier_t entered, leave;
