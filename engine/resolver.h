@@ -26,12 +26,19 @@ struct ag_resolve {
     uint64_t expires_ms; /* loop time */
 };
 
+/* Names come from /etc/hosts, then from the servers of /etc/resolv.conf (which is read here, once).
+ * AG_ENOMEM, or AG_ESYS when c-ares cannot be set up. */
 AG_MUST_USE enum ag_status ag_resolver_init(struct ag_loop *l);
+/* Every lookup must be done or cancelled. From outside the loop's callbacks: it turns the loop until its
+ * sockets are closed. Harmless when not initialised. */
 void ag_resolver_deinit(struct ag_loop *l);
-/* `host` (borrowed for the call): a name, an IPv4 or IPv6 literal (without brackets). `port` is put
- * into each address, in host order here. */
+/* Asks these servers ("ip:port,[ip6]:port") instead, before the first lookup. AG_EINVAL. */
+AG_MUST_USE enum ag_status ag_resolver_set_servers(struct ag_loop *l, const char *servers);
+/* `host` (borrowed for the call): a name, an IPv4 or IPv6 literal (without brackets), or "unix:/path".
+ * `port` is put into each address, in host order here. */
 void ag_resolve_start(struct ag_loop *l, struct ag_resolve *r, struct ag_span host, uint16_t port,
                       ag_resolve_fn *done);
+/* done() will not be called. Harmless when it has been, or when `r` is all zero. */
 void ag_resolve_cancel(struct ag_resolve *r);
 
 /* Bytes of the sockaddr that `a` holds. */

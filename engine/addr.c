@@ -1,0 +1,112 @@
+/* addr: text to socket addresses and back; see resolver.h. */
+#include "engine/resolver.h"
+
+#include <arpa/inet.h>
+
+socklen_t ag_addr_len(const union ag_addr *a)
+{
+    switch (a->sa.sa_family) {
+    case AF_INET:
+        return sizeof(a->in);
+    case AF_INET6:
+        return sizeof(a->in6);
+    case AF_UNIX: {
+        size_t len = strnlen(a->un.sun_path, sizeof(a->un.sun_path));
+
+        len += len < sizeof(a->un.sun_path); /* its NUL, when there is room for one */
+        return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+    }
+    default:
+        return sizeof(a->sa);
+    }
+}
+
+static enum ag_status parse_unix(struct ag_span path, union ag_addr *out_addr)
+{
+    union ag_addr a = {.un.sun_family = AF_UNIX};
+
+    if (path.len == 0 || path.len >= sizeof(a.un.sun_path) || ag_span_find(path, '\0') < path.len) {
+        return AG_EINVAL;
+    }
+    memcpy(a.un.sun_path, path.ptr, path.len);
+    *out_addr = a;
+    return AG_OK;
+}
+
+enum ag_status ag_addr_parse(struct ag_span host, uint16_t port, union ag_addr *out_addr)
+{
+    struct ag_span prefix = AG_SPAN("unix:");
+    char text[INET6_ADDRSTRLEN];
+    union ag_addr a = {0};
+
+    if (ag_span_starts(host, prefix)) {
+        return parse_unix(ag_span_sub(host, prefix.len, host.len), out_addr);
+    }
+    if (host.len == 0 || host.len >= sizeof(text) || ag_span_find(host, '\0') < host.len) {
+        return AG_EINVAL;
+    }
+    memcpy(text, host.ptr, host.len);
+    text[host.len] = '\0';
+    if (inet_pton(AF_INET, text, &a.in.sin_addr) == 1) {
+        a.in.sin_family = AF_INET;
+        a.in.sin_port = htons(port);
+    } else if (inet_pton(AF_INET6, text, &a.in6.sin6_addr) == 1) {
+        a.in6.sin6_family = AF_INET6;
+        a.in6.sin6_port = htons(port);
+    } else {
+        return AG_EINVAL;
+    }
+    *out_addr = a;
+    return AG_OK;
+}
+
+/* By hand: the access log writes one for every request. */
+static void put_ipv4(struct ag_buf *out, struct in_addr in)
+{
+    uint32_t ip = ntohl(in.s_addr);
+
+    for (unsigned shift = 32; shift > 0; shift -= 8) {
+        if (shift < 32) {
+            ag_buf_putc(out, '.');
+        }
+        ag_buf_put_u64(out, ip >> (shift - 8) & 255);
+    }
+}
+
+static void put_port(struct ag_buf *out, in_port_t port)
+{
+    ag_buf_putc(out, ':');
+    ag_buf_put_u64(out, ntohs(port));
+}
+
+void ag_addr_format(const union ag_addr *a, bool port, struct ag_buf *out)
+{
+    char text[INET6_ADDRSTRLEN];
+
+    switch (a->sa.sa_family) {
+    case AF_INET:
+        put_ipv4(out, a->in.sin_addr);
+        if (port) {
+            put_port(out, a->in.sin_port);
+        }
+        return;
+    case AF_INET6:
+        AG_ASSERT(inet_ntop(AF_INET6, &a->in6.sin6_addr, text, sizeof(text)));
+        if (port) {
+            ag_buf_putc(out, '[');
+        }
+        ag_buf_put(out, ag_span_str(text));
+        if (port) {
+            ag_buf_putc(out, ']');
+            put_port(out, a->in6.sin6_port);
+        }
+        return;
+    case AF_UNIX: /* a client's has no path */
+        ag_buf_put(out, AG_SPAN("unix:"));
+        ag_buf_put(out, ag_span(a->un.sun_path, strnlen(a->un.sun_path, sizeof(a->un.sun_path))));
+        return;
+    default:
+        ag_buf_put(out, AG_SPAN("unknown"));
+        return;
+    }
+}
