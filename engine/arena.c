@@ -152,7 +152,6 @@ char *ag_arena_printf(struct ag_arena *a, const char *fmt, ...)
     va_list args;
 
     va_start(args, fmt);
-    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang-tidy 14 overlooks va_start here */
     int n = vsnprintf(NULL, 0, fmt, args);
     va_end(args);
     AG_ASSERT(n >= 0);

@@ -348,6 +348,7 @@ void ag_file_stat(struct ag_loop *l, struct ag_file_op *op, int dir_fd, const ch
     start_path(op);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): pread's arguments, and where to */
 void ag_file_read(struct ag_loop *l, struct ag_file_op *op, int fd, uint8_t *buf, size_t len,
                   uint64_t offset, ag_file_fn *done)
 {
