@@ -23,7 +23,7 @@ static enum ag_status gather(struct ag_h1_server *h, struct ag_span *out_moved_f
         return AG_AGAIN;
     }
     next = h->in.head->next->slice;
-    if (own && own->refs == 1 && next.len <= own->size - used) {
+    if (own && own->data && own->refs == 1 && next.len <= own->size - used) {
         memcpy(own->data + used, next.ptr, next.len);
         joined = *first;
         ag_block_hold(own);
