@@ -452,6 +452,11 @@ static void conn_abort(struct ag_stream *s, enum ag_reason why)
     begin_close(c, why);
 }
 
+static void conn_peer(struct ag_stream *s, union ag_addr *out_addr)
+{
+    ag_conn_peer(ag_conn_of(s), out_addr);
+}
+
 static const struct ag_stream_ops conn_ops = {
     .flush = conn_flush,
     .pause = conn_pause,
@@ -459,6 +464,7 @@ static const struct ag_stream_ops conn_ops = {
     .shut = conn_shut,
     .finish = conn_finish,
     .abort = conn_abort,
+    .peer = conn_peer,
 };
 
 /* ---- the beginning ---- */

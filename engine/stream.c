@@ -257,3 +257,11 @@ void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms)
         ag_loop_arm(s->loop, &s->deadline, after_ms);
     }
 }
+
+void ag_stream_peer(struct ag_stream *s, union ag_addr *out_addr)
+{
+    memset(out_addr, 0, sizeof(*out_addr));
+    if (s->ops->peer) {
+        s->ops->peer(s, out_addr);
+    }
+}

@@ -61,6 +61,8 @@ struct ag_stream_ops {
     void (*shut)(struct ag_stream *);
     void (*finish)(struct ag_stream *);
     void (*abort)(struct ag_stream *, enum ag_reason);
+    /* May be NULL: then the peer is not known. */
+    void (*peer)(struct ag_stream *, union ag_addr *out_addr);
 };
 
 /* Hysteresis of the queue towards the peer, bytes. */
@@ -124,6 +126,9 @@ void ag_stream_shut(struct ag_stream *s);
 void ag_stream_finish(struct ag_stream *s);
 /* Ends now; what is queued is lost. Callable at any time but inside on_close. */
 void ag_stream_abort(struct ag_stream *s, enum ag_reason why);
+
+/* The peer's address, a system call each time; AF_UNSPEC when it is not known. */
+void ag_stream_peer(struct ag_stream *s, union ag_addr *out_addr);
 
 /* One deadline a stream: on_deadline in after_ms; a new one replaces it; UINT64_MAX cancels. */
 void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms);

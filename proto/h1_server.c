@@ -253,18 +253,6 @@ void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_co
     set_deadline(h, limits->header_timeout_ms);
 }
 
-void ag_h1_server_peer(struct ag_h1_server *h, const union ag_addr *addr)
-{
-    h->peer_family = (uint8_t)addr->sa.sa_family;
-    if (addr->sa.sa_family == AF_INET) {
-        h->peer_port = addr->in.sin_port;
-        memcpy(h->peer, &addr->in.sin_addr, sizeof(addr->in.sin_addr));
-    } else if (addr->sa.sa_family == AF_INET6) {
-        h->peer_port = addr->in6.sin6_port;
-        memcpy(h->peer, &addr->in6.sin6_addr, sizeof(addr->in6.sin6_addr));
-    }
-}
-
 void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s)
 {
     if (h->state == AG_H1_CLOSING) {

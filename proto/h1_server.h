@@ -47,7 +47,7 @@ struct ag_h1_server {
     uint64_t deadline_ms; /* loop time at which to act; 0: none */
     uint16_t listener_port;
     uint16_t peer_port;  /* with peer_family: the client's address, kept small; network order */
-    uint8_t peer_family; /* AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC */
+    uint8_t peer_family; /* AF_INET, AF_INET6, AF_UNIX; AF_UNSPEC: not asked for yet */
     uint8_t peer[16];
     uint8_t state;      /* enum ag_h1_state */
     bool paused;        /* reading is paused by us */
@@ -68,9 +68,6 @@ struct ag_h1_server {
 /* Starts on an open stream; the owner's ag_stream_user calls the functions below. */
 void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_context *ctx,
                        const struct ag_server_limits *limits, uint16_t listener_port);
-
-/* The client's address, from the transport. */
-void ag_h1_server_peer(struct ag_h1_server *h, const union ag_addr *addr);
 
 /* The stream's callbacks, for the owner's table to call. */
 void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s);
