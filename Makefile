@@ -76,6 +76,9 @@ $(UNIT): %: %.o $(if $(filter tsan,$(MODE)),$(OUT)/tests/tsan_main.o) $(LIB)
 $(FUZZ): %: %.o $(if $(filter fuzz,$(MODE)),,$(OUT)/fuzz/replay.o) $(LIB)
 	$(LINK) $^ $(LIBS)
 
+# What `anygate version` tells.
+$(OUT)/tools/cmd_version.o: CFLAGS += -DAG_BUILD='"$(MODE)"' -DAG_LIBRARIES='"$(strip \
+  $(foreach p,liburing libcares yaml-0.1 libxxhash,$(p) $(shell pkg-config --modversion $(p))))"'
 $(OUT)/%.o: %.c $(OUT)/flags
 	$(Q)echo "  CC $<"; mkdir -p $(@D); $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 $(OUT)/tests/%.o: CFLAGS += $(RELAX)

@@ -16,6 +16,7 @@ static void free_exchange(struct ag_task *t)
     ag_body_deinit(&ex->req_body);
     ag_body_deinit(&ex->res_body);
     ag_block_release(ex->head_owner);
+    ag_block_release(ex->res_owner);
     ctx->exchanges_live--;
     ag_arena_release(&arena); /* ex lies in it: gone from here on */
     ag_block_release(snapshot_ref);

@@ -83,6 +83,7 @@ struct ag_context {
     struct ag_snapshot *snapshot;           /* the current one */
     struct ag_block *snapshot_ref;          /* this shard's counted handle of it */
     void *action_state[AG_CONTEXT_ACTIONS]; /* by struct ag_action_ops.id: caches, pools */
+    uint32_t shard_count;                   /* shards that serve; 0 counts as 1 */
     uint64_t exchanges_live;
     uint64_t exchanges_total;
 };
@@ -99,6 +100,7 @@ struct ag_exchange {
     struct ag_body *res_source;  /* taken by the server: res_body, or the last transform's output */
     struct ag_block *head_owner; /* keeps the head's bytes; NULL: detached, or static */
     struct ag_span head;         /* the request head's bytes */
+    struct ag_block *res_owner;  /* keeps the bytes of a large answer's fields; NULL: none */
     struct ag_fields *trailers;  /* of the request, while they arrive and after; arena */
     struct ag_block *snapshot_ref;
     const struct ag_route *route; /* router's; NULL before dispatch or without a match */
