@@ -14,7 +14,7 @@
 #include "engine/loop.h"
 
 /* Bytes one sendfile may move, so that one big file does not hold up the shard. */
-#define AG_SENDFILE_MAX (512u * 1024u)
+#define AG_SENDFILE_MAX ((size_t)512 * 1024)
 
 struct ag_backend {
     const char *name;

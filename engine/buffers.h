@@ -64,8 +64,8 @@ void ag_bufs_free(struct ag_bufs *b);
 
 /* Entries the kernel's ring of `group` needs: a power of two. */
 uint32_t ag_bufs_ring_size(const struct ag_bufs *b, enum ag_buf_group group);
-/* Fills the rings, from now on through `publish`. */
-void ag_bufs_start_rings(struct ag_bufs *b, ag_buf_publish_fn *publish);
+/* Fills the rings, now and later through `fn`. */
+void ag_bufs_start_rings(struct ag_bufs *b, ag_buf_publish_fn *fn);
 /* The kernel took block `id` out of the ring: its holder now is the caller (refs 1). */
 AG_MUST_USE struct ag_block *ag_bufs_from_ring(struct ag_bufs *b, enum ag_buf_group group,
                                                uint32_t id);

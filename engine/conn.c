@@ -6,7 +6,7 @@
 #include <sys/ioctl.h>
 
 /* Bytes that one send takes at most: its memory is free only when all of it has gone. */
-#define SEND_MAX (1024u * 1024u)
+#define SEND_MAX ((size_t)1024 * 1024)
 
 /* While the last output is flushed nobody else watches the peer: it must take so many bytes in each
  * period, or miss fewer than FLUSH_MISSES of them in a row (240 bytes/s, 30 s). */
@@ -504,6 +504,7 @@ static void on_connect(struct ag_loop *l, struct ag_op *op, const struct ag_resu
     maybe_close(c);
 }
 
+// NOLINTNEXTLINE(readability-function-size): the interface is wider than the body is long
 void ag_conn_connect(struct ag_conn *c, struct ag_loop *l, const union ag_addr *addr,
                      socklen_t addr_len, const struct ag_stream_user *user,
                      void (*connected)(struct ag_conn *), enum ag_buf_group group)

@@ -66,8 +66,8 @@ struct ag_stream_ops {
 };
 
 /* Hysteresis of the queue towards the peer, bytes. */
-#define AG_STREAM_HIGH (128u * 1024u)
-#define AG_STREAM_LOW  (64u * 1024u)
+#define AG_STREAM_HIGH ((size_t)128 * 1024)
+#define AG_STREAM_LOW  ((size_t)64 * 1024)
 
 struct ag_stream {
     const struct ag_stream_ops *ops;

@@ -497,9 +497,9 @@ static void uring_deinit(struct ag_loop *l)
 {
     struct ag_uring *u = l->uring;
 
-    for (uint16_t g = 0; g < AG_BUF_GROUPS; g++) {
+    for (unsigned g = 0; g < AG_BUF_GROUPS; g++) {
         if (u->buf_rings[g]) {
-            (void)io_uring_unregister_buf_ring(&u->ring, g); /* never registered: no harm */
+            (void)io_uring_unregister_buf_ring(&u->ring, (int)g); /* never registered: no harm */
             AG_ASSERT(munmap(u->buf_rings[g], u->buf_ring_bytes[g]) == 0);
         }
     }

@@ -648,6 +648,56 @@ BOTH(conn, deadline)
     peer_free(p);
 }
 
+/* Lets the period of the flush watch pass without the wait. */
+static void pass_flush_period(struct peer *p)
+{
+    struct ag_timer *t = &p->conn.stream.deadline;
+
+    cr_assert(ag_timer_armed(t));
+    ag_timer_cancel(&p->l->wheel, t);
+    t->fire(t);
+    for (unsigned i = 0; i < 5; i++) {
+        ag_loop_turn(p->l, 0);
+    }
+}
+
+/* After finish nobody else watches a peer that takes its last answer a byte at a time, or never. */
+BOTH(conn, finish_does_not_wait_for_a_stalled_reader)
+{
+    struct peer *p = peer_new(kind, 16, 4);
+    int err = 0;
+
+    for (uint64_t i = 0; i < 16; i++) {
+        write_pattern(p, i << 20, 1u << 20);
+    }
+    ag_stream_finish(&p->conn.stream);
+    for (unsigned i = 0; i < 10; i++) {
+        ag_loop_turn(p->l, 0);
+    }
+    pass_flush_period(p); /* it took the first bytes */
+    for (unsigned round = 0; round < 6; round++) {
+        pass_flush_period(p);
+        pass_flush_period(p);
+        /* It comes back in time, with much. */
+        uint64_t before = p->read_back;
+        for (unsigned i = 0; i < TURNS_MAX && p->read_back < before + (1u << 20); i++) {
+            (void)peer_read(p, 65536, &err);
+            ag_loop_turn(p->l, 0);
+        }
+        pass_flush_period(p);
+        cr_assert_eq(p->closes, 0, "a reader that makes progress was cut");
+    }
+    pass_flush_period(p);
+    pass_flush_period(p);
+    pass_flush_period(p);
+    turn_until(p->l, p->closes == 1);
+    cr_expect_eq(p->why, AG_REASON_TIMEOUT);
+    while (peer_read(p, 65536, &err)) {
+    }
+    cr_expect_eq(err, ECONNRESET);
+    peer_free(p);
+}
+
 /* ---- connect ---- */
 
 struct server {

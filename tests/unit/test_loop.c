@@ -5,8 +5,13 @@
 #include "tests/unit/loops.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 /* An op with a record of what came. */
 struct probe {
@@ -129,6 +134,55 @@ Test(loop, choose)
     cr_expect_eq(count_fds(), fds);
     cr_expect_str_eq(ag_backend_name(AG_BACKEND_URING), "io_uring");
     cr_expect_str_eq(ag_backend_name(AG_BACKEND_EPOLL), "epoll");
+}
+
+/* Makes io_uring_setup fail with `error`, as a container's policy does. */
+static void forbid_uring(uint32_t error)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog prog = {.len = AG_COUNT(code), .filter = code};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) != 0) {
+        cr_skip_test("no seccomp here");
+    }
+}
+
+static void falls_back(uint32_t error, const char *word)
+{
+    enum ag_backend_kind kind = AG_BACKEND_AUTO;
+    const char *why = NULL;
+    unsigned fds;
+
+    forbid_uring(error);
+    fds = count_fds();
+    cr_assert_eq(ag_backend_choose(AG_BACKEND_AUTO, &kind, &why), AG_OK);
+    cr_expect_eq(kind, AG_BACKEND_EPOLL);
+    cr_expect(strstr(why, word), "%s", why);
+    kind = AG_BACKEND_AUTO;
+    cr_expect_eq(ag_backend_choose(AG_BACKEND_URING, &kind, &why), AG_ESYS);
+    cr_expect_eq(kind, AG_BACKEND_AUTO, "an output was touched on failure");
+    cr_expect_eq(count_fds(), fds);
+}
+
+Test(loop, forbidden_uring_falls_back)
+{
+    falls_back(EPERM, "io_uring is");
+}
+
+Test(loop, missing_uring_falls_back)
+{
+    falls_back(ENOSYS, "no io_uring");
+}
+
+Test(loop, memlock_is_named)
+{
+    falls_back(ENOMEM, "memlock");
 }
 
 BOTH(loop, round_trip)
@@ -423,6 +477,32 @@ BOTH(loop, cancel_starved)
     probe_let_go(w.rd);
     turn_until(w.l, ag_loop_bufs_used(w.l, AG_BUF_SMALL) == 0);
     free(bytes);
+    wire_free(&w);
+}
+
+/* A descriptor that another process still holds stays in the epoll set after our close; what it
+ * reports must not be taken for news of the descriptor that has its number now. */
+Test(loop, epoll_ignores_the_dead)
+{
+    struct wire w = wire_new(AG_BACKEND_EPOLL, false, 16, 4);
+    int number = w.b.fd, shared = fcntl(w.b.fd, F_DUPFD_CLOEXEC, 200);
+
+    ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_SMALL);
+    ag_loop_turn(w.l, 0);
+    ag_loop_cancel(w.l, &w.rd->op);
+    turn_until(w.l, w.rd->finals == 1);
+    ag_loop_close(w.l, &w.b);
+    int other = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    cr_assert_eq(other, number);
+    ag_fd_init(&w.b, other);
+    ag_loop_poll(w.l, &w.b, &w.rd->op, POLLIN);
+    ag_loop_turn(w.l, 0);
+    ag_loop_turn(w.l, 0);
+    cr_assert_eq(write(w.a.fd, "x", 1), 1);
+    ag_loop_turn(w.l, 0);
+    cr_expect(!w.b.readable, "took the dead one's event");
+    cr_expect_eq(w.rd->finals, 1);
+    (void)close(shared);
     wire_free(&w);
 }
 
