@@ -134,6 +134,13 @@ enum ag_status ag_body_write(struct ag_body *b, struct ag_slice s)
     return AG_OK;
 }
 
+void ag_body_reopen(struct ag_body *b)
+{
+    AG_ASSERT(b->q.count == 0 && !b->aborted);
+    b->ended = false;
+    b->discarding = false;
+}
+
 void ag_body_end(struct ag_body *b, const struct ag_fields *trailers)
 {
     if (b->ended || b->aborted) {

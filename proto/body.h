@@ -60,6 +60,8 @@ bool ag_body_room(struct ag_body *b);
  * bytes of its arena; no owner means static memory. A slice that pins more than four times its size is
  * copied into a small buffer when one is to be had. AG_ENOMEM: the body is aborted. */
 AG_MUST_USE enum ag_status ag_body_write(struct ag_body *b, struct ag_slice s);
+/* After an end that was the message's, not the connection's: bytes of a tunnel follow (RFC 9110 7.8). */
+void ag_body_reopen(struct ag_body *b);
 /* Idempotent after an end or abort. */
 void ag_body_end(struct ag_body *b, const struct ag_fields *trailers);
 void ag_body_abort(struct ag_body *b, enum ag_reason why);

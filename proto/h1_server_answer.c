@@ -56,6 +56,7 @@ static void send_head(struct ag_exchange *ex)
     if (tunnel) {
         ag_h1_server_set_state(h, AG_H1_TUNNEL);
         h->body_done = false;
+        ag_body_reopen(&ex->req_body);
         res->framing = AG_FRAMING_TUNNEL;
         h->deadline_ms = 0;
     } else if (!has_content(ex, res->status)) {

@@ -278,25 +278,31 @@ class Upstream:
             conn.close()
 
     def _skip_body(self, conn, index, head, buffer):
+        """Reads the request's content off; what follows it is given back."""
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-        chunked = re.search(rb"(?i)\r\ntransfer-encoding: *chunked", head)
-        done = (lambda b: b"0\r\n\r\n" in b) if chunked else (
-            lambda b: len(b) >= int(length.group(1)) if length else True)
-        while not done(buffer):
+        if length:
+            end = re.compile(rb"(?s).{%s}" % length.group(1))
+        elif re.search(rb"(?i)\r\ntransfer-encoding: *chunked", head):
+            end = re.compile(rb"(?s)(.*\r\n)?0\r\n([^\r\n]+\r\n)*\r\n")
+        else:
+            return buffer
+        while not (match := end.match(buffer)):
             data = conn.recv(65536)
             if not data:
                 raise OSError("client left")
             self._record(index, data)
             buffer += data
-        if chunked:
-            return buffer.split(b"0\r\n\r\n", 1)[1]
-        return buffer[int(length.group(1)):] if length else buffer
+        return buffer[match.end():]
 
     def _record(self, index, data):
         with self.lock:
             self.received[index] += data
 
     def close(self):
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept, or the port stays open
+        except OSError:
+            pass
         self.sock.close()
         for conn in self.open:
             try:

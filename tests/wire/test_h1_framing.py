@@ -8,7 +8,7 @@ from gate import Gate, Reader, Upstream, ok
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], limits: {idle_timeout: 20s}}
 routes:
-  "/fixed": OK
+  "/fixed": OK OK
   "/echo": "*"
   "/up/*": "http://127.0.0.1:%d/*"
 """
