@@ -1,0 +1,217 @@
+/*
+ * h1_scan: byte searches of the HTTP parsers, 16 bytes at a time where the machine has them (SSE2,
+ * NEON), else one by one. Internal to proto/.
+ *
+ * A search stops at `end` and never reads at or beyond it: the input may end at an unmapped page.
+ */
+#pragma once
+#include "engine/span.h"
+
+#if defined(__SSE2__)
+#    include <emmintrin.h>
+#    define AG_SCAN_SIMD 1
+typedef __m128i ag_scan_vec;
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#    include <arm_neon.h>
+#    define AG_SCAN_SIMD 1
+typedef uint8x16_t ag_scan_vec;
+#else
+#    define AG_SCAN_SIMD 0
+#endif
+
+/* What kind of character a byte is; combined by |. */
+enum ag_char {
+    AG_CHAR_TOKEN = 1,  /* tchar, RFC 9110 section 5.6.2 */
+    AG_CHAR_PATH = 2,   /* stays as it is in a normal path: pchar without "%", and "/" */
+    AG_CHAR_RAW = 4,    /* other VCHAR that clients send raw in a path and that is kept */
+    AG_CHAR_HOST = 8,   /* reg-name without escapes, RFC 3986 section 3.2.2 */
+    AG_CHAR_PLAIN = 16, /* unreserved, RFC 3986 section 2.3 */
+    AG_CHAR_TARGET =
+        32, /* may stand in a request target: VCHAR without "#", RFC 9112 section 3.2 */
+};
+extern const uint8_t ag_char_table[256];
+
+static inline bool ag_char_is(uint8_t ch, enum ag_char kind)
+{
+    return (ag_char_table[ch] & kind) != 0;
+}
+
+/* The value of a hex digit, or -1. */
+static inline int ag_hex_value(uint8_t ch)
+{
+    if (ch >= '0' && ch <= '9') {
+        return ch - '0';
+    }
+    ch |= 0x20;
+    return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
+}
+
+/* Controls that end or spoil a line: all but HTAB (RFC 9110 section 5.5). */
+static inline bool ag_scan_is_ctl(uint8_t ch)
+{
+    return (ch < 0x20 && ch != '\t') || ch == 0x7f;
+}
+
+#if AG_SCAN_SIMD
+#    if defined(__SSE2__)
+static inline ag_scan_vec ag_scan_load(const uint8_t *p)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
+
+static inline ag_scan_vec ag_scan_fill(uint8_t ch)
+{
+    return _mm_set1_epi8((char)ch);
+}
+
+static inline ag_scan_vec ag_scan_eq(ag_scan_vec v, uint8_t ch)
+{
+    return _mm_cmpeq_epi8(v, ag_scan_fill(ch));
+}
+
+static inline ag_scan_vec ag_scan_or(ag_scan_vec a, ag_scan_vec b)
+{
+    return _mm_or_si128(a, b);
+}
+
+static inline ag_scan_vec ag_scan_not(ag_scan_vec v)
+{
+    return _mm_cmpeq_epi8(v, _mm_setzero_si128());
+}
+
+/* Bytes from `low` to `high`, both below 0x80. */
+static inline ag_scan_vec ag_scan_within(ag_scan_vec v, uint8_t low, uint8_t high)
+{
+    return _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8((char)(low - 1))),
+                         _mm_cmplt_epi8(v, _mm_set1_epi8((char)(high + 1))));
+}
+
+static inline ag_scan_vec ag_scan_ctl_vec(ag_scan_vec v)
+{
+    __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(0x1f)), v);
+
+    return ag_scan_or(low, ag_scan_eq(v, 0x7f));
+}
+
+/* Index of the first byte of `v` that is not zero, or 16. */
+static inline unsigned ag_scan_first(ag_scan_vec v)
+{
+    return (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(v) | 0x10000u);
+}
+#    else
+static inline ag_scan_vec ag_scan_load(const uint8_t *p)
+{
+    return vld1q_u8(p);
+}
+
+static inline ag_scan_vec ag_scan_fill(uint8_t ch)
+{
+    return vdupq_n_u8(ch);
+}
+
+static inline ag_scan_vec ag_scan_eq(ag_scan_vec v, uint8_t ch)
+{
+    return vceqq_u8(v, ag_scan_fill(ch));
+}
+
+static inline ag_scan_vec ag_scan_or(ag_scan_vec a, ag_scan_vec b)
+{
+    return vorrq_u8(a, b);
+}
+
+static inline ag_scan_vec ag_scan_not(ag_scan_vec v)
+{
+    return vmvnq_u8(v);
+}
+
+/* Bytes from `low` to `high`, both below 0x80. */
+static inline ag_scan_vec ag_scan_within(ag_scan_vec v, uint8_t low, uint8_t high)
+{
+    return vandq_u8(vcgeq_u8(v, vdupq_n_u8(low)), vcleq_u8(v, vdupq_n_u8(high)));
+}
+
+static inline ag_scan_vec ag_scan_ctl_vec(ag_scan_vec v)
+{
+    return ag_scan_or(vcltq_u8(v, vdupq_n_u8(0x20)), ag_scan_eq(v, 0x7f));
+}
+
+/* Index of the first byte of `v` that is not zero, or 16. */
+static inline unsigned ag_scan_first(ag_scan_vec v)
+{
+    /* NEON has no movemask: narrowing by 4 leaves one nibble a byte. */
+    uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(v), 4);
+    uint64_t mask = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0);
+
+    return mask ? (unsigned)__builtin_ctzll(mask) / 4 : 16;
+}
+#    endif
+
+/* Letters, digits and "-": what nearly all field names are made of. */
+static inline ag_scan_vec ag_scan_name_vec(ag_scan_vec v)
+{
+    /* Setting bit 5 lowers letters; it turns no other byte into one. */
+    ag_scan_vec lower = ag_scan_or(v, ag_scan_fill(0x20));
+
+    return ag_scan_or(ag_scan_or(ag_scan_within(lower, 'a', 'z'), ag_scan_within(v, '0', '9')),
+                      ag_scan_eq(v, '-'));
+}
+#endif
+
+/* The first control in [p, end), or end. */
+static inline const uint8_t *ag_scan_ctl(const uint8_t *p, const uint8_t *end)
+{
+#if AG_SCAN_SIMD
+    while (end - p >= 16) {
+        unsigned at = ag_scan_first(ag_scan_ctl_vec(ag_scan_load(p)));
+        p += at;
+        if (at < 16) {
+            if (ag_likely(*p != '\t')) {
+                return p;
+            }
+            p++; /* rare enough not to be told from the others above */
+        }
+    }
+#endif
+    while (p < end && !ag_scan_is_ctl(*p)) {
+        p++;
+    }
+    return p;
+}
+
+/* The token that starts at `p` and has `len` bytes, checked; reads no further than `end`. */
+static inline bool ag_scan_is_token(const uint8_t *p, size_t len, const uint8_t *end)
+{
+    size_t at = 0;
+
+#if AG_SCAN_SIMD
+    while (at < len && (size_t)(end - p) - at >= 16) {
+        unsigned odd = ag_scan_first(ag_scan_not(ag_scan_name_vec(ag_scan_load(p + at))));
+        if (odd < 16 && odd < len - at) {
+            break; /* the table knows the other characters */
+        }
+        at += 16;
+    }
+#endif
+    while (at < len && ag_char_is(p[at], AG_CHAR_TOKEN)) {
+        at++;
+    }
+    return len > 0 && at >= len;
+}
+
+/* The first `ch` in [p, end), or end. For short distances: memchr costs a call. */
+static inline const uint8_t *ag_scan_byte(const uint8_t *p, const uint8_t *end, uint8_t ch)
+{
+#if AG_SCAN_SIMD
+    while (end - p >= 16) {
+        unsigned at = ag_scan_first(ag_scan_eq(ag_scan_load(p), ch));
+        p += at;
+        if (at < 16) {
+            return p;
+        }
+    }
+#endif
+    while (p < end && *p != ch) {
+        p++;
+    }
+    return p;
+}
