@@ -1,0 +1,284 @@
+#include "proto/h1_head.h"
+
+#include "proto/h1_scan.h"
+
+/* Digits of Content-Length: 19 nines fit 64 bits, so the sum below cannot overflow. */
+#define LENGTH_DIGITS_MAX 19u
+
+#define BIT(id) (UINT64_C(1) << (id))
+_Static_assert(AG_FIELDS <= 64, "sets of fields are 64 bits");
+
+/* The answer to what is too long, but for a start line. */
+#define LIMIT 431
+
+/* What ag_h1_summarise looks at. */
+#define SUMMARY_FIELDS                                                                     \
+    (BIT(AG_FIELD_HOST) | BIT(AG_FIELD_CONTENT_LENGTH) | BIT(AG_FIELD_TRANSFER_ENCODING) | \
+     BIT(AG_FIELD_CONNECTION) | BIT(AG_FIELD_EXPECT) | BIT(AG_FIELD_UPGRADE))
+
+/* Known fields that may come after the content. All others frame, route, authenticate, control the
+ * request or describe the content (RFC 9110 section 6.5.1). */
+#define TRAILER_FIELDS (BIT(AG_FIELD_OTHER) | BIT(AG_FIELD_ETAG))
+
+enum ag_status ag_h1_fail(struct ag_h1_parser *p, uint16_t status, const char *error)
+{
+    p->status = status;
+    p->error = error;
+    return AG_EPROTO;
+}
+
+/* The line that starts at p->at and has to end within `bound` bytes of `in`.
+ *   more  whether the bound is the input's end, so that more bytes may help */
+static inline enum ag_status find_line(struct ag_h1_parser *p, struct ag_span in, size_t bound,
+                                       bool more, struct ag_span *out_line)
+{
+    const uint8_t *line = in.ptr + p->at, *end = in.ptr + bound;
+    const uint8_t *stop = ag_scan_ctl(line + p->scanned, end);
+
+    if (ag_unlikely(stop < end && *stop != '\r')) {
+        return ag_h1_fail(p, 400, *stop == '\n' ? "bare LF" : "control character");
+    }
+    if (ag_unlikely(end - stop < 2)) {
+        p->scanned = (uint32_t)(stop - line);
+        return more ? AG_AGAIN : ag_h1_fail(p, LIMIT, "line or head too long");
+    }
+    if (ag_unlikely(stop[1] != '\n')) {
+        return ag_h1_fail(p, 400, "bare CR");
+    }
+    *out_line = ag_span(line, (size_t)(stop - line));
+    p->at = (uint32_t)(stop + 2 - in.ptr);
+    p->scanned = 0;
+    return AG_OK;
+}
+
+enum ag_status ag_h1_start_line(struct ag_h1_parser *p, struct ag_span in,
+                                const struct ag_h1_limits *limits, struct ag_span *out_line)
+{
+    AG_ASSERT(p->at <= in.len && p->scanned <= in.len - p->at);
+    size_t max = ag_min_size(limits->line_max, limits->head_max);
+    size_t avail = in.len - p->at;
+
+    if (avail == 0) {
+        return AG_AGAIN; /* the span may be NULL */
+    }
+    enum ag_status st = find_line(p, in, p->at + ag_min_size(avail, max), avail < max, out_line);
+    if (st == AG_EPROTO && p->status == LIMIT) {
+        p->status = 414;
+    }
+    return st;
+}
+
+/* Finds the words for a line that is no field line; `name` is what stands before its first colon,
+ * or all of it. */
+static AG_COLD enum ag_status bad_field(struct ag_h1_parser *p, struct ag_span line,
+                                        struct ag_span name)
+{
+    if (line.ptr[0] == ' ' || line.ptr[0] == '\t') {
+        return ag_h1_fail(p, 400, "folded field line");
+    }
+    if (name.len == line.len) {
+        return ag_h1_fail(p, 400, "field line without a colon");
+    }
+    if (name.len == 0) {
+        return ag_h1_fail(p, 400, "empty field name");
+    }
+    uint8_t last = name.ptr[name.len - 1];
+    if (last == ' ' || last == '\t') {
+        return ag_h1_fail(p, 400, "space before the colon");
+    }
+    return ag_h1_fail(p, 400, "invalid field name");
+}
+
+/* RFC 9110 section 6.5.1, for names without a number. */
+static bool may_trail(struct ag_span name)
+{
+    static const struct ag_span refused[] = {
+        AG_SPAN_INIT("authentication-info"),
+        AG_SPAN_INIT("expires"),
+        AG_SPAN_INIT("max-forwards"),
+        AG_SPAN_INIT("pragma"),
+        AG_SPAN_INIT("proxy-authentication-info"),
+        AG_SPAN_INIT("x-real-ip"),
+    };
+    static const struct ag_span families[] = {
+        AG_SPAN_INIT("content-"),
+        AG_SPAN_INIT("sec-"),
+        AG_SPAN_INIT("x-forwarded-"),
+    };
+
+    for (size_t i = 0; i < AG_COUNT(refused); i++) {
+        if (ag_span_ieq(name, refused[i])) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < AG_COUNT(families); i++) {
+        size_t len = families[i].len;
+        if (name.len > len && ag_span_ieq(ag_span_sub(name, 0, len), families[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Appends as ag_fields_add does, without a call when there is room. */
+static inline enum ag_status add_field(struct ag_fields *f, struct ag_arena *arena,
+                                       enum ag_field_id id, struct ag_span name,
+                                       struct ag_span value)
+{
+    if (ag_unlikely(f->count == f->cap)) {
+        return ag_fields_add(f, arena, id, name, value);
+    }
+    f->v[f->count++] = (struct ag_field){.name = name.ptr,
+                                         .value = value.ptr,
+                                         .value_len = (uint32_t)value.len,
+                                         .name_len = (uint16_t)name.len,
+                                         .id = (uint8_t)id};
+    return AG_OK;
+}
+
+static inline bool is_ows(uint8_t ch)
+{
+    return ch == ' ' || ch == '\t';
+}
+
+/* One field line; `limit` is the input's end, which lets the search for the colon read past the
+ * line 16 bytes at a time. */
+static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span line,
+                                        const uint8_t *limit, bool trailers, struct ag_fields *out,
+                                        struct ag_arena *arena)
+{
+    const uint8_t *end = line.ptr + line.len;
+    const uint8_t *colon = ag_scan_byte(line.ptr, limit, ':');
+
+    if (ag_unlikely(colon >= end)) {
+        return bad_field(p, line, line);
+    }
+    struct ag_span name = ag_span(line.ptr, (size_t)(colon - line.ptr));
+    if (ag_unlikely(name.len > UINT16_MAX)) {
+        return ag_h1_fail(p, LIMIT, "field name too long");
+    }
+    enum ag_field_id id = ag_field_id_from_name(name);
+    if (id == AG_FIELD_OTHER && ag_unlikely(!ag_scan_is_token(name.ptr, name.len, limit))) {
+        return bad_field(p, line, name);
+    }
+    if (trailers && (!(BIT(id) & TRAILER_FIELDS) || !may_trail(name))) {
+        return AG_OK;
+    }
+    const uint8_t *value = colon + 1;
+    while (value < end && is_ows(*value)) {
+        value++;
+    }
+    while (end > value && is_ows(end[-1])) {
+        end--;
+    }
+    return add_field(out, arena, id, name, ag_span(value, (size_t)(end - value)));
+}
+
+enum ag_status ag_h1_read_fields(struct ag_h1_parser *p, struct ag_span in,
+                                 const struct ag_h1_limits *limits, bool trailers,
+                                 struct ag_fields *out, struct ag_arena *arena)
+{
+    AG_ASSERT(p->at <= in.len && p->scanned <= in.len - p->at);
+    bool more = in.len < limits->head_max;
+    size_t bound = more ? in.len : limits->head_max;
+
+    if (bound <= p->at) {
+        return more ? AG_AGAIN : ag_h1_fail(p, LIMIT, "line or head too long");
+    }
+    for (;;) {
+        struct ag_span line;
+        enum ag_status st = find_line(p, in, bound, more, &line);
+        if (st != AG_OK || line.len == 0) {
+            return st;
+        }
+        if (out->count >= limits->field_max) {
+            return ag_h1_fail(p, LIMIT, "too many fields");
+        }
+        st = read_field(p, line, in.ptr + in.len, trailers, out, arena);
+        if (st != AG_OK) {
+            return st;
+        }
+    }
+}
+
+static void read_connection(struct ag_span value, struct ag_h1_summary *s)
+{
+    struct ag_span option;
+    size_t at = 0;
+
+    if (ag_span_ieq(value, AG_SPAN("keep-alive"))) {
+        s->keep_alive = true; /* what browsers send: spares the walk */
+        return;
+    }
+    while (ag_list_next(value, &at, &option)) {
+        s->close |= ag_span_ieq(option, AG_SPAN("close"));
+        s->keep_alive |= ag_span_ieq(option, AG_SPAN("keep-alive"));
+        s->upgrade_option |= ag_span_ieq(option, AG_SPAN("upgrade"));
+    }
+}
+
+static void summarise_field(struct ag_field *f, struct ag_h1_summary *s)
+{
+    if (f->id == AG_FIELD_HOST) {
+        s->host = s->host_count++ ? s->host : f;
+    } else if (f->id == AG_FIELD_CONTENT_LENGTH) {
+        s->length = s->length_count++ ? s->length : f;
+    } else if (f->id == AG_FIELD_TRANSFER_ENCODING) {
+        s->coding = s->coding_count++ ? s->coding : f;
+    } else if (f->id == AG_FIELD_CONNECTION) {
+        read_connection(ag_field_value(f), s);
+    } else if (f->id == AG_FIELD_UPGRADE) {
+        s->upgrade_field = true;
+    } else if (ag_span_ieq(ag_field_value(f), AG_SPAN("100-continue"))) {
+        s->expect_continue = true;
+    } else {
+        s->expect_other = true;
+    }
+}
+
+void ag_h1_summarise(const struct ag_fields *fields, struct ag_h1_summary *out)
+{
+    memset(out, 0, sizeof(*out));
+    for (size_t i = 0; i < fields->count; i++) {
+        if (BIT(fields->v[i].id) & SUMMARY_FIELDS) {
+            summarise_field(&fields->v[i], out);
+        }
+    }
+}
+
+/* Stricter than RFC 9112 section 6.3, which lets a list of equal numbers pass: 1*DIGIT, bounded,
+ * and within what file offsets can say. */
+static bool read_length(struct ag_span value, uint64_t *out_length)
+{
+    return value.len <= LENGTH_DIGITS_MAX && ag_span_u64(value, out_length) == AG_OK &&
+           *out_length <= INT64_MAX;
+}
+
+enum ag_status ag_h1_check_framing(struct ag_h1_parser *p, const struct ag_h1_summary *s,
+                                   enum ag_http_version version, uint64_t *out_length,
+                                   bool *out_chunked)
+{
+    uint64_t length = AG_LENGTH_UNKNOWN;
+
+    if (s->length_count > 1 || (s->length && !read_length(ag_field_value(s->length), &length))) {
+        return ag_h1_fail(p, 400, "invalid Content-Length");
+    }
+    if (s->coding) {
+        struct ag_span coding = ag_field_value(s->coding);
+        if (s->length) {
+            return ag_h1_fail(p, 400, "Content-Length beside Transfer-Encoding");
+        }
+        if (version < AG_HTTP_11) {
+            return ag_h1_fail(p, 400, "Transfer-Encoding in HTTP/1.0");
+        }
+        if (s->coding_count > 1 || !ag_is_token(coding)) {
+            return ag_h1_fail(p, 400, "invalid Transfer-Encoding");
+        }
+        if (!ag_span_ieq(coding, AG_SPAN("chunked"))) {
+            return ag_h1_fail(p, 501, "unknown transfer coding");
+        }
+    }
+    *out_length = length;
+    *out_chunked = s->coding != NULL;
+    return AG_OK;
+}
