@@ -1,0 +1,264 @@
+#include "proto/h1_write.h"
+
+#include "proto/date.h"
+
+#define BIT(id) (UINT64_C(1) << (id))
+_Static_assert(AG_FIELDS <= 64, "sets of fields are 64 bits");
+
+/* Fields that belong to one connection (RFC 9110 section 7.6.1) or say how the message is framed:
+ * they are written from what this connection does, never copied. */
+#define CONNECTION_FIELDS                                                                   \
+    (BIT(AG_FIELD_CONNECTION) | BIT(AG_FIELD_KEEP_ALIVE) | BIT(AG_FIELD_PROXY_CONNECTION) | \
+     BIT(AG_FIELD_TRANSFER_ENCODING) | BIT(AG_FIELD_CONTENT_LENGTH) | BIT(AG_FIELD_TE) |    \
+     BIT(AG_FIELD_UPGRADE) | BIT(AG_FIELD_HTTP2_SETTINGS))
+
+/* Bytes of a head beside names, values, reason, target and host: start line, framing, Connection,
+ * TE, the empty line. Each is bounded, and their sum is less. */
+#define FIXED_BYTES 256u
+/* ": " and CRLF */
+#define FIELD_EXTRA 4u
+
+/* Where a head goes: into one reservation, or piece by piece when it is too long for that. */
+struct writer {
+    uint8_t *at; /* NULL: by ag_stream_put */
+    struct ag_stream *stream;
+    enum ag_status status; /* the first failure of the stream; later pieces are not put */
+};
+
+static void put(struct writer *w, struct ag_span s)
+{
+    if (ag_likely(w->at)) {
+        if (s.len) {
+            memcpy(w->at, s.ptr, s.len);
+        }
+        w->at += s.len;
+    } else if (w->status == AG_OK) {
+        w->status = ag_stream_put(w->stream, s);
+    }
+}
+
+static void put_field(struct writer *w, const struct ag_field *f)
+{
+    struct ag_span name = ag_field_key(f), value = ag_field_value(f);
+
+    /* A line as most peers write it lies there whole: one copy. The two bytes between are readable,
+     * for both neighbours are. */
+    if (name.ptr + name.len + 2 == value.ptr && memcmp(name.ptr + name.len, ": ", 2) == 0) {
+        put(w, ag_span(name.ptr, name.len + 2 + value.len));
+    } else {
+        put(w, name);
+        put(w, AG_SPAN(": "));
+        put(w, value);
+    }
+    put(w, AG_SPAN("\r\n"));
+}
+
+static void put_fields(struct writer *w, const struct ag_fields *fields, uint64_t left_out)
+{
+    for (size_t i = 0; i < fields->count; i++) {
+        const struct ag_field *f = &fields->v[i];
+        if (!f->removed && !(BIT(f->id) & left_out)) {
+            put_field(w, f);
+        }
+    }
+}
+
+/* At least what put_fields writes. */
+static size_t fields_max(const struct ag_fields *fields)
+{
+    size_t sum = 0;
+
+    for (size_t i = 0; i < fields->count; i++) {
+        sum += (size_t)fields->v[i].name_len + fields->v[i].value_len + FIELD_EXTRA;
+    }
+    return sum;
+}
+
+static void put_length(struct writer *w, uint64_t length)
+{
+    uint8_t line[48];
+    struct ag_buf b = ag_buf(line, sizeof(line));
+
+    ag_buf_put(&b, AG_SPAN("Content-Length: "));
+    ag_buf_put_u64(&b, length);
+    ag_buf_put(&b, AG_SPAN("\r\n"));
+    AG_ASSERT(!b.overflow);
+    put(w, ag_buf_span(&b));
+}
+
+/* A "Connection" line that lists those options that are told. */
+static void put_connection(struct writer *w, const struct ag_span *options, size_t count)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < count; i++) {
+        if (options[i].len) {
+            put(w, any ? AG_SPAN(", ") : AG_SPAN("Connection: "));
+            put(w, options[i]);
+            any = true;
+        }
+    }
+    if (any) {
+        put(w, AG_SPAN("\r\n"));
+    }
+}
+
+static struct ag_span option(bool told, struct ag_span name)
+{
+    return told ? name : (struct ag_span){NULL, 0};
+}
+
+/* Opens a reservation when `max` bytes fit one. */
+static enum ag_status begin(struct writer *w, struct ag_stream *s, size_t max, uint8_t **out_start)
+{
+    *w = (struct writer){NULL, s, AG_OK};
+    *out_start = NULL;
+    if (max <= AG_BUF_SMALL_BYTES) {
+        *out_start = w->at = ag_stream_reserve(s, max);
+        return w->at ? AG_OK : AG_ENOMEM;
+    }
+    return AG_OK;
+}
+
+static enum ag_status end(struct writer *w, const uint8_t *start, size_t max)
+{
+    if (start) {
+        size_t written = (size_t)(w->at - start);
+        AG_ASSERT(written <= max);
+        ag_stream_commit(w->stream, written);
+    }
+    return w->status;
+}
+
+struct ag_span ag_date_line(struct ag_date_cache *d, int64_t wall_s)
+{
+    if (d->second != wall_s || d->line[0] == 0) {
+        memcpy(d->line, "Date: ", 6);
+        ag_date_format(wall_s, d->line + 6);
+        memcpy(d->line + 6 + AG_DATE_LEN, "\r\n", 2);
+        d->second = wall_s;
+    }
+    return ag_span(d->line, sizeof(d->line));
+}
+_Static_assert(sizeof(((struct ag_date_cache *)0)->line) == 6 + AG_DATE_LEN + 2, "a whole line");
+
+static void put_status_line(struct writer *w, unsigned status, struct ag_span reason)
+{
+    uint8_t start[] = "HTTP/1.1 000 ";
+
+    AG_ASSERT(status >= 100 && status <= 999);
+    start[9] = (uint8_t)('0' + status / 100);
+    start[10] = (uint8_t)('0' + status / 10 % 10);
+    start[11] = (uint8_t)('0' + status % 10);
+    put(w, ag_span(start, sizeof(start) - 1));
+    put(w, reason);
+    put(w, AG_SPAN("\r\n"));
+}
+
+static void put_response_framing(struct writer *w, const struct ag_response *res)
+{
+    AG_ASSERT(res->framing != AG_FRAMING_H2); /* the caller says what it becomes in HTTP/1 */
+    if (res->status < 200 || res->status == 204) {
+        return; /* RFC 9110 section 8.6, RFC 9112 section 6.1 */
+    }
+    if (res->framing == AG_FRAMING_CHUNKED) {
+        put(w, AG_SPAN("Transfer-Encoding: chunked\r\n"));
+        return;
+    }
+    /* Without content the length is still told: of HEAD what GET would have, of others 0. Only a
+     * 304 of 0 bytes says nothing, for 0 there rather means that nobody filled it in. */
+    bool told = res->framing == AG_FRAMING_LENGTH ||
+                (res->framing == AG_FRAMING_NONE && (res->status != 304 || res->content_length));
+    if (told && res->content_length != AG_LENGTH_UNKNOWN) {
+        put_length(w, res->content_length);
+    }
+}
+
+enum ag_status ag_h1_write_response(struct ag_stream *s, const struct ag_response *res,
+                                    const struct ag_h1_response_opts *opts)
+{
+    struct ag_span reason = res->reason.len ? res->reason : ag_status_phrase(res->status);
+    size_t max = FIXED_BYTES + reason.len + opts->date_line.len + fields_max(&res->fields);
+    const struct ag_span options[] = {
+        option(opts->upgrade, AG_SPAN("Upgrade")),
+        option(opts->close, AG_SPAN("close")),
+        option(opts->keep_alive_10, AG_SPAN("keep-alive")),
+    };
+    struct writer w;
+    uint8_t *start;
+
+    if (begin(&w, s, max, &start) != AG_OK) {
+        return AG_ENOMEM;
+    }
+    put_status_line(&w, res->status, reason);
+    put_fields(&w, &res->fields,
+               opts->upgrade ? CONNECTION_FIELDS & ~BIT(AG_FIELD_UPGRADE) : CONNECTION_FIELDS);
+    put_response_framing(&w, res);
+    put(&w, opts->date_line);
+    put_connection(&w, options, AG_COUNT(options));
+    put(&w, AG_SPAN("\r\n"));
+    return end(&w, start, max);
+}
+
+static void put_request_framing(struct writer *w, const struct ag_request *req)
+{
+    /* A request never ends by closing, and what came as frames gets its framing from the caller. */
+    AG_ASSERT(req->framing != AG_FRAMING_CLOSE && req->framing != AG_FRAMING_H2);
+    if (req->framing == AG_FRAMING_CHUNKED) {
+        put(w, AG_SPAN("Transfer-Encoding: chunked\r\n"));
+    } else if (req->framing == AG_FRAMING_LENGTH) {
+        AG_ASSERT(req->content_length != AG_LENGTH_UNKNOWN);
+        put_length(w, req->content_length);
+    }
+}
+
+enum ag_status ag_h1_write_request(struct ag_stream *s, const struct ag_request *req,
+                                   const struct ag_h1_request_opts *opts)
+{
+    size_t max = FIXED_BYTES + req->method_name.len + opts->target.len + opts->host.len +
+                 fields_max(&req->fields);
+    uint64_t left_out = CONNECTION_FIELDS | BIT(AG_FIELD_HOST);
+    const struct ag_span options[] = {
+        option(opts->upgrade, AG_SPAN("Upgrade")),
+        option(opts->close, AG_SPAN("close")),
+        /* RFC 9110 section 10.1.4: TE is for the next hop only, and must be named as such. */
+        option(opts->te_trailers, AG_SPAN("TE")),
+    };
+    struct writer w;
+    uint8_t *start;
+
+    if (begin(&w, s, max, &start) != AG_OK) {
+        return AG_ENOMEM;
+    }
+    put(&w, req->method_name);
+    put(&w, AG_SPAN(" "));
+    put(&w, opts->target);
+    put(&w, AG_SPAN(" HTTP/1.1\r\nHost: "));
+    put(&w, opts->host);
+    put(&w, AG_SPAN("\r\n"));
+    put_fields(&w, &req->fields, opts->upgrade ? left_out & ~BIT(AG_FIELD_UPGRADE) : left_out);
+    put_request_framing(&w, req);
+    put_connection(&w, options, AG_COUNT(options));
+    if (opts->te_trailers) {
+        put(&w, AG_SPAN("TE: trailers\r\n"));
+    }
+    put(&w, AG_SPAN("\r\n"));
+    return end(&w, start, max);
+}
+
+enum ag_status ag_h1_write_last_chunk(struct ag_stream *s, const struct ag_fields *trailers)
+{
+    static const struct ag_fields none = {NULL, 0, 0};
+    const struct ag_fields *fields = trailers ? trailers : &none;
+    size_t max = FIXED_BYTES + fields_max(fields);
+    struct writer w;
+    uint8_t *start;
+
+    if (begin(&w, s, max, &start) != AG_OK) {
+        return AG_ENOMEM;
+    }
+    put(&w, AG_SPAN("0\r\n"));
+    put_fields(&w, fields, CONNECTION_FIELDS | BIT(AG_FIELD_HOST));
+    put(&w, AG_SPAN("\r\n"));
+    return end(&w, start, max);
+}
