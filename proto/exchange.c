@@ -273,6 +273,14 @@ static void let_go(struct ag_exchange *ex)
     ag_exchange_release(ex);
 }
 
+void ag_exchange_abandon(struct ag_exchange *ex, enum ag_reason why)
+{
+    if (!ex->abandoned) {
+        ex->abandoned = true;
+        ex->context->pipeline->abort(ex, why);
+    }
+}
+
 void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why)
 {
     if (ex->ended) {
@@ -284,7 +292,7 @@ void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why)
     }
     ag_body_abort(&ex->req_body, why);
     ag_body_discard(ex->res_source);
-    ex->context->pipeline->abort(ex, why);
+    ag_exchange_abandon(ex, why);
     let_go(ex);
 }
 
@@ -294,8 +302,6 @@ void ag_exchange_complete(struct ag_exchange *ex)
     ex->ended = true;
     /* Answered before the request was read to its end: whoever still takes it must stop. */
     ag_body_abort(&ex->req_body, AG_REASON_ABORTED);
-    if (ex->holders > 1) {
-        ex->context->pipeline->abort(ex, AG_REASON_ABORTED);
-    }
+    ag_exchange_abandon(ex, AG_REASON_ABORTED);
     let_go(ex);
 }

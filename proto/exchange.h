@@ -120,6 +120,7 @@ struct ag_exchange {
     bool head_sent;     /* final head given to the server */
     bool ended;         /* aborted or complete: nothing may be sent any more */
     bool filter_waits;
+    bool abandoned; /* whoever works on it was told to let go */
     uint64_t sent_bytes; /* content bytes given to the client */
     uint16_t status;     /* of the final answer, 0 while none */
     struct ag_task free_task;
@@ -159,6 +160,8 @@ struct ag_span ag_path_segment(struct ag_span path, unsigned index, bool to_end)
 
 /* ---- for servers ---- */
 
+/* Tells whoever works on it, once, to let go; the server answers by itself afterwards (413, 408). */
+void ag_exchange_abandon(struct ag_exchange *ex, enum ag_reason why);
 /* The client is gone, or its stream is broken: abort travels to whoever works on it. Idempotent. */
 void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why);
 /* The answer has left; the server lets go. */

@@ -125,7 +125,7 @@ void ag_h1_server_refuse(struct ag_h1_server *h, unsigned status, enum ag_reason
     } else {
         /* Whoever works on the request lets go first, so that it cannot answer too. */
         ag_body_abort(&ex->req_body, why);
-        ex->context->pipeline->abort(ex, why);
+        ag_exchange_abandon(ex, why);
     }
     ag_exchange_fail(ex, status, why, what);
 }
