@@ -40,6 +40,9 @@ bool ag_node_u64(const struct ag_node *n, struct ag_diags *d, uint64_t min, uint
 bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out_ms);
 /* "64k", "10m", "1g", or plain bytes; powers of 1024. */
 bool ag_node_size(const struct ag_node *n, struct ag_diags *d, uint64_t *out_bytes);
+/* "100/s", "5/m", "1000/h": how many in which period; never 0. */
+bool ag_node_rate(const struct ag_node *n, struct ag_diags *d, uint64_t *out_count,
+                  uint64_t *out_period_ms);
 bool ag_node_text(const struct ag_node *n, struct ag_diags *d, struct ag_span *out);
 /* The index of the value among `names`. */
 bool ag_node_enum(const struct ag_node *n, struct ag_diags *d, const char *const *names,
