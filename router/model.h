@@ -35,6 +35,16 @@ struct ag_route_node {
     const struct ag_node *node; /* dsl line, or a map entry (key: pattern) */
 };
 
+/*
+ * The keys of server.limits, and what they set:
+ *
+ *   max_line 8k          request line; 414 beyond      header_timeout 10s  a whole head; 408
+ *   max_header 32k       header section; 431           idle_timeout 75s    between requests; close
+ *   max_fields 100       fields; 431                   body_timeout 30s    a body stalls; 408
+ *   max_body 10m         0: unlimited; 413             write_timeout 30s   a reader stalls; reset
+ *   min_rate 240         bytes/s of a body, 0: none    body_grace 5s       before min_rate counts
+ *   max_discard 256k     body read and dropped to keep a connection
+ */
 struct ag_model {
     struct ag_listen listens[AG_LISTEN_MAX];
     uint16_t listen_count;
@@ -45,9 +55,10 @@ struct ag_model {
     uint64_t drain_timeout_ms;
     enum ag_log_level log_level;
     enum ag_log_format log_format;
-    const char *user; /* NULL: stay */
-    const struct ag_node *trusted_proxies;
-    uint64_t max_connections; /* 0: from RLIMIT_NOFILE */
+    const char *user;                      /* NULL: stay */
+    const struct ag_node *trusted_proxies; /* one value or a list of them, or NULL */
+    const struct ag_node *access_log;      /* read by the access log; NULL: default */
+    uint64_t max_connections;              /* 0: from RLIMIT_NOFILE */
     const struct ag_group *groups;
     uint32_t group_count;
     const struct ag_plugin *plugins;

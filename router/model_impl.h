@@ -1,0 +1,8 @@
+/* model_impl: what the files of the model share. Private to router/model*.c. */
+#pragma once
+#include "router/model.h"
+
+/* Fills in all that `server` sets, over defaults. `server` may be NULL. */
+void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags);
+/* "... is not supported yet", at the key. False when `n` is NULL or null. */
+bool ag_model_refuse_unbuilt(const struct ag_node *n, struct ag_diags *diags, const char *what);

@@ -1,0 +1,334 @@
+/* The section `server`: listeners, limits and the rest; defaults are those of SPEC.md section 10. */
+#include "engine/resolver.h"
+#include "router/model_impl.h"
+
+#define WORKERS_MAX 1024u
+/* A head lies in one buffer; the larger kind of receive buffer bounds it. */
+#define HEADER_MAX_BYTES AG_BUF_LARGE_BYTES
+/* Longest time-out: a day. The timers count in 32 bits of milliseconds. */
+#define TIMEOUT_MAX_MS 86400000u
+
+static const struct ag_server_limits default_limits = {
+    .head = {8192, 32768, 100},
+    .header_timeout_ms = 10000,
+    .idle_timeout_ms = 75000,
+    .body_timeout_ms = 30000,
+    .write_timeout_ms = 30000,
+    .discard_max_bytes = 256 << 10,
+};
+
+static const struct ag_route_limits default_route_limits = {
+    .max_body_bytes = 10 << 20,
+    .body_grace_ms = 5000,
+    .min_rate = 240,
+};
+
+/* ---- listen ---- */
+
+static void refuse_listen(struct ag_diags *diags, const struct ag_node *n, const char *hint,
+                          const char *what)
+{
+    ag_diag_error(diags, n->pos, hint, "listen \"%.*s\": %s", (int)ag_min_size(n->text.len, 80),
+                  (const char *)n->text.ptr, what);
+}
+
+static bool same_addr(const struct ag_listen *a, const struct ag_listen *b)
+{
+    socklen_t len = ag_addr_len(&a->addr);
+
+    return len == ag_addr_len(&b->addr) && memcmp(&a->addr, &b->addr, len) == 0;
+}
+
+static void add_listen(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags,
+                       struct ag_span host, uint16_t port)
+{
+    struct ag_listen l = {.pos = n->pos, .text = n->text, .port = port};
+
+    if (ag_addr_parse(host, port, &l.addr) != AG_OK) {
+        refuse_listen(diags, n, "forms: \":8080\", \"127.0.0.1:80\", \"[::1]:80\", \"unix:/path\"",
+                      port ? "not an IP address" : "not a path for a socket (at most 107 bytes)");
+        return;
+    }
+    for (uint16_t i = 0; i < m->listen_count; i++) {
+        if (same_addr(&m->listens[i], &l)) {
+            struct ag_pos first = m->listens[i].pos;
+            refuse_listen(diags, n,
+                          first.source ? ag_arena_printf(diags->arena, "the first is at %s:%u:%u",
+                                                         first.source->name, first.line, first.col)
+                                       : NULL,
+                          "the address is taken by another listener");
+            return;
+        }
+    }
+    if (m->listen_count == AG_LISTEN_MAX) {
+        refuse_listen(diags, n, NULL, "too many listeners");
+        return;
+    }
+    m->listens[m->listen_count++] = l;
+}
+
+/* The last colon outside of brackets, or len. */
+static size_t port_colon(struct ag_span s)
+{
+    size_t at = s.len;
+
+    while (at > 0) {
+        at--;
+        if (s.ptr[at] == ':') {
+            return at;
+        }
+        if (s.ptr[at] == ']') {
+            break;
+        }
+    }
+    return s.len;
+}
+
+/* HOST:PORT, :PORT or unix:PATH. */
+static void read_address(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    struct ag_span text = n->text;
+    size_t colon = port_colon(text);
+    uint64_t port = 0;
+
+    if (ag_span_starts(text, AG_SPAN("unix:"))) {
+        add_listen(m, n, diags, text, 0);
+        return;
+    }
+    if (colon == text.len) {
+        const char *hint = "forms: \":8080\", \"127.0.0.1:80\", \"[::1]:80\", \"unix:/path\"";
+        if (ag_span_u64(text, &port) == AG_OK && port <= UINT16_MAX) {
+            hint = ag_arena_printf(diags->arena, "did you mean \":%u\"?", (unsigned)port);
+        }
+        refuse_listen(diags, n, hint, "no port");
+        return;
+    }
+    struct ag_span host = ag_span_sub(text, 0, colon);
+    struct ag_span digits = ag_span_sub(text, colon + 1, text.len);
+    if (ag_span_u64(digits, &port) != AG_OK || port == 0 || port > UINT16_MAX) {
+        refuse_listen(diags, n, NULL, "the port must be a number from 1 to 65535");
+        return;
+    }
+    if (host.len == 0) {
+        /* Two sockets, one for each family: does not hang on the system's IPV6_V6ONLY. */
+        add_listen(m, n, diags, AG_SPAN("0.0.0.0"), (uint16_t)port);
+        add_listen(m, n, diags, AG_SPAN("::"), (uint16_t)port);
+        return;
+    }
+    if (host.len > 2 && host.ptr[0] == '[' && host.ptr[host.len - 1] == ']') {
+        host = ag_span_sub(host, 1, host.len - 1);
+    } else if (ag_span_find(host, ':') < host.len) {
+        refuse_listen(diags, n, "write it as [ADDRESS]:PORT", "an IPv6 address needs brackets");
+        return;
+    }
+    add_listen(m, n, diags, host, (uint16_t)port);
+}
+
+static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    static const char *const keys[] = {"address", "tls", "proxy_protocol"};
+    bool tls = false;
+
+    if (n->kind == AG_NODE_SCALAR) {
+        read_address(m, n, diags);
+        return;
+    }
+    if (n->kind != AG_NODE_MAP) {
+        ag_diag_error(diags, n->pos, "such as \":8080\" or {address: \":8443\"}",
+                      "expected a listener");
+        return;
+    }
+    (void)ag_node_check_keys(n, diags, "a listener", keys, AG_COUNT(keys));
+    if (ag_node_bool(ag_node_get(n, "tls"), diags, &tls) && tls) {
+        (void)ag_model_refuse_unbuilt(ag_node_get(n, "tls"), diags, "tls");
+    }
+    (void)ag_model_refuse_unbuilt(ag_node_get(n, "proxy_protocol"), diags, "proxy_protocol");
+    const struct ag_node *address = ag_node_get(n, "address");
+    if (!address || address->kind == AG_NODE_NULL) {
+        ag_diag_error(diags, n->pos, "such as {address: \":8443\"}", "a listener needs an address");
+    } else if (address->kind != AG_NODE_SCALAR) {
+        ag_diag_error(diags, address->pos, NULL, "address: expected text");
+    } else {
+        read_address(m, address, diags);
+    }
+}
+
+static void read_listens(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    static const struct ag_node fallback = {.kind = AG_NODE_SCALAR, .text = AG_SPAN_INIT(":8080")};
+
+    if (!n || n->kind == AG_NODE_NULL) {
+        read_address(m, &fallback, diags);
+        return;
+    }
+    if (n->kind != AG_NODE_SEQ) {
+        read_listen(m, n, diags);
+        return;
+    }
+    if (!n->first) {
+        ag_diag_error(diags, n->pos, "leave it out to listen on :8080", "listen is empty");
+    }
+    for (const struct ag_node *c = n->first; c; c = c->next) {
+        read_listen(m, c, diags);
+    }
+}
+
+/* ---- limits ---- */
+
+static void read_timeout(const struct ag_node *limits, const char *key, struct ag_diags *diags,
+                         uint32_t *out_ms)
+{
+    const struct ag_node *n = ag_node_get(limits, key);
+    uint64_t ms = 0;
+
+    if (!ag_node_duration(n, diags, &ms)) {
+        return;
+    }
+    if (ms == 0 || ms > TIMEOUT_MAX_MS) {
+        ag_diag_error(diags, n->pos, NULL, "%s must lie between 1ms and 24h", key);
+        return;
+    }
+    *out_ms = (uint32_t)ms;
+}
+
+static void read_bytes(const struct ag_node *limits, const char *key, struct ag_diags *diags,
+                       uint64_t min, uint64_t max, uint64_t *out)
+{
+    const struct ag_node *n = ag_node_get(limits, key);
+    uint64_t bytes = 0;
+
+    if (!ag_node_size(n, diags, &bytes)) {
+        return;
+    }
+    if (bytes < min || bytes > max) {
+        ag_diag_error(diags, n->pos, NULL, "%s must lie between %llu and %llu bytes", key,
+                      (unsigned long long)min, (unsigned long long)max);
+        return;
+    }
+    *out = bytes;
+}
+
+static void read_limits(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    static const char *const keys[] = {
+        "header_timeout", "idle_timeout", "body_timeout", "write_timeout", "body_grace", "max_line",
+        "max_header",     "max_fields",   "max_body",     "max_discard",   "min_rate"};
+    uint64_t line = m->limits.head.line_max, head = m->limits.head.head_max;
+    uint64_t fields = m->limits.head.field_max, rate = m->route_limits.min_rate;
+    uint64_t grace_ms = m->route_limits.body_grace_ms;
+
+    if (!ag_node_check_keys(n, diags, "server.limits", keys, AG_COUNT(keys))) {
+        return;
+    }
+    read_timeout(n, "header_timeout", diags, &m->limits.header_timeout_ms);
+    read_timeout(n, "idle_timeout", diags, &m->limits.idle_timeout_ms);
+    read_timeout(n, "body_timeout", diags, &m->limits.body_timeout_ms);
+    read_timeout(n, "write_timeout", diags, &m->limits.write_timeout_ms);
+    read_bytes(n, "max_header", diags, 1024, HEADER_MAX_BYTES, &head);
+    read_bytes(n, "max_line", diags, 128, HEADER_MAX_BYTES, &line);
+    read_bytes(n, "max_body", diags, 0, UINT64_MAX >> 1, &m->route_limits.max_body_bytes);
+    read_bytes(n, "max_discard", diags, 0, UINT32_MAX, &m->limits.discard_max_bytes);
+    read_bytes(n, "min_rate", diags, 0, UINT32_MAX, &rate);
+    (void)ag_node_u64(ag_node_get(n, "max_fields"), diags, 1, 1000, &fields);
+    if (ag_node_duration(ag_node_get(n, "body_grace"), diags, &grace_ms) &&
+        grace_ms > TIMEOUT_MAX_MS) {
+        ag_diag_error(diags, ag_node_get(n, "body_grace")->pos, NULL,
+                      "body_grace must be at most 24h");
+        grace_ms = TIMEOUT_MAX_MS;
+    }
+    const struct ag_node *line_node = ag_node_get(n, "max_line");
+    if (line_node && line > head) {
+        ag_diag_error(diags, line_node->pos, "the header section holds the request line",
+                      "max_line is larger than max_header");
+    }
+    m->limits.head.head_max = (uint32_t)head;
+    m->limits.head.line_max = (uint32_t)ag_min_u64(line, head);
+    m->limits.head.field_max = (uint16_t)fields;
+    m->route_limits.min_rate = (uint32_t)rate;
+    m->route_limits.body_grace_ms = (uint32_t)grace_ms;
+}
+
+/* ---- the rest ---- */
+
+static void read_workers(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    uint64_t count = 0;
+
+    if (n && n->kind == AG_NODE_SCALAR && ag_span_eq(n->text, AG_SPAN("auto"))) {
+        return;
+    }
+    if (n && n->kind == AG_NODE_SCALAR && ag_span_u64(n->text, &count) != AG_OK) {
+        ag_diag_error(diags, n->pos, "auto, or how many", "workers: expected a number or auto");
+        return;
+    }
+    if (ag_node_u64(n, diags, 1, WORKERS_MAX, &count)) {
+        m->workers = (uint32_t)count;
+    }
+}
+
+static void read_log(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    static const char *const keys[] = {"level", "format"};
+    static const char *const levels[] = {"error", "warn", "info", "debug"};
+    static const char *const formats[] = {"human", "json"};
+    unsigned index = 0;
+
+    _Static_assert(AG_LOG_ERROR == 0 && AG_LOG_DEBUG == 3, "levels in the order of the enum");
+    _Static_assert(AG_LOG_HUMAN == 0 && AG_LOG_JSON == 1, "formats in the order of the enum");
+    if (!ag_node_check_keys(n, diags, "server.log", keys, AG_COUNT(keys))) {
+        return;
+    }
+    if (ag_node_enum(ag_node_get(n, "level"), diags, levels, AG_COUNT(levels), &index)) {
+        m->log_level = (enum ag_log_level)index;
+    }
+    if (ag_node_enum(ag_node_get(n, "format"), diags, formats, AG_COUNT(formats), &index)) {
+        m->log_format = (enum ag_log_format)index;
+    }
+}
+
+static void read_trusted(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    const struct ag_node *bad = n && n->kind == AG_NODE_MAP ? n : NULL;
+
+    for (const struct ag_node *c = n ? n->first : NULL; c && !bad; c = c->next) {
+        bad = c->kind == AG_NODE_SCALAR ? NULL : c;
+    }
+    if (bad) {
+        ag_diag_error(diags, bad->pos, "such as [10.0.0.0/8, \"::1\"]",
+                      "trusted_proxies: expected addresses or networks");
+    } else if (n && n->kind != AG_NODE_NULL) {
+        m->trusted_proxies = n;
+    }
+}
+
+void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags)
+{
+    static const char *const keys[] = {"listen",     "workers",       "backend",         "admin",
+                                       "user",       "limits",        "trusted_proxies", "log",
+                                       "access_log", "drain_timeout", "max_connections"};
+    static const char *const backends[] = {"auto", "io_uring", "epoll"};
+    unsigned backend = AG_BACKEND_AUTO;
+
+    _Static_assert(AG_BACKEND_AUTO == 0 && AG_BACKEND_URING == 1 && AG_BACKEND_EPOLL == 2,
+                   "backends in the order of the enum");
+    m->limits = default_limits;
+    m->route_limits = default_route_limits;
+    m->drain_timeout_ms = 30000;
+    m->log_level = AG_LOG_INFO;
+    m->log_format = AG_LOG_HUMAN;
+    (void)ag_node_check_keys(server, diags, "server", keys, AG_COUNT(keys));
+    read_listens(m, ag_node_get(server, "listen"), diags);
+    read_workers(m, ag_node_get(server, "workers"), diags);
+    (void)ag_node_enum(ag_node_get(server, "backend"), diags, backends, AG_COUNT(backends),
+                       &backend);
+    m->backend = (enum ag_backend_kind)backend;
+    (void)ag_model_refuse_unbuilt(ag_node_get(server, "admin"), diags, "admin");
+    (void)ag_model_refuse_unbuilt(ag_node_get(server, "user"), diags, "user");
+    read_limits(m, ag_node_get(server, "limits"), diags);
+    read_trusted(m, ag_node_get(server, "trusted_proxies"), diags);
+    read_log(m, ag_node_get(server, "log"), diags);
+    m->access_log = ag_node_get(server, "access_log");
+    (void)ag_node_duration(ag_node_get(server, "drain_timeout"), diags, &m->drain_timeout_ms);
+    (void)ag_node_u64(ag_node_get(server, "max_connections"), diags, 1, UINT32_MAX,
+                      &m->max_connections);
+}

@@ -1,0 +1,284 @@
+/*
+ * Goal: the sections come out typed, with the documented defaults; what is wrong is said at its place,
+ * all of it in one run. Method: tables.
+ */
+#include "router/model_impl.h"
+#include "tests/unit/config_util.h"
+
+#include <arpa/inet.h>
+
+static struct ag_model *read_text(struct fixture *f, const char *text)
+{
+    struct ag_source *src = ag_config_source(&f->arena, "t", ag_span_str(text));
+    struct ag_node *root = ag_config_parse_yaml(src, &f->diags);
+
+    cr_assert_not_null(root, "%s", f->diags.first ? f->diags.first->what : "");
+    return ag_model_read(root, &f->diags);
+}
+
+static struct ag_model *read_good(struct fixture *f, const char *text)
+{
+    struct ag_model *m = read_text(f, text);
+
+    cr_assert_eq(f->diags.errors, 0, "%s", f->diags.first ? f->diags.first->what : "");
+    cr_assert_not_null(m);
+    return m;
+}
+
+static void check_addr(const struct ag_listen *l, const char *want)
+{
+    char text[128];
+
+    if (l->addr.sa.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &l->addr.in.sin_addr, text, sizeof(text));
+        cr_assert_eq(ntohs(l->addr.in.sin_port), l->port);
+    } else if (l->addr.sa.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &l->addr.in6.sin6_addr, text, sizeof(text));
+        cr_assert_eq(ntohs(l->addr.in6.sin6_port), l->port);
+    } else {
+        cr_assert_eq(l->addr.sa.sa_family, AF_UNIX);
+        cr_assert_eq(l->port, 0);
+        (void)snprintf(text, sizeof(text), "%s", l->addr.un.sun_path);
+    }
+    cr_assert_str_eq(text, want);
+}
+
+Test(model, defaults)
+{
+    struct fixture f;
+    fixture_init(&f);
+    struct ag_model *m = read_good(&f, "");
+
+    cr_assert_eq(m->listen_count, 2);
+    check_addr(&m->listens[0], "0.0.0.0");
+    check_addr(&m->listens[1], "::");
+    cr_assert_eq(m->listens[0].port, 8080);
+    cr_assert_eq(m->listens[1].port, 8080);
+    cr_assert_eq(m->workers, 0);
+    cr_assert_eq(m->backend, AG_BACKEND_AUTO);
+    cr_assert_eq(m->limits.head.line_max, 8192);
+    cr_assert_eq(m->limits.head.head_max, 32768);
+    cr_assert_eq(m->limits.head.field_max, 100);
+    cr_assert_eq(m->limits.header_timeout_ms, 10000);
+    cr_assert_eq(m->limits.idle_timeout_ms, 75000);
+    cr_assert_eq(m->limits.body_timeout_ms, 30000);
+    cr_assert_eq(m->limits.write_timeout_ms, 30000);
+    cr_assert_eq(m->limits.discard_max_bytes, 262144);
+    cr_assert_eq(m->route_limits.max_body_bytes, 10485760);
+    cr_assert_eq(m->route_limits.body_grace_ms, 5000);
+    cr_assert_eq(m->route_limits.min_rate, 240);
+    cr_assert_eq(m->drain_timeout_ms, 30000);
+    cr_assert_eq(m->log_level, AG_LOG_INFO);
+    cr_assert_eq(m->log_format, AG_LOG_HUMAN);
+    cr_assert_eq(m->max_connections, 0);
+    cr_assert_null(m->user);
+    cr_assert_null(m->trusted_proxies);
+    cr_assert_null(m->access_log);
+    cr_assert_eq(m->route_count + m->group_count + m->plugin_count, 0);
+    fixture_deinit(&f);
+}
+
+Test(model, everything_set)
+{
+    struct fixture f;
+    fixture_init(&f);
+    struct ag_model *m =
+        read_good(&f, "version: 1\n"
+                      "server:\n"
+                      "  listen: [\":80\", \"127.0.0.1:81\", \"[::1]:82\", \"unix:/run/a.sock\",\n"
+                      "           {address: \":83\", tls: false}]\n"
+                      "  workers: 3\n"
+                      "  backend: io_uring\n"
+                      "  trusted_proxies: [10.0.0.0/8]\n"
+                      "  drain_timeout: 1m\n"
+                      "  access_log: true\n"
+                      "  max_connections: 5000\n"
+                      "  log: {level: debug, format: json}\n"
+                      "  limits: {header_timeout: 1s, idle_timeout: 2s, body_timeout: 3s,\n"
+                      "    write_timeout: 4s, body_grace: 0, max_line: 1k, max_header: 4k,\n"
+                      "    max_fields: 10, max_body: 0, max_discard: 0, min_rate: 0}\n"
+                      "proxy: {}\nstatic: {}\necho: {}\n"
+                      "plugins:\n  limit: {rate: 1/s}\n  logger: {}\n"
+                      "groups:\n  - match: \"/api/*\"\n    filters: [logger]\n"
+                      "routes:\n  /a: OK\n  /b: {action: OK}\n");
+
+    cr_assert_eq(m->listen_count, 7);
+    check_addr(&m->listens[2], "127.0.0.1");
+    cr_assert_eq(m->listens[2].port, 81);
+    check_addr(&m->listens[3], "::1");
+    check_addr(&m->listens[4], "/run/a.sock");
+    check_addr(&m->listens[6], "::");
+    cr_assert_eq(m->listens[6].port, 83);
+    cr_assert(text_is(m->listens[6].text, ":83"));
+    cr_assert(m->listens[3].pos.line == 3 && m->listens[3].pos.col == 35);
+    cr_assert_eq(m->workers, 3);
+    cr_assert_eq(m->backend, AG_BACKEND_URING);
+    cr_assert(text_is(m->trusted_proxies->first->text, "10.0.0.0/8"));
+    cr_assert_eq(m->drain_timeout_ms, 60000);
+    cr_assert(text_is(m->access_log->text, "true"));
+    cr_assert_eq(m->max_connections, 5000);
+    cr_assert_eq(m->log_level, AG_LOG_DEBUG);
+    cr_assert_eq(m->log_format, AG_LOG_JSON);
+    cr_assert_eq(m->limits.header_timeout_ms, 1000);
+    cr_assert_eq(m->limits.idle_timeout_ms, 2000);
+    cr_assert_eq(m->limits.body_timeout_ms, 3000);
+    cr_assert_eq(m->limits.write_timeout_ms, 4000);
+    cr_assert_eq(m->limits.head.line_max, 1024);
+    cr_assert_eq(m->limits.head.head_max, 4096);
+    cr_assert_eq(m->limits.head.field_max, 10);
+    cr_assert_eq(m->limits.discard_max_bytes, 0);
+    cr_assert_eq(m->route_limits.max_body_bytes, 0);
+    cr_assert_eq(m->route_limits.body_grace_ms, 0);
+    cr_assert_eq(m->route_limits.min_rate, 0);
+    cr_assert_eq(m->plugin_count, 2);
+    cr_assert(text_is(m->plugins[0].name, "limit"));
+    cr_assert_eq(m->group_count, 1);
+    cr_assert(text_is(m->groups[0].match, "/api/*"));
+    cr_assert_not_null(must_get(m->groups[0].node, "filters"));
+    cr_assert_eq(m->route_count, 2);
+    cr_assert(m->routes[0].node->dsl);
+    cr_assert(text_is(m->routes[1].node->key, "/b"));
+    fixture_deinit(&f);
+}
+
+Test(model, listen_may_be_one_value)
+{
+    struct fixture f;
+    fixture_init(&f);
+
+    cr_assert_eq(read_good(&f, "server: {listen: \"unix:x\"}")->listen_count, 1);
+    cr_assert_eq(read_good(&f, "server: {listen: {address: \":1\"}}")->listen_count, 2);
+    cr_assert_eq(read_good(&f, "server: {listen: }")->listen_count, 2);
+    fixture_deinit(&f);
+}
+
+Test(model, mistakes)
+{
+    static const struct bad rows[] = {
+        {"servr: {}", 1, 1, "unknown key \"servr\" in the config", "did you mean server?"},
+        {"version: 2", 1, 10, "unknown config version", "version: 1"},
+        {"version: [1]", 1, 10, "unknown config version", "*"},
+        {"server: 5", 1, 9, "server must be a mapping", "*"},
+        {"server: {lisen: 1}", 1, 10, "unknown key \"lisen\" in server", "did you mean listen?"},
+        {"server: {limits: {max_heder: 1k}}", 1, 19, "unknown key \"max_heder\" in server.limits",
+         "max_header"},
+        {"server: {log: {levl: x}}", 1, 16, "in server.log", "level"},
+        {"server: {listen: [{adress: ':1', address: ':2'}]}", 1, 20, "in a listener", "address"},
+        /* not there yet */
+        {"tls: {x: 1}", 1, 1, "tls is not supported yet", "*"},
+        {"cache: {x: 1}", 1, 1, "cache is not supported yet", "*"},
+        {"tunnel: 1", 1, 1, "tunnel is not supported yet", "*"},
+        {"acme: 1", 1, 1, "acme is not supported yet", "*"},
+        {"server: {admin: '127.0.0.1:9'}", 1, 10, "admin is not supported yet", "*"},
+        {"server: {user: nobody}", 1, 10, "user is not supported yet", "*"},
+        {"server: {listen: [{address: ':1', tls: true}]}", 1, 35, "tls is not supported yet", "*"},
+        {"server: {listen: [{address: ':1', proxy_protocol: [a]}]}", 1, 35,
+         "proxy_protocol is not supported yet", "*"},
+        /* listen */
+        {"server: {listen: [8080]}", 1, 19, "no port", "did you mean \":8080\"?"},
+        {"server: {listen: ['localhost']}", 1, 19, "no port", "forms"},
+        {"server: {listen: ['localhost:80']}", 1, 19, "not an IP address", "forms"},
+        {"server: {listen: ['*:80']}", 1, 19, "not an IP address", "forms"},
+        {"server: {listen: [':0']}", 1, 19, "from 1 to 65535", NULL},
+        {"server: {listen: [':65536']}", 1, 19, "from 1 to 65535", NULL},
+        {"server: {listen: [':http']}", 1, 19, "from 1 to 65535", NULL},
+        {"server: {listen: ['1.2.3:80']}", 1, 19, "not an IP address", "*"},
+        {"server: {listen: ['::1:80']}", 1, 19, "needs brackets", "[ADDRESS]:PORT"},
+        {"server: {listen: ['[::1]']}", 1, 19, "no port", "*"},
+        {"server: {listen: ['[]:80']}", 1, 19, "not an IP address", "*"},
+        {"server: {listen: ['unix:']}", 1, 19, "not a path", "*"},
+        {"server: {listen: []}", 1, 18, "listen is empty", "*"},
+        {"server: {listen: [[':1']]}", 1, 19, "expected a listener", "*"},
+        {"server: {listen: [{tls: false}]}", 1, 19, "needs an address", "*"},
+        {"server: {listen: [{address: [1]}]}", 1, 29, "address: expected text", NULL},
+        {"server: {listen: [':1', '0.0.0.0:1']}", 1, 25, "taken by another", "t:1:19"},
+        {"server: {listen: ['unix:a', 'unix:a']}", 1, 29, "taken by another", "t:1:19"},
+        /* the rest of server */
+        {"server: {workers: many}", 1, 19, "workers: expected a number or auto", "*"},
+        {"server: {workers: 0}", 1, 19, "workers: expected a number from 1 to 1024", NULL},
+        {"server: {workers: -1}", 1, 19, "workers: expected a number or auto", "*"},
+        {"server: {backend: epol}", 1, 19, "backend: expected one", "did you mean epoll?"},
+        {"server: {drain_timeout: 30}", 1, 25, "drain_timeout: expected a duration", "30s"},
+        {"server: {max_connections: 0}", 1, 27, "max_connections: expected a number", NULL},
+        {"server: {log: {level: trace}}", 1, 23, "level: expected one", "known: error, warn"},
+        {"server: {trusted_proxies: {a: b}}", 1, 27, "expected addresses", "*"},
+        {"server: {trusted_proxies: [[a]]}", 1, 28, "expected addresses", "*"},
+        /* limits */
+        {"server: {limits: {header_timeout: 0}}", 1, 35, "between 1ms and 24h", NULL},
+        {"server: {limits: {idle_timeout: 25h}}", 1, 33, "between 1ms and 24h", NULL},
+        {"server: {limits: {body_grace: 25h}}", 1, 31, "at most 24h", NULL},
+        {"server: {limits: {max_header: 1m}}", 1, 31, "between 1024 and 65536", NULL},
+        {"server: {limits: {max_header: 10kb}}", 1, 31, "expected a size", "64k"},
+        {"server: {limits: {max_header: 4k, max_line: 8k}}", 1, 45, "larger than max_header", "*"},
+        {"server: {limits: {max_fields: 0}}", 1, 31, "from 1 to 1000", NULL},
+        {"server: {limits: {min_rate: 8g}}", 1, 29, "between 0 and 4294967295", NULL},
+        /* other sections */
+        {"groups: {a: 1}", 1, 9, "groups must be a list", "*"},
+        {"groups: [5]", 1, 10, "a group must be a mapping", "*"},
+        {"groups: [{filters: []}]", 1, 10, "a group needs a match", "*"},
+        {"groups: [{match: [a]}]", 1, 18, "match: expected text", NULL},
+        {"groups: [{match: a, filter: []}]", 1, 21, "unknown key", "filters"},
+        {"groups:\n  -\n", 2, 4, "a group is empty", NULL},
+        {"plugins: [a]", 1, 10, "plugins must be a mapping", "*"},
+        {"routes:\n  /x:\n", 2, 3, "route \"/x\" has no action", "*"},
+        {"routes:\n  /x: [a]\n", 2, 7, "a list is no action", "*"},
+    };
+
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        struct fixture f;
+        fixture_init(&f);
+        (void)read_text(&f, rows[i].text);
+        check_bad(&rows[i], &f.diags);
+        cr_assert_eq(f.diags.errors, 1, "%s: %u errors", rows[i].text, f.diags.errors);
+        fixture_deinit(&f);
+    }
+}
+
+Test(model, a_socket_path_has_a_bound)
+{
+    struct fixture f;
+    fixture_init(&f);
+    char text[256];
+
+    (void)snprintf(text, sizeof(text), "server: {listen: \"unix:/%0107d\"}", 0);
+    (void)read_text(&f, text);
+    cr_assert_eq(f.diags.errors, 1);
+    cr_assert(strstr(f.diags.first->what, "not a path for a socket"));
+    fixture_deinit(&f);
+}
+
+Test(model, listeners_are_bounded)
+{
+    struct fixture f;
+    fixture_init(&f);
+    char text[4096];
+    size_t at = (size_t)snprintf(text, sizeof(text), "server:\n  listen:\n");
+
+    for (unsigned i = 0; i < AG_LISTEN_MAX + 1; i++) {
+        at += (size_t)snprintf(text + at, sizeof(text) - at, "  - 127.0.0.1:%u\n", 1000 + i);
+    }
+    struct ag_model *m = read_text(&f, text);
+    cr_assert_eq(m->listen_count, AG_LISTEN_MAX);
+    cr_assert_eq(f.diags.errors, 1);
+    cr_assert_eq(f.diags.first->pos.line, 3 + AG_LISTEN_MAX);
+    fixture_deinit(&f);
+}
+
+Test(model, several_mistakes_in_one_run)
+{
+    struct fixture f;
+    fixture_init(&f);
+
+    struct ag_model *m = read_text(&f, "servr: 1\n"
+                                       "server:\n"
+                                       "  workers: x\n"
+                                       "  listen: [a, ':2']\n"
+                                       "  limits: {max_body: y, idle_timeout: 5}\n"
+                                       "routes:\n"
+                                       "  /x:\n"
+                                       "  /y: OK\n");
+    cr_assert_eq(f.diags.errors, 6);
+    cr_assert_eq(m->route_count, 1);
+    cr_assert_eq(m->listen_count, 2);
+    fixture_deinit(&f);
+}
