@@ -378,12 +378,14 @@ def test_large_bodies_both_ways_at_once(liar):
     def answer(peer, head, rest):
         def pump():
             peer.send(HEAD + b"Content-Length: %d\r\n\r\n" % size)
-            for i in range(0, size, 10000):
+            for i in range(0, size - 10000, 10000):
                 peer.send(bytes([i // 10000 % 251]) * 10000)
         thread = threading.Thread(target=pump)
         thread.start()
         digests.put(hashlib.sha256(rest + peer.read(size - len(rest))).hexdigest())
         thread.join()
+        # An answer that ends before the request has would end both.
+        peer.send(bytes([(size // 10000 - 1) % 251]) * 10000)
         return b""
     script.answer = answer
     payload = hashlib.shake_128(b"seed").digest(size)
