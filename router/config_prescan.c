@@ -171,29 +171,42 @@ static void take_line(struct scan *s, size_t from, size_t colon)
     ag_node_append(&p->lines, n);
 }
 
+/* The closing quote of the string that text[at] opens, or the text's end. */
+static size_t quote_end(struct ag_span text, size_t at)
+{
+    uint8_t quote = text.ptr[at];
+
+    for (at++; at < text.len; at++) {
+        uint8_t ch = text.ptr[at];
+        bool doubled = at + 1 < text.len && text.ptr[at + 1] == quote;
+
+        if ((quote == '"' && ch == '\\') || (quote == '\'' && ch == quote && doubled)) {
+            at++;
+        } else if (ch == quote) {
+            return at;
+        }
+    }
+    return text.len;
+}
+
 /* Follows a value in brackets over as many lines as it has: within them indents mean nothing, so no
  * line in there is a route. A quote opens a string only where a token may begin. */
 static void skip_flow(struct scan *s, size_t at)
 {
-    const uint8_t *t = s->text.ptr;
-    size_t depth = 0, len = s->text.len;
-    uint8_t quote = 0, before = '[', prev = ' ';
+    struct ag_span text = s->text;
+    size_t depth = 0;
+    uint8_t before = '[', prev = ' '; /* the last byte that is no space; the last byte */
 
-    for (; at < len; at++) {
-        uint8_t ch = t[at];
+    for (; at < text.len; at++) {
+        uint8_t ch = text.ptr[at];
 
-        if (quote) {
-            if (ch == '\\' && quote == '"') {
-                at++;
-            } else if (ch == quote) {
-                quote = 0;
-            }
-        } else if (ch == '#' && (is_blank(prev) || prev == '\n')) {
-            at += ag_span_find(ag_span_sub(s->text, at, len), '\n');
+        if (ch == '#' && (is_blank(prev) || prev == '\n')) {
+            at += ag_span_find(ag_span_sub(text, at, text.len), '\n');
             prev = '\n';
             continue;
-        } else if ((ch == '"' || ch == '\'') && strchr("[{,:", before)) {
-            quote = ch;
+        }
+        if ((ch == '"' || ch == '\'') && strchr("[{,:", before)) {
+            at = quote_end(text, at);
         } else if (ch == '[' || ch == '{') {
             depth++;
         } else if ((ch == ']' || ch == '}') && --depth == 0) {

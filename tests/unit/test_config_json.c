@@ -88,6 +88,7 @@ Test(config_json, mistakes)
         {"{\"a\": \"\\u12\"}", 1, 8, "not a valid escape", "*"},
         {"{\"a\": \"\\ud800\"}", 1, 8, "not a valid escape", "*"},
         {"{\"a\": \"\\udc00\\ud800\"}", 1, 8, "not a valid escape", "*"},
+        {"{\"a\": \"\\udc00\\udc00\"}", 1, 8, "not a valid escape", "*"},
         {"{\"a\": \"\\ud800\\u0041\"}", 1, 8, "not a valid escape", "*"},
         {"{\"a\": \"b\tc\"}", 1, 9, "control", "\\t"},
         {"{\"a\": \"b\xff\"}", 1, 9, "UTF-8", "UTF-8"},

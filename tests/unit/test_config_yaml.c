@@ -193,6 +193,28 @@ Test(config_yaml, long_forms_between_lines)
     fixture_deinit(&f);
 }
 
+Test(config_yaml, brackets_are_followed_as_yaml_does)
+{
+    struct fixture f;
+    fixture_init(&f);
+    const struct ag_node *r = routes_of(&f, "routes:\n"
+                                            "  /a: {\n"
+                                            "  x: it's fine, y: \"a\\\"}\",\n"
+                                            "  z: 'b''}', # }\n"
+                                            "  v: [p#q],\n"
+                                            "  w: [\"r\n"
+                                            "  s\"]\n"
+                                            "  }\n"
+                                            "  /b: *\n");
+    cr_assert_eq(child_count(r), 2);
+    cr_assert(text_is(must_get(child_at(r, 0), "x")->text, "it's fine"));
+    cr_assert(text_is(must_get(child_at(r, 0), "y")->text, "a\"}"));
+    cr_assert(text_is(must_get(child_at(r, 0), "z")->text, "b'}"));
+    cr_assert(text_is(child_at(must_get(child_at(r, 0), "w"), 0)->text, "r s"));
+    check_line(child_at(r, 1), 9, 3, "/b: *");
+    fixture_deinit(&f);
+}
+
 Test(config_yaml, long_forms_in_lists)
 {
     struct fixture f;
