@@ -69,6 +69,9 @@ static void resume_reading(struct ag_h1_server *h)
 {
     if (h->paused && !h->eof) {
         h->paused = false;
+        /* What the client could not send is not held against it. */
+        h->rate_bytes = 0;
+        h->rate_since_ms = h->stream->loop->now_ms;
         ag_stream_resume(h->stream, h->large ? AG_BUF_LARGE : AG_BUF_SMALL);
     }
 }
@@ -173,25 +176,41 @@ static bool step_exchange(struct ag_h1_server *h)
     return progress;
 }
 
-/* What is still to come from the client, and by when. */
-static void settle(struct ag_h1_server *h)
+/* Content that trickles in, a byte now and then, so that no stall is ever long (SPEC of limits). */
+static bool too_slow(const struct ag_h1_server *h)
 {
-    if (h->state == AG_H1_CLOSING) {
-        return;
+    const struct ag_route_limits *limits = h->ex->limits;
+    uint64_t spent_ms = h->stream->loop->now_ms - h->rate_since_ms;
+
+    return limits->min_rate && spent_ms > limits->body_grace_ms &&
+           h->rate_bytes * 1000 < (spent_ms - limits->body_grace_ms) * limits->min_rate;
+}
+
+/* The client has shut its side and all it sent was used. True when that ended the connection. */
+static bool settle_eof(struct ag_h1_server *h)
+{
+    if (!h->eof || h->in.bytes > 0) {
+        return false;
     }
-    if (h->eof && h->in.bytes == 0 && !h->ex) {
+    if (!h->ex) {
         close_in_order(h);
-        return;
+        return true;
     }
-    if (h->eof && !h->body_done && h->state == AG_H1_TUNNEL && h->in.bytes == 0) {
-        ag_h1_server_body_complete(h, NULL);
-        ag_task_queue(h->stream->loop, &h->work);
-        return;
+    if (h->body_done) {
+        return false; /* its answer is still due */
     }
-    if (h->eof && h->state != AG_H1_TUNNEL && !h->body_done && h->ex && h->in.bytes == 0) {
+    if (h->state != AG_H1_TUNNEL) {
         ag_h1_server_close_now(h, AG_REASON_EOF);
-        return;
+        return true;
     }
+    ag_h1_server_body_complete(h, NULL);
+    ag_task_queue(h->stream->loop, &h->work);
+    return false;
+}
+
+/* By when the client has to do what. */
+static void settle_deadline(struct ag_h1_server *h)
+{
     if (h->state == AG_H1_HEAD && !h->head_timed) {
         h->head_timed = true;
         set_deadline(h, h->limits->header_timeout_ms);
@@ -199,11 +218,15 @@ static void settle(struct ag_h1_server *h)
         if (ag_stream_full(h->stream)) {
             set_deadline(h, h->limits->write_timeout_ms);
         } else if (!h->body_done && !h->paused) {
-            set_deadline(h, h->limits->body_timeout_ms);
+            set_deadline(h, too_slow(h) ? 0 : h->limits->body_timeout_ms);
         } else {
             h->deadline_ms = 0;
         }
     }
+}
+
+static void settle_reading(struct ag_h1_server *h)
+{
     if (h->state == AG_H1_EXCHANGE && h->body_done &&
         (h->in.bytes > PIPELINE_BYTES_MAX || h->in.count > PIPELINE_SLICES_MAX)) {
         ag_h1_server_pause(h);
@@ -239,7 +262,10 @@ static void run(struct ag_h1_server *h)
         }
     }
     h->running = false;
-    settle(h);
+    if (h->state != AG_H1_CLOSING && !settle_eof(h)) {
+        settle_deadline(h);
+        settle_reading(h);
+    }
 }
 
 /* ---- the stream's callbacks ---- */

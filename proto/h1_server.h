@@ -41,8 +41,10 @@ struct ag_h1_server {
     struct ag_h1_parser parser;
     struct ag_h1_chunk chunk;
     struct ag_task work;
-    uint64_t body_left;   /* of a request with Content-Length */
-    uint64_t body_bytes;  /* content bytes of this request so far */
+    uint64_t body_left;  /* of a request with Content-Length */
+    uint64_t body_bytes; /* content bytes of this request so far */
+    uint64_t rate_bytes; /* content received since rate_since_ms: for the minimum rate */
+    uint64_t rate_since_ms;
     uint64_t res_left;    /* of an answer with Content-Length */
     uint64_t deadline_ms; /* loop time at which to act; 0: none */
     uint16_t listener_port;

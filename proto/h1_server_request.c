@@ -73,6 +73,8 @@ static void begin_exchange(struct ag_h1_server *h)
     h->body_done = req->framing == AG_FRAMING_NONE;
     h->body_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
     h->body_bytes = 0;
+    h->rate_bytes = 0;
+    h->rate_since_ms = h->stream->loop->now_ms;
     h->chunk = (struct ag_h1_chunk){0};
     h->in_trailers = false;
     h->res_started = h->res_done = false;
@@ -179,6 +181,7 @@ static bool forward(struct ag_h1_server *h, size_t skip, size_t len)
 
     ag_chain_consume(&h->in, nodes, skip + len);
     h->body_bytes += len;
+    h->rate_bytes += len;
     if (limits->max_body_bytes && h->body_bytes > limits->max_body_bytes && !h->res_started) {
         ag_slice_release(&part);
         ag_h1_server_refuse(h, 413, AG_REASON_LIMIT, "request content too large");
