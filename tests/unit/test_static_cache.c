@@ -1,0 +1,253 @@
+/*
+ * Goal: what is held in memory is what lies on disk, within its bound; directories may be swapped.
+ * Method: the loop's clock is set forward where age matters.
+ */
+#include "tests/unit/static_util.h"
+
+/* ---- cache ---- */
+
+Test(static, a_hit_allocates_nothing)
+{
+    site();
+    serve("/", "/");
+    (void)get("/app.js", NULL);
+    uint64_t bytes = cache()->used_bytes;
+    struct ag_exchange *ex = fake_begin(f, &r, "GET /app.js", "Accept: */*\n");
+    uint32_t pages = f->loop.pages.used;
+    const uint8_t *at = ex->arena.at;
+    ag_body_end(&ex->req_body, NULL);
+    fake_start(ex);
+    cr_expect(f->answer.complete && f->answer.prepared, "not answered at once");
+    cr_expect(f->loop.pages.used == pages && ex->arena.at == at);
+    cr_expect(cache()->used_bytes == bytes && cache()->hits == 1);
+    fake_end(f, ex);
+    end();
+}
+
+Test(static, changed_files)
+{
+    site();
+    serve("/", "/");
+    expect_body(get("/app.js", NULL), "alert(1)");
+    put_text("app.js", "alert(22)");
+    /* within a second: as it was */
+    expect_body(get("/app.js", NULL), "alert(1)");
+    /* after it: once more from memory, but looked at meanwhile */
+    f->loop.now_ms += AG_STATIC_CHECK_MS;
+    expect_body(get("/app.js", NULL), "alert(1)");
+    for (int i = 0; i < 100 && cache()->ops; i++) {
+        ag_loop_turn(&f->loop, 1);
+    }
+    expect_body(get("/app.js", NULL), "alert(22)");
+    /* long after: never without a look */
+    put_text("app.js", "alert(333)");
+    f->loop.now_ms += AG_STATIC_STALE_MS;
+    expect_body(get("/app.js", NULL), "alert(333)");
+    /* gone */
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/app.js", dir);
+    cr_assert(unlink(path) == 0);
+    f->loop.now_ms += AG_STATIC_STALE_MS;
+    cr_expect(get("/app.js", NULL)->status == 404);
+    cr_expect(cache()->count == 0);
+    end();
+}
+
+/* The same length: the time tells, down to the nanosecond. */
+Test(static, changed_time)
+{
+    struct timespec times[2] = {{1700000000, 5}, {1700000000, 5}};
+    char path[128];
+
+    site();
+    (void)snprintf(path, sizeof(path), "%s/app.js", dir);
+    cr_assert(utimensat(AT_FDCWD, path, times, 0) == 0);
+    serve("/", "/");
+    expect_field(get("/app.js", NULL), "Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT");
+    for (int i = 0; i < 2; i++) {
+        put_text("app.js", i ? "alert(3)" : "alert(2)");
+        times[1].tv_nsec += i == 0;
+        times[1].tv_sec += i == 1;
+        cr_assert(utimensat(AT_FDCWD, path, times, 0) == 0);
+        f->loop.now_ms += AG_STATIC_STALE_MS;
+        expect_body(get("/app.js", NULL), i ? "alert(3)" : "alert(2)");
+        ag_loop_turn(&f->loop, 0);
+    }
+    end();
+}
+
+/* A clock that runs ahead must not make dates in the future (RFC 9110 section 8.8.2.1). */
+Test(static, time_in_the_future)
+{
+    struct timespec times[2] = {{4000000000, 0}, {4000000000, 0}};
+    char path[128], fields[128];
+
+    site();
+    (void)snprintf(path, sizeof(path), "%s/app.js", dir);
+    cr_assert(utimensat(AT_FDCWD, path, times, 0) == 0);
+    serve("/", "/");
+    (void)snprintf(fields, sizeof(fields), "If-Modified-Since: %.60s\n",
+                   fake_field(get("/app.js", NULL), "Last-Modified"));
+    cr_expect(!strstr(fields, "2096"));
+    cr_expect(get("/app.js", fields)->status == 304);
+    end();
+}
+
+Test(static, unchanged_files_stay)
+{
+    site();
+    serve("/", "/");
+    (void)get("/app.js", NULL);
+    uint64_t misses = cache()->misses;
+    f->loop.now_ms += AG_STATIC_STALE_MS;
+    expect_body(get("/app.js", NULL), "alert(1)");
+    cr_expect(cache()->misses == misses && cache()->count == 1);
+    end();
+}
+
+Test(static, settings_of_a_new_snapshot)
+{
+    site();
+    serve("/", "/");
+    (void)get("/app.js", NULL);
+    uint64_t misses = cache()->misses;
+    serve("/", "/"); /* the same route, loaded again */
+    (void)get("/app.js", NULL);
+    cr_expect(cache()->misses == misses, "a reload without a change empties the cache");
+    serve("/", "/docs/"); /* another meaning of the same path */
+    cr_expect(get("/app.js", NULL)->status == 404);
+    end();
+}
+
+Test(static, eviction_by_bytes)
+{
+    static char content[3000];
+    char name[32], target[32];
+
+    site();
+    f = fake_new(&ag_action_static);
+    fake_set(f, f->config, "static.root", dir);
+    fake_set(f, f->config, "static.cache.max_bytes", "64k");
+    fake_set(f, f->config, "static.cache.max_file", "4k");
+    cr_assert(fake_section(f) == AG_OK);
+    serve("/", "/");
+    for (int i = 0; i < 60; i++) {
+        (void)snprintf(name, sizeof(name), "f%d.bin", i);
+        memset(content, i, sizeof(content));
+        put(name, content, sizeof(content));
+    }
+    for (int i = 0; i < 600; i++) {
+        (void)snprintf(target, sizeof(target), "/f%d.bin", i * 7 % 60);
+        const struct answer *a = get(target, NULL);
+        cr_assert(a->body_len == sizeof(content) && a->body[0] == i * 7 % 60 &&
+                  a->body[2999] == a->body[0]);
+        cr_assert(cache()->used_bytes <= 64 * 1024);
+    }
+    cr_expect(cache()->evictions > 0 && cache()->count > 10);
+    end();
+}
+
+/* An answer in flight keeps its entry; its memory counts until then. */
+Test(static, evicted_in_flight)
+{
+    static char content[3000];
+    static struct answer held;
+
+    site();
+    f = fake_new(&ag_action_static);
+    fake_set(f, f->config, "static.root", dir);
+    fake_set(f, f->config, "static.cache.max_bytes", "5k");
+    cr_assert(fake_section(f) == AG_OK);
+    serve("/", "/");
+    memset(content, 'a', sizeof(content));
+    put("a.bin", content, sizeof(content));
+    memset(content, 'b', sizeof(content));
+    put("b.bin", content, sizeof(content));
+    f->answer.hold_back = true;
+    struct ag_exchange *ex = fake_begin(f, &r, "GET /a.bin", "Range: bytes=0-2000\n");
+    held.body = malloc(ANSWER_BODY_MAX);
+    held.hold_back = true;
+    ex->server_stream = &held;
+    ag_body_end(&ex->req_body, NULL);
+    fake_start(ex);
+    for (int i = 0; i < 100 && held.heads == 0; i++) {
+        ag_loop_turn(&f->loop, 1);
+    }
+    cr_assert(held.heads == 1 && cache()->count == 1);
+    f->answer.hold_back = false;
+    const struct answer *b = get("/b.bin", NULL); /* no room beside what is held: from the file */
+    cr_expect(b->status == 200 && b->body_len == 3000 && b->body[2999] == 'b' && !b->prepared);
+    cr_expect(cache()->count == 0 && cache()->used_bytes > 3000);
+    held.hold_back = false;
+    fake_take(&ex->res_body, ex);
+    cr_expect(held.complete && held.body_len == 2001 && held.body[2000] == 'a');
+    cr_expect(cache()->used_bytes == 0);
+    ag_exchange_complete(ex);
+    free(held.body);
+    end();
+}
+
+Test(static, concurrent_first_requests)
+{
+    struct ag_exchange *ex[8];
+    static struct answer answers[8];
+
+    site();
+    serve("/", "/");
+    for (int i = 0; i < 8; i++) {
+        ex[i] = fake_begin(f, &r, "GET /app.js", NULL);
+        answers[i].body = malloc(ANSWER_BODY_MAX);
+        ex[i]->server_stream = &answers[i];
+        ag_body_end(&ex[i]->req_body, NULL);
+        fake_start(ex[i]);
+    }
+    for (int i = 0; i < 50; i++) {
+        ag_loop_turn(&f->loop, 1);
+    }
+    for (int i = 0; i < 8; i++) {
+        cr_expect(answers[i].heads == 1 && answers[i].complete);
+        expect_body(&answers[i], "alert(1)");
+        ex[i]->head_sent = true;
+        ag_exchange_complete(ex[i]);
+        free(answers[i].body);
+    }
+    cr_expect(cache()->count == 1);
+    end();
+}
+
+/* ---- directories that come and go ---- */
+
+Test(static, missing_at_load)
+{
+    site();
+    serve("/", "/later/");
+    cr_expect(f->diags.warnings == 1 && f->diags.errors == 0);
+    cr_expect(get("/", NULL)->status == 404);
+    put_text("later/index.html", "late");
+    f->loop.now_ms += AG_STATIC_CHECK_MS;
+    expect_body(get("/", NULL), "late");
+    end();
+}
+
+Test(static, another_directory_in_its_place)
+{
+    char from[128], to[128], next[128];
+
+    site();
+    put_text("site/index.html", "old");
+    put_text("next/index.html", "new");
+    serve("/", "/site/");
+    expect_body(get("/", NULL), "old");
+    (void)snprintf(from, sizeof(from), "%s/site", dir);
+    (void)snprintf(to, sizeof(to), "%s/was", dir);
+    (void)snprintf(next, sizeof(next), "%s/next", dir);
+    cr_assert(rename(from, to) == 0);
+    /* between the two renames nothing is lost */
+    f->loop.now_ms += AG_STATIC_STALE_MS;
+    expect_body(get("/", NULL), "old");
+    cr_assert(rename(next, from) == 0);
+    ag_loop_turn(&f->loop, 0);
+    f->loop.now_ms += AG_STATIC_STALE_MS;
+    expect_body(get("/", NULL), "new");
+    end();
+}
