@@ -1,0 +1,695 @@
+#include "proto/h1_client.h"
+
+/* Content from here on is received in large buffers: less fits a few small ones as well. */
+#define LARGE_BYTES (16u * 1024u)
+/* So many small buffers filled in a row mean bulk, whatever the head said. */
+#define LARGE_RUN 2u
+/* So many small answers in a row end it: a change of buffers costs two system calls. */
+#define SMALL_RUN 8u
+/* Field tables of one head; most heads need none, see read_head. */
+#define ARENA_PAGES 4u
+#define FIELD_ROOM  32u
+
+static const struct ag_h1_limits limits = AG_H1_LIMITS_DEFAULT;
+_Static_assert(AG_BUF_LARGE_BYTES > 32768u,
+               "the parser's limit ends a head before its buffer does");
+
+static struct ag_pool *nodes_of(struct ag_h1_client *c)
+{
+    return &c->stream->loop->nodes;
+}
+
+static bool is_live(const struct ag_h1_client *c)
+{
+    return c->state == AG_H1_CLIENT_CALL || c->state == AG_H1_CLIENT_TUNNEL;
+}
+
+static void set_state(struct ag_h1_client *c, enum ag_h1_client_state to)
+{
+    switch ((enum ag_h1_client_state)c->state) {
+    case AG_H1_CLIENT_READY:
+        AG_ASSERT(to == AG_H1_CLIENT_CALL || to == AG_H1_CLIENT_DEAD);
+        break;
+    case AG_H1_CLIENT_CALL:
+        AG_ASSERT(to != AG_H1_CLIENT_CALL);
+        break;
+    case AG_H1_CLIENT_TUNNEL:
+        AG_ASSERT(to == AG_H1_CLIENT_DEAD);
+        break;
+    case AG_H1_CLIENT_DEAD:
+        AG_UNREACHABLE("dead is final");
+    }
+    c->state = (uint8_t)to;
+}
+
+/* ---- the end of a call ---- */
+
+static void drop_gathered(struct ag_h1_client *c)
+{
+    ag_block_release(c->head);
+    c->head = NULL;
+    c->partial = NULL;
+    ag_arena_release(&c->arena);
+}
+
+/* Lets go of all that the call borrowed. */
+static void release_call(struct ag_h1_client *c)
+{
+    ag_task_cancel(&c->work);
+    if (c->req_body) {
+        ag_body_set_consumer(c->req_body, NULL, NULL);
+    }
+    ag_body_set_producer(c->res_body, NULL, NULL);
+    c->req_body = c->res_body = NULL;
+    c->head_owner = NULL;
+    ag_chain_clear(&c->in, nodes_of(c));
+    drop_gathered(c);
+}
+
+/* No complete answer will come. */
+static void end_badly(struct ag_h1_client *c, enum ag_reason why, const char *detail)
+{
+    if (c->head_done) {
+        ag_body_abort(c->res_body, why);
+    }
+    release_call(c);
+    set_state(c, AG_H1_CLIENT_DEAD);
+    c->ops->failed(c, why, detail);
+}
+
+static void fail(struct ag_h1_client *c, enum ag_reason why, const char *detail)
+{
+    /* Nothing has left while the whole head lies in the queue: then the call may be made elsewhere. */
+    c->sent = c->sent || c->stream->sending_bytes > 0 || ag_stream_queued(c->stream) != c->written;
+    ag_stream_abort(c->stream, why);
+    end_badly(c, why, detail);
+}
+
+static void set_large(struct ag_h1_client *c, bool large)
+{
+    c->large = large;
+    c->full_run = c->small_run = 0;
+    if (!c->paused) {
+        ag_stream_resume(c->stream, large ? AG_BUF_LARGE : AG_BUF_SMALL);
+    }
+}
+
+static void resume_reading(struct ag_h1_client *c)
+{
+    if (c->paused) {
+        c->paused = false;
+        c->progress_ms = c->stream->loop->now_ms;
+        ag_stream_resume(c->stream, c->large ? AG_BUF_LARGE : AG_BUF_SMALL);
+    }
+}
+
+/* The next call's answer will probably be like the last ones. */
+static void become_ready(struct ag_h1_client *c, uint64_t answer_bytes)
+{
+    set_state(c, AG_H1_CLIENT_READY);
+    resume_reading(c);
+    c->full_run = 0;
+    if (c->large) {
+        c->small_run = answer_bytes < LARGE_BYTES ? (uint8_t)(c->small_run + 1) : 0;
+        if (c->small_run >= SMALL_RUN) {
+            set_large(c, false);
+        }
+    }
+}
+
+/* The answer is complete in res_body; in a tunnel both sides have ended. */
+static void complete(struct ag_h1_client *c)
+{
+    bool tunnel = c->state == AG_H1_CLIENT_TUNNEL;
+    /* Bytes beyond the answer, or an upstream that has not taken the whole request, would be mixed
+     * up with the next call (RFC 9112 section 9.3). */
+    bool reusable = !tunnel && c->keep_alive && c->req_done && !c->eof && c->in.bytes == 0 &&
+                    ag_stream_queued(c->stream) == 0;
+    uint64_t answer_bytes = c->res_body->total_bytes;
+
+    if (c->req_body && !c->req_done) {
+        ag_body_discard(c->req_body);
+    }
+    release_call(c);
+    if (reusable) {
+        become_ready(c, answer_bytes);
+    } else {
+        set_state(c, AG_H1_CLIENT_DEAD);
+        if (tunnel) {
+            ag_stream_finish(c->stream); /* its last bytes may be queued */
+        } else {
+            ag_stream_abort(c->stream, AG_REASON_NONE);
+        }
+    }
+    c->ops->done(c, reusable);
+}
+
+/* ---- the request's content ---- */
+
+static enum ag_status send_chunk(struct ag_stream *s, struct ag_slice slice)
+{
+    uint8_t *room = ag_stream_reserve(s, AG_H1_CHUNK_HEADER_MAX);
+
+    if (!room) {
+        ag_slice_release(&slice);
+        return AG_ENOMEM;
+    }
+    ag_stream_commit(s, ag_h1_chunk_header(slice.len, room));
+    enum ag_status st = ag_stream_write(s, slice);
+    return st == AG_OK ? ag_stream_put(s, AG_SPAN("\r\n")) : st;
+}
+
+/* False when the call has failed. */
+static bool send_slice(struct ag_h1_client *c)
+{
+    struct ag_slice s = ag_body_take(c->req_body);
+    enum ag_status st;
+
+    c->sent = true;
+    c->progress_ms = c->stream->loop->now_ms;
+    if (c->req_framing == AG_FRAMING_LENGTH) {
+        if (s.len > c->req_left) {
+            ag_slice_release(&s);
+            fail(c, AG_REASON_ABORTED, "request content beyond its length");
+            return false;
+        }
+        c->req_left -= s.len;
+    }
+    st = c->req_framing == AG_FRAMING_CHUNKED ? send_chunk(c->stream, s)
+                                              : ag_stream_write(c->stream, s);
+    if (st != AG_OK) {
+        fail(c, AG_REASON_RESOURCES, "out of buffers towards the upstream");
+        return false;
+    }
+    return true;
+}
+
+static void end_request(struct ag_h1_client *c)
+{
+    if (c->req_body->aborted || (c->req_framing == AG_FRAMING_LENGTH && c->req_left > 0)) {
+        /* Never a clean end: the upstream must not take a part for the whole. */
+        fail(c, AG_REASON_ABORTED, "request content was cut short");
+        return;
+    }
+    c->req_done = true;
+    c->progress_ms = c->stream->loop->now_ms;
+    if (c->req_framing == AG_FRAMING_CHUNKED &&
+        ag_h1_write_last_chunk(c->stream, c->req_body->trailers) != AG_OK) {
+        fail(c, AG_REASON_RESOURCES, "out of buffers towards the upstream");
+    } else if (c->state == AG_H1_CLIENT_TUNNEL) {
+        ag_stream_shut(c->stream);
+        if (c->res_done) {
+            complete(c);
+        }
+    }
+}
+
+/* Moves content to the stream while that takes it. */
+static void send_content(struct ag_h1_client *c)
+{
+    while (is_live(c) && !c->req_done && !ag_stream_full(c->stream)) {
+        if (c->req_body->q.bytes > 0) {
+            if (!send_slice(c)) {
+                return;
+            }
+        } else {
+            if (ag_body_has_news(c->req_body)) {
+                end_request(c);
+            }
+            return;
+        }
+    }
+}
+
+static void on_req_readable(struct ag_body *b, void *owner)
+{
+    (void)b;
+    send_content(owner);
+}
+
+static void work_task(struct ag_task *t)
+{
+    send_content(ag_container_of(t, struct ag_h1_client, work));
+}
+
+/* ---- heads ---- */
+
+/* Adds the first slice to the gathered bytes, in a larger buffer when it must. */
+static enum ag_status gather(struct ag_h1_client *c, size_t *out_added)
+{
+    struct ag_span in = ag_slice_span(&c->in.head->slice);
+    uint32_t left = c->head ? c->head->size - c->head_len : 0;
+
+    if (in.len > left && (!c->head || c->head->size < AG_BUF_LARGE_BYTES)) {
+        uint64_t need = (uint64_t)(c->head ? c->head_len : 0) + in.len;
+        enum ag_buf_group group = need > AG_BUF_SMALL_BYTES ? AG_BUF_LARGE : AG_BUF_SMALL;
+        struct ag_block *b = ag_loop_buf(c->stream->loop, group);
+        if (!b) {
+            return AG_ENOMEM;
+        }
+        if (c->head) {
+            memcpy(b->data, c->head->data, c->head_len);
+            ag_response_rebase(c->partial, c->head->data, c->head_len, b->data);
+            ag_block_release(c->head);
+        } else {
+            c->head_len = 0;
+        }
+        c->head = b;
+        left = b->size - c->head_len;
+    }
+    *out_added = ag_min_size(in.len, left);
+    AG_ASSERT(*out_added > 0); /* the parser's limit comes first */
+    memcpy(c->head->data + c->head_len, in.ptr, *out_added);
+    c->head_len += (uint32_t)*out_added;
+    return AG_OK;
+}
+
+static enum ag_status parse(struct ag_h1_client *c, struct ag_span in, struct ag_response *out)
+{
+    if (c->in_trailers) {
+        return ag_h1_parse_trailers(&c->parser, in, &limits, &out->fields, &c->arena);
+    }
+    return ag_h1_parse_response(&c->parser, in, &limits, (enum ag_method)c->method, out, &c->arena);
+}
+
+static void parse_failed(struct ag_h1_client *c, enum ag_status st)
+{
+    if (st == AG_EPROTO) {
+        fail(c, AG_REASON_PROTOCOL, c->parser.error);
+    } else {
+        fail(c, AG_REASON_RESOURCES, "out of memory for the upstream's answer");
+    }
+}
+
+/*
+ * Parses the head (or trailer section) at the start of the input: in place when the first slice has
+ * all of it, else from gathered bytes.
+ *   out        for the first case: zeroed, with a table of fields
+ *   out_res    `out`, or what was gathered
+ *   out_owner  what keeps its bytes
+ *   out_used   its bytes in the first slice
+ * AG_AGAIN: all input is used, and more is needed.
+ */
+static enum ag_status parse_section(struct ag_h1_client *c, struct ag_response *out,
+                                    struct ag_response **out_res, struct ag_block **out_owner,
+                                    size_t *out_used)
+{
+    enum ag_status st;
+
+    if (!c->head) {
+        const struct ag_slice *first = &c->in.head->slice;
+
+        c->parser = (struct ag_h1_parser){0};
+        st = parse(c, ag_slice_span(first), out);
+        if (st != AG_AGAIN) {
+            *out_res = out;
+            *out_owner = first->owner;
+            *out_used = c->parser.at;
+            return st;
+        }
+        c->parser = (struct ag_h1_parser){0};
+        c->partial = ag_arena_zalloc(&c->arena, sizeof(*c->partial));
+        if (!c->partial) {
+            return AG_ENOMEM;
+        }
+    }
+    do {
+        uint32_t before = c->head ? c->head_len : 0;
+        size_t added;
+
+        st = gather(c, &added);
+        if (st != AG_OK) {
+            return st;
+        }
+        st = parse(c, ag_span(c->head->data, c->head_len), c->partial);
+        if (st == AG_OK) {
+            *out_res = c->partial;
+            *out_owner = c->head;
+            *out_used = c->parser.at - before;
+        } else {
+            ag_chain_consume(&c->in, nodes_of(c), added);
+        }
+    } while (st == AG_AGAIN && c->in.head);
+    return st;
+}
+
+static void on_interim(struct ag_h1_client *c, const struct ag_response *res)
+{
+    if (++c->interim_count > AG_H1_INTERIM_MAX) {
+        fail(c, AG_REASON_PROTOCOL, "too many interim answers");
+        return;
+    }
+    c->ops->interim(c, res);
+}
+
+static void on_final(struct ag_h1_client *c, const struct ag_response *res)
+{
+    bool switching = res->status == 101;
+
+    if (res->framing == AG_FRAMING_TUNNEL && !(switching && c->upgrade)) {
+        fail(c, AG_REASON_PROTOCOL, "switched protocols unasked");
+        return;
+    }
+    c->head_done = true;
+    c->res_framing = res->framing;
+    c->res_left = res->framing == AG_FRAMING_LENGTH ? res->content_length : 0;
+    c->keep_alive = c->keep_alive && res->keep_alive;
+    if (!c->large && c->res_left >= LARGE_BYTES) {
+        set_large(c, true);
+    }
+    c->ops->head(c, res);
+    if (switching && c->state == AG_H1_CLIENT_CALL) {
+        fail(c, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
+    }
+}
+
+static void read_head(struct ag_h1_client *c)
+{
+    struct ag_field room[FIELD_ROOM];
+    struct ag_response in_place = {.fields = {room, 0, FIELD_ROOM}}, *res;
+    struct ag_block *owner;
+    size_t used;
+    enum ag_status st = parse_section(c, &in_place, &res, &owner, &used);
+
+    if (st == AG_AGAIN) {
+        return;
+    }
+    if (st != AG_OK) {
+        parse_failed(c, st);
+        return;
+    }
+    ag_block_hold(owner);
+    ag_chain_consume(&c->in, nodes_of(c), used);
+    c->head_owner = owner;
+    if (res->status < 200 && res->status != 101) {
+        on_interim(c, res);
+    } else {
+        on_final(c, res);
+    }
+    if (is_live(c)) {
+        c->head_owner = NULL;
+        drop_gathered(c);
+    }
+    ag_block_release(owner);
+}
+
+/* ---- the answer's content ---- */
+
+/* All of it was given. The call may be over afterwards. */
+static void end_content(struct ag_h1_client *c, const struct ag_fields *trailers)
+{
+    c->res_done = true;
+    ag_body_end(c->res_body, trailers);
+    if (c->state == AG_H1_CLIENT_CALL || c->req_done) {
+        complete(c);
+    }
+}
+
+/* Gives [skip, skip + len) of the first slice to the body, and drops `used` bytes of the input. */
+static void give(struct ag_h1_client *c, size_t skip, size_t len, size_t used)
+{
+    struct ag_slice part = ag_slice_sub(&c->in.head->slice, skip, len);
+
+    ag_chain_consume(&c->in, nodes_of(c), used);
+    if (ag_body_write(c->res_body, part) != AG_OK) {
+        fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
+    }
+}
+
+static void read_chunked(struct ag_h1_client *c)
+{
+    struct ag_span in = ag_slice_span(&c->in.head->slice), body;
+    size_t used;
+    enum ag_status st = ag_h1_chunk_decode(&c->chunk, in, &used, &body);
+
+    if (st != AG_OK && st != AG_AGAIN) {
+        fail(c, AG_REASON_PROTOCOL, "malformed chunked content");
+        return;
+    }
+    c->in_trailers = st == AG_OK;
+    if (body.len) {
+        give(c, (size_t)(body.ptr - in.ptr), body.len, used);
+    } else {
+        ag_chain_consume(&c->in, nodes_of(c), used);
+    }
+}
+
+/* Copies the trailers to where they live as long as the body. NULL: no room. */
+static struct ag_fields *keep_trailers(struct ag_h1_client *c, const struct ag_fields *from)
+{
+    struct ag_fields *kept = ag_arena_zalloc(c->keep, sizeof(*kept));
+
+    for (uint16_t i = 0; kept && i < from->count; i++) {
+        struct ag_span name = ag_arena_copy(c->keep, ag_field_key(&from->v[i]));
+        struct ag_span value = ag_arena_copy(c->keep, ag_field_value(&from->v[i]));
+        if (from->v[i].removed) {
+            continue;
+        }
+        if (!name.ptr || (from->v[i].value_len && !value.ptr) ||
+            ag_fields_add(kept, c->keep, (enum ag_field_id)from->v[i].id, name, value) != AG_OK) {
+            return NULL;
+        }
+    }
+    return kept;
+}
+
+static void read_trailers(struct ag_h1_client *c)
+{
+    struct ag_field room[FIELD_ROOM];
+    struct ag_response in_place = {.fields = {room, 0, FIELD_ROOM}}, *res;
+    struct ag_fields *kept = NULL;
+    struct ag_block *owner;
+    size_t used;
+    enum ag_status st = parse_section(c, &in_place, &res, &owner, &used);
+
+    if (st == AG_AGAIN) {
+        return;
+    }
+    if (st == AG_OK && res->fields.count > 0) {
+        kept = keep_trailers(c, &res->fields);
+        st = kept ? AG_OK : AG_ENOMEM;
+    }
+    if (st != AG_OK) {
+        parse_failed(c, st);
+        return;
+    }
+    ag_chain_consume(&c->in, nodes_of(c), used);
+    end_content(c, kept);
+}
+
+/* One step of content; the input is not empty unless the content is. */
+static void read_content(struct ag_h1_client *c)
+{
+    switch ((enum ag_framing)c->res_framing) {
+    case AG_FRAMING_NONE:
+        end_content(c, NULL);
+        return;
+    case AG_FRAMING_LENGTH: {
+        size_t len = c->in.head ? (size_t)ag_min_u64(c->in.head->slice.len, c->res_left) : 0;
+
+        c->res_left -= len;
+        if (len) {
+            give(c, 0, len, len);
+        }
+        if (is_live(c) && c->res_left == 0) {
+            end_content(c, NULL);
+        }
+        return;
+    }
+    case AG_FRAMING_CHUNKED:
+        if (c->in_trailers) {
+            read_trailers(c);
+        } else {
+            read_chunked(c);
+        }
+        return;
+    case AG_FRAMING_CLOSE:
+    case AG_FRAMING_TUNNEL:
+        give(c, 0, c->in.head->slice.len, c->in.head->slice.len);
+        return;
+    case AG_FRAMING_H2:
+        break;
+    }
+    AG_UNREACHABLE("no such framing on HTTP/1");
+}
+
+/* What an answer without content needs no input for. */
+static bool is_empty_answer(const struct ag_h1_client *c)
+{
+    return c->head_done && (c->res_framing == AG_FRAMING_NONE ||
+                            (c->res_framing == AG_FRAMING_LENGTH && c->res_left == 0));
+}
+
+/* All input was used, and no more will come. */
+static void input_ended(struct ag_h1_client *c)
+{
+    if (c->res_done) {
+        return;
+    }
+    if (!c->head_done) {
+        fail(c, AG_REASON_EOF,
+             c->received ? "closed within the answer's head" : "closed before an answer");
+    } else if (c->res_framing == AG_FRAMING_CLOSE || c->res_framing == AG_FRAMING_TUNNEL) {
+        end_content(c, NULL);
+    } else {
+        fail(c, AG_REASON_EOF, "closed within the answer's content");
+    }
+}
+
+/* Uses the input as far as res_body has room. Every callback may end the call, and `done` may have
+ * begun another one: then that one's own events go on. */
+static void receive(struct ag_h1_client *c)
+{
+    while (is_live(c) && !c->res_done && (c->in.head || is_empty_answer(c))) {
+        if (!c->head_done) {
+            read_head(c);
+        } else if (c->in.head && !c->in_trailers && !ag_body_room(c->res_body)) {
+            break;
+        } else {
+            read_content(c);
+        }
+    }
+    if (!is_live(c)) {
+        return;
+    }
+    if (c->in.head && !c->res_done) {
+        if (!c->paused) {
+            c->paused = true;
+            ag_stream_pause(c->stream);
+        }
+    } else if (c->eof) {
+        input_ended(c);
+    } else {
+        resume_reading(c);
+    }
+}
+
+static void on_res_writable(struct ag_body *b, void *owner)
+{
+    (void)b;
+    receive(owner);
+}
+
+/* ---- calls ---- */
+
+void ag_h1_client_init(struct ag_h1_client *c, struct ag_stream *s)
+{
+    *c = (struct ag_h1_client){.stream = s};
+    ag_arena_init(&c->arena, &s->loop->pages, ARENA_PAGES);
+    ag_task_init(&c->work, work_task);
+}
+
+enum ag_status ag_h1_client_start(struct ag_h1_client *c, const struct ag_request *req,
+                                  const struct ag_h1_request_opts *opts, struct ag_body *req_body,
+                                  struct ag_body *res_body, struct ag_arena *keep,
+                                  const struct ag_h1_call_ops *ops, void *caller)
+{
+    bool content = req->framing == AG_FRAMING_LENGTH || req->framing == AG_FRAMING_CHUNKED;
+
+    AG_ASSERT(c->state == AG_H1_CLIENT_READY && ag_stream_queued(c->stream) == 0);
+    AG_ASSERT(req_body || !(content || opts->upgrade));
+    /* Queued before the stream's flush: content that comes in this turn leaves with the head. */
+    if (content) {
+        ag_task_queue(c->stream->loop, &c->work);
+    }
+    if (ag_h1_write_request(c->stream, req, opts) != AG_OK) {
+        ag_task_cancel(&c->work);
+        set_state(c, AG_H1_CLIENT_DEAD);
+        ag_stream_abort(c->stream, AG_REASON_RESOURCES);
+        return AG_ENOMEM;
+    }
+    set_state(c, AG_H1_CLIENT_CALL);
+    c->ops = ops;
+    c->caller = caller;
+    c->keep = keep;
+    c->req_body = req_body;
+    c->res_body = res_body;
+    c->chunk = (struct ag_h1_chunk){0};
+    c->req_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
+    c->req_framing = req->framing;
+    c->method = req->method;
+    c->written = ag_stream_queued(c->stream);
+    c->progress_ms = c->stream->loop->now_ms;
+    c->interim_count = 0;
+    c->head_done = c->res_done = c->in_trailers = false;
+    c->sent = c->received = false;
+    c->req_done = !content;
+    c->keep_alive = !opts->close;
+    c->upgrade = opts->upgrade;
+    if (content) {
+        ag_body_set_consumer(req_body, on_req_readable, c);
+    }
+    ag_body_set_producer(res_body, on_res_writable, c);
+    return AG_OK;
+}
+
+void ag_h1_client_accept_tunnel(struct ag_h1_client *c)
+{
+    AG_ASSERT(c->head_done && c->res_framing == AG_FRAMING_TUNNEL && c->req_body);
+    set_state(c, AG_H1_CLIENT_TUNNEL);
+    c->req_framing = AG_FRAMING_TUNNEL;
+    c->req_done = false;
+    ag_body_set_consumer(c->req_body, on_req_readable, c);
+}
+
+void ag_h1_client_cancel(struct ag_h1_client *c)
+{
+    if (is_live(c)) {
+        release_call(c);
+        set_state(c, AG_H1_CLIENT_DEAD);
+        ag_stream_abort(c->stream, AG_REASON_ABORTED);
+    }
+}
+
+/* ---- the stream's callbacks ---- */
+
+void ag_h1_client_data(struct ag_h1_client *c, struct ag_slice s)
+{
+    if (!is_live(c)) {
+        ag_slice_release(&s);
+        if (c->state == AG_H1_CLIENT_READY) { /* an answer to no request */
+            set_state(c, AG_H1_CLIENT_DEAD);
+            ag_stream_abort(c->stream, AG_REASON_PROTOCOL);
+        }
+        return;
+    }
+    c->received = true;
+    c->progress_ms = c->stream->loop->now_ms;
+    if (!c->large) {
+        c->full_run = s.len >= AG_BUF_SMALL_BYTES ? (uint8_t)(c->full_run + 1) : 0;
+        if (c->full_run >= LARGE_RUN) {
+            set_large(c, true);
+        }
+    }
+    if (ag_chain_push(&c->in, nodes_of(c), s) != AG_OK) {
+        fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
+        return;
+    }
+    receive(c);
+}
+
+void ag_h1_client_eof(struct ag_h1_client *c)
+{
+    c->eof = true;
+    if (c->state == AG_H1_CLIENT_READY) {
+        set_state(c, AG_H1_CLIENT_DEAD);
+        ag_stream_abort(c->stream, AG_REASON_EOF);
+    } else {
+        receive(c);
+    }
+}
+
+void ag_h1_client_drained(struct ag_h1_client *c)
+{
+    send_content(c);
+}
+
+void ag_h1_client_closed(struct ag_h1_client *c, enum ag_reason why)
+{
+    if (is_live(c)) {
+        c->sent = true; /* nobody can tell any more */
+        end_badly(c, why == AG_REASON_NONE ? AG_REASON_EOF : why, ag_reason_text(why));
+    } else if (c->state == AG_H1_CLIENT_READY) {
+        set_state(c, AG_H1_CLIENT_DEAD);
+    }
+}
