@@ -1,0 +1,63 @@
+/*
+ * upstream: a group of servers that requests are proxied to, as the config says it. Immutable, in the
+ * snapshot's arena; what lives at run time (connections, addresses) is upstream_pool.h's.
+ *
+ *   proxy.upstreams.NAME   or   the authority of a target: host1:80,host2:81
+ *
+ * Two definitions with the same key are the same upstream: their live pools survive a reload.
+ */
+#pragma once
+#include "engine/loop.h"
+#include "engine/span.h"
+
+#define AG_UPSTREAM_SERVERS_MAX 64u  /* one bit each in a set of those that were tried */
+#define AG_UPSTREAM_HOST_MAX    255u /* bytes of a server's name, or of unix:/path */
+#define AG_UPSTREAM_WEIGHT_MAX  1000u
+
+/* Milliseconds; 0: none (but connect_ms is never 0). */
+struct ag_upstream_timeouts {
+    uint32_t connect_ms;    /* each connection attempt, name look-up, and wait for a free slot */
+    uint32_t first_byte_ms; /* from the request's last byte to the answer's first */
+    uint32_t read_ms;       /* between two reads of the answer */
+    uint32_t write_ms;      /* between two writes of the request */
+    uint32_t idle_ms;       /* silence both ways in a tunnel */
+    uint32_t total_ms;      /* the whole exchange */
+};
+
+/* The Host field that a server is sent. */
+enum ag_upstream_host_mode {
+    AG_UPSTREAM_HOST_KEEP = 0, /* the client's */
+    AG_UPSTREAM_HOST_SERVER,   /* the server's own name and port */
+    AG_UPSTREAM_HOST_LITERAL,
+};
+
+struct ag_upstream_options {
+    struct ag_upstream_timeouts timeouts;
+    enum ag_upstream_host_mode host_mode;
+    struct ag_span host; /* LITERAL */
+    /* Connections without a call; a shard's each. */
+    uint32_t max_idle;
+    uint32_t idle_timeout_ms;
+    uint32_t max_age_ms;   /* a connection older than this takes no other call; 0: any age */
+    uint32_t max_requests; /* calls a connection carries; 0: any number */
+    /* The whole process's; each shard has its share. */
+    uint32_t max_connections; /* 0: as many as the shard has room for */
+    uint32_t max_pending;     /* requests that wait for a connection */
+};
+
+struct ag_upstream_server {
+    struct ag_span host;      /* name, literal without brackets, or unix:/path */
+    struct ag_span authority; /* as a Host field has it; "localhost" for unix */
+    uint32_t weight;          /* 1 .. AG_UPSTREAM_WEIGHT_MAX */
+    uint16_t port;            /* 0: unix */
+    bool named;               /* `host` is to be resolved; else `addr` is it */
+    union ag_addr addr;
+};
+
+struct ag_upstream {
+    uint64_t key[2]; /* hash of name, servers and options but timeouts and host */
+    struct ag_span name;
+    const struct ag_upstream_server *servers;
+    uint32_t server_count; /* 1 .. AG_UPSTREAM_SERVERS_MAX */
+    struct ag_upstream_options options;
+};

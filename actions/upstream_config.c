@@ -1,0 +1,399 @@
+#include "actions/upstream_config.h"
+
+#include "engine/resolver.h"
+#include "proto/http.h"
+#include "proto/uri.h"
+
+#include <xxhash.h>
+
+#define DURATION_MAX_MS (UINT64_C(24) * 3600 * 1000 * 30)
+#define COUNT_MAX       UINT64_C(1000000)
+#define DEFAULT_PORT    80u
+
+struct ag_upstream_options ag_upstream_default_options(void)
+{
+    return (struct ag_upstream_options){
+        .timeouts = {.connect_ms = 3000,
+                     .first_byte_ms = 60000,
+                     .read_ms = 60000,
+                     .write_ms = 60000,
+                     .idle_ms = 60000},
+        .max_idle = 256,
+        .idle_timeout_ms = 60000,
+        .max_age_ms = 3600000,
+        .max_pending = 1024,
+    };
+}
+
+/* ---- options ---- */
+
+static bool read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
+                    struct ag_diags *diags, uint32_t *io)
+{
+    const struct ag_node *n = ag_node_get(map, key);
+    uint64_t ms = *io;
+
+    if (!n) {
+        return true;
+    }
+    if (!ag_node_duration(n, diags, &ms)) {
+        return false;
+    }
+    if (ms < min_ms || ms > DURATION_MAX_MS) {
+        ag_diag_error(diags, n->pos, "use 1ms to 30 days", "%s is out of range", key);
+        return false;
+    }
+    *io = (uint32_t)ms;
+    return true;
+}
+
+static bool read_count(const struct ag_node *map, const char *key, struct ag_diags *diags,
+                       uint32_t *io)
+{
+    const struct ag_node *n = ag_node_get(map, key);
+    uint64_t value = *io;
+
+    if (n && !ag_node_u64(n, diags, 0, COUNT_MAX, &value)) {
+        return false;
+    }
+    *io = (uint32_t)value;
+    return true;
+}
+
+bool ag_upstream_read_timeouts(const struct ag_node *node, struct ag_diags *diags,
+                               struct ag_upstream_timeouts *io)
+{
+    static const char *const keys[] = {"connect", "first_byte", "read", "write", "idle", "total"};
+    bool ok = true;
+
+    if (!node) {
+        return true;
+    }
+    if (!ag_node_check_keys(node, diags, "timeouts", keys, AG_COUNT(keys))) {
+        return false;
+    }
+    ok = read_ms(node, "connect", 1, diags, &io->connect_ms) && ok;
+    ok = read_ms(node, "first_byte", 0, diags, &io->first_byte_ms) && ok;
+    ok = read_ms(node, "read", 0, diags, &io->read_ms) && ok;
+    ok = read_ms(node, "write", 0, diags, &io->write_ms) && ok;
+    ok = read_ms(node, "idle", 0, diags, &io->idle_ms) && ok;
+    return read_ms(node, "total", 0, diags, &io->total_ms) && ok;
+}
+
+bool ag_upstream_read_host(const struct ag_node *node, struct ag_diags *diags,
+                           struct ag_upstream_options *io)
+{
+    struct ag_span text, host;
+    uint16_t port;
+
+    if (!node) {
+        return true;
+    }
+    if (!ag_node_text(node, diags, &text)) {
+        return false;
+    }
+    if (!node->quoted && ag_span_eq(text, AG_SPAN("keep"))) {
+        io->host_mode = AG_UPSTREAM_HOST_KEEP;
+    } else if (!node->quoted && ag_span_eq(text, AG_SPAN("upstream"))) {
+        io->host_mode = AG_UPSTREAM_HOST_SERVER;
+    } else if (ag_authority_parse(text, &host, &port) == AG_OK) {
+        io->host_mode = AG_UPSTREAM_HOST_LITERAL;
+        io->host = text;
+    } else {
+        ag_diag_error(diags, node->pos, "use keep, upstream, or a host with an optional port",
+                      "\"%.*s\" is not a host", (int)text.len, (const char *)text.ptr);
+        return false;
+    }
+    return true;
+}
+
+static bool read_keepalive(const struct ag_node *node, struct ag_diags *diags,
+                           struct ag_upstream_options *io)
+{
+    static const char *const keys[] = {"max_idle", "idle_timeout", "max_age", "max_requests"};
+    bool ok = true;
+
+    if (!node) {
+        return true;
+    }
+    if (!ag_node_check_keys(node, diags, "keepalive", keys, AG_COUNT(keys))) {
+        return false;
+    }
+    ok = read_count(node, "max_idle", diags, &io->max_idle) && ok;
+    ok = read_ms(node, "idle_timeout", 1, diags, &io->idle_timeout_ms) && ok;
+    ok = read_ms(node, "max_age", 0, diags, &io->max_age_ms) && ok;
+    return read_count(node, "max_requests", diags, &io->max_requests) && ok;
+}
+
+bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags,
+                              struct ag_upstream_options *io)
+{
+    bool ok = ag_upstream_read_timeouts(ag_node_get(node, "timeouts"), diags, &io->timeouts);
+
+    ok = ag_upstream_read_host(ag_node_get(node, "host"), diags, io) && ok;
+    ok = read_keepalive(ag_node_get(node, "keepalive"), diags, io) && ok;
+    ok = read_count(node, "max_connections", diags, &io->max_connections) && ok;
+    return read_count(node, "max_pending", diags, &io->max_pending) && ok;
+}
+
+/* ---- servers ---- */
+
+static bool set_unix(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
+                     struct ag_diags *diags)
+{
+    if (ag_addr_parse(text, 0, &s->addr) != AG_OK) {
+        ag_diag_error(diags, pos, "use unix:/absolute/path, at most 107 bytes",
+                      "\"%.*s\" is not a unix socket", (int)text.len, (const char *)text.ptr);
+        return false;
+    }
+    s->host = text;
+    s->authority = AG_SPAN("localhost");
+    return true;
+}
+
+static bool set_address(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
+                        struct ag_diags *diags)
+{
+    struct ag_span host;
+    uint16_t port = 0;
+
+    if (ag_span_starts(text, AG_SPAN("unix:"))) {
+        return set_unix(s, pos, text, diags);
+    }
+    if (ag_authority_parse(text, &host, &port) != AG_OK || host.len > AG_UPSTREAM_HOST_MAX) {
+        ag_diag_error(diags, pos, "use host, host:port, [ipv6]:port or unix:/path",
+                      "\"%.*s\" is not a server", (int)text.len, (const char *)text.ptr);
+        return false;
+    }
+    s->port = port ? port : DEFAULT_PORT;
+    s->authority = port == DEFAULT_PORT ? host : text;
+    s->host = host.ptr[0] == '[' ? ag_span_sub(host, 1, host.len - 1) : host;
+    s->named = ag_addr_parse(s->host, s->port, &s->addr) != AG_OK;
+    return true;
+}
+
+/* "weight=2" behind an address. */
+static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
+                              struct ag_diags *diags)
+{
+    static const char *const keys[] = {"weight"};
+    size_t eq = ag_span_find(text, '=');
+    struct ag_span key = ag_span_sub(text, 0, eq);
+    uint64_t value;
+
+    if (eq == text.len || !ag_span_eq(key, AG_SPAN("weight"))) {
+        const char *near = ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
+        ag_diag_error(diags, pos, near ? near : "a server may be followed by weight=N",
+                      "unknown option \"%.*s\"", (int)text.len, (const char *)text.ptr);
+        return false;
+    }
+    if (ag_span_u64(ag_span_sub(text, eq + 1, text.len), &value) != AG_OK || value < 1 ||
+        value > AG_UPSTREAM_WEIGHT_MAX) {
+        ag_diag_error(diags, ag_pos_at(pos, eq + 1), "use 1 to 1000", "not a weight");
+        return false;
+    }
+    s->weight = (uint32_t)value;
+    return true;
+}
+
+/* "10.0.0.1:8080 weight=2" */
+static bool read_server(struct ag_pos pos, struct ag_span text, struct ag_diags *diags,
+                        struct ag_upstream_server *out)
+{
+    bool first = true;
+
+    *out = (struct ag_upstream_server){.weight = 1};
+    for (size_t at = 0; at < text.len;) {
+        struct ag_span rest = ag_span_sub(text, at, text.len);
+        struct ag_span word = ag_span_sub(rest, 0, ag_span_find(rest, ' '));
+
+        if (word.len > 0) {
+            struct ag_pos here = ag_pos_at(pos, at);
+            if (first ? !set_address(out, here, word, diags)
+                      : !set_server_option(out, here, word, diags)) {
+                return false;
+            }
+            first = false;
+        }
+        at += word.len + 1;
+    }
+    if (first) {
+        ag_diag_error(diags, pos, "use host:port", "a server without an address");
+    }
+    return !first;
+}
+
+/* ---- upstreams ---- */
+
+static void hash(uint64_t key[2], const void *bytes, size_t len)
+{
+    /* The length goes in too, so that neighbouring texts cannot trade bytes. */
+    key[0] = XXH3_64bits_withSeed(bytes, len, key[0] ^ len);
+    key[1] = XXH3_64bits_withSeed(bytes, len, ~key[1] + len);
+}
+
+static void set_key(struct ag_upstream *u)
+{
+    const uint32_t numbers[] = {u->options.max_idle,        u->options.idle_timeout_ms,
+                                u->options.max_age_ms,      u->options.max_requests,
+                                u->options.max_connections, u->options.max_pending};
+
+    hash(u->key, u->name.ptr, u->name.len);
+    hash(u->key, numbers, sizeof(numbers));
+    for (uint32_t i = 0; i < u->server_count; i++) {
+        const struct ag_upstream_server *s = &u->servers[i];
+        const uint32_t own[] = {s->weight, s->port};
+        hash(u->key, s->host.ptr, s->host.len);
+        hash(u->key, own, sizeof(own));
+    }
+}
+
+/* `servers` lives in the arena and becomes the upstream's. */
+static struct ag_upstream *make(struct ag_arena *arena, struct ag_span name,
+                                const struct ag_upstream_server *servers, uint32_t count,
+                                const struct ag_upstream_options *options)
+{
+    struct ag_upstream *u = ag_arena_zalloc(arena, sizeof(*u));
+
+    AG_ASSERT(u && count > 0);
+    u->name = name;
+    u->servers = servers;
+    u->server_count = count;
+    u->options = *options;
+    set_key(u);
+    return u;
+}
+
+/* Room for `count` servers; NULL after a diagnosis. */
+static struct ag_upstream_server *server_room(struct ag_arena *arena, struct ag_pos pos,
+                                              struct ag_diags *diags, uint32_t count)
+{
+    if (count > AG_UPSTREAM_SERVERS_MAX) {
+        ag_diag_error(diags, pos, NULL, "more than %u servers", AG_UPSTREAM_SERVERS_MAX);
+        return NULL;
+    }
+    return ag_arena_zalloc(arena, count * sizeof(struct ag_upstream_server));
+}
+
+/* Known names that come with later versions are said to be so. */
+static bool check_balance(const struct ag_node *n, struct ag_diags *diags)
+{
+    static const char *const names[] = {"round_robin", "least_conn", "random_two", "hash",
+                                        "sticky"};
+    struct ag_span text;
+    unsigned index = 0;
+
+    if (!n) {
+        return true;
+    }
+    /* `balance: {hash: ip}` is a map in later versions. */
+    if (n->kind == AG_NODE_SCALAR && !ag_node_enum(n, diags, names, AG_COUNT(names), &index)) {
+        return false;
+    }
+    if (n->kind == AG_NODE_SCALAR && index == 0) {
+        return true;
+    }
+    text = n->kind == AG_NODE_SCALAR ? n->text : AG_SPAN("by a map");
+    ag_diag_error(diags, n->pos, "use round_robin", "balance %.*s is not supported yet",
+                  (int)text.len, (const char *)text.ptr);
+    return false;
+}
+
+static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *diags)
+{
+    static const char *const keys[] = {
+        "servers",    "balance",        "host",     "keepalive", "max_connections", "max_pending",
+        "timeouts",   "health",         "tls",      "retries",   "retry",           "breaker",
+        "slow_start", "proxy_protocol", "protocol", "sticky",    "buffer",          "ejection"};
+    const size_t supported = 7;
+    bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
+
+    for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {
+        const struct ag_node *n = ag_node_get(node, keys[i]);
+        if (n) {
+            ag_diag_error(diags, n->key_pos, NULL, "upstream.%s is not supported yet", keys[i]);
+            ok = false;
+        }
+    }
+    return ok;
+}
+
+/* One server may stand without the brackets. */
+static bool read_servers(struct ag_arena *arena, const struct ag_node *list, struct ag_diags *diags,
+                         struct ag_upstream_server **out_servers, uint32_t *out_count)
+{
+    const struct ag_node *first = list->kind == AG_NODE_SEQ ? list->first : list;
+    struct ag_upstream_server *servers;
+    uint32_t count = 0;
+    bool ok = true;
+
+    for (const struct ag_node *n = first; n; n = n == list ? NULL : n->next) {
+        count++;
+    }
+    servers = server_room(arena, list->pos, diags, count);
+    if (!servers) {
+        return false;
+    }
+    *out_servers = servers;
+    *out_count = count;
+    for (const struct ag_node *n = first; n; n = n == list ? NULL : n->next) {
+        struct ag_pos pos = n->quoted ? ag_pos_at(n->pos, 1) : n->pos;
+        struct ag_span text;
+
+        ok = ag_node_text(n, diags, &text) && read_server(pos, text, diags, servers++) && ok;
+    }
+    return ok;
+}
+
+struct ag_upstream *ag_upstream_read(struct ag_arena *arena, const struct ag_node *node,
+                                     struct ag_diags *diags,
+                                     const struct ag_upstream_options *defaults)
+{
+    struct ag_upstream_options options = *defaults;
+    struct ag_upstream_server *servers;
+    uint32_t count;
+    bool ok = check_upstream_keys(node, diags);
+    const struct ag_node *list = ag_node_get(node, "servers");
+
+    if (node->kind != AG_NODE_MAP) {
+        return NULL;
+    }
+    ok = ag_upstream_read_options(node, diags, &options) && ok;
+    ok = check_balance(ag_node_get(node, "balance"), diags) && ok;
+    if (!list || list->kind == AG_NODE_MAP || (list->kind == AG_NODE_SEQ && !list->first)) {
+        ag_diag_error(diags, list ? list->pos : node->key_pos, "servers: [\"10.0.0.1:8080\"]",
+                      "an upstream needs a list of servers");
+        return NULL;
+    }
+    ok = read_servers(arena, list, diags, &servers, &count) && ok;
+    return ok ? make(arena, node->key, servers, count, &options) : NULL;
+}
+
+struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag_span authority,
+                                               struct ag_pos pos, struct ag_diags *diags,
+                                               const struct ag_upstream_options *defaults)
+{
+    struct ag_upstream_server *servers;
+    uint32_t count = 1;
+    size_t at = 0;
+
+    for (size_t i = 0; i < authority.len; i++) {
+        count += authority.ptr[i] == ',';
+    }
+    servers = server_room(arena, pos, diags, count);
+    for (uint32_t i = 0; servers && i < count; i++) {
+        struct ag_span rest = ag_span_sub(authority, at, authority.len);
+        struct ag_span text = ag_span_sub(rest, 0, ag_span_find(rest, ','));
+        struct ag_pos here = ag_pos_at(pos, at);
+
+        at += text.len + 1;
+        /* unix:/run/x.sock: ends in the colon that parts it from a path */
+        if (ag_span_starts(text, AG_SPAN("unix:")) && text.ptr[text.len - 1] == ':') {
+            text.len--;
+        }
+        if (!read_server(here, text, diags, &servers[i])) {
+            return NULL;
+        }
+    }
+    return servers ? make(arena, authority, servers, count, defaults) : NULL;
+}

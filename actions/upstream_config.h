@@ -1,0 +1,41 @@
+/*
+ * upstream_config: reads upstreams out of the config tree, and out of a proxy target's authority.
+ *
+ *   proxy:
+ *     timeouts: {read: 30s}                   # defaults of all, as are host, keepalive, max_*
+ *     upstreams:
+ *       api:
+ *         servers: ["10.0.0.1:8080", "10.0.0.2:8080 weight=2", "unix:/run/api.sock"]
+ *         balance: round_robin
+ *         host: keep                          # keep, upstream, or a literal
+ *         keepalive: {max_idle: 256, idle_timeout: 60s, max_age: 1h, max_requests: 0}
+ *         max_connections: 0
+ *         max_pending: 1024
+ *         timeouts: {connect: 3s, first_byte: 60s, read: 60s, write: 60s, idle: 60s, total: 0}
+ *
+ * Every mistake is a diagnosis with its position; the functions return false or NULL then.
+ */
+#pragma once
+#include "actions/upstream.h"
+#include "engine/node.h"
+
+struct ag_upstream_options ag_upstream_default_options(void);
+
+/* Changes of `node` (a map of the keys above; NULL: none) over what `io` holds. */
+bool ag_upstream_read_timeouts(const struct ag_node *node, struct ag_diags *diags,
+                               struct ag_upstream_timeouts *io);
+/* `node`: the value of `host` (NULL: no change). Texts are borrowed from the tree. */
+bool ag_upstream_read_host(const struct ag_node *node, struct ag_diags *diags,
+                           struct ag_upstream_options *io);
+/* timeouts, host, keepalive, max_connections, max_pending of the map `node`. */
+bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags,
+                              struct ag_upstream_options *io);
+
+/* One entry of proxy.upstreams. */
+struct ag_upstream *ag_upstream_read(struct ag_arena *arena, const struct ag_node *node,
+                                     struct ag_diags *diags,
+                                     const struct ag_upstream_options *defaults);
+/* host[:port]{,host[:port]} or unix:/path, as a target has it. */
+struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag_span authority,
+                                               struct ag_pos pos, struct ag_diags *diags,
+                                               const struct ag_upstream_options *defaults);

@@ -1,0 +1,158 @@
+/*
+ * upstream_pool: one shard's live upstreams: their servers' addresses and connections, and who waits
+ * for one.
+ *
+ *   claim --pick a server--> idle connection ------------------------------> GIVEN
+ *                        \-> resolve its name -> connect ------------------> GIVEN
+ *                        |       \-- failed: its next address, then the next server
+ *                        \-> no slot is free: PENDING, in order of arrival
+ *
+ *   connection:  CONNECTING -> ACTIVE <-> IDLE -> CLOSING
+ *
+ * A server's idle connections are a stack: the most recently used one is the least likely to be
+ * closed by the upstream just now. Whatever an idle connection receives ends it.
+ *
+ * Live upstreams are found by their definition's key and own a copy of what they need, so they
+ * outlive snapshots. One that nothing uses for a minute is dropped; it is made again when needed.
+ */
+#pragma once
+#include "actions/upstream.h"
+#include "engine/conn.h"
+#include "engine/resolver.h"
+#include "proto/h1_client.h"
+
+#define AG_UPSTREAM_POOLS   1024u  /* live upstreams of a shard */
+#define AG_UPSTREAM_PEERS   4096u  /* their servers */
+#define AG_UPSTREAM_CONNS   16384u /* their connections */
+#define AG_UPSTREAM_TRIES   8u     /* connection attempts of one claim */
+#define AG_UPSTREAM_BUCKETS 256u
+
+/* A server at work. */
+struct ag_upstream_peer {
+    struct ag_upstream_pool *pool;
+    struct ag_link idle;    /* struct ag_upstream_conn, most recently used first */
+    struct ag_link waiting; /* struct ag_upstream_claim that wait for its name */
+    uint32_t index;         /* in the pool */
+    uint32_t weight;
+    int64_t credit; /* of the smooth weighted round robin */
+    uint32_t addr_count;
+    uint32_t addr_next;  /* addresses are used in turn */
+    uint64_t expires_ms; /* of the addresses, when named */
+    uint16_t port;
+    bool named;                     /* its addresses come from the resolver */
+    bool resolving;                 /* `resolve` is under way */
+    bool large;                     /* its last answer was long: begin in large buffers */
+    struct ag_span host, authority; /* in `text` */
+    uint8_t text[2 * AG_UPSTREAM_HOST_MAX + 8];
+    union ag_addr addr[AG_RESOLVE_MAX];
+    struct ag_resolve resolve;
+};
+
+/* An upstream at work. */
+struct ag_upstream_pool {
+    struct ag_upstreams *all;
+    struct ag_link link; /* in its bucket */
+    struct ag_link pending;
+    struct ag_task wake; /* serves `pending` */
+    uint64_t key[2];
+    uint64_t used_ms;       /* loop time of the last claim */
+    uint32_t conn_count;    /* in any state */
+    uint32_t conn_max;      /* this shard's share */
+    uint32_t idle_count;    /* in state IDLE */
+    uint32_t pending_count; /* claims that wait for a slot */
+    uint32_t waiting_count; /* claims that wait for a name */
+    uint32_t peer_count;
+    struct ag_upstream_options options; /* without timeouts and host */
+    struct ag_upstream_peer *peers[AG_UPSTREAM_SERVERS_MAX];
+};
+
+enum ag_upstream_conn_state {
+    AG_UPSTREAM_CONNECTING = 0, /* for its claim          -> ACTIVE, CLOSING */
+    AG_UPSTREAM_ACTIVE,         /* given to its claim     -> IDLE, CLOSING */
+    AG_UPSTREAM_IDLE,           /* in its peer's stack    -> ACTIVE, CLOSING */
+    AG_UPSTREAM_CLOSING,        /* on_close is to come */
+};
+
+struct ag_upstream_conn {
+    struct ag_conn conn; /* first */
+    struct ag_h1_client h1;
+    struct ag_link live; /* in the shard's list */
+    struct ag_link link; /* IDLE: in the peer's stack */
+    struct ag_upstream_peer *peer;
+    struct ag_upstream_claim *claim; /* CONNECTING, ACTIVE */
+    uint64_t opened_ms, idle_ms;     /* loop time */
+    uint64_t alarm_ms;               /* when the stream's deadline is set to; 0: not set */
+    uint32_t calls;                  /* given so many times */
+    uint8_t state;                   /* enum ag_upstream_conn_state */
+};
+
+struct ag_upstream_claim_ops {
+    /* claim->conn is given, as from ag_upstream_claim. */
+    void (*ready)(struct ag_upstream_claim *);
+    /* There will be none: claim->status, reason and detail tell why. */
+    void (*failed)(struct ag_upstream_claim *);
+};
+
+enum ag_upstream_claim_state {
+    AG_CLAIM_OVER = 0,   /* not begun, failed or given back */
+    AG_CLAIM_PENDING,    /* waits for a slot */
+    AG_CLAIM_NAME,       /* waits for its peer's name */
+    AG_CLAIM_CONNECTING, /* conn is on its way */
+    AG_CLAIM_GIVEN,      /* conn is the claimer's */
+};
+
+/* Embedded in whoever wants a connection; must stay until it is over. */
+struct ag_upstream_claim {
+    const struct ag_upstream_claim_ops *ops;     /* set by the owner */
+    const struct ag_upstream_timeouts *timeouts; /* set by the owner */
+    struct ag_upstream_pool *pool;
+    struct ag_upstream_peer *peer;
+    struct ag_upstream_conn *conn;
+    struct ag_link link;
+    struct ag_timer timer; /* PENDING, NAME */
+    uint64_t tried;        /* bits of peers that are of no use */
+    uint64_t started_ms;
+    const char *late;   /* the call's timeout that has passed; NULL: none */
+    const char *detail; /* of the failure; static */
+    uint16_t status;    /* of the failure: 502, 503, 504 */
+    uint8_t reason;     /* enum ag_reason of the failure */
+    uint8_t state;      /* enum ag_upstream_claim_state */
+    uint8_t tries;      /* connection attempts made */
+    uint8_t addresses;  /* of them, to the present peer */
+    bool fresh;         /* wants no pooled connection */
+};
+
+/* One shard's. */
+struct ag_upstreams {
+    struct ag_loop *loop;
+    struct ag_pool pools, peers, conns;
+    struct ag_link buckets[AG_UPSTREAM_BUCKETS];
+    struct ag_link live; /* struct ag_upstream_conn in any state */
+    struct ag_timer sweep;
+    uint32_t shard_count;
+    bool closing;
+};
+
+/* Maps a shard's pools; `shard_count` is by what process-wide limits are divided. NULL: no memory. */
+AG_MUST_USE struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count);
+/* Closes every connection and turns the loop until they are gone: not from within a turn. No claim
+ * may be left that waits. */
+void ag_upstreams_free(struct ag_upstreams *u);
+
+/*
+ * Asks for a connection to a server of `up`. c->ops and c->timeouts are set by the caller, all else
+ * is zero.
+ * AG_OK     c->conn is given: its h1 is READY; end with ag_upstream_release
+ * AG_AGAIN  ops->ready or ops->failed will be called, unless it is cancelled
+ * AG_ESYS   there is none: c->status, reason and detail tell why
+ */
+AG_MUST_USE enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstream *up,
+                                             struct ag_upstream_claim *c);
+/* Once more after a pooled connection proved dead; only a new one will do. The same results. */
+AG_MUST_USE enum ag_status ag_upstream_claim_fresh(struct ag_upstream_claim *c);
+/* The claimer wants it no more; what was given and is not released is closed. Harmless when over. */
+void ag_upstream_cancel(struct ag_upstream_claim *c);
+/* Gives the connection back; `reusable` as its h1 says. */
+void ag_upstream_release(struct ag_upstream_claim *c, bool reusable);
+/* The call has begun, or is in another phase: its timeouts are looked at again. */
+void ag_upstream_watch(struct ag_upstream_claim *c);
