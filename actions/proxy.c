@@ -1,0 +1,347 @@
+#include "actions/proxy.h"
+
+#include "actions/proxy_config.h"
+#include "actions/proxy_head.h"
+#include "actions/upstream_pool.h"
+
+/* One request on its way; in the exchange's arena. */
+struct proxy_call {
+    struct ag_exchange *ex;
+    const struct ag_proxy_settings *settings;
+    struct ag_upstream_claim claim;
+    struct ag_request req; /* as it goes to the upstream */
+    struct ag_h1_request_opts opts;
+    bool answered; /* the head was given to the exchange */
+    bool retried;  /* a dead pooled connection was made up for */
+    bool over;     /* the hold on the exchange is gone */
+};
+
+static void go_on(struct proxy_call *call, enum ag_status st);
+
+/* ---- the end ---- */
+
+static void let_go(struct proxy_call *call)
+{
+    if (!call->over) {
+        call->over = true;
+        ag_exchange_release(call->ex);
+    }
+}
+
+/* The answer is ours then, or what was begun ends in a reset. Nothing may be under way upstream. */
+static void fail(struct proxy_call *call, unsigned status, enum ag_reason why, const char *detail)
+{
+    struct ag_exchange *ex = call->ex;
+
+    if (!call->answered) {
+        ag_body_discard(&ex->req_body);
+        ag_exchange_fail(ex, status, why, detail);
+    } else if (ex->reason == AG_REASON_NONE) {
+        /* The aborted content ends the stream, after what came before it. */
+        ex->reason = (uint8_t)why;
+        ex->detail = detail;
+    }
+    let_go(call);
+}
+
+/* ---- the upstream's answer ---- */
+
+static void on_interim(struct ag_h1_client *h1, const struct ag_response *res)
+{
+    struct proxy_call *call = h1->caller;
+    struct ag_field room[AG_PROXY_INTERIM_FIELDS];
+    struct ag_fields fields = ag_proxy_interim_fields(res, room);
+
+    call->ex->server->send_interim(call->ex, res->status, &fields);
+}
+
+static void on_head(struct ag_h1_client *h1, const struct ag_response *res)
+{
+    struct proxy_call *call = h1->caller;
+    struct ag_exchange *ex = call->ex;
+    bool switching = res->status == 101;
+    enum ag_status st;
+
+    if (switching && !ag_proxy_upgrade_agreed(&ex->req, res)) {
+        return; /* not accepted: the call fails */
+    }
+    st = ag_proxy_response(ex, res, h1->head_owner);
+    if (st != AG_OK) {
+        ag_upstream_cancel(&call->claim);
+        if (st == AG_EPROTO) {
+            fail(call, 502, AG_REASON_PROTOCOL, "the upstream lists too many connection options");
+        } else {
+            fail(call, 503, AG_REASON_RESOURCES, "out of memory for the upstream's answer");
+        }
+        return;
+    }
+    call->answered = true;
+    ag_exchange_respond(ex);
+    if (call->claim.state != AG_CLAIM_GIVEN) {
+        return; /* the client was lost over it */
+    }
+    if (switching) {
+        ag_h1_client_accept_tunnel(h1);
+    }
+    ag_upstream_watch(&call->claim);
+}
+
+static void on_done(struct ag_h1_client *h1, bool reusable)
+{
+    struct proxy_call *call = h1->caller;
+
+    ag_upstream_release(&call->claim, reusable);
+    let_go(call);
+}
+
+/* A pooled connection that the upstream had just closed is nobody's fault: once, silently, when
+ * nothing can happen twice and nothing is lost (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1). */
+static bool may_repeat(const struct proxy_call *call, const struct ag_h1_client *h1,
+                       enum ag_reason why)
+{
+    const struct ag_body *body = &call->ex->req_body;
+    bool untouched = body->total_bytes == body->q.bytes;
+    bool dead = why == AG_REASON_EOF || why == AG_REASON_RESET;
+
+    return dead && !call->retried && !h1->received && call->claim.conn->calls > 1 && untouched &&
+           (!h1->sent || ag_method_is_idempotent((enum ag_method)call->req.method));
+}
+
+static void on_failed(struct ag_h1_client *h1, enum ag_reason why, const char *detail)
+{
+    struct proxy_call *call = h1->caller;
+    bool repeat = may_repeat(call, h1, why);
+
+    ag_upstream_release(&call->claim, false);
+    if (repeat) {
+        call->retried = true;
+        go_on(call, ag_upstream_claim_fresh(&call->claim));
+        return;
+    }
+    switch (why) {
+    case AG_REASON_TIMEOUT:
+        fail(call, 504, why, call->claim.late ? call->claim.late : "upstream: timeout");
+        return;
+    case AG_REASON_RESOURCES:
+    case AG_REASON_LIMIT:
+        fail(call, 503, why, detail);
+        return;
+    case AG_REASON_RESET:
+        fail(call, 502, why, "read from upstream: connection reset");
+        return;
+    case AG_REASON_NONE:
+    case AG_REASON_EOF:
+    case AG_REASON_REFUSED:
+    case AG_REASON_UNREACHABLE:
+    case AG_REASON_NAME:
+    case AG_REASON_PROTOCOL:
+    case AG_REASON_ABORTED:
+    case AG_REASON_OTHER:
+        fail(call, 502, why, detail);
+        return;
+    }
+    AG_UNREACHABLE("a reason that is none");
+}
+
+static const struct ag_h1_call_ops call_ops = {
+    .interim = on_interim,
+    .head = on_head,
+    .done = on_done,
+    .failed = on_failed,
+};
+
+/* ---- the connection ---- */
+
+static struct ag_span host_of(const struct proxy_call *call)
+{
+    const struct ag_proxy_settings *s = call->settings;
+
+    if (s->host_mode == AG_UPSTREAM_HOST_LITERAL) {
+        return s->host;
+    }
+    if (s->host_mode == AG_UPSTREAM_HOST_KEEP && call->req.authority.len > 0) {
+        return call->req.authority;
+    }
+    return call->claim.peer->authority;
+}
+
+/* The connection is here: the call begins. */
+static void begin(struct proxy_call *call)
+{
+    struct ag_exchange *ex = call->ex;
+    bool content = call->req.framing != AG_FRAMING_NONE || call->opts.upgrade;
+    struct ag_upstream_claim *claim = &call->claim;
+
+    call->opts.host = host_of(call);
+    if (ag_h1_client_start(&claim->conn->h1, &call->req, &call->opts,
+                           content ? &ex->req_body : NULL, &ex->res_body, &ex->arena, &call_ops,
+                           call) != AG_OK) {
+        ag_upstream_release(claim, false);
+        fail(call, 503, AG_REASON_RESOURCES, "out of buffers towards the upstream");
+        return;
+    }
+    ag_upstream_watch(claim);
+}
+
+static void go_on(struct proxy_call *call, enum ag_status st)
+{
+    struct ag_upstream_claim *claim = &call->claim;
+
+    if (st == AG_OK) {
+        begin(call);
+    } else if (st != AG_AGAIN) {
+        fail(call, claim->status, (enum ag_reason)claim->reason, claim->detail);
+    }
+}
+
+static void on_ready(struct ag_upstream_claim *claim)
+{
+    go_on(ag_container_of(claim, struct proxy_call, claim), AG_OK);
+}
+
+static void on_refused(struct ag_upstream_claim *claim)
+{
+    go_on(ag_container_of(claim, struct proxy_call, claim), AG_ESYS);
+}
+
+static const struct ag_upstream_claim_ops claim_ops = {
+    .ready = on_ready,
+    .failed = on_refused,
+};
+
+/* ---- the request ---- */
+
+/* The request's path and query as they lie there, when they lie in one piece. */
+static struct ag_span whole_target(const struct ag_request *r)
+{
+    if (!r->has_query) {
+        return r->path;
+    }
+    if (r->path.ptr + r->path.len + 1 == r->query.ptr) {
+        return ag_span(r->path.ptr, r->path.len + 1 + r->query.len);
+    }
+    return (struct ag_span){NULL, 0};
+}
+
+/* Origin-form for the upstream. Its ptr is NULL when it is too long. */
+static struct ag_span make_target(struct ag_exchange *ex, const struct ag_proxy_settings *s)
+{
+    const struct ag_request *r = &ex->req;
+    struct ag_span whole = s->has_target ? (struct ag_span){NULL, 0} : whole_target(r);
+    size_t max = 1 + s->target_bytes + s->target_params * r->path.len + 1 + r->query.len;
+    struct ag_buf b;
+    uint8_t *room;
+
+    if (whole.ptr) {
+        return whole;
+    }
+    max += s->has_target ? 0 : r->path.len;
+    room = ag_arena_alloc(&ex->arena, max);
+    if (!room) {
+        return whole;
+    }
+    b = ag_buf(room, max);
+    if (s->has_target) {
+        ag_template_expand(&s->target, ex, &b);
+    } else {
+        ag_buf_put(&b, r->path);
+    }
+    if (b.len == 0) {
+        ag_buf_putc(&b, '/');
+    }
+    if (r->has_query) {
+        ag_buf_putc(&b, s->target_has_query ? '&' : '?');
+        ag_buf_put(&b, r->query);
+    }
+    AG_ASSERT(!b.overflow);
+    return ag_buf_span(&b);
+}
+
+/* Fills call->req and call->opts; false when the request was answered instead. */
+static bool prepare(struct proxy_call *call, const struct ag_proxy_section *section)
+{
+    struct ag_exchange *ex = call->ex;
+    unsigned hops = 0;
+    enum ag_status st;
+
+    call->req = ex->req;
+    call->opts.upgrade = ag_proxy_wants_upgrade(&ex->req);
+    call->opts.te_trailers = ag_fields_list_has(&ex->req.fields, AG_FIELD_TE, AG_SPAN("trailers"));
+    call->opts.target = make_target(ex, call->settings);
+    if (!call->opts.target.ptr) {
+        fail(call, 414, AG_REASON_LIMIT, "the target is too long for the upstream");
+        return false;
+    }
+    st = ag_proxy_request_fields(ex, &section->trust, call->opts.upgrade, &call->req.fields, &hops);
+    if (st == AG_EPROTO) {
+        fail(call, 400, AG_REASON_PROTOCOL, "too many connection options");
+    } else if (st != AG_OK) {
+        fail(call, 503, AG_REASON_RESOURCES, "out of memory for the request");
+    } else if (hops > AG_PROXY_HOPS_MAX) {
+        fail(call, 508, AG_REASON_PROTOCOL, "the request goes in a loop");
+        st = AG_EPROTO;
+    }
+    return st == AG_OK;
+}
+
+static void start(struct ag_exchange *ex)
+{
+    struct ag_upstreams *upstreams = ex->context->action_state[AG_ACTION_PROXY];
+    struct proxy_call *call;
+
+    /* It waits for the upstream: its receive buffer must not wait too. Without room it does. */
+    (void)!ag_exchange_detach(ex);
+    call = ag_arena_zalloc(&ex->arena, sizeof(*call));
+    if (!call) {
+        ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "out of memory for the request");
+        ag_exchange_release(ex);
+        return;
+    }
+    call->ex = ex;
+    call->settings = ex->action->settings;
+    call->claim.ops = &claim_ops;
+    call->claim.timeouts = &call->settings->timeouts;
+    ex->action_data = call;
+    if (prepare(call, ex->action->shared)) {
+        go_on(call, ag_upstream_claim(upstreams, call->settings->upstream, &call->claim));
+    }
+}
+
+static void abort_call(struct ag_exchange *ex, enum ag_reason why)
+{
+    struct proxy_call *call = ex->action_data;
+
+    (void)why;
+    if (call && !call->over) {
+        ag_upstream_cancel(&call->claim);
+        let_go(call);
+    }
+}
+
+static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
+{
+    struct ag_upstreams *u = ag_upstreams_new(ctx->loop, ctx->shard_count);
+
+    if (!u) {
+        return AG_ENOMEM;
+    }
+    *out_state = u;
+    return AG_OK;
+}
+
+static void shard_close(struct ag_context *ctx, void *state)
+{
+    (void)ctx;
+    ag_upstreams_free(state);
+}
+
+const struct ag_action_ops ag_action_proxy = {
+    .name = "proxy",
+    .kind = AG_ACTION_PROXY,
+    .configure_section = ag_proxy_configure_section,
+    .configure = ag_proxy_configure,
+    .shard_open = shard_open,
+    .shard_close = shard_close,
+    .start = start,
+    .abort = abort_call,
+};

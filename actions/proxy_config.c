@@ -1,0 +1,186 @@
+#include "actions/proxy_config.h"
+
+#include "actions/upstream_config.h"
+#include "proto/uri.h"
+
+#include <xxhash.h>
+
+#define BUCKETS 1024u
+
+struct ag_proxy_name {
+    struct ag_proxy_name *next;
+    struct ag_span name;
+    const struct ag_upstream *upstream; /* NULL: it had mistakes */
+};
+
+/* ---- upstreams by name ---- */
+
+static struct ag_proxy_name **bucket_of(const struct ag_proxy_section *s, struct ag_span name)
+{
+    return &s->buckets[XXH3_64bits(name.ptr, name.len) % BUCKETS];
+}
+
+static const struct ag_proxy_name *find(const struct ag_proxy_section *s, struct ag_span name)
+{
+    for (const struct ag_proxy_name *n = *bucket_of(s, name); n; n = n->next) {
+        if (ag_span_eq(n->name, name)) {
+            return n;
+        }
+    }
+    return NULL;
+}
+
+static void put(struct ag_proxy_section *s, struct ag_arena *arena, struct ag_span name,
+                const struct ag_upstream *upstream)
+{
+    struct ag_proxy_name *n = ag_arena_alloc(arena, sizeof(*n));
+    struct ag_proxy_name **bucket = bucket_of(s, name);
+
+    AG_ASSERT(n);
+    *n = (struct ag_proxy_name){*bucket, name, upstream};
+    *bucket = n;
+}
+
+/* ---- the section ---- */
+
+static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_section *s,
+                           const struct ag_node *list)
+{
+    bool ok = true;
+
+    if (!list || list->kind == AG_NODE_NULL) {
+        return true;
+    }
+    if (list->kind != AG_NODE_MAP) {
+        ag_diag_error(build->diags, list->pos, "upstreams: {name: {servers: [...]}}",
+                      "proxy.upstreams is not a map");
+        return false;
+    }
+    for (const struct ag_node *n = list->first; n; n = n->next) {
+        const struct ag_upstream *up =
+            ag_upstream_read(build->arena, n, build->diags, &s->defaults);
+        ok = up && ok;
+        put(s, build->arena, n->key, up);
+    }
+    return ok;
+}
+
+enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
+{
+    static const char *const keys[] = {"upstreams", "timeouts",        "host",
+                                       "keepalive", "max_connections", "max_pending"};
+    const struct ag_node *node = ag_node_get(build->config, "proxy");
+    const struct ag_node *server = ag_node_get(build->config, "server");
+    struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));
+    bool ok = true;
+
+    AG_ASSERT(s);
+    s->defaults = ag_upstream_default_options();
+    s->buckets = ag_arena_zalloc(build->arena, BUCKETS * sizeof(struct ag_proxy_name *));
+    build->shared[AG_ACTION_PROXY] = s;
+    ok = ag_proxy_trust_read(build->arena, ag_node_get(server, "trusted_proxies"), build->diags,
+                             &s->trust);
+    if (node && node->kind != AG_NODE_NULL) {
+        ok = ag_node_check_keys(node, build->diags, "proxy", keys, AG_COUNT(keys)) && ok;
+        ok = ag_upstream_read_options(node, build->diags, &s->defaults) && ok;
+        ok = read_upstreams(build, s, ag_node_get(node, "upstreams")) && ok;
+    }
+    return ok ? AG_OK : AG_EINVAL;
+}
+
+/* ---- a route ---- */
+
+static bool check_scheme(struct ag_action_build *build, const struct ag_action_decl *decl)
+{
+    struct ag_span s = decl->scheme;
+
+    /* ws:// is HTTP with an Upgrade, which http:// passes on as well. */
+    if (ag_span_eq(s, AG_SPAN("http")) || ag_span_eq(s, AG_SPAN("ws"))) {
+        return true;
+    }
+    ag_diag_error(build->diags, decl->pos, "use http://", "%.*s:// upstreams are not supported yet",
+                  (int)s.len, (const char *)s.ptr);
+    return false;
+}
+
+static const struct ag_upstream *upstream_of(struct ag_action_build *build,
+                                             struct ag_proxy_section *section,
+                                             const struct ag_action_decl *decl)
+{
+    const struct ag_proxy_name *known = find(section, decl->authority);
+    const struct ag_upstream *up;
+
+    if (known) {
+        return known->upstream; /* a mistake in it was reported where it stands */
+    }
+    up = ag_upstream_from_authority(build->arena, decl->authority, decl->authority_pos,
+                                    build->diags, &section->defaults);
+    put(section, build->arena, decl->authority, up);
+    return up;
+}
+
+/* The target's literal parts, with "x" for each parameter, must be a path and maybe a query. */
+static bool check_target(struct ag_action_build *build, const struct ag_action_decl *decl,
+                         struct ag_proxy_settings *s)
+{
+    size_t max = 1, mark;
+    struct ag_buf text, normal;
+    struct ag_span path;
+
+    for (uint16_t i = 0; i < s->target.count; i++) {
+        const struct ag_template_part *part = &s->target.parts[i];
+        s->target_params += part->param >= 0;
+        s->target_bytes += part->param >= 0 ? 0 : (uint32_t)part->literal.len;
+    }
+    max += s->target_bytes + s->target_params;
+    text = ag_buf(ag_arena_alloc(build->arena, max), max);
+    normal = ag_buf(ag_arena_alloc(build->arena, max), max);
+    for (uint16_t i = 0; i < s->target.count; i++) {
+        const struct ag_template_part *part = &s->target.parts[i];
+        ag_buf_put(&text, part->param >= 0 ? AG_SPAN("x") : part->literal);
+    }
+    mark = ag_span_find(ag_buf_span(&text), '?');
+    path = ag_span_sub(ag_buf_span(&text), 0, mark);
+    s->target_has_query = mark < text.len;
+    if (ag_path_normalise(path, &normal) == AG_OK &&
+        (!s->target_has_query ||
+         ag_query_is_valid(ag_span_sub(ag_buf_span(&text), mark + 1, text.len)))) {
+        return true;
+    }
+    ag_diag_error(build->diags, decl->path_pos, "percent-encode what is not allowed in a path",
+                  "\"%.*s\" is not a path", (int)decl->path.len, (const char *)decl->path.ptr);
+    return false;
+}
+
+enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
+                                  const void **out_settings)
+{
+    struct ag_proxy_section *section = build->shared[AG_ACTION_PROXY];
+    struct ag_proxy_settings *s = ag_arena_zalloc(build->arena, sizeof(*s));
+    struct ag_upstream_options options;
+
+    AG_ASSERT(s && section);
+    if (!check_scheme(build, decl)) {
+        return AG_EINVAL;
+    }
+    s->upstream = upstream_of(build, section, decl);
+    if (!s->upstream) {
+        return AG_EINVAL;
+    }
+    options = s->upstream->options;
+    if (!ag_upstream_read_timeouts(ag_node_get(decl->options, "timeouts"), build->diags,
+                                   &options.timeouts) ||
+        !ag_upstream_read_host(ag_node_get(decl->options, "host"), build->diags, &options)) {
+        return AG_EINVAL;
+    }
+    s->timeouts = options.timeouts;
+    s->host_mode = options.host_mode;
+    s->host = options.host;
+    s->has_target = decl->has_path;
+    s->target = decl->target;
+    if (s->has_target && !check_target(build, decl, s)) {
+        return AG_EINVAL;
+    }
+    *out_settings = s;
+    return AG_OK;
+}

@@ -1,0 +1,35 @@
+/*
+ * proxy_config: the proxy's settings: its sections (proxy, server.trusted_proxies), and one route's.
+ *
+ *   /api/:id: http://api/v1/:id            named upstream, or host[:port]{,...}, or unix:/path:
+ *   "/x":
+ *     action: "http://10.0.0.1:8080"
+ *     timeouts: {read: 5s}                 over the upstream's
+ *     host: upstream
+ */
+#pragma once
+#include "actions/action.h"
+#include "actions/proxy_trust.h"
+#include "actions/upstream.h"
+
+struct ag_proxy_section {
+    struct ag_upstream_options defaults;
+    struct ag_proxy_trust trust;
+    struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
+};
+
+struct ag_proxy_settings {
+    const struct ag_upstream *upstream;
+    struct ag_upstream_timeouts timeouts;
+    enum ag_upstream_host_mode host_mode;
+    struct ag_span host;       /* LITERAL */
+    bool has_target;           /* else the request's path is kept */
+    bool target_has_query;     /* the request's query goes behind it */
+    struct ag_template target; /* has_target */
+    uint32_t target_bytes;     /* of its literal parts */
+    uint32_t target_params;    /* parameters in it */
+};
+
+enum ag_status ag_proxy_configure_section(struct ag_action_build *build);
+enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
+                                  const void **out_settings);

@@ -1,0 +1,32 @@
+/*
+ * proxy_forward: who the client is and what it asked for, told to the upstream: X-Forwarded-For, -Host,
+ * -Proto and Forwarded (RFC 7239).
+ *
+ *   peer not trusted   what it sent is replaced
+ *   peer trusted       X-Forwarded-For and Forwarded are extended, -Host and -Proto kept
+ */
+#pragma once
+#include "proto/exchange.h"
+
+enum {
+    AG_FORWARD_FOR,
+    AG_FORWARD_HOST,
+    AG_FORWARD_PROTO,
+    AG_FORWARD_FORWARDED,
+    AG_FORWARDS,
+};
+
+/* What is known of the four fields while a request's fields are walked. */
+struct ag_proxy_forward {
+    struct ag_span seen[AG_FORWARDS]; /* of a trusted peer; several lines are joined */
+    bool fixed[AG_FORWARDS];          /* a filter has set it: it stands as it is */
+};
+
+/* The index of the field, or AG_FORWARDS when it is none of them. */
+unsigned ag_proxy_forward_index(enum ag_field_id id);
+/* A line of a trusted peer's. AG_ENOMEM: too long to be joined. */
+AG_MUST_USE enum ag_status ag_proxy_forward_seen(struct ag_proxy_forward *f, struct ag_exchange *ex,
+                                                 unsigned index, struct ag_span value);
+/* Appends the fields; `out` has room for AG_FORWARDS more. AG_ENOMEM. */
+AG_MUST_USE enum ag_status ag_proxy_forward_add(const struct ag_proxy_forward *f,
+                                                struct ag_exchange *ex, struct ag_fields *out);

@@ -1,0 +1,108 @@
+#include "actions/proxy_trust.h"
+
+#include "engine/resolver.h"
+
+#define MAPPED_BITS 96u
+
+/* As 16 bytes; false for what is no IP address. */
+static bool to_bytes(const union ag_addr *a, uint8_t out[static 16])
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+    if (a->sa.sa_family == AF_INET6) {
+        memcpy(out, &a->in6.sin6_addr, 16);
+        return true;
+    }
+    memcpy(out, mapped, sizeof(mapped));
+    memcpy(out + sizeof(mapped), &a->in.sin_addr, 4);
+    return a->sa.sa_family == AF_INET;
+}
+
+static bool in_block(const uint8_t bytes[static 16], const struct ag_proxy_block *b)
+{
+    size_t whole = b->bits / 8u, rest = b->bits % 8u;
+
+    if (memcmp(bytes, b->bytes, whole) != 0) {
+        return false;
+    }
+    return rest == 0 || (bytes[whole] ^ b->bytes[whole]) >> (8u - rest) == 0;
+}
+
+bool ag_proxy_trusts(const struct ag_proxy_trust *t, const union ag_addr *addr)
+{
+    uint8_t bytes[16];
+
+    if (!addr) {
+        return false;
+    }
+    if (addr->sa.sa_family == AF_UNIX) {
+        return t->unix_peers;
+    }
+    if (t->count == 0 || !to_bytes(addr, bytes)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < t->count; i++) {
+        if (in_block(bytes, &t->blocks[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "10.0.0.0/8", "fd00::/8", "192.0.2.1" */
+static bool read_block(struct ag_span text, struct ag_proxy_block *out)
+{
+    size_t slash = ag_span_find(text, '/');
+    union ag_addr addr;
+    uint64_t bits, most;
+
+    if (ag_addr_parse(ag_span_sub(text, 0, slash), 0, &addr) != AG_OK ||
+        !to_bytes(&addr, out->bytes)) {
+        return false;
+    }
+    bits = most = addr.sa.sa_family == AF_INET ? 32 : 128;
+    if (slash < text.len &&
+        (ag_span_u64(ag_span_sub(text, slash + 1, text.len), &bits) != AG_OK || bits > most)) {
+        return false;
+    }
+    out->bits = (uint8_t)(bits + (most == 32 ? MAPPED_BITS : 0));
+    return true;
+}
+
+bool ag_proxy_trust_read(struct ag_arena *arena, const struct ag_node *list, struct ag_diags *diags,
+                         struct ag_proxy_trust *out)
+{
+    struct ag_proxy_block *blocks;
+    uint32_t count = 0;
+    bool ok = true;
+
+    *out = (struct ag_proxy_trust){0};
+    if (!list) {
+        return true;
+    }
+    if (list->kind != AG_NODE_SEQ) {
+        ag_diag_error(diags, list->pos, "[10.0.0.0/8]", "trusted_proxies is a list");
+        return false;
+    }
+    for (const struct ag_node *n = list->first; n; n = n->next) {
+        count++;
+    }
+    blocks = count ? ag_arena_zalloc(arena, count * sizeof(*blocks)) : NULL;
+    for (const struct ag_node *n = list->first; n; n = n->next) {
+        struct ag_span text;
+
+        if (!ag_node_text(n, diags, &text)) {
+            ok = false;
+        } else if (ag_span_eq(text, AG_SPAN("unix"))) {
+            out->unix_peers = true;
+        } else if (blocks && read_block(text, &blocks[out->count])) {
+            out->count++;
+        } else {
+            ag_diag_error(diags, n->pos, "use 10.0.0.0/8, fd00::/8, an address, or unix",
+                          "\"%.*s\" is not a CIDR block", (int)text.len, (const char *)text.ptr);
+            ok = false;
+        }
+    }
+    out->blocks = blocks;
+    return ok;
+}

@@ -1,0 +1,288 @@
+/*
+ * Goal: what the config says of upstreams arrives as said, mistakes are met with their position, and
+ * equal definitions are the same upstream.
+ * Method: trees made by hand; each mistake in a section that is else right.
+ */
+#include "actions/proxy.h"
+#include "actions/proxy_config.h"
+#include "actions/proxy_trust.h"
+#include "actions/upstream_config.h"
+#include "engine/resolver.h"
+
+#include <criterion/criterion.h>
+
+static struct ag_arena arena;
+static struct ag_diags diags;
+static const struct ag_source source = {.name = "t"};
+
+static void setup(void)
+{
+    ag_arena_init(&arena, NULL, 0);
+    ag_diags_init(&diags, &arena);
+}
+
+static void teardown(void)
+{
+    ag_arena_release(&arena);
+}
+
+static struct ag_pos at(uint32_t col)
+{
+    return (struct ag_pos){&source, 1, col};
+}
+
+static struct ag_node *scalar(const char *key, const char *text, uint32_t col)
+{
+    struct ag_node *n = ag_node_new(&arena, AG_NODE_SCALAR, at(col));
+
+    n->key = ag_span_str(key ? key : "");
+    n->key_pos = at(col);
+    n->text = ag_span_str(text);
+    return n;
+}
+
+static struct ag_node *group(const char *key, enum ag_node_kind kind)
+{
+    struct ag_node *n = ag_node_new(&arena, kind, at(1));
+
+    n->key = ag_span_str(key);
+    n->key_pos = at(1);
+    return n;
+}
+
+/* upstream `name` with servers of the NULL-terminated list. */
+static struct ag_node *upstream(const char *name, const char *const *servers)
+{
+    struct ag_node *up = group(name, AG_NODE_MAP), *list = group("servers", AG_NODE_SEQ);
+
+    for (uint32_t i = 0; servers[i]; i++) {
+        ag_node_append(list, scalar(NULL, servers[i], 10 * (i + 1)));
+    }
+    ag_node_append(up, list);
+    return up;
+}
+
+static struct ag_upstream *read_up(const struct ag_node *node)
+{
+    const struct ag_upstream_options defaults = ag_upstream_default_options();
+
+    return ag_upstream_read(&arena, node, &diags, &defaults);
+}
+
+static struct ag_upstream *from(const char *authority)
+{
+    const struct ag_upstream_options defaults = ag_upstream_default_options();
+
+    return ag_upstream_from_authority(&arena, ag_span_str(authority), at(5), &diags, &defaults);
+}
+
+TestSuite(upstream_config, .init = setup, .fini = teardown);
+
+Test(upstream_config, servers_and_options)
+{
+    const char *const servers[] = {"10.0.0.1:8080", "api.example weight=3", "[::1]:81",
+                                   "unix:/run/x.sock", NULL};
+    struct ag_node *node = upstream("api", servers), *t = group("timeouts", AG_NODE_MAP);
+    struct ag_node *k = group("keepalive", AG_NODE_MAP);
+    struct ag_upstream *up;
+
+    ag_node_append(t, scalar("connect", "250ms", 1));
+    ag_node_append(t, scalar("total", "5m", 1));
+    ag_node_append(k, scalar("max_idle", "7", 1));
+    ag_node_append(node, t);
+    ag_node_append(node, k);
+    ag_node_append(node, scalar("host", "upstream", 1));
+    ag_node_append(node, scalar("balance", "round_robin", 1));
+    ag_node_append(node, scalar("max_connections", "9", 1));
+    up = read_up(node);
+    cr_assert(up);
+    cr_expect_eq(diags.errors, 0);
+    cr_assert_eq(up->server_count, 4);
+    cr_expect_not(up->servers[0].named);
+    cr_expect_eq(up->servers[0].addr.in.sin_port, htons(8080));
+    cr_expect(up->servers[1].named);
+    cr_expect_eq(up->servers[1].weight, 3);
+    cr_expect_eq(up->servers[1].port, 80);
+    cr_expect_eq(up->servers[2].addr.sa.sa_family, AF_INET6);
+    cr_expect(ag_span_eq(up->servers[2].authority, AG_SPAN("[::1]:81")));
+    cr_expect_eq(up->servers[3].addr.sa.sa_family, AF_UNIX);
+    cr_expect(ag_span_eq(up->servers[3].authority, AG_SPAN("localhost")));
+    cr_expect_eq(up->options.timeouts.connect_ms, 250);
+    cr_expect_eq(up->options.timeouts.total_ms, 300000);
+    cr_expect_eq(up->options.timeouts.read_ms, 60000);
+    cr_expect_eq(up->options.max_idle, 7);
+    cr_expect_eq(up->options.max_connections, 9);
+    cr_expect_eq(up->options.host_mode, AG_UPSTREAM_HOST_SERVER);
+}
+
+struct mistake {
+    const char *key, *text; /* of the upstream; NULL: the server is wrong */
+    const char *server;
+    const char *what; /* in the message */
+    uint32_t col;
+};
+
+static const struct mistake mistakes[] = {
+    {"balance", "least_conn", NULL, "not supported yet", 33},
+    {"balance", "rond_robin", NULL, "rond_robin", 33},
+    {"health", "x", NULL, "not supported yet", 33},
+    {"tls", "x", NULL, "not supported yet", 33},
+    {"max_conections", "5", NULL, "max_conections", 33},
+    {"max_pending", "-1", NULL, "", 33},
+    {"host", "a b", NULL, "not a host", 33},
+    {NULL, NULL, "10.0.0.1:99999", "not a server", 10},
+    {NULL, NULL, "http://10.0.0.1", "not a server", 10},
+    {NULL, NULL, "", "without an address", 10},
+    {NULL, NULL, "a:80 weight=0", "weight", 22},
+    {NULL, NULL, "a:80 wight=2", "unknown option", 15},
+    {NULL, NULL, "unix:", "not a unix socket", 10},
+};
+
+Test(upstream_config, mistakes_have_a_place)
+{
+    for (size_t i = 0; i < AG_COUNT(mistakes); i++) {
+        const struct mistake *m = &mistakes[i];
+        const char *const servers[] = {m->server ? m->server : "10.0.0.1:80", NULL};
+        struct ag_node *node = upstream("api", servers);
+
+        ag_diags_init(&diags, &arena);
+        if (m->key) {
+            ag_node_append(node, scalar(m->key, m->text, 33));
+        }
+        (void)read_up(node);
+        cr_assert_eq(diags.errors, 1, "%zu: %u", i, diags.errors);
+        cr_expect(strstr(diags.first->what, m->what), "%zu: %s", i, diags.first->what);
+        cr_expect_eq(diags.first->pos.col, m->col, "%zu: %u", i, diags.first->pos.col);
+    }
+}
+
+Test(upstream_config, an_upstream_needs_servers)
+{
+    struct ag_node *node = group("api", AG_NODE_MAP);
+
+    cr_expect_null(read_up(node));
+    ag_node_append(node, group("servers", AG_NODE_SEQ));
+    cr_expect_null(read_up(node));
+    cr_expect_eq(diags.errors, 2);
+    cr_expect_null(read_up(scalar("api", "10.0.0.1:80", 3)));
+}
+
+Test(upstream_config, authorities)
+{
+    struct ag_upstream *up = from("10.0.0.1:80,b:81,[::1]");
+
+    cr_assert(up);
+    cr_expect_eq(up->server_count, 3);
+    cr_expect_eq(up->servers[1].port, 81);
+    up = from("unix:/run/x.sock:");
+    cr_assert(up);
+    cr_expect(ag_span_eq(up->servers[0].host, AG_SPAN("unix:/run/x.sock")));
+    cr_expect_null(from("10.0.0.1,,b"));
+    cr_expect_eq(diags.first->pos.col, 5 + 9);
+    cr_expect_null(from(""));
+    cr_expect_null(from("a:80,b:x"));
+}
+
+Test(upstream_config, equal_definitions_have_equal_keys)
+{
+    const struct ag_upstream *a = from("a:80,b:81"), *b = from("a:80,b:81"), *c = from("a:80,b:82");
+
+    cr_expect_eq(memcmp(a->key, b->key, sizeof(a->key)), 0);
+    cr_expect_neq(a->key[0], c->key[0]);
+    cr_expect_neq(a->key[1], c->key[1]);
+    cr_expect_neq(a->key[0], a->key[1]);
+}
+
+Test(upstream_config, named_upstreams_and_routes)
+{
+    const char *const servers[] = {"10.0.0.1:80", NULL};
+    struct ag_node *root = group("", AG_NODE_MAP), *proxy = group("proxy", AG_NODE_MAP);
+    struct ag_node *ups = group("upstreams", AG_NODE_MAP), *options = group("", AG_NODE_MAP);
+    struct ag_node *timeouts = group("timeouts", AG_NODE_MAP);
+    struct ag_action_build build = {.arena = &arena, .diags = &diags, .config = root};
+    struct ag_action_decl decl = {.scheme = AG_SPAN("http"), .authority = AG_SPAN("api")};
+    const struct ag_proxy_settings *s;
+    const void *named = NULL, *other = NULL;
+
+    ag_node_append(ups, upstream("api", servers));
+    ag_node_append(proxy, ups);
+    ag_node_append(root, proxy);
+    ag_node_append(timeouts, scalar("read", "5s", 1));
+    ag_node_append(options, timeouts);
+    ag_node_append(options, scalar("host", "h.example", 1));
+    cr_assert_eq(ag_proxy_configure_section(&build), AG_OK);
+    decl.options = options;
+    cr_assert_eq(ag_proxy_configure(&build, &decl, &named), AG_OK);
+    s = named;
+    cr_expect(ag_span_eq(s->upstream->name, AG_SPAN("api")));
+    cr_expect_not(s->upstream->servers[0].named);
+    cr_expect_eq(s->timeouts.read_ms, 5000);
+    cr_expect_eq(s->upstream->options.timeouts.read_ms, 60000);
+    cr_expect_eq(s->host_mode, AG_UPSTREAM_HOST_LITERAL);
+    decl.authority = AG_SPAN("api:8080"); /* a host, not the upstream */
+    cr_assert_eq(ag_proxy_configure(&build, &decl, &other), AG_OK);
+    s = other;
+    cr_expect(s->upstream->servers[0].named);
+    decl.scheme = AG_SPAN("https");
+    cr_expect_eq(ag_proxy_configure(&build, &decl, &other), AG_EINVAL);
+    cr_expect(strstr(diags.first->what, "not supported yet"));
+}
+
+Test(upstream_config, targets_are_checked)
+{
+    static const struct ag_template_part good[] = {{AG_SPAN_INIT("/a/"), -1}, {{NULL, 0}, 0}};
+    static const struct ag_template_part bad[] = {{AG_SPAN_INIT("/a\r\nX: y"), -1}};
+    static const struct ag_template_part query[] = {{AG_SPAN_INIT("/a?b=c"), -1}};
+    struct ag_action_build build = {.arena = &arena, .diags = &diags};
+    struct ag_action_decl decl = {.scheme = AG_SPAN("http"), .authority = AG_SPAN("a")};
+    const void *settings = NULL;
+
+    cr_assert_eq(ag_proxy_configure_section(&build), AG_OK);
+    decl.has_path = true;
+    decl.target = (struct ag_template){good, 2};
+    cr_expect_eq(ag_proxy_configure(&build, &decl, &settings), AG_OK);
+    decl.target = (struct ag_template){query, 1};
+    cr_expect_eq(ag_proxy_configure(&build, &decl, &settings), AG_OK);
+    cr_expect(((const struct ag_proxy_settings *)settings)->target_has_query);
+    decl.target = (struct ag_template){bad, 1};
+    cr_expect_eq(ag_proxy_configure(&build, &decl, &settings), AG_EINVAL);
+    cr_expect_eq(diags.errors, 1);
+}
+
+static bool trusts(const struct ag_proxy_trust *t, const char *ip)
+{
+    union ag_addr addr = {0};
+
+    cr_assert_eq(ag_addr_parse(ag_span_str(ip), 1, &addr), AG_OK);
+    return ag_proxy_trusts(t, &addr);
+}
+
+Test(upstream_config, trusted_peers)
+{
+    static const char *const wrong[] = {"10.0.0.0/33", "x", "10.0.0.0/", "::/129", "10.0.0.0/8/8"};
+    struct ag_node *list = group("trusted_proxies", AG_NODE_SEQ);
+    struct ag_proxy_trust t;
+
+    ag_node_append(list, scalar(NULL, "10.0.0.0/9", 1));
+    ag_node_append(list, scalar(NULL, "192.0.2.7", 1));
+    ag_node_append(list, scalar(NULL, "fd00::/8", 1));
+    cr_assert(ag_proxy_trust_read(&arena, list, &diags, &t));
+    cr_expect(trusts(&t, "10.127.255.255"));
+    cr_expect_not(trusts(&t, "10.128.0.0"));
+    cr_expect(trusts(&t, "::ffff:10.0.0.1"));
+    cr_expect(trusts(&t, "192.0.2.7"));
+    cr_expect_not(trusts(&t, "192.0.2.6"));
+    cr_expect(trusts(&t, "fdff::1"));
+    cr_expect_not(trusts(&t, "fe00::1"));
+    cr_expect_not(trusts(&t, "unix:/x"));
+    cr_expect_not(ag_proxy_trusts(&t, NULL));
+    ag_node_append(list, scalar(NULL, "unix", 1));
+    cr_assert(ag_proxy_trust_read(&arena, list, &diags, &t));
+    cr_expect(trusts(&t, "unix:/x"));
+    for (size_t i = 0; i < AG_COUNT(wrong); i++) {
+        struct ag_node *bad = group("trusted_proxies", AG_NODE_SEQ);
+        ag_node_append(bad, scalar(NULL, wrong[i], 7));
+        cr_expect_not(ag_proxy_trust_read(&arena, bad, &diags, &t), "%s", wrong[i]);
+    }
+    cr_expect_eq(diags.errors, AG_COUNT(wrong));
+}
