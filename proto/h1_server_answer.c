@@ -48,6 +48,8 @@ static void send_head(struct ag_exchange *ex)
     opts.close = !h->keep_alive && !tunnel;
     opts.keep_alive_10 = h->keep_alive && ex->req.version == AG_HTTP_10;
     opts.upgrade = tunnel;
+    /* Before the write queues the flush: content that comes in this turn leaves with the head. */
+    ag_h1_server_wake(h);
     if (ag_h1_write_response(h->stream, res, &opts) != AG_OK) {
         ag_h1_server_close_now(h, AG_REASON_RESOURCES);
         return;
@@ -62,11 +64,9 @@ static void send_head(struct ag_exchange *ex)
     } else if (!has_content(ex, res->status)) {
         h->res_done = true;
         ag_body_discard(ex->res_source);
-        ag_h1_server_wake(h);
         return;
     }
     ag_body_set_consumer(ex->res_source, ag_h1_server_body_event, h);
-    ag_h1_server_wake(h);
 }
 
 static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
