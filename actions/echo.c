@@ -9,7 +9,7 @@
 
 #define MAX_BODY_DEFAULT 4096u
 /* The first bytes of the content are kept in one large buffer. */
-#define MAX_BODY_LIMIT AG_BUF_LARGE_BYTES
+#define MAX_BODY_LIMIT 65536u
 /* A head of 32k and 64k of content, all of it escaped: room enough; beyond it is refused. */
 #define ANSWER_BYTES_MAX (1024u * 1024u)
 

@@ -98,7 +98,8 @@ struct ag_fd {
 /* Receive buffers come in two sizes: small for heads and idle connections, large for bodies. */
 enum ag_buf_group { AG_BUF_SMALL, AG_BUF_LARGE, AG_BUF_GROUPS };
 #define AG_BUF_SMALL_BYTES 4096u
-#define AG_BUF_LARGE_BYTES 65536u
+/* 64k of content and the head before it: what comes in one piece leaves in one. */
+#define AG_BUF_LARGE_BYTES (65536u + AG_BUF_SMALL_BYTES)
 
 /* Work for later in this turn; queued at most once. Embedded in its owner. */
 struct ag_task {

@@ -4,7 +4,7 @@
 
 #define WORKERS_MAX 1024u
 /* A head lies in one buffer; the larger kind of receive buffer bounds it. */
-#define HEADER_MAX_BYTES AG_BUF_LARGE_BYTES
+#define HEADER_MAX_BYTES 65536u
 /* Longest time-out: a day. The timers count in 32 bits of milliseconds. */
 #define TIMEOUT_MAX_MS 86400000u
 
