@@ -169,13 +169,18 @@ static struct ag_span host_of(const struct proxy_call *call)
 static void begin(struct proxy_call *call)
 {
     struct ag_exchange *ex = call->ex;
-    bool content = call->req.framing != AG_FRAMING_NONE || call->opts.upgrade;
     struct ag_upstream_claim *claim = &call->claim;
+    bool content = call->req.framing != AG_FRAMING_NONE || call->opts.upgrade;
+    const struct ag_h1_call h1_call = {.req = &call->req,
+                                       .opts = &call->opts,
+                                       .req_body = content ? &ex->req_body : NULL,
+                                       .res_body = &ex->res_body,
+                                       .keep = &ex->arena,
+                                       .ops = &call_ops,
+                                       .caller = call};
 
     call->opts.host = host_of(call);
-    if (ag_h1_client_start(&claim->conn->h1, &call->req, &call->opts,
-                           content ? &ex->req_body : NULL, &ex->res_body, &ex->arena, &call_ops,
-                           call) != AG_OK) {
+    if (ag_h1_client_start(&claim->conn->h1, &h1_call) != AG_OK) {
         ag_upstream_release(claim, false);
         fail(call, 503, AG_REASON_RESOURCES, "out of buffers towards the upstream");
         return;

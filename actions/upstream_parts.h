@@ -30,9 +30,9 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why)
 
 /* Takes the most recently used idle connection that is alive. NULL: none. */
 struct ag_upstream_conn *ag_upstream_take_idle(struct ag_upstream_peer *p);
-void ag_upstream_give(struct ag_upstream_claim *c, struct ag_upstream_conn *conn);
+void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *c);
 /* Starts to connect to the peer's next address. False: the shard is out of connections. */
-bool ag_upstream_connect(struct ag_upstream_claim *c);
+bool ag_upstream_connect(struct ag_upstream_claim *claim);
 /* Ends the connection that was idle longest. */
 void ag_upstream_evict(struct ag_upstream_pool *pool);
-void ag_upstream_conn_close(struct ag_upstream_conn *conn);
+void ag_upstream_conn_close(struct ag_upstream_conn *c);

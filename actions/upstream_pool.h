@@ -153,6 +153,6 @@ AG_MUST_USE enum ag_status ag_upstream_claim_fresh(struct ag_upstream_claim *c);
 /* The claimer wants it no more; what was given and is not released is closed. Harmless when over. */
 void ag_upstream_cancel(struct ag_upstream_claim *c);
 /* Gives the connection back; `reusable` as its h1 says. */
-void ag_upstream_release(struct ag_upstream_claim *c, bool reusable);
+void ag_upstream_release(struct ag_upstream_claim *claim, bool reusable);
 /* The call has begun, or is in another phase: its timeouts are looked at again. */
 void ag_upstream_watch(struct ag_upstream_claim *c);

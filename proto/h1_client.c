@@ -258,7 +258,7 @@ static enum ag_status gather(struct ag_h1_client *c, size_t *out_added)
         left = b->size - c->head_len;
     }
     *out_added = ag_min_size(in.len, left);
-    AG_ASSERT(*out_added > 0); /* the parser's limit comes first */
+    AG_ASSERT(c->head && *out_added > 0); /* the parser's limit comes first */
     memcpy(c->head->data + c->head_len, in.ptr, *out_added);
     c->head_len += (uint32_t)*out_added;
     return AG_OK;
@@ -579,15 +579,14 @@ void ag_h1_client_init(struct ag_h1_client *c, struct ag_stream *s)
     ag_task_init(&c->work, work_task);
 }
 
-enum ag_status ag_h1_client_start(struct ag_h1_client *c, const struct ag_request *req,
-                                  const struct ag_h1_request_opts *opts, struct ag_body *req_body,
-                                  struct ag_body *res_body, struct ag_arena *keep,
-                                  const struct ag_h1_call_ops *ops, void *caller)
+enum ag_status ag_h1_client_start(struct ag_h1_client *c, const struct ag_h1_call *call)
 {
+    const struct ag_request *req = call->req;
+    const struct ag_h1_request_opts *opts = call->opts;
     bool content = req->framing == AG_FRAMING_LENGTH || req->framing == AG_FRAMING_CHUNKED;
 
     AG_ASSERT(c->state == AG_H1_CLIENT_READY && ag_stream_queued(c->stream) == 0);
-    AG_ASSERT(req_body || !(content || opts->upgrade));
+    AG_ASSERT(call->req_body || !(content || opts->upgrade));
     /* Queued before the stream's flush: content that comes in this turn leaves with the head. */
     if (content) {
         ag_task_queue(c->stream->loop, &c->work);
@@ -599,11 +598,11 @@ enum ag_status ag_h1_client_start(struct ag_h1_client *c, const struct ag_reques
         return AG_ENOMEM;
     }
     set_state(c, AG_H1_CLIENT_CALL);
-    c->ops = ops;
-    c->caller = caller;
-    c->keep = keep;
-    c->req_body = req_body;
-    c->res_body = res_body;
+    c->ops = call->ops;
+    c->caller = call->caller;
+    c->keep = call->keep;
+    c->req_body = call->req_body;
+    c->res_body = call->res_body;
     c->chunk = (struct ag_h1_chunk){0};
     c->req_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
     c->req_framing = req->framing;
@@ -617,9 +616,9 @@ enum ag_status ag_h1_client_start(struct ag_h1_client *c, const struct ag_reques
     c->keep_alive = !opts->close;
     c->upgrade = opts->upgrade;
     if (content) {
-        ag_body_set_consumer(req_body, on_req_readable, c);
+        ag_body_set_consumer(c->req_body, on_req_readable, c);
     }
-    ag_body_set_producer(res_body, on_res_writable, c);
+    ag_body_set_producer(c->res_body, on_res_writable, c);
     return AG_OK;
 }
 

@@ -84,17 +84,21 @@ struct ag_h1_client {
 };
 
 void ag_h1_client_init(struct ag_h1_client *c, struct ag_stream *s);
-/* Starts a call: writes the head at once. `req` and `opts` are used during this call only.
- *   req_body  content to send, framed by req->framing (LENGTH or CHUNKED); with opts->upgrade it is
- *             what the tunnel will carry. NULL: none
- *   res_body  where the answer's content goes; the client is its producer
- *   keep      where the answer's trailers are copied to: as long-lived as res_body
- * AG_ENOMEM: nothing was started, and the stream is aborted. */
-AG_MUST_USE enum ag_status ag_h1_client_start(struct ag_h1_client *c, const struct ag_request *req,
-                                              const struct ag_h1_request_opts *opts,
-                                              struct ag_body *req_body, struct ag_body *res_body,
-                                              struct ag_arena *keep,
-                                              const struct ag_h1_call_ops *ops, void *caller);
+/* What a call works with; `req` and `opts` are used during ag_h1_client_start only. */
+struct ag_h1_call {
+    const struct ag_request *req;
+    const struct ag_h1_request_opts *opts;
+    /* Content to send, framed by req->framing (LENGTH or CHUNKED); with opts->upgrade it is what the
+     * tunnel will carry. NULL: none. */
+    struct ag_body *req_body;
+    struct ag_body *res_body; /* where the answer's content goes; the client is its producer */
+    struct ag_arena *keep;    /* where the answer's trailers are kept: as long-lived as res_body */
+    const struct ag_h1_call_ops *ops;
+    void *caller;
+};
+/* Starts a call: writes the head at once. AG_ENOMEM: nothing was started, the stream is aborted. */
+AG_MUST_USE enum ag_status ag_h1_client_start(struct ag_h1_client *c,
+                                              const struct ag_h1_call *call);
 /* From `head` with status 101 only: the bodies carry raw bytes from now on. Not accepted: the call
  * fails. */
 void ag_h1_client_accept_tunnel(struct ag_h1_client *c);

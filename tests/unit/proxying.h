@@ -17,7 +17,8 @@
 #include <stdio.h>
 
 #define CLIENTS_MAX    16u
-#define FAKE_CONNS_MAX 64u
+#define FAKE_CONNS_MAX 32u
+#define FAKE_IN_MAX    16384u
 #define WIRE_MAX       (256u * 1024u)
 
 /* ---- scripted upstreams ---- */
@@ -26,7 +27,7 @@ struct fake;
 
 struct fake_conn {
     int fd; /* -1: none */
-    uint8_t *in;
+    uint8_t in[FAKE_IN_MAX];
     size_t len;
     unsigned requests; /* complete heads on it */
     bool eof;
@@ -45,8 +46,8 @@ struct fake {
 
 static inline void fake_listen(struct fake *f, const struct sockaddr *addr, socklen_t len)
 {
-    *f =
-        (struct fake){.ls = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+    memset(f, 0, sizeof(*f));
+    f->ls = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     cr_assert(f->ls >= 0);
     cr_assert_eq(bind(f->ls, addr, len), 0);
     cr_assert_eq(listen(f->ls, 64), 0);
@@ -70,8 +71,8 @@ static inline void fake_hang_up(struct fake_conn *c)
 {
     if (c->fd >= 0) {
         (void)close(c->fd);
-        free(c->in);
-        *c = (struct fake_conn){.fd = -1};
+        c->fd = -1;
+        c->len = 0;
     }
 }
 
@@ -112,8 +113,10 @@ static inline void fake_accept(struct fake *f)
             c++;
             cr_assert(c < f->conns + FAKE_CONNS_MAX);
         }
-        *c = (struct fake_conn){.fd = fd, .in = malloc(WIRE_MAX)};
-        cr_assert(c->in);
+        c->fd = fd;
+        c->len = 0;
+        c->requests = 0;
+        c->eof = false;
         f->accepted++;
     }
 }
@@ -146,8 +149,8 @@ static inline void fake_pump(struct fake *f)
         struct fake_conn *c = &f->conns[i];
         ssize_t n = 0;
 
-        while (c->fd >= 0 && !c->eof && c->len < WIRE_MAX) {
-            n = read(c->fd, c->in + c->len, WIRE_MAX - c->len);
+        while (c->fd >= 0 && !c->eof && c->len < FAKE_IN_MAX) {
+            n = read(c->fd, c->in + c->len, FAKE_IN_MAX - c->len);
             if (n <= 0) {
                 c->eof = n == 0 || errno != EAGAIN;
                 break;
