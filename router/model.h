@@ -7,6 +7,7 @@
 #include "engine/loop.h"
 #include "engine/node.h"
 #include "proto/h1_server.h"
+#include "router/access_log.h"
 
 struct ag_listen {
     struct ag_pos pos;
@@ -57,7 +58,7 @@ struct ag_model {
     enum ag_log_format log_format;
     const char *user;                      /* NULL: stay */
     const struct ag_node *trusted_proxies; /* one value or a list of them, or NULL */
-    const struct ag_node *access_log;      /* read by the access log; NULL: default */
+    enum ag_access_format access_log;      /* default: off */
     uint64_t max_connections;              /* 0: from RLIMIT_NOFILE */
     const struct ag_group *groups;
     uint32_t group_count;

@@ -307,7 +307,8 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
                                        "user",       "limits",        "trusted_proxies", "log",
                                        "access_log", "drain_timeout", "max_connections"};
     static const char *const backends[] = {"auto", "io_uring", "epoll"};
-    unsigned backend = AG_BACKEND_AUTO;
+    static const char *const accesses[] = {"off", "human", "combined", "json"};
+    unsigned backend = AG_BACKEND_AUTO, access = AG_ACCESS_OFF;
 
     _Static_assert(AG_BACKEND_AUTO == 0 && AG_BACKEND_URING == 1 && AG_BACKEND_EPOLL == 2,
                    "backends in the order of the enum");
@@ -327,7 +328,9 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     read_limits(m, ag_node_get(server, "limits"), diags);
     read_trusted(m, ag_node_get(server, "trusted_proxies"), diags);
     read_log(m, ag_node_get(server, "log"), diags);
-    m->access_log = ag_node_get(server, "access_log");
+    (void)ag_node_enum(ag_node_get(server, "access_log"), diags, accesses, AG_COUNT(accesses),
+                       &access);
+    m->access_log = (enum ag_access_format)access;
     (void)ag_node_duration(ag_node_get(server, "drain_timeout"), diags, &m->drain_timeout_ms);
     (void)ag_node_u64(ag_node_get(server, "max_connections"), diags, 1, UINT32_MAX,
                       &m->max_connections);

@@ -73,7 +73,7 @@ Test(model, defaults)
     cr_assert_eq(m->max_connections, 0);
     cr_assert_null(m->user);
     cr_assert_null(m->trusted_proxies);
-    cr_assert_null(m->access_log);
+    cr_assert_eq(m->access_log, AG_ACCESS_OFF);
     cr_assert_eq(m->route_count + m->group_count + m->plugin_count, 0);
     fixture_deinit(&f);
 }
@@ -91,7 +91,7 @@ Test(model, everything_set)
                       "  backend: io_uring\n"
                       "  trusted_proxies: [10.0.0.0/8]\n"
                       "  drain_timeout: 1m\n"
-                      "  access_log: true\n"
+                      "  access_log: json\n"
                       "  max_connections: 5000\n"
                       "  log: {level: debug, format: json}\n"
                       "  limits: {header_timeout: 1s, idle_timeout: 2s, body_timeout: 3s,\n"
@@ -115,7 +115,7 @@ Test(model, everything_set)
     cr_assert_eq(m->backend, AG_BACKEND_URING);
     cr_assert(text_is(m->trusted_proxies->first->text, "10.0.0.0/8"));
     cr_assert_eq(m->drain_timeout_ms, 60000);
-    cr_assert(text_is(m->access_log->text, "true"));
+    cr_assert_eq(m->access_log, AG_ACCESS_JSON);
     cr_assert_eq(m->max_connections, 5000);
     cr_assert_eq(m->log_level, AG_LOG_DEBUG);
     cr_assert_eq(m->log_format, AG_LOG_JSON);
