@@ -28,10 +28,10 @@ struct ag_pattern {
     uint16_t count;      /* segments; "/" is one empty exact segment */
     const struct ag_segment *segments;
     uint32_t methods; /* bits by enum ag_method; 0 and no other_methods: none named */
-    struct ag_span other_methods[AG_METHOD_NAMES_MAX]; /* tokens without a number */
     uint16_t other_count;
-    struct ag_param_spec params[AG_PARAMS_MAX];
     uint16_t param_count;
+    const struct ag_span *other_methods; /* tokens without a number, at most AG_METHOD_NAMES_MAX */
+    const struct ag_param_spec *params;  /* at most AG_PARAMS_MAX */
     bool has_splat;
 };
 
@@ -50,5 +50,9 @@ AG_MUST_USE enum ag_status ag_dsl_parse_action(struct ag_arena *arena, struct ag
                                                struct ag_pos pos, struct ag_span text,
                                                const struct ag_pattern *pattern,
                                                struct ag_action_decl *out_action);
+/* One method's name (the long form's `methods:`), added to those of `p`. */
+AG_MUST_USE enum ag_status ag_dsl_parse_method(struct ag_arena *arena, struct ag_diags *diags,
+                                               struct ag_pos pos, struct ag_span name,
+                                               struct ag_pattern *p);
 /* Where the line's `:` between pattern and action stands, or line.len: for the YAML pre-scan. */
 size_t ag_dsl_find_colon(struct ag_span line);
