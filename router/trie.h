@@ -40,3 +40,9 @@ uint32_t ag_trie_lookup(const struct ag_trie *t, const struct ag_trie_query *q);
 /* After NONE: methods that some matching pattern takes (bits; bit 0: some other token too), 0: no
  * pattern matches the path at all (404). HEAD is in it where GET is. */
 uint32_t ag_trie_allowed(const struct ag_trie *t, const struct ag_trie_query *q);
+
+/* Every route whose pattern matches the path, whatever its methods (given as in ag_trie_allowed), in
+ * the order of the choice; hosts and ports as in a lookup. */
+typedef void ag_trie_fn(void *arg, uint32_t id, uint32_t methods);
+void ag_trie_each(const struct ag_trie *t, const struct ag_trie_query *q, ag_trie_fn *fn,
+                  void *arg);
