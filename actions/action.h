@@ -96,3 +96,5 @@ struct ag_action {
 
 /* By kind; never NULL. */
 const struct ag_action_ops *ag_action_ops_of(enum ag_action_kind kind);
+/* Keys of a route's long form that this kind reads from decl->options, beside those of all routes. */
+const char *const *ag_action_option_keys(enum ag_action_kind kind, size_t *out_count);

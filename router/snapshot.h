@@ -12,6 +12,17 @@
 #include "router/model.h"
 #include "router/trie.h"
 
+/* What a route becomes within a region of its paths. */
+struct ag_route_split {
+    uint32_t region; /* ascending */
+    uint32_t route;  /* index in the snapshot */
+};
+
+/*
+ * Declared routes come first, in order; then implied ones ("/docs" beside the directory "/docs/"); both
+ * are in the trie. Then what groups split from these: splitting must not change which route wins, so
+ * splits are not in the trie, but found by the region of the path once their origin has won.
+ */
 struct ag_route {
     struct ag_pattern pattern; /* as declared */
     struct ag_action_decl decl;
@@ -21,15 +32,19 @@ struct ag_route {
     uint32_t id;             /* declaration order */
     uint32_t split_of;       /* the declared route it was split from at a group; else its own id */
     const char *group;       /* the group's match, or NULL; for explain */
-    struct ag_pattern match; /* what the trie has: pattern, or the group's boundary */
+    struct ag_pattern match; /* what it serves: pattern, subtree, or the part within the group */
+    const struct ag_route_split *splits; /* NULL: the groups hold for all of it, or none does */
+    uint32_t split_count;
 };
 
 struct ag_snapshot {
     struct ag_arena arena;
     const struct ag_model *model;
     const struct ag_route *routes;
-    uint32_t route_count;
+    uint32_t route_count;    /* splits included */
+    uint32_t declared_count; /* as written, the first ones */
     struct ag_trie *trie;
+    struct ag_trie *regions; /* of groups, for routes with splits; NULL: none */
     void *shared[AG_ACTION_KINDS];
     struct ag_route_limits default_limits; /* before and without a route */
     _Atomic uint32_t users;                /* shards that hold it */
@@ -41,6 +56,9 @@ AG_MUST_USE struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena,
                                                     const struct ag_node *root,
                                                     const char *base_dir, struct ag_diags *diags);
 void ag_snapshot_free(struct ag_snapshot *s);
+
+/* The route for a request, of its group where groups split it; NULL: none. */
+const struct ag_route *ag_snapshot_find(const struct ag_snapshot *s, const struct ag_trie_query *q);
 
 /* The pipeline that dispatches over context->snapshot (dispatch.c). */
 extern const struct ag_pipeline_ops ag_dispatch;
