@@ -1,0 +1,35 @@
+/*
+ * args: command lines, from a table. Unknown options get a suggestion; `-h` and `--help` print the
+ * table with an example.
+ */
+#pragma once
+#include "engine/base.h"
+
+#define AG_ARGS_REPEAT_MAX 128u
+
+struct ag_option {
+    const char *name;       /* "--config" */
+    char letter;            /* 'c', or 0 */
+    const char *value_name; /* "FILE"; NULL: a switch */
+    const char *help;
+    /* Where it goes; exactly one is set. Values are borrowed from argv. */
+    bool *out_switch;
+    const char **out_value;
+    const char **out_values; /* repeatable: room for AG_ARGS_REPEAT_MAX */
+    size_t *out_count;       /* with out_values */
+};
+
+struct ag_command_help {
+    const char *usage;   /* "anygate check -c FILE [--strict]" */
+    const char *about;   /* one line */
+    const char *example; /* a line that works */
+};
+
+enum ag_args_result { AG_ARGS_OK, AG_ARGS_HELP, AG_ARGS_USAGE };
+
+/* Reads argv[1..]; operands (what is no option) are collected into `operands`. AG_ARGS_HELP: help went
+ * to stdout; exit 0. AG_ARGS_USAGE: the mistake went to stderr; exit 2. */
+enum ag_args_result ag_args_parse(int argc, char **argv, const struct ag_command_help *help,
+                                  const struct ag_option *options, size_t option_count,
+                                  const char **operands, size_t operand_max,
+                                  size_t *out_operand_count);

@@ -1,0 +1,82 @@
+#include "router/explain.h"
+#include "tools/args.h"
+#include "tools/commands.h"
+#include "tools/load.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+extern char **environ;
+
+#define REPORT_BYTES (16u << 20)
+
+static const struct ag_command_help help = {
+    .usage = "anygate check -c FILE [--format human|json] [--strict]",
+    .about = "Loads and validates a configuration without binding.",
+    .example = "anygate check -c anygate.yml --strict",
+};
+
+static void print_tree(const struct ag_load *load)
+{
+    uint8_t *room = malloc(REPORT_BYTES);
+    struct ag_buf b = ag_buf(room, REPORT_BYTES);
+
+    AG_ASSERT(room);
+    ag_explain_tree(load->snapshot, &b, ag_colour_wanted(STDOUT_FILENO));
+    (void)fwrite(b.ptr, 1, b.len, stdout);
+    free(room);
+}
+
+int ag_cmd_check(int argc, char **argv)
+{
+    struct ag_config_input in = {.env = (const char *const *)environ};
+    const char *operands[1], *format = "human";
+    const char *routes[AG_ARGS_REPEAT_MAX];
+    size_t operand_count = 0;
+    bool strict = false, json;
+    struct ag_load load;
+    int rc;
+    const struct ag_option options[] = {
+        {"--config", 'c', "FILE", "configuration: .yml .yaml .json or .gate",
+         .out_value = &in.file},
+        {"--route", 'r', "ROUTE", "one route; may be repeated", .out_values = routes,
+         .out_count = &in.route_count},
+        {"--format", 0, "FORMAT", "human (default) or json: one object per diagnosis",
+         .out_value = &format},
+        {"--strict", 0, NULL, "warnings are errors", .out_switch = &strict},
+    };
+    enum ag_args_result parsed =
+        ag_args_parse(argc, argv, &help, options, AG_COUNT(options), operands, 0, &operand_count);
+
+    if (parsed != AG_ARGS_OK) {
+        return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
+    }
+    json = strcmp(format, "json") == 0;
+    if (!json && strcmp(format, "human") != 0) {
+        (void)fprintf(stderr, "anygate: error: unknown format %s; hint: human or json\n", format);
+        return AG_EXIT_USAGE;
+    }
+    if (!in.file && in.route_count == 0) {
+        (void)fprintf(stderr, "anygate: error: no configuration\nusage: %s\n", help.usage);
+        return AG_EXIT_USAGE;
+    }
+    in.routes = routes;
+    ag_load_config(&load, &in);
+    if (load.snapshot) {
+        ag_explain_warnings(load.snapshot, &load.diags);
+        if (!json) {
+            print_tree(&load);
+        }
+    }
+    (void)fflush(stdout);
+    ag_load_print(&load, json ? AG_DIAG_JSON : AG_DIAG_HUMAN);
+    if (!json) {
+        (void)printf("%u error%s, %u warning%s\n", load.diags.errors,
+                     load.diags.errors == 1 ? "" : "s", load.diags.warnings,
+                     load.diags.warnings == 1 ? "" : "s");
+    }
+    rc = !load.snapshot || load.diags.errors || (strict && load.diags.warnings) ? AG_EXIT_ERROR
+                                                                                : AG_EXIT_OK;
+    ag_load_release(&load);
+    return rc;
+}

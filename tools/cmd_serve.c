@@ -1,0 +1,63 @@
+#include "tools/args.h"
+#include "tools/commands.h"
+#include "tools/load.h"
+#include "tools/server.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static const struct ag_command_help help = {
+    .usage = "anygate serve -c FILE | DIR | -l ADDRESS... -r ROUTE...",
+    .about = "Runs the server.",
+    .example = "anygate serve -l :8080 -r '/: ./dist/' -r '/api/*: http://127.0.0.1:3000/*'",
+};
+
+int ag_cmd_serve(int argc, char **argv)
+{
+    struct ag_config_input in = {.env = (const char *const *)environ};
+    const char *routes[AG_ARGS_REPEAT_MAX], *listens[AG_ARGS_REPEAT_MAX], *operands[1];
+    size_t operand_count = 0;
+    struct ag_load load;
+    const struct ag_option options[] = {
+        {"--config", 'c', "FILE", "configuration: .yml .yaml .json or .gate",
+         .out_value = &in.file},
+        {"--route", 'r', "ROUTE", "one route, e.g. 'GET /ping: OK'; may be repeated",
+         .out_values = routes, .out_count = &in.route_count},
+        {"--listen", 'l', "ADDRESS", "e.g. :8080, 127.0.0.1:80, unix:/run/a.sock; may be repeated",
+         .out_values = listens, .out_count = &in.listen_count},
+    };
+    enum ag_args_result parsed = ag_args_parse(argc, argv, &help, options, AG_COUNT(options),
+                                               operands, AG_COUNT(operands), &operand_count);
+
+    if (parsed != AG_ARGS_OK) {
+        return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
+    }
+    if (operand_count == 1) {
+        struct stat st;
+
+        if (stat(operands[0], &st) != 0 || !S_ISDIR(st.st_mode)) {
+            (void)fprintf(stderr,
+                          "anygate: error: %s is not a directory; hint: a configuration file is "
+                          "given with -c\n",
+                          operands[0]);
+            return AG_EXIT_USAGE;
+        }
+        in.dir = operands[0];
+    }
+    if (!in.file && !in.dir && in.route_count == 0) {
+        (void)fprintf(stderr, "anygate: error: nothing to serve\nusage: %s\n", help.usage);
+        return AG_EXIT_USAGE;
+    }
+    in.routes = routes;
+    in.listens = listens;
+    ag_load_config(&load, &in);
+    ag_load_print(&load, AG_DIAG_HUMAN);
+    if (!load.snapshot) {
+        ag_load_release(&load);
+        return AG_EXIT_ERROR;
+    }
+    return ag_server_run(load.snapshot);
+}

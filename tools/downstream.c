@@ -1,0 +1,97 @@
+#include "tools/downstream.h"
+
+_Static_assert(sizeof(struct ag_downstream) <= 768, "idle connections are what there is most of");
+
+static struct ag_downstream *of(struct ag_stream *s)
+{
+    return ag_container_of(ag_conn_of(s), struct ag_downstream, conn);
+}
+
+static void on_data(struct ag_stream *s, struct ag_slice slice)
+{
+    ag_h1_server_data(&of(s)->h1, slice);
+}
+
+static void on_eof(struct ag_stream *s)
+{
+    ag_h1_server_eof(&of(s)->h1);
+}
+
+static void on_drain(struct ag_stream *s)
+{
+    ag_h1_server_drained(&of(s)->h1);
+}
+
+static void on_deadline(struct ag_stream *s)
+{
+    ag_h1_server_deadline(&of(s)->h1);
+}
+
+static void on_close(struct ag_stream *s, enum ag_reason why)
+{
+    struct ag_downstream *ds = of(s);
+    struct ag_downstreams *all = ds->all;
+
+    ag_h1_server_closed(&ds->h1, why);
+    ag_list_remove(&ds->link);
+    ag_pool_put(&all->pool, ds);
+    all->changed(all);
+}
+
+static const struct ag_stream_user stream_user = {
+    .on_data = on_data,
+    .on_eof = on_eof,
+    .on_drain = on_drain,
+    .on_deadline = on_deadline,
+    .on_close = on_close,
+};
+
+enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *ctx,
+                                   const struct ag_server_limits *limits, uint32_t connection_max)
+{
+    *d = (struct ag_downstreams){.context = ctx, .limits = limits};
+    ag_list_init(&d->open);
+    return ag_pool_init(&d->pool, "downstream connections", sizeof(struct ag_downstream),
+                        connection_max);
+}
+
+void ag_downstreams_deinit(struct ag_downstreams *d)
+{
+    ag_pool_deinit(&d->pool);
+}
+
+bool ag_downstream_accept(struct ag_downstreams *d, int fd, uint16_t listener_port)
+{
+    struct ag_downstream *ds = ag_pool_get(&d->pool);
+
+    if (!ds) {
+        return false;
+    }
+    ds->all = d;
+    ag_list_init(&ds->link);
+    ag_list_push(&d->open, &ds->link);
+    ag_conn_accept(&ds->conn, d->context->loop, fd, &stream_user);
+    ag_h1_server_init(&ds->h1, &ds->conn.stream, d->context, d->limits, listener_port);
+    if (d->draining) {
+        ds->h1.draining = true; /* its first request is still answered */
+    }
+    return true;
+}
+
+void ag_downstreams_drain(struct ag_downstreams *d)
+{
+    d->draining = true;
+    for (struct ag_link *it = d->open.next, *next; it != &d->open; it = next) {
+        next = it->next;
+        ag_h1_server_drain(&ag_container_of(it, struct ag_downstream, link)->h1);
+    }
+}
+
+void ag_downstreams_abort(struct ag_downstreams *d)
+{
+    for (struct ag_link *it = d->open.next, *next; it != &d->open; it = next) {
+        next = it->next;
+        ag_stream_abort(&ag_container_of(it, struct ag_downstream, link)->conn.stream,
+                        AG_REASON_ABORTED);
+    }
+}

@@ -1,0 +1,18 @@
+/* load: from command line to snapshot, with every mistake printed; shared by serve, check, routes. */
+#pragma once
+#include "router/snapshot.h"
+
+struct ag_load {
+    struct ag_arena arena; /* moves into the snapshot when there is one */
+    struct ag_diags diags;
+    struct ag_snapshot *snapshot; /* NULL after errors */
+};
+
+/* Loads and compiles; prints nothing. */
+void ag_load_config(struct ag_load *l, const struct ag_config_input *in);
+/* Diagnoses to stderr, coloured on a terminal unless NO_COLOR is set. */
+void ag_load_print(const struct ag_load *l, enum ag_diag_format format);
+void ag_load_release(struct ag_load *l);
+
+/* Whether `fd` is a terminal that may be coloured. */
+bool ag_colour_wanted(int fd);
