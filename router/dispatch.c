@@ -207,6 +207,13 @@ static void run_chain(struct ag_exchange *ex)
     start_action(ex);
 }
 
+/* Told by its length, before anybody has begun to work on it. */
+static bool too_large(const struct ag_exchange *ex)
+{
+    return ex->limits->max_body_bytes && ex->req.content_length != AG_LENGTH_UNKNOWN &&
+           ex->req.content_length > ex->limits->max_body_bytes;
+}
+
 static void start(struct ag_exchange *ex)
 {
     const struct ag_snapshot *s = ex->context->snapshot;
@@ -221,6 +228,7 @@ static void start(struct ag_exchange *ex)
     ex->limits = &s->default_limits;
     if (s->model->access_log != AG_ACCESS_OFF) {
         ex->started_ns = ag_loop_now_ns(ex->context->loop);
+        (void)ag_exchange_remote(ex); /* after an abort the system would not say any more */
     }
     if (ex->req.method == AG_METHOD_OPTIONS && ag_span_eq(ex->req.path, AG_SPAN("*"))) {
         answer_server_options(ex);
@@ -237,6 +245,10 @@ static void start(struct ag_exchange *ex)
     ex->params = r->match.params;
     ex->param_count = r->match.param_count;
     ex->limits = &r->limits;
+    if (too_large(ex)) {
+        ag_exchange_fail(ex, 413, AG_REASON_LIMIT, "request content too large");
+        return;
+    }
     if (r->filters.count == 0) {
         start_action(ex);
         return;
@@ -255,6 +267,7 @@ static void resume(struct ag_exchange *ex, int verdict)
 {
     AG_ASSERT(ex->filter_waits && verdict != AG_WAIT);
     ex->filter_waits = false;
+    ag_body_kick(&ex->req_body); /* the server had stopped reading content */
     if (!ex->ended && !ex->abandoned && verdict == AG_CONTINUE) {
         run_chain(ex);
     } else if (!ex->ended && verdict == AG_FAIL) {
