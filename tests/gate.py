@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BINARY = os.environ.get("ANYGATE", str(ROOT / "build/anygate"))
+BINARY = os.path.abspath(os.environ.get("ANYGATE", str(ROOT / "build/anygate")))
 BACKENDS = ["epoll", "io_uring"]
 # What a broken program prints, whatever else it does.
 BROKEN = re.compile(rb"AddressSanitizer|LeakSanitizer|runtime error:|broken invariant")
