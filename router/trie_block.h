@@ -103,7 +103,7 @@ static inline uint32_t ag_trie_host_hash(struct ag_span host, uint16_t port)
  */
 static inline uint64_t ag_trie_key_start(uint64_t parent)
 {
-    return parent * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du;
+    return parent + 0x9e3779b97f4a7c15u;
 }
 
 static inline uint64_t ag_trie_key_word(uint64_t key, uint64_t word)
@@ -120,7 +120,7 @@ static inline uint64_t ag_trie_key_param(uint64_t parent)
 /* The group of a node. */
 static inline uint32_t ag_trie_group(uint64_t key, uint32_t groups)
 {
-    return ag_trie_home((uint32_t)(key * 0x9e3779b97f4a7c15u >> 32), groups);
+    return ag_trie_home((uint32_t)(key >> 32), groups);
 }
 
 /* Bytes [at, at + 8) of `s` as a little-endian word; what is beyond the end is zero. */
