@@ -91,7 +91,21 @@ def test_a_connection_that_says_nothing_is_closed(setup):
 def test_content_too_large_by_its_length_is_413_at_once(setup, path):
     gate, up = setup
     before = len(up.requests)
-    refused(gate, b"POST /%s HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n" % path.encode(), 413)
+    refused(gate, b"POST /%s HTTP/1.1\r\nHost: x\r\nContent-Length: 131073\r\n\r\n" % path.encode(), 413)
+    assert len(up.requests) == before
+
+
+@pytest.mark.parametrize("path", ["echo", "up/p"])
+def test_content_a_little_too_large_is_dropped_and_the_connection_lives(setup, path):
+    gate, up = setup
+    before = len(up.requests)
+    with gate.connect() as s:
+        s.sendall(b"POST /%s HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n" % path.encode()
+                  + b"x" * 65537)
+        reader = Reader(s)
+        assert reader.response().status == 413
+        s.sendall(PROBE)
+        assert reader.response().body == b"OK"
     assert len(up.requests) == before
 
 
