@@ -1,5 +1,9 @@
 #include "router/trie_block.h"
 
+#include <sys/mman.h>
+
+#define HUGE_PAGE_BYTES (2u << 20)
+
 /* Parameter children lie behind their parent up to this size in all. */
 #define BUNDLE_BYTES_MAX 1024u
 
@@ -494,6 +498,24 @@ static void free_build(struct build *b)
     free(b->order);
 }
 
+/* Zeroed. A lookup in a large trie waits for memory alone, half of that for the page tables: huge pages
+ * spare them, where the system has some. */
+static struct ag_trie *alloc_block(size_t bytes)
+{
+    bool huge = bytes >= HUGE_PAGE_BYTES / 4;
+    size_t align = huge ? HUGE_PAGE_BYTES : AG_CACHE_LINE;
+    struct ag_trie *t = aligned_alloc(align, (bytes + align - 1) / align * align);
+
+    if (!t) {
+        ag_panic(__FILE__, __LINE__, "out of memory for the routes");
+    }
+    if (huge) {
+        (void)madvise(t, (bytes + align - 1) / align * align, MADV_HUGEPAGE); /* a wish */
+    }
+    memset(t, 0, bytes);
+    return t;
+}
+
 struct ag_trie *ag_trie_build(const struct ag_trie_entry *entries, size_t count)
 {
     struct build b;
@@ -507,11 +529,7 @@ struct ag_trie *ag_trie_build(const struct ag_trie_entry *entries, size_t count)
     order_nodes(&b);
     place_all(&b);
     bytes = ((size_t)b.used * 4 + AG_CACHE_LINE - 1) / AG_CACHE_LINE * AG_CACHE_LINE;
-    out = aligned_alloc(AG_CACHE_LINE, bytes);
-    if (!out) {
-        ag_panic(__FILE__, __LINE__, "out of memory for the routes");
-    }
-    memset(out, 0, bytes);
+    out = alloc_block(bytes);
     out->bytes = bytes;
     b.out = out;
     place_all(&b);
