@@ -98,6 +98,8 @@ deps:                            ## install what a build needs (root), or say th
 	$(Q)tools/deps.sh build
 run: deps                        ## build and serve docs/examples/anygate.yml
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) MODE=release all
+	$(Q)build/anygate check -c docs/examples/anygate.yml
+	@echo "  Look at http://localhost:8080/ (Ctrl-C stops it)"
 	build/anygate serve -c docs/examples/anygate.yml
 test:                            ## run every test there is; ends with "N passed, N failed"
 	$(Q)tools/deps.sh test

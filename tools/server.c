@@ -360,6 +360,12 @@ static void size_connections(struct server *server)
     }
 }
 
+static bool is_wildcard(const union ag_addr *a)
+{
+    return (a->sa.sa_family == AF_INET && a->in.sin_addr.s_addr == INADDR_ANY) ||
+           (a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr));
+}
+
 static void announce(const struct server *server, const char *backend, const char *why)
 {
     const struct ag_model *m = server->model;
@@ -374,13 +380,14 @@ static void announce(const struct server *server, const char *backend, const cha
         if (server->fds[i] < 0) {
             continue;
         }
-        if (m->listens[i].addr.sa.sa_family == AF_UNIX) {
-            ag_addr_format(&m->listens[i].addr, true, &b);
-            ag_log(AG_LOG_INFO, "listening on %.*s", (int)b.len, text);
-            continue;
-        }
         ag_addr_format(&m->listens[i].addr, true, &b);
-        ag_log(AG_LOG_INFO, "listening on http://%.*s/", (int)b.len, text);
+        if (is_wildcard(&m->listens[i].addr)) {
+            ag_log(AG_LOG_INFO, "listening on %.*s: http://localhost:%u/", (int)b.len, text,
+                   m->listens[i].port);
+        } else {
+            ag_log(AG_LOG_INFO, "listening on %s%.*s", m->listens[i].port ? "http://" : "",
+                   (int)b.len, text);
+        }
     }
 }
 
