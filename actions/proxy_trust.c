@@ -72,23 +72,25 @@ static bool read_block(struct ag_span text, struct ag_proxy_block *out)
 bool ag_proxy_trust_read(struct ag_arena *arena, const struct ag_node *list, struct ag_diags *diags,
                          struct ag_proxy_trust *out)
 {
+    const struct ag_node *first;
     struct ag_proxy_block *blocks;
     uint32_t count = 0;
     bool ok = true;
 
     *out = (struct ag_proxy_trust){0};
-    if (!list) {
+    if (!list || list->kind == AG_NODE_NULL) {
         return true;
     }
-    if (list->kind != AG_NODE_SEQ) {
+    if (list->kind == AG_NODE_MAP) {
         ag_diag_error(diags, list->pos, "[10.0.0.0/8]", "trusted_proxies is a list");
         return false;
     }
-    for (const struct ag_node *n = list->first; n; n = n->next) {
+    first = list->kind == AG_NODE_SEQ ? list->first : list;
+    for (const struct ag_node *n = first; n; n = n == list ? NULL : n->next) {
         count++;
     }
     blocks = count ? ag_arena_zalloc(arena, count * sizeof(*blocks)) : NULL;
-    for (const struct ag_node *n = list->first; n; n = n->next) {
+    for (const struct ag_node *n = first; n; n = n == list ? NULL : n->next) {
         struct ag_span text;
 
         if (!ag_node_text(n, diags, &text)) {

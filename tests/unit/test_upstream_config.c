@@ -286,3 +286,15 @@ Test(upstream_config, trusted_peers)
     }
     cr_expect_eq(diags.errors, AG_COUNT(wrong));
 }
+
+Test(upstream_config, one_trusted_peer_needs_no_list)
+{
+    struct ag_proxy_trust t;
+
+    /* As the environment has it: ANYGATE_SERVER__TRUSTED_PROXIES=10.0.0.0/8. */
+    cr_assert(ag_proxy_trust_read(&arena, scalar("trusted_proxies", "10.0.0.0/8", 1), &diags, &t));
+    cr_expect(trusts(&t, "10.1.2.3"));
+    cr_expect_not(trusts(&t, "11.1.2.3"));
+    cr_assert(ag_proxy_trust_read(&arena, group("trusted_proxies", AG_NODE_NULL), &diags, &t));
+    cr_expect_not(trusts(&t, "10.1.2.3"));
+}
