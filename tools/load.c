@@ -30,10 +30,8 @@ void ag_load_print(const struct ag_load *l, enum ag_diag_format format)
 
 void ag_load_release(struct ag_load *l)
 {
-    if (l->snapshot) {
-        ag_snapshot_free(l->snapshot);
-    } else {
-        ag_arena_release(&l->arena);
-    }
+    /* What was diagnosed after the snapshot took the arena is in a new one. */
+    ag_snapshot_free(l->snapshot);
+    ag_arena_release(&l->arena);
     *l = (struct ag_load){0};
 }
