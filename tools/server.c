@@ -483,11 +483,13 @@ int ag_server_run(struct ag_snapshot *snapshot)
             "anygate: error: backend io_uring is not to be had: %s; hint: server.backend: "
             "auto falls back to epoll\n",
             why);
+        ag_snapshot_free(snapshot);
         return rc;
     }
     if (!bind_all(&server)) {
         close_all(&server);
         free(server.fds);
+        ag_snapshot_free(snapshot);
         return rc;
     }
     server.shards = calloc(server.shard_count, sizeof(*server.shards));
