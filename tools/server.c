@@ -286,6 +286,19 @@ static void complain_bind(const struct ag_listen *listen, int error, const char 
                   strerror(error), hint); /* NOLINT(concurrency-mt-unsafe): before any thread */
 }
 
+/* One socket alone, without SO_REUSEPORT: with it the kernel would let two servers of the same user share
+ * the port in silence. */
+static enum ag_status only_user(const union ag_addr *addr, int *out_error, const char **out_step)
+{
+    int fd = -1;
+    enum ag_status st = ag_listener_bind(addr, false, 1, &fd, out_error, out_step);
+
+    if (st == AG_OK) {
+        (void)close(fd);
+    }
+    return st;
+}
+
 /* Every shard binds every address (SO_REUSEPORT); a unix socket is bound once and shared. */
 static bool bind_all(struct server *server)
 {
@@ -306,7 +319,9 @@ static bool bind_all(struct server *server)
                 *fd = dup(server->fds[i]);
                 continue;
             }
-            if (ag_listener_bind(&m->listens[i].addr, server->shard_count > 1, LISTEN_BACKLOG, fd,
+            bool probe = s == 0 && server->shard_count > 1 && !unix_socket;
+            if ((!probe || only_user(&m->listens[i].addr, &error, &step) == AG_OK) &&
+                ag_listener_bind(&m->listens[i].addr, server->shard_count > 1, LISTEN_BACKLOG, fd,
                                  &error, &step) == AG_OK) {
                 continue;
             }
