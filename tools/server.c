@@ -453,15 +453,14 @@ static void block_signals(sigset_t *set)
 }
 
 /* Shards up, then signals until they are down again. */
-static int serve(struct server *server, enum ag_backend_kind backend, const char *backend_why)
+static int serve(struct server *server, enum ag_backend_kind backend, const char *backend_why,
+                 const sigset_t *set)
 {
     struct ag_shards_config config = {
         .count = server->shard_count, .start = start_shard, .stop = stop_shard, .arg = server};
     struct ag_shards *shards;
     const char *why = "";
-    sigset_t set;
 
-    block_signals(&set);
     server->control = pthread_self();
     server->helpers = ag_helpers_new(HELPER_THREADS, HELPER_QUEUE_MAX);
     config.loop.backend = backend;
@@ -473,7 +472,7 @@ static int serve(struct server *server, enum ag_backend_kind backend, const char
         ag_helpers_free(server->helpers);
         return AG_EXIT_ERROR;
     }
-    control(server, shards, &set);
+    control(server, shards, set);
     ag_shards_join(shards);
     ag_helpers_free(server->helpers);
     ag_log(AG_LOG_INFO, "%s",
@@ -487,6 +486,7 @@ int ag_server_run(struct ag_snapshot *snapshot)
     enum ag_backend_kind backend;
     const char *why = "";
     int rc = AG_EXIT_ERROR;
+    sigset_t set;
 
     server.shard_count = server.model->workers ? server.model->workers : ag_cores_available();
     atomic_store(&snapshot->users, server.shard_count);
@@ -501,6 +501,8 @@ int ag_server_run(struct ag_snapshot *snapshot)
         ag_snapshot_free(snapshot);
         return rc;
     }
+    /* Who sees it listen may ask it to stop: from here on that is done in order. */
+    block_signals(&set);
     if (!bind_all(&server)) {
         close_all(&server);
         free(server.fds);
@@ -512,7 +514,7 @@ int ag_server_run(struct ag_snapshot *snapshot)
     size_connections(&server);
     if (ag_log_start(STDERR_FILENO, server.model->log_level, server.model->log_format,
                      LOG_RING_BYTES) == AG_OK) {
-        rc = serve(&server, backend, why);
+        rc = serve(&server, backend, why, &set);
         ag_log_stop();
     }
     free(server.shards);
