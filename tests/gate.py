@@ -22,23 +22,47 @@ def free_port():
         return s.getsockname()[1]
 
 
+def run(*args, cwd=None, env=None, wrap=(), binary=None):
+    """A command that ends by itself; its output as text, not coloured by this terminal."""
+    done = subprocess.run([*wrap, binary or BINARY, *map(str, args)], cwd=cwd, timeout=30,
+                          stdin=subprocess.DEVNULL, capture_output=True, errors="replace",
+                          env={**os.environ, **(env or {})})
+    assert not BROKEN.search(done.stderr.encode()), done.stderr
+    return done
+
+
+def without_sanitizers():
+    """A server whose memory can be measured: BINARY when it is one, else a debug build."""
+    if b"__asan_init" not in Path(BINARY).read_bytes():
+        return BINARY
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "MFLAGS"}
+    goal = "build/gcc-debug/anygate"
+    subprocess.run(["make", "-j2", goal], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
+    return str(ROOT / goal)
+
+
 class Gate:
-    """An anygate process. `config` may hold $PORT, $PORT2, ... : free ports, kept in .ports."""
+    """An anygate process. `config` may hold $PORT, $PORT2, ... : free ports, kept in .ports.
+
+    ports   where it listens besides; wrap: a command that runs it; binary: another than BINARY
+    cwd     instead of `folder`, which keeps config and log
+    """
 
     def __init__(self, folder, config=None, backend="epoll", args=None, name="anygate.yml",
-                 env=None, wait=True):
-        self.ports = []
+                 env=None, wait=True, ports=(), wrap=(), binary=None,
+                 cwd=None):
+        self.ports = list(ports)
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         text = re.sub(r"\$PORT(\d?)", self._port, config or "")
         if config is not None:
             (self.folder / name).write_text(text)
-        command = [BINARY, "serve"]
+        command = [*wrap, binary or BINARY, "serve"]
         command += ["-c", str(self.folder / name)] if config is not None else []
         command += [re.sub(r"\$PORT(\d?)", self._port, a) for a in args or []]
         self.log = open(self.folder / "stderr.log", "wb+")
         self.process = subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=self.log,
+            command, cwd=cwd or self.folder, stdout=subprocess.DEVNULL, stderr=self.log,
             env={**os.environ, "ANYGATE_SERVER__BACKEND": backend, "NO_COLOR": "1",
                  "ASAN_OPTIONS": "detect_leaks=1", **(env or {})})
         if wait:
