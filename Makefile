@@ -77,8 +77,11 @@ $(FUZZ): %: %.o $(if $(filter fuzz,$(MODE)),,$(OUT)/fuzz/replay.o) $(LIB)
 	$(LINK) $^ $(LIBS)
 
 # What `anygate version` tells.
-$(OUT)/tools/cmd_version.o: CFLAGS += -DAG_BUILD='"$(MODE)"' -DAG_LIBRARIES='"$(strip \
-  $(foreach p,liburing libcares yaml-0.1 libxxhash,$(p) $(shell pkg-config --modversion $(p))))"'
+empty :=
+VERSION = -DAG_BUILD='"$(MODE)"' -DAG_LIBRARIES='"$(subst $(empty) $(empty),$(empty),$(foreach p, \
+  liburing libcares yaml-0.1 libxxhash,$(p)/$(shell pkg-config --modversion $(p)),))"'
+$(OUT)/tools/cmd_version.o: CFLAGS += $(VERSION)
+build/lint/tools/cmd_version.c.ok: STD += $(VERSION)
 $(OUT)/%.o: %.c $(OUT)/flags
 	$(Q)echo "  CC $<"; mkdir -p $(@D); $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 $(OUT)/tests/%.o: CFLAGS += $(RELAX)

@@ -120,7 +120,7 @@ struct ag_exchange {
     bool head_sent;     /* final head given to the server */
     bool ended;         /* aborted or complete: nothing may be sent any more */
     bool filter_waits;
-    bool abandoned; /* whoever works on it was told to let go */
+    bool abandoned;      /* whoever works on it was told to let go */
     uint64_t sent_bytes; /* content bytes given to the client */
     uint16_t status;     /* of the final answer, 0 while none */
     struct ag_task free_task;

@@ -198,7 +198,9 @@ static void join_chain(struct build *b, struct build_node *n)
 
         *--to = '/';
         to -= s.len;
-        memcpy(to, s.len ? s.ptr : to, s.len);
+        if (s.len) {
+            memcpy(to, s.ptr, s.len);
+        }
     }
     AG_ASSERT(to == b->text + b->text_len && len <= UINT16_MAX);
     n->text = ag_span(to, len);

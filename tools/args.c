@@ -4,15 +4,11 @@
 
 #include <stdio.h>
 
-static void print_help(const struct ag_command_help *help, const struct ag_option *options,
-                       size_t count)
+static void print_help(const struct ag_command *command)
 {
-    (void)printf("%s\n\nusage: %s\n", help->about, help->usage);
-    if (count) {
-        (void)printf("\noptions:\n");
-    }
-    for (size_t i = 0; i < count; i++) {
-        const struct ag_option *o = &options[i];
+    (void)printf("%s\n\nusage: %s\n\noptions:\n", command->about, command->usage);
+    for (size_t i = 0; i < command->option_count; i++) {
+        const struct ag_option *o = &command->options[i];
         char left[64];
 
         (void)snprintf(left, sizeof(left), "%c%c%s %s %s", o->letter ? '-' : ' ',
@@ -20,7 +16,7 @@ static void print_help(const struct ag_command_help *help, const struct ag_optio
                        o->value_name ? o->value_name : "");
         (void)printf("  %-26s %s\n", left, o->help);
     }
-    (void)printf("  %-26s %s\n\nexample:\n  %s\n", "-h, --help", "this text", help->example);
+    (void)printf("  %-26s %s\n\nexample:\n  %s\n", "-h, --help", "this text", command->example);
 }
 
 static const struct ag_option *find(const struct ag_option *options, size_t count, const char *arg,
@@ -85,55 +81,55 @@ static bool store(const struct ag_option *o, const char *value)
     return true;
 }
 
-enum ag_args_result ag_args_parse(int argc, char **argv, const struct ag_command_help *help,
-                                  const struct ag_option *options, size_t option_count,
-                                  const char **operands, size_t operand_max,
-                                  size_t *out_operand_count)
+/* argv[*at] is an option; its value may be the next argument. False after a complaint. */
+static bool take_option(const struct ag_command *command, int argc, char **argv, int *at)
+{
+    const char *arg = argv[*at];
+    const char *equals = arg[1] == '-' ? strchr(arg, '=') : NULL;
+    const char *value = equals ? equals + 1 : NULL;
+    size_t name_len = equals ? (size_t)(equals - arg) : strlen(arg);
+    const struct ag_option *o = find(command->options, command->option_count, arg, name_len);
+
+    if (!o) {
+        complain_unknown(arg, name_len, command->options, command->option_count);
+        (void)fprintf(stderr, "usage: %s\n", command->usage);
+        return false;
+    }
+    if (equals && o->out_switch) {
+        (void)fprintf(stderr, "anygate: error: option %s takes no value\n", o->name);
+        return false;
+    }
+    if (!value && !o->out_switch && *at + 1 < argc) {
+        value = argv[++*at];
+    }
+    return store(o, value);
+}
+
+enum ag_args_result ag_args_parse(const struct ag_command *command, int argc, char **argv,
+                                  const char **operands, size_t *out_operand_count)
 {
     bool only_operands = false;
+    size_t count = 0;
 
-    *out_operand_count = 0;
     for (int i = 1; i < argc; i++) {
-        const char *arg = argv[i], *equals;
-        const struct ag_option *o;
-        size_t name_len;
+        const char *arg = argv[i];
 
         if (only_operands || arg[0] != '-' || arg[1] == '\0') {
-            if (*out_operand_count == operand_max) {
+            if (count == command->operand_max) {
                 (void)fprintf(stderr, "anygate: error: unexpected argument %s\nusage: %s\n", arg,
-                              help->usage);
+                              command->usage);
                 return AG_ARGS_USAGE;
             }
-            operands[(*out_operand_count)++] = arg;
-            continue;
-        }
-        if (strcmp(arg, "--") == 0) {
+            operands[count++] = arg;
+        } else if (strcmp(arg, "--") == 0) {
             only_operands = true;
-            continue;
-        }
-        if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0) {
-            print_help(help, options, option_count);
+        } else if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0) {
+            print_help(command);
             return AG_ARGS_HELP;
-        }
-        equals = arg[1] == '-' ? strchr(arg, '=') : NULL;
-        name_len = equals ? (size_t)(equals - arg) : strlen(arg);
-        o = find(options, option_count, arg, name_len);
-        if (!o) {
-            complain_unknown(arg, name_len, options, option_count);
-            (void)fprintf(stderr, "usage: %s\n", help->usage);
-            return AG_ARGS_USAGE;
-        }
-        if (equals && o->out_switch) {
-            (void)fprintf(stderr, "anygate: error: option %s takes no value\n", o->name);
-            return AG_ARGS_USAGE;
-        }
-        const char *value = equals ? equals + 1 : NULL;
-        if (!value && !o->out_switch && i + 1 < argc) {
-            value = argv[++i];
-        }
-        if (!store(o, value)) {
+        } else if (!take_option(command, argc, argv, &i)) {
             return AG_ARGS_USAGE;
         }
     }
+    *out_operand_count = count;
     return AG_ARGS_OK;
 }

@@ -19,17 +19,18 @@ struct ag_option {
     size_t *out_count;       /* with out_values */
 };
 
-struct ag_command_help {
+struct ag_command {
     const char *usage;   /* "anygate check -c FILE [--strict]" */
     const char *about;   /* one line */
     const char *example; /* a line that works */
+    const struct ag_option *options;
+    size_t option_count;
+    size_t operand_max;
 };
 
 enum ag_args_result { AG_ARGS_OK, AG_ARGS_HELP, AG_ARGS_USAGE };
 
-/* Reads argv[1..]; operands (what is no option) are collected into `operands`. AG_ARGS_HELP: help went
- * to stdout; exit 0. AG_ARGS_USAGE: the mistake went to stderr; exit 2. */
-enum ag_args_result ag_args_parse(int argc, char **argv, const struct ag_command_help *help,
-                                  const struct ag_option *options, size_t option_count,
-                                  const char **operands, size_t operand_max,
-                                  size_t *out_operand_count);
+/* Reads argv[1..]; what is no option goes into `operands` (room for operand_max). AG_ARGS_HELP: help
+ * went to stdout; exit 0. AG_ARGS_USAGE: the mistake went to stderr; exit 2. */
+enum ag_args_result ag_args_parse(const struct ag_command *command, int argc, char **argv,
+                                  const char **operands, size_t *out_operand_count);

@@ -6,15 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-extern char **environ;
-
 #define REPORT_BYTES (16u << 20)
-
-static const struct ag_command_help help = {
-    .usage = "anygate check -c FILE [--format human|json] [--strict]",
-    .about = "Loads and validates a configuration without binding.",
-    .example = "anygate check -c anygate.yml --strict",
-};
 
 static void print_tree(const struct ag_load *load)
 {
@@ -45,8 +37,15 @@ int ag_cmd_check(int argc, char **argv)
          .out_value = &format},
         {"--strict", 0, NULL, "warnings are errors", .out_switch = &strict},
     };
-    enum ag_args_result parsed =
-        ag_args_parse(argc, argv, &help, options, AG_COUNT(options), operands, 0, &operand_count);
+    const struct ag_command command = {
+        .usage = "anygate check -c FILE [--format human|json] [--strict]",
+        .about = "Loads and validates a configuration without binding.",
+        .example = "anygate check -c anygate.yml --strict",
+        .options = options,
+        .option_count = AG_COUNT(options),
+        .operand_max = 0,
+    };
+    enum ag_args_result parsed = ag_args_parse(&command, argc, argv, operands, &operand_count);
 
     if (parsed != AG_ARGS_OK) {
         return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
@@ -57,7 +56,7 @@ int ag_cmd_check(int argc, char **argv)
         return AG_EXIT_USAGE;
     }
     if (!in.file && in.route_count == 0) {
-        (void)fprintf(stderr, "anygate: error: no configuration\nusage: %s\n", help.usage);
+        (void)fprintf(stderr, "anygate: error: no configuration\nusage: %s\n", command.usage);
         return AG_EXIT_USAGE;
     }
     in.routes = routes;

@@ -6,15 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-extern char **environ;
-
 #define REPORT_BYTES (16u << 20)
-
-static const struct ag_command_help help = {
-    .usage = "anygate routes -c FILE [METHOD PATH [Host]]",
-    .about = "Prints the route tree; with a request, which route wins and why others lost.",
-    .example = "anygate routes -c anygate.yml GET /api/users/7 api.example.com",
-};
 
 /* "example.com:8443" asks for a listener's port besides; [::1] keeps its colons. */
 static struct ag_span split_port(struct ag_span host, uint16_t *out_port)
@@ -51,8 +43,15 @@ int ag_cmd_routes(int argc, char **argv)
         {"--route", 'r', "ROUTE", "one route; may be repeated", .out_values = routes,
          .out_count = &in.route_count},
     };
-    enum ag_args_result parsed = ag_args_parse(argc, argv, &help, options, AG_COUNT(options),
-                                               operands, AG_COUNT(operands), &operand_count);
+    const struct ag_command command = {
+        .usage = "anygate routes -c FILE [METHOD PATH [Host]]",
+        .about = "Prints the route tree; with a request, which route wins and why others lost.",
+        .example = "anygate routes -c anygate.yml GET /api/users/7 api.example.com",
+        .options = options,
+        .option_count = AG_COUNT(options),
+        .operand_max = 3,
+    };
+    enum ag_args_result parsed = ag_args_parse(&command, argc, argv, operands, &operand_count);
 
     if (parsed != AG_ARGS_OK) {
         return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
@@ -60,7 +59,7 @@ int ag_cmd_routes(int argc, char **argv)
     if ((!in.file && in.route_count == 0) || operand_count == 1) {
         (void)fprintf(stderr, "anygate: error: %s\nusage: %s\n",
                       operand_count == 1 ? "a request needs METHOD and PATH" : "no configuration",
-                      help.usage);
+                      command.usage);
         return AG_EXIT_USAGE;
     }
     in.routes = routes;

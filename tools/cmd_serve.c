@@ -7,14 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-extern char **environ;
-
-static const struct ag_command_help help = {
-    .usage = "anygate serve -c FILE | DIR | -l ADDRESS... -r ROUTE...",
-    .about = "Runs the server.",
-    .example = "anygate serve -l :8080 -r '/: ./dist/' -r '/api/*: http://127.0.0.1:3000/*'",
-};
-
 int ag_cmd_serve(int argc, char **argv)
 {
     struct ag_config_input in = {.env = (const char *const *)environ};
@@ -29,8 +21,15 @@ int ag_cmd_serve(int argc, char **argv)
         {"--listen", 'l', "ADDRESS", "e.g. :8080, 127.0.0.1:80, unix:/run/a.sock; may be repeated",
          .out_values = listens, .out_count = &in.listen_count},
     };
-    enum ag_args_result parsed = ag_args_parse(argc, argv, &help, options, AG_COUNT(options),
-                                               operands, AG_COUNT(operands), &operand_count);
+    const struct ag_command command = {
+        .usage = "anygate serve -c FILE | DIR | -l ADDRESS... -r ROUTE...",
+        .about = "Runs the server.",
+        .example = "anygate serve -l :8080 -r '/: ./dist/' -r '/api/*: http://127.0.0.1:3000/*'",
+        .options = options,
+        .option_count = AG_COUNT(options),
+        .operand_max = 1,
+    };
+    enum ag_args_result parsed = ag_args_parse(&command, argc, argv, operands, &operand_count);
 
     if (parsed != AG_ARGS_OK) {
         return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
@@ -48,7 +47,7 @@ int ag_cmd_serve(int argc, char **argv)
         in.dir = operands[0];
     }
     if (!in.file && !in.dir && in.route_count == 0) {
-        (void)fprintf(stderr, "anygate: error: nothing to serve\nusage: %s\n", help.usage);
+        (void)fprintf(stderr, "anygate: error: nothing to serve\nusage: %s\n", command.usage);
         return AG_EXIT_USAGE;
     }
     in.routes = routes;

@@ -5,20 +5,19 @@
 
 #include <stdio.h>
 
-static const struct ag_command_help help = {
-    .usage = "anygate version",
-    .about = "Prints build, libraries, crypto acceleration and the backend this kernel gets.",
-    .example = "anygate version",
-};
-
 int ag_cmd_version(int argc, char **argv)
 {
     const char *operands[1], *why = "";
     size_t operand_count = 0;
     enum ag_backend_kind backend;
     struct ag_tls_info tls = ag_tls_info_get();
-    enum ag_args_result parsed =
-        ag_args_parse(argc, argv, &help, NULL, 0, operands, 0, &operand_count);
+    const struct ag_command command = {
+        .usage = "anygate version",
+        .about = "Prints build, libraries, crypto acceleration and the backend this kernel gets.",
+        .example = "anygate version",
+        .operand_max = 0,
+    };
+    enum ag_args_result parsed = ag_args_parse(&command, argc, argv, operands, &operand_count);
 
     if (parsed != AG_ARGS_OK) {
         return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
