@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Server CPU per request, side by side with nginx, in interleaved rounds (see docs/BENCH.md).
+"""Server CPU per request, side by side with nginx and HAProxy, in interleaved rounds (see docs/BENCH.md).
 
 usage: compare.py [--rounds 5] [--seconds 2] [--binary build/anygate] [--case NAME ...]
 
@@ -36,6 +36,7 @@ CASES = {
     "proxy64k": ("/proxy/64k.bin", None),
     "proxy1m": ("/proxy/1m.bin", None),
 }
+NOT_FOR = {"haproxy": {"static1k", "static64k"}}
 
 
 def free_port():
@@ -121,6 +122,9 @@ def main():
         port = free_port()
         conf = fill(HERE / "peers/nginx.conf", work / "nginx.conf", {**values, "PORT": port})
         servers.append(Server("nginx", ["nginx", "-c", str(conf)], port))
+        port = free_port()
+        conf = fill(HERE / "peers/haproxy.cfg", work / "haproxy.cfg", {**values, "PORT": port})
+        servers.append(Server("haproxy", ["haproxy", "-db", "-f", str(conf)], port))
         for backend in ("epoll", "io_uring"):
             port = free_port()
             conf = fill(HERE / "peers/anygate.yml", work / f"{backend}.yml",
@@ -133,11 +137,12 @@ def main():
             if script:
                 (work / "script.lua").write_text(script)
                 script = str(work / "script.lua")
-            results = {s.name: [] for s in servers}
-            for s in servers:
+            able = [s for s in servers if case not in NOT_FOR.get(s.name, ())]
+            results = {s.name: [] for s in able}
+            for s in able:
                 s.measure(path, script, options.connections, 1)  # warm
             for _ in range(options.rounds):
-                for s in servers:
+                for s in able:
                     results[s.name].append(
                         s.measure(path, script, options.connections, options.seconds))
             base = statistics.median(r[0] for r in results["nginx"])
