@@ -71,6 +71,9 @@ struct ag_action_ops {
     enum ag_action_kind kind; /* also the index of context->action_state */
     /* Reads the action's own section(s) into build->shared[kind]; called once a load, may be NULL. */
     enum ag_status (*configure_section)(struct ag_action_build *);
+    /* For `check`: lines about the section, and warnings that take time to find. May be NULL. */
+    void (*describe)(const void *shared, struct ag_buf *out);
+    void (*examine)(const void *shared, struct ag_diags *);
     /* One route. AG_EINVAL after a diagnosis. Settings live in the arena. */
     enum ag_status (*configure)(struct ag_action_build *, const struct ag_action_decl *,
                                 const void **out_settings);

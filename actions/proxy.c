@@ -1,6 +1,7 @@
 #include "actions/proxy.h"
 
 #include "actions/proxy_config.h"
+#include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
 #include "actions/upstream_pool.h"
 
@@ -344,6 +345,8 @@ const struct ag_action_ops ag_action_proxy = {
     .name = "proxy",
     .kind = AG_ACTION_PROXY,
     .configure_section = ag_proxy_configure_section,
+    .describe = ag_proxy_describe,
+    .examine = ag_proxy_examine,
     .configure = ag_proxy_configure,
     .shard_open = shard_open,
     .shard_close = shard_close,

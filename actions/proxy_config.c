@@ -7,12 +7,6 @@
 
 #define BUCKETS 1024u
 
-struct ag_proxy_name {
-    struct ag_proxy_name *next;
-    struct ag_span name;
-    const struct ag_upstream *upstream; /* NULL: it had mistakes */
-};
-
 /* ---- upstreams by name ---- */
 
 static struct ag_proxy_name **bucket_of(const struct ag_proxy_section *s, struct ag_span name)
@@ -30,15 +24,22 @@ static const struct ag_proxy_name *find(const struct ag_proxy_section *s, struct
     return NULL;
 }
 
-static void put(struct ag_proxy_section *s, struct ag_arena *arena, struct ag_span name,
+static void put(struct ag_action_build *build, struct ag_span name, struct ag_pos pos,
                 const struct ag_upstream *upstream)
 {
-    struct ag_proxy_name *n = ag_arena_alloc(arena, sizeof(*n));
+    struct ag_proxy_section *s = build->shared[AG_ACTION_PROXY];
+    struct ag_proxy_name *n = ag_arena_alloc(build->arena, sizeof(*n));
     struct ag_proxy_name **bucket = bucket_of(s, name);
 
     AG_ASSERT(n);
-    *n = (struct ag_proxy_name){*bucket, name, upstream};
+    *n = (struct ag_proxy_name){*bucket, NULL, name, pos, upstream};
     *bucket = n;
+    if (s->last) {
+        s->last->following = n;
+    } else {
+        s->first = n;
+    }
+    s->last = n;
 }
 
 /* ---- the section ---- */
@@ -60,7 +61,7 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
         const struct ag_upstream *up =
             ag_upstream_read(build->arena, n, build->diags, &s->defaults);
         ok = up && ok;
-        put(s, build->arena, n->key, up);
+        put(build, n->key, n->key_pos, up);
     }
     return ok;
 }
@@ -115,7 +116,7 @@ static const struct ag_upstream *upstream_of(struct ag_action_build *build,
     }
     up = ag_upstream_from_authority(build->arena, decl->authority, decl->authority_pos,
                                     build->diags, &section->defaults);
-    put(section, build->arena, decl->authority, up);
+    put(build, decl->authority, decl->authority_pos, up);
     return up;
 }
 

@@ -12,10 +12,20 @@
 #include "actions/proxy_trust.h"
 #include "actions/upstream.h"
 
+/* An upstream as the config names it: in proxy.upstreams, or by an authority. */
+struct ag_proxy_name {
+    struct ag_proxy_name *next;      /* of its bucket */
+    struct ag_proxy_name *following; /* in order of appearance */
+    struct ag_span name;
+    struct ag_pos pos;
+    const struct ag_upstream *upstream; /* NULL: it had mistakes */
+};
+
 struct ag_proxy_section {
     struct ag_upstream_options defaults;
     struct ag_proxy_trust trust;
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
+    struct ag_proxy_name *first, *last;
 };
 
 struct ag_proxy_settings {

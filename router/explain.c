@@ -361,3 +361,14 @@ bool ag_explain_request(const struct ag_snapshot *s, struct ag_span method, stru
     free(path.ptr);
     return won;
 }
+
+void ag_explain_sections(const struct ag_snapshot *s, struct ag_buf *out)
+{
+    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
+        const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
+
+        if (ops->describe) {
+            ops->describe(s->shared[kind], out);
+        }
+    }
+}

@@ -10,5 +10,7 @@ void ag_explain_tree(const struct ag_snapshot *s, struct ag_buf *out, bool colou
  * listener, 0: the first one. False when none wins (the text says 404 or 405 and why). */
 bool ag_explain_request(const struct ag_snapshot *s, struct ag_span method, struct ag_span target,
                         struct ag_span host, uint16_t port, struct ag_buf *out, bool colour);
-/* Warnings: shadowed rules, overlaps, unreachable routes. */
+/* Prints what actions have to say of their sections: upstreams. */
+void ag_explain_sections(const struct ag_snapshot *s, struct ag_buf *out);
+/* Warnings: shadowed rules, overlaps, unreachable routes, names that do not resolve. */
 void ag_explain_warnings(const struct ag_snapshot *s, struct ag_diags *diags);

@@ -173,8 +173,20 @@ static void warn_crossings(const struct ag_snapshot *s, struct ag_diags *diags)
     free(v);
 }
 
+static void examine_sections(const struct ag_snapshot *s, struct ag_diags *diags)
+{
+    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
+        const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
+
+        if (ops->examine) {
+            ops->examine(s->shared[kind], diags);
+        }
+    }
+}
+
 void ag_explain_warnings(const struct ag_snapshot *s, struct ag_diags *diags)
 {
+    examine_sections(s, diags);
     for (uint32_t i = 0; i < s->declared_count; i++) {
         warn_ports(s, &s->routes[i], diags);
         warn_shadow(s, &s->routes[i], diags);

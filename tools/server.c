@@ -385,9 +385,9 @@ static void announce(const struct server *server, const char *backend, const cha
 {
     const struct ag_model *m = server->model;
 
-    ag_log(AG_LOG_INFO, "anygate " AG_VERSION " serves %u routes on %u shard%s with %s (%s)",
-           server->snapshot->route_count, server->shard_count, server->shard_count == 1 ? "" : "s",
-           backend, why);
+    ag_log(AG_LOG_INFO, "anygate " AG_VERSION " serves %u route%s on %u shard%s with %s (%s)",
+           server->snapshot->route_count, server->snapshot->route_count == 1 ? "" : "s",
+           server->shard_count, server->shard_count == 1 ? "" : "s", backend, why);
     for (uint32_t i = 0; i < m->listen_count; i++) {
         char text[160];
         struct ag_buf b = ag_buf(text, sizeof(text));

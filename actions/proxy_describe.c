@@ -1,0 +1,79 @@
+#include "actions/proxy_describe.h"
+
+#include <netdb.h>
+
+/* Names that one check asks for: each may take seconds where nobody answers. */
+#define NAMES_MAX 64u
+
+static void put_server(struct ag_buf *out, const struct ag_upstream_server *server)
+{
+    bool v6 = server->port && ag_span_find(server->host, ':') < server->host.len;
+
+    ag_buf_put(out, v6 ? AG_SPAN("[") : AG_SPAN(""));
+    ag_buf_put(out, server->host);
+    ag_buf_put(out, v6 ? AG_SPAN("]") : AG_SPAN(""));
+    if (server->port) {
+        ag_buf_putc(out, ':');
+        ag_buf_put_u64(out, server->port);
+    }
+    if (server->weight != 1) {
+        ag_buf_put(out, AG_SPAN(" weight="));
+        ag_buf_put_u64(out, server->weight);
+    }
+}
+
+void ag_proxy_describe(const void *section, struct ag_buf *out)
+{
+    const struct ag_proxy_section *s = section;
+
+    if (!s->first) {
+        return;
+    }
+    ag_buf_put(out, AG_SPAN("upstreams\n"));
+    for (const struct ag_proxy_name *n = s->first; n; n = n->following) {
+        ag_buf_printf(out, "  %.*s ", (int)n->name.len, (const char *)n->name.ptr);
+        for (size_t pad = n->name.len; pad < 15; pad++) {
+            ag_buf_putc(out, ' ');
+        }
+        for (uint32_t i = 0; n->upstream && i < n->upstream->server_count; i++) {
+            ag_buf_put(out, i ? AG_SPAN(", ") : AG_SPAN(" "));
+            put_server(out, &n->upstream->servers[i]);
+        }
+        ag_buf_putc(out, '\n');
+    }
+}
+
+static void resolve(const struct ag_proxy_name *n, const struct ag_upstream_server *server,
+                    struct ag_diags *diags)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    char name[256];
+    int err;
+
+    if (server->host.len >= sizeof(name)) {
+        return;
+    }
+    memcpy(name, server->host.ptr, server->host.len);
+    name[server->host.len] = '\0';
+    err = getaddrinfo(name, NULL, &hints, &found);
+    if (err) {
+        ag_diag_warn(diags, n->pos, "it is asked for again while serving; until then: 502",
+                     "the name %s does not resolve: %s", name, gai_strerror(err));
+        return;
+    }
+    freeaddrinfo(found);
+}
+
+void ag_proxy_examine(const void *section, struct ag_diags *diags)
+{
+    const struct ag_proxy_section *s = section;
+    unsigned asked = 0;
+
+    for (const struct ag_proxy_name *n = s->first; n; n = n->following) {
+        for (uint32_t i = 0; n->upstream && i < n->upstream->server_count; i++) {
+            if (n->upstream->servers[i].named && asked++ < NAMES_MAX) {
+                resolve(n, &n->upstream->servers[i], diags);
+            }
+        }
+    }
+}
