@@ -36,7 +36,11 @@ CASES = {
     "proxy64k": ("/proxy/64k.bin", None),
     "proxy1m": ("/proxy/1m.bin", None),
 }
-NOT_FOR = {"haproxy": {"static1k", "static64k"}}
+# The second nginx differs in how it proxies alone; HAProxy serves no files.
+NOT_FOR = {"haproxy": {"static1k", "static64k"},
+           "nginx 16x32k": {"fixed", "pipelined16", "static1k", "static64k"}}
+LARGE_BUFFERS = ("proxy_buffers 16 32k; proxy_buffer_size 32k; proxy_busy_buffers_size 64k; "
+                 "proxy_max_temp_file_size 0;")
 
 
 def free_port():
@@ -119,9 +123,11 @@ def main():
     servers = []
     try:
         wait_port(origin_port)
-        port = free_port()
-        conf = fill(HERE / "peers/nginx.conf", work / "nginx.conf", {**values, "PORT": port})
-        servers.append(Server("nginx", ["nginx", "-c", str(conf)], port))
+        for name, buffers in (("nginx", ""), ("nginx 16x32k", LARGE_BUFFERS)):
+            port = free_port()
+            conf = fill(HERE / "peers/nginx.conf", work / f"{port}.conf",
+                        {**values, "PORT": port, "BUFFERS": buffers})
+            servers.append(Server(name, ["nginx", "-c", str(conf)], port))
         port = free_port()
         conf = fill(HERE / "peers/haproxy.cfg", work / "haproxy.cfg", {**values, "PORT": port})
         servers.append(Server("haproxy", ["haproxy", "-db", "-f", str(conf)], port))

@@ -111,6 +111,21 @@ def test_the_tree(tmp_path):
     assert tree.returncode == 0 and ":id" in tree.stdout
 
 
+def test_upstreams_and_names_that_do_not_resolve(tmp_path):
+    done = check(tmp_path, """
+proxy:
+  upstreams:
+    api: {servers: ["127.0.0.1:81", "[::1]:82 weight=3"]}
+routes:
+  /a: http://api
+  /b: http://name.invalid:83
+""")
+    assert done.returncode == 0
+    assert "  api              127.0.0.1:81, [::1]:82 weight=3\n" in done.stdout
+    assert "  name.invalid:83  name.invalid:83\n" in done.stdout
+    assert "anygate.yml:7:14: warning: the name name.invalid does not resolve" in done.stderr
+
+
 def test_warnings_and_strict(tmp_path):
     config = 'routes:\n  "/": "./gone/"\n'
     done = check(tmp_path, config)
