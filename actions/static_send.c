@@ -131,7 +131,7 @@ static void pump(struct send_work *w)
             return;
         }
         if (body->q.bytes >= AG_STATIC_AHEAD_BYTES) {
-            body->starved = true; /* there is room, but the page cache has to last until then */
+            ag_body_owe_room(body); /* there is room, but the page cache has to last until then */
             return;
         }
         if (!w->checked) {

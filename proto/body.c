@@ -82,8 +82,13 @@ bool ag_body_room(struct ag_body *b)
     if (has_room(b)) {
         return true;
     }
-    b->starved = true;
+    ag_body_owe_room(b);
     return false;
+}
+
+void ag_body_owe_room(struct ag_body *b)
+{
+    b->starved = true;
 }
 
 /* Neighbouring slices of one block pin it once: the last of a run carries the charge, so that pushing

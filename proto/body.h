@@ -56,6 +56,9 @@ void ag_body_kick(struct ag_body *b);
 
 /* True when a slice of any receive buffer's size may be written. False owes a `writable`. */
 bool ag_body_room(struct ag_body *b);
+/* The producer writes no more for now, though there may be room: it is owed a `writable`, as after a
+ * room that was false. */
+void ag_body_owe_room(struct ag_body *b);
 /* Takes the slice's reference, also on failure. The bytes may leave long after the exchange ended: never
  * bytes of its arena; no owner means static memory. A slice that pins more than four times its size is
  * copied into a small buffer when one is to be had. AG_ENOMEM: the body is aborted. */
