@@ -58,5 +58,5 @@ int ag_cmd_serve(int argc, char **argv)
         ag_load_release(&load);
         return AG_EXIT_ERROR;
     }
-    return ag_server_run(load.snapshot);
+    return ag_server_run(&in, load.snapshot);
 }

@@ -31,11 +31,13 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
 {
     struct ag_downstream *ds = of(s);
     struct ag_downstreams *all = ds->all;
+    struct ag_downstream_origin *origin = ds->origin;
 
     ag_h1_server_closed(&ds->h1, why);
     ag_list_remove(&ds->link);
     ag_pool_put(&all->pool, ds);
-    all->changed(all);
+    origin->connections--;
+    all->changed(all, origin);
 }
 
 static const struct ag_stream_user stream_user = {
@@ -47,9 +49,9 @@ static const struct ag_stream_user stream_user = {
 };
 
 enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *ctx,
-                                   const struct ag_server_limits *limits, uint32_t connection_max)
+                                   uint32_t connection_max)
 {
-    *d = (struct ag_downstreams){.context = ctx, .limits = limits};
+    *d = (struct ag_downstreams){.context = ctx};
     ag_list_init(&d->open);
     return ag_pool_init(&d->pool, "downstream connections", sizeof(struct ag_downstream),
                         connection_max);
@@ -60,7 +62,7 @@ void ag_downstreams_deinit(struct ag_downstreams *d)
     ag_pool_deinit(&d->pool);
 }
 
-bool ag_downstream_accept(struct ag_downstreams *d, int fd, uint16_t listener_port)
+bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream_origin *origin)
 {
     struct ag_downstream *ds = ag_pool_get(&d->pool);
 
@@ -68,22 +70,27 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, uint16_t listener_po
         return false;
     }
     ds->all = d;
+    ds->origin = origin;
+    origin->connections++;
     ag_list_init(&ds->link);
     ag_list_push(&d->open, &ds->link);
     ag_conn_accept(&ds->conn, d->context->loop, fd, &stream_user);
-    ag_h1_server_init(&ds->h1, &ds->conn.stream, d->context, d->limits, listener_port);
-    if (d->draining) {
+    ag_h1_server_init(&ds->h1, &ds->conn.stream, d->context, &origin->limits, origin->port);
+    if (origin->draining) {
         ds->h1.draining = true; /* its first request is still answered */
     }
     return true;
 }
 
-void ag_downstreams_drain(struct ag_downstreams *d)
+void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin *origin)
 {
-    d->draining = true;
     for (struct ag_link *it = d->open.next, *next; it != &d->open; it = next) {
+        struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
+
         next = it->next;
-        ag_h1_server_drain(&ag_container_of(it, struct ag_downstream, link)->h1);
+        if (!origin || ds->origin == origin) {
+            ag_h1_server_drain(&ds->h1);
+        }
     }
 }
 

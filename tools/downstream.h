@@ -6,15 +6,21 @@
 #include "engine/conn.h"
 #include "engine/listener.h"
 #include "proto/h1_server.h"
-#include "router/model.h"
+
+/* What connections of one listener share; outlives them. */
+struct ag_downstream_origin {
+    struct ag_server_limits limits; /* a reload may change them under live connections */
+    uint32_t connections;
+    uint16_t port;
+    bool draining; /* new ones are answered once */
+};
 
 struct ag_downstreams {
     struct ag_context *context;
-    const struct ag_server_limits *limits;
     struct ag_pool pool; /* struct ag_downstream */
     struct ag_link open; /* all live ones */
-    bool draining;
-    void (*changed)(struct ag_downstreams *); /* one has gone */
+    /* One has gone; origin->connections is counted down before. */
+    void (*changed)(struct ag_downstreams *, struct ag_downstream_origin *);
 };
 
 struct ag_downstream {
@@ -22,18 +28,18 @@ struct ag_downstream {
     struct ag_h1_server h1;
     struct ag_link link;
     struct ag_downstreams *all;
+    struct ag_downstream_origin *origin;
 };
 
 /* AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *ctx,
-                                               const struct ag_server_limits *limits,
                                                uint32_t connection_max);
 /* All must be gone. */
 void ag_downstreams_deinit(struct ag_downstreams *d);
-/* Takes over an accepted descriptor. False when the slab is full: the caller closes it and pauses. */
-bool ag_downstream_accept(struct ag_downstreams *d, int fd, uint16_t listener_port);
-/* Idle ones end now, busy ones after their exchange. */
-void ag_downstreams_drain(struct ag_downstreams *d);
+/* Takes over an accepted descriptor. False when the slab is full: nothing is done. */
+bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream_origin *origin);
+/* Those of `origin` (NULL: of every one): idle ones end now, busy ones after their exchange. */
+void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin *origin);
 /* Ends all at once. */
 void ag_downstreams_abort(struct ag_downstreams *d);
 static inline bool ag_downstreams_full(const struct ag_downstreams *d)

@@ -2,15 +2,16 @@
 
 #include "engine/helper.h"
 #include "engine/resolver.h"
-#include "engine/shard.h"
 #include "tools/commands.h"
-#include "tools/downstream.h"
-#include "tools/load.h"
+#include "tools/server_parts.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #define HELPER_THREADS   4u
@@ -19,340 +20,91 @@
 #define LISTEN_BACKLOG   4096
 #define FDS_RESERVED     64u /* log, rings, timers, files being opened */
 #define CONNECTIONS_MAX  100000u
-#define WAITING_MAX      1024u
-#define STOP_TURNS_MAX   200 /* of 10 ms: for cancelled operations to come home */
-
-struct server;
-
-/* Accepted beyond the limit. */
-struct waiting {
-    int fd;
-    uint16_t port;
-};
-
-/* One shard's part; lives as long as its thread. */
-struct server_shard {
-    struct server *server;
-    struct ag_shard *shard;
-    struct ag_context ctx;
-    struct ag_downstreams down;
-    struct ag_block snapshot_ref;
-    struct ag_listener listeners[AG_LISTEN_MAX];
-    uint32_t listening;
-    struct waiting waiting[WAITING_MAX];
-    uint32_t waiting_count;
-    struct ag_msg drain_msg, abort_msg;
-    struct ag_timer drain_timer;
-    struct ag_task end_task;
-    bool draining;
-    bool ended; /* under server->ending: posts no more */
-};
-
-struct server {
-    struct ag_snapshot *snapshot;
-    const struct ag_model *model;
-    uint32_t shard_count;
-    uint32_t connection_max; /* of each shard */
-    int *fds; /* shard_count * listen_count; -1: an address family this system lacks */
-    struct server_shard *shards;
-    struct ag_helpers *helpers;
-    pthread_t control;
-    pthread_mutex_t ending; /* guards `ended` against posts of the control thread */
-    _Atomic uint32_t
-        running; /* shards that have not ended; the last one wakes control by SIGUSR1 */
-    _Atomic bool cut;
-};
 
 /* ---- a shard's life ---- */
 
-static void release_snapshot(struct ag_block *b)
+void ag_server_wake(struct ag_server *s)
 {
-    struct server_shard *s = ag_container_of(b, struct server_shard, snapshot_ref);
-    struct ag_snapshot *snapshot = s->server->snapshot;
+    const uint64_t one = 1;
+    ssize_t n = write(s->wake_fd, &one, sizeof(one));
 
-    if (atomic_fetch_sub(&snapshot->users, 1) == 1) {
-        ag_snapshot_free(snapshot);
+    AG_ASSERT(n == (ssize_t)sizeof(one) || errno == EAGAIN);
+}
+
+bool ag_server_post(struct ag_server *s, uint32_t shard, struct ag_msg *m)
+{
+    bool alive;
+
+    (void)pthread_mutex_lock(&s->ending);
+    alive = !s->each[shard].ended;
+    if (alive) {
+        ag_loop_post(&ag_shards_at(s->shards, shard)->loop, m);
     }
+    (void)pthread_mutex_unlock(&s->ending);
+    return alive;
 }
 
-/* All listeners closed and no connection left: the shard is done. */
-static void end_if_idle(struct ag_task *t)
+static void on_drain(struct ag_loop *l, struct ag_msg *m)
 {
-    struct server_shard *s = ag_container_of(t, struct server_shard, end_task);
-
-    if (s->draining && s->listening == 0 && ag_list_empty(&s->down.open)) {
-        ag_timer_cancel(&s->ctx.loop->wheel, &s->drain_timer);
-        ag_loop_stop(s->ctx.loop);
-    }
-}
-
-static void listener_closed(struct ag_listener *ls)
-{
-    struct server_shard *s = ls->user;
-
-    s->listening--;
-    ag_task_queue(s->ctx.loop, &s->end_task);
-}
-
-static void pause_accept(struct server_shard *s, bool pause)
-{
-    for (uint32_t i = 0; i < s->server->model->listen_count; i++) {
-        struct ag_listener *ls = &s->listeners[i];
-
-        if (ls->fd.fd >= 0 && pause && !ls->paused) {
-            ag_listener_pause(ls);
-        } else if (ls->fd.fd >= 0 && !pause && ls->paused) {
-            ag_listener_resume(ls);
-        }
-    }
-}
-
-static void close_descriptor(struct server_shard *s, int fd)
-{
-    struct ag_fd f;
-
-    ag_fd_init(&f, fd);
-    ag_loop_close(s->ctx.loop, &f);
-}
-
-static void downstream_gone(struct ag_downstreams *d)
-{
-    struct server_shard *s = ag_container_of(d, struct server_shard, down);
-
-    if (s->waiting_count > 0) {
-        struct waiting w = s->waiting[0];
-
-        memmove(s->waiting, s->waiting + 1, --s->waiting_count * sizeof(w));
-        AG_ASSERT(ag_downstream_accept(d, w.fd, w.port));
-    } else if (s->draining) {
-        ag_task_queue(s->ctx.loop, &s->end_task);
-    } else {
-        pause_accept(s, false);
-    }
-}
-
-/* Accept stops at the limit, but what the kernel had accepted by then still comes: it waits here for
- * the next free slot, so that no client that was let in is turned away. */
-static void accepted(struct ag_listener *ls, int fd)
-{
-    struct server_shard *s = ls->user;
-    uint16_t port = s->server->model->listens[ls - s->listeners].port;
-
-    if (ag_downstream_accept(&s->down, fd, port)) {
-        if (ag_downstreams_full(&s->down) && !s->draining) {
-            pause_accept(s, true);
-        }
-    } else if (s->waiting_count < WAITING_MAX) {
-        s->waiting[s->waiting_count++] = (struct waiting){fd, port};
-    } else {
-        close_descriptor(s, fd);
-    }
-}
-
-static void drain_timeout(struct ag_timer *t)
-{
-    struct server_shard *s = ag_container_of(t, struct server_shard, drain_timer);
-
-    atomic_store(&s->server->cut, true);
-    while (s->waiting_count > 0) {
-        close_descriptor(s, s->waiting[--s->waiting_count].fd);
-    }
-    ag_downstreams_abort(&s->down);
-}
-
-static void drain(struct ag_loop *l, struct ag_msg *m)
-{
-    struct server_shard *s = ag_container_of(m, struct server_shard, drain_msg);
-
-    s->draining = true;
-    for (uint32_t i = 0; i < s->server->model->listen_count; i++) {
-        if (s->listeners[i].fd.fd >= 0) {
-            ag_listener_close(&s->listeners[i], listener_closed);
-        }
-    }
-    ag_downstreams_drain(&s->down);
-    ag_loop_arm(l, &s->drain_timer, s->server->model->drain_timeout_ms);
-    ag_task_queue(l, &s->end_task);
-}
-
-static void abort_all(struct ag_loop *l, struct ag_msg *m)
-{
-    struct server_shard *s = ag_container_of(m, struct server_shard, abort_msg);
-
     (void)l;
-    drain_timeout(&s->drain_timer);
+    ag_serving_drain(&ag_container_of(m, struct ag_server_shard, drain_msg)->serving);
 }
 
-static enum ag_status open_actions(struct server_shard *s)
+static void on_abort(struct ag_loop *l, struct ag_msg *m)
 {
-    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
-        const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
+    (void)l;
+    ag_serving_abort(&ag_container_of(m, struct ag_server_shard, abort_msg)->serving);
+}
 
-        if (ops->shard_open) {
-            enum ag_status st = ops->shard_open(&s->ctx, &s->ctx.action_state[kind]);
-
-            if (st != AG_OK) {
-                return st;
-            }
-        }
-    }
-    return AG_OK;
+static void on_ended(struct ag_serving *serving)
+{
+    ag_loop_stop(serving->ctx.loop);
 }
 
 static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char **out_why)
 {
-    struct server *server = arg;
-    struct server_shard *s = &server->shards[shard->index];
-    struct ag_loop *l = &shard->loop;
+    struct ag_server *server = arg;
+    struct ag_server_shard *s = &server->each[shard->index];
 
     ag_log_thread("shard");
     shard->app = s;
     s->server = server;
     s->shard = shard;
-    s->snapshot_ref = (struct ag_block){.refs = 1, .free = release_snapshot, .fd = -1};
-    s->ctx = (struct ag_context){.loop = l,
-                                 .pipeline = &ag_dispatch,
-                                 .snapshot = server->snapshot,
-                                 .snapshot_ref = &s->snapshot_ref,
-                                 .shard_count = server->shard_count};
-    s->drain_msg.run = drain;
-    s->abort_msg.run = abort_all;
-    ag_timer_init(&s->drain_timer, drain_timeout);
-    ag_task_init(&s->end_task, end_if_idle);
+    s->drain_msg.run = on_drain;
+    s->abort_msg.run = on_abort;
+    s->serving.owner = s;
+    s->serving.ended = on_ended;
     *out_why = "out of memory for connections";
-    if (ag_resolver_init(l) != AG_OK || open_actions(s) != AG_OK ||
-        ag_downstreams_init(&s->down, &s->ctx, &server->model->limits, server->connection_max) !=
-            AG_OK) {
-        return AG_ENOMEM;
-    }
-    s->down.changed = downstream_gone;
-    for (uint32_t i = 0; i < server->model->listen_count; i++) {
-        int fd = server->fds[shard->index * server->model->listen_count + i];
-
-        s->listeners[i].fd.fd = -1;
-        if (fd >= 0) {
-            s->listeners[i].user = s;
-            ag_listener_open(&s->listeners[i], l, fd, accepted);
-            s->listening++;
-        }
-    }
-    return AG_OK;
+    return ag_serving_open(&s->serving, &shard->loop, server->shard_count, server->connection_max);
 }
 
 static void stop_shard(struct ag_shard *shard, void *arg)
 {
-    struct server_shard *s = shard->app;
-    struct server *server = arg;
-    struct ag_loop *l = &shard->loop;
+    struct ag_server_shard *s = shard->app;
+    struct ag_server *server = arg;
 
     (void)pthread_mutex_lock(&server->ending);
     s->ended = true;
     (void)pthread_mutex_unlock(&server->ending);
-    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
-        const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
-
-        if (ops->shard_close && s->ctx.action_state[kind]) {
-            ops->shard_close(&s->ctx, s->ctx.action_state[kind]);
-        }
+    /* What was posted before that still comes: changes give their descriptors back. */
+    ag_loop_turn(&shard->loop, 0);
+    if (s->serving.cut) {
+        atomic_store(&server->cut, true);
     }
-    for (int i = 0; i < STOP_TURNS_MAX && s->ctx.exchanges_live > 0; i++) {
-        ag_loop_turn(l, 10);
-    }
-    ag_downstreams_deinit(&s->down);
-    ag_resolver_deinit(l);
-    ag_block_release(&s->snapshot_ref);
+    ag_serving_close(&s->serving);
     if (atomic_fetch_sub(&server->running, 1) == 1) {
-        (void)pthread_kill(server->control, SIGUSR1);
+        ag_server_wake(server);
     }
 }
 
 /* ---- start ---- */
 
-static void complain_bind(const struct ag_listen *listen, int error, const char *step)
-{
-    char text[160];
-    struct ag_buf b = ag_buf(text, sizeof(text));
-    const char *hint = "";
-
-    ag_addr_format(&listen->addr, true, &b);
-    if (error == EADDRINUSE) {
-        hint = "; hint: another process listens there; stop it or choose another port";
-    } else if (error == EACCES) {
-        hint = "; hint: ports below 1024 need root or CAP_NET_BIND_SERVICE";
-    } else if (error == EADDRNOTAVAIL) {
-        hint = "; hint: no interface of this machine has that address";
-    }
-    (void)fprintf(stderr, "anygate: error: cannot %s %.*s: %s%s\n", step, (int)b.len, text,
-                  strerror(error), hint); /* NOLINT(concurrency-mt-unsafe): before any thread */
-}
-
-/* One socket alone, without SO_REUSEPORT: with it the kernel would let two servers of the same user share
- * the port in silence. */
-static enum ag_status only_user(const union ag_addr *addr, int *out_error, const char **out_step)
-{
-    int fd = -1;
-    enum ag_status st = ag_listener_bind(addr, false, 1, &fd, out_error, out_step);
-
-    if (st == AG_OK) {
-        (void)close(fd);
-    }
-    return st;
-}
-
-/* Every shard binds every address (SO_REUSEPORT); a unix socket is bound once and shared. */
-static bool bind_all(struct server *server)
-{
-    const struct ag_model *m = server->model;
-    size_t count = (size_t)server->shard_count * m->listen_count;
-
-    server->fds = calloc(count ? count : 1, sizeof(int));
-    AG_ASSERT(server->fds);
-    memset(server->fds, 0xff, count * sizeof(int));
-    for (uint32_t i = 0; i < m->listen_count; i++) {
-        bool unix_socket = m->listens[i].addr.sa.sa_family == AF_UNIX;
-
-        for (uint32_t s = 0; s < server->shard_count; s++) {
-            int *fd = &server->fds[s * m->listen_count + i], error = 0;
-            const char *step = "";
-
-            if (unix_socket && s > 0) {
-                *fd = dup(server->fds[i]);
-                continue;
-            }
-            bool probe = s == 0 && server->shard_count > 1 && !unix_socket;
-            if ((!probe || only_user(&m->listens[i].addr, &error, &step) == AG_OK) &&
-                ag_listener_bind(&m->listens[i].addr, server->shard_count > 1, LISTEN_BACKLOG, fd,
-                                 &error, &step) == AG_OK) {
-                continue;
-            }
-            *fd = -1;
-            if (error == EAFNOSUPPORT && m->listens[i].addr.sa.sa_family == AF_INET6) {
-                continue; /* ":8080" without IPv6 in this system is just IPv4 */
-            }
-            complain_bind(&m->listens[i], error, step);
-            return false;
-        }
-    }
-    return true;
-}
-
-static void close_all(struct server *server)
-{
-    size_t count = (size_t)server->shard_count * server->model->listen_count;
-
-    for (size_t i = 0; server->fds && i < count; i++) {
-        if (server->fds[i] >= 0) {
-            (void)close(server->fds[i]);
-        }
-    }
-}
-
 /* Connections of each shard: as asked, and never more than the descriptors allow (two for a proxied
  * one). */
-static void size_connections(struct server *server)
+static void size_connections(struct ag_server *server)
 {
     struct rlimit rl = {0};
-    uint64_t total = server->model->max_connections, by_fds;
+    uint64_t total = server->snapshot->model->max_connections, by_fds;
 
     if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
         rl.rlim_cur = rl.rlim_max;
@@ -381,9 +133,9 @@ static bool is_wildcard(const union ag_addr *a)
            (a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr));
 }
 
-static void announce(const struct server *server, const char *backend, const char *why)
+static void announce(const struct ag_server *server, const char *backend, const char *why)
 {
-    const struct ag_model *m = server->model;
+    const struct ag_model *m = server->snapshot->model;
 
     ag_log(AG_LOG_INFO, "anygate " AG_VERSION " serves %u route%s on %u shard%s with %s (%s)",
            server->snapshot->route_count, server->snapshot->route_count == 1 ? "" : "s",
@@ -392,7 +144,9 @@ static void announce(const struct server *server, const char *backend, const cha
         char text[160];
         struct ag_buf b = ag_buf(text, sizeof(text));
 
-        if (server->fds[i] < 0) {
+        const struct ag_socket *k = ag_sockets_find(&server->sockets, &m->listens[i].addr);
+
+        if (!k || k->fd_count == 0) {
             continue;
         }
         ag_addr_format(&m->listens[i].addr, true, &b);
@@ -408,116 +162,161 @@ static void announce(const struct server *server, const char *backend, const cha
 
 /* ---- the control thread ---- */
 
-static void post_all(struct server *server, struct ag_shards *shards, bool abort)
+static void post_all(struct ag_server *s, bool abort)
 {
-    (void)pthread_mutex_lock(&server->ending);
-    for (uint32_t i = 0; i < server->shard_count; i++) {
-        struct server_shard *s = &server->shards[i];
-
-        if (!s->ended) {
-            ag_loop_post(&ag_shards_at(shards, i)->loop, abort ? &s->abort_msg : &s->drain_msg);
-        }
-    }
-    (void)pthread_mutex_unlock(&server->ending);
-}
-
-static void control(struct server *server, struct ag_shards *shards, const sigset_t *set)
-{
-    unsigned stops = 0;
-
-    for (;;) {
-        int sig = sigwaitinfo(set, NULL);
-
-        if (sig == SIGUSR1 && atomic_load(&server->running) == 0) {
-            return;
-        }
-        if ((sig == SIGINT || sig == SIGTERM) && stops < 2) {
-            stops++;
-            ag_log(AG_LOG_INFO, "%s: %s", sig == SIGINT ? "SIGINT" : "SIGTERM",
-                   stops == 1 ? "draining; again to stop at once" : "stopping at once");
-            post_all(server, shards, stops == 2);
-        } else if (sig == SIGHUP) {
-            ag_log(AG_LOG_WARN, "SIGHUP ignored: this version cannot reload; restart it instead");
-        }
+    for (uint32_t i = 0; i < s->shard_count; i++) {
+        (void)ag_server_post(s, i, abort ? &s->each[i].abort_msg : &s->each[i].drain_msg);
     }
 }
 
-static void block_signals(sigset_t *set)
+static void on_stop_signal(struct ag_server *s, const char *name)
 {
-    (void)sigemptyset(set);
-    (void)sigaddset(set, SIGINT);
-    (void)sigaddset(set, SIGTERM);
-    (void)sigaddset(set, SIGHUP);
-    (void)sigaddset(set, SIGUSR1);
-    (void)pthread_sigmask(SIG_BLOCK, set, NULL);
+    if (s->stops == 2) {
+        return;
+    }
+    s->stops++;
+    ag_log(AG_LOG_INFO, "%s: %s", name,
+           s->stops == 1 ? "draining; again to stop at once" : "stopping at once");
+    post_all(s, s->stops == 2);
+}
+
+static void on_signal(struct ag_server *s)
+{
+    struct signalfd_siginfo info;
+
+    if (read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info)) {
+        return;
+    }
+    if (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM) {
+        on_stop_signal(s, info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+    } else if (info.ssi_signo == SIGHUP && s->stops == 0) {
+        ag_server_reload(s);
+    }
+}
+
+/* A shard has ended, has applied a change, or has let a snapshot go. */
+static void on_wake(struct ag_server *s)
+{
+    uint64_t count;
+    ssize_t n = read(s->wake_fd, &count, sizeof(count));
+
+    AG_ASSERT(n == (ssize_t)sizeof(count) || errno == EAGAIN);
+    ag_server_reclaim(s);
+    if (s->reload_asked && s->stops == 0) {
+        ag_server_reload(s);
+    }
+}
+
+static void control(struct ag_server *s)
+{
+    struct pollfd fds[] = {{.fd = s->signal_fd, .events = POLLIN},
+                           {.fd = s->wake_fd, .events = POLLIN}};
+
+    while (atomic_load(&s->running) > 0) {
+        if (poll(fds, AG_COUNT(fds), -1) < 0) {
+            AG_ASSERT(errno == EINTR);
+            continue;
+        }
+        if (fds[0].revents) {
+            on_signal(s);
+        }
+        if (fds[1].revents) {
+            on_wake(s);
+        }
+    }
+}
+
+/* Signals are read by the control thread alone; shards inherit the mask. */
+static int open_signals(void)
+{
+    sigset_t set;
+
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
 /* Shards up, then signals until they are down again. */
-static int serve(struct server *server, enum ag_backend_kind backend, const char *backend_why,
-                 const sigset_t *set)
+static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *backend_why)
 {
     struct ag_shards_config config = {
-        .count = server->shard_count, .start = start_shard, .stop = stop_shard, .arg = server};
-    struct ag_shards *shards;
+        .count = s->shard_count, .start = start_shard, .stop = stop_shard, .arg = s};
     const char *why = "";
 
-    server->control = pthread_self();
-    server->helpers = ag_helpers_new(HELPER_THREADS, HELPER_QUEUE_MAX);
+    s->helpers = ag_helpers_new(HELPER_THREADS, HELPER_QUEUE_MAX);
     config.loop.backend = backend;
-    config.loop.helpers = server->helpers;
-    announce(server, ag_backend_name(backend), backend_why);
-    shards = ag_shards_start(&config, &why);
-    if (!shards) {
+    config.loop.helpers = s->helpers;
+    s->shards = ag_shards_start(&config, &why);
+    if (!s->shards) {
         ag_log(AG_LOG_ERROR, "cannot start: %s", why);
-        ag_helpers_free(server->helpers);
+        ag_helpers_free(s->helpers);
+        ag_snapshot_free(s->snapshot);
         return AG_EXIT_ERROR;
     }
-    control(server, shards, set);
-    ag_shards_join(shards);
-    ag_helpers_free(server->helpers);
-    ag_log(AG_LOG_INFO, "%s",
-           atomic_load(&server->cut) ? "stopped; connections were cut" : "stopped");
-    return atomic_load(&server->cut) ? AG_EXIT_ERROR : AG_EXIT_OK;
+    announce(s, ag_backend_name(backend), backend_why);
+    ag_server_publish(s);
+    control(s);
+    ag_shards_join(s->shards);
+    ag_helpers_free(s->helpers);
+    ag_server_reclaim(s);
+    ag_log(AG_LOG_INFO, "%s", atomic_load(&s->cut) ? "stopped; connections were cut" : "stopped");
+    return atomic_load(&s->cut) ? AG_EXIT_ERROR : AG_EXIT_OK;
 }
 
-int ag_server_run(struct ag_snapshot *snapshot)
+static int run(struct ag_server *s, enum ag_backend_kind backend, const char *why)
 {
-    struct server server = {.snapshot = snapshot, .model = snapshot->model};
+    const struct ag_model *m = s->snapshot->model;
+    int rc = AG_EXIT_ERROR;
+
+    /* Who sees it listen may ask it to stop: from here on that is done in order. */
+    s->signal_fd = open_signals();
+    s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (s->signal_fd < 0 || s->wake_fd < 0) {
+        (void)fprintf(stderr, "anygate: error: no descriptor for signals: %s\n",
+                      strerrordesc_np(errno));
+    } else if (ag_server_bind(s)) {
+        size_connections(s);
+        if (ag_log_start(STDERR_FILENO, m->log_level, m->log_format, LOG_RING_BYTES) == AG_OK) {
+            rc = serve(s, backend, why);
+            ag_log_stop();
+            s->snapshot = NULL; /* its last user has freed it */
+        }
+    }
+    ag_snapshot_free(s->snapshot);
+    (void)close(s->signal_fd);
+    (void)close(s->wake_fd);
+    return rc;
+}
+
+int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snapshot)
+{
+    const struct ag_model *m = snapshot->model;
+    struct ag_server s = {.input = input, .snapshot = snapshot};
     enum ag_backend_kind backend;
     const char *why = "";
-    int rc = AG_EXIT_ERROR;
-    sigset_t set;
+    int rc;
 
-    server.shard_count = server.model->workers ? server.model->workers : ag_cores_available();
-    atomic_store(&snapshot->users, server.shard_count);
-    atomic_store(&server.running, server.shard_count);
-    (void)pthread_mutex_init(&server.ending, NULL);
-    if (ag_backend_choose(server.model->backend, &backend, &why) != AG_OK) {
+    if (ag_backend_choose(m->backend, &backend, &why) != AG_OK) {
         (void)fprintf(
             stderr,
             "anygate: error: backend io_uring is not to be had: %s; hint: server.backend: "
             "auto falls back to epoll\n",
             why);
         ag_snapshot_free(snapshot);
-        return rc;
+        return AG_EXIT_ERROR;
     }
-    /* Who sees it listen may ask it to stop: from here on that is done in order. */
-    block_signals(&set);
-    if (!bind_all(&server)) {
-        close_all(&server);
-        free(server.fds);
-        ag_snapshot_free(snapshot);
-        return rc;
-    }
-    server.shards = calloc(server.shard_count, sizeof(*server.shards));
-    AG_ASSERT(server.shards);
-    size_connections(&server);
-    if (ag_log_start(STDERR_FILENO, server.model->log_level, server.model->log_format,
-                     LOG_RING_BYTES) == AG_OK) {
-        rc = serve(&server, backend, why, &set);
-        ag_log_stop();
-    }
-    free(server.shards);
-    free(server.fds);
+    s.shard_count = m->workers ? m->workers : ag_cores_available();
+    atomic_store(&s.running, s.shard_count);
+    (void)pthread_mutex_init(&s.ending, NULL);
+    ag_sockets_init(&s.sockets, s.shard_count, LISTEN_BACKLOG);
+    s.each = calloc(s.shard_count, sizeof(*s.each));
+    AG_ASSERT(s.each);
+    rc = run(&s, backend, why);
+    free(s.each);
+    ag_sockets_deinit(&s.sockets);
+    (void)pthread_mutex_destroy(&s.ending);
     return rc;
 }

@@ -127,11 +127,23 @@ def test_the_drain_ends_by_its_timeout(backend, tmp_path):
         assert "connections were cut" in (tmp_path / "stderr.log").read_text()
 
 
-def test_hangup_is_answered_in_the_log(backend, tmp_path):
+def test_hangup_reloads(backend, tmp_path):
     with Gate(tmp_path, FIXED % "", backend) as gate:
+        path = tmp_path / "anygate.yml"
+        path.write_text(path.read_text().replace("OK OK", "OK new"))
         gate.process.send_signal(signal.SIGHUP)
-        await_line(gate, "SIGHUP")
-        assert gate.get("/ok").status == 200
+        await_line(gate, "reloaded")
+        assert gate.get("/ok").body == b"new"
+
+
+def test_a_bad_configuration_is_refused_by_a_reload(backend, tmp_path):
+    with Gate(tmp_path, FIXED % "", backend) as gate:
+        path = tmp_path / "anygate.yml"
+        path.write_text(path.read_text().replace("OK OK", "OKK new"))
+        gate.process.send_signal(signal.SIGHUP)
+        await_line(gate, "reload refused")
+        assert 'anygate.yml:4:12: error: "OKK"' in gate.stderr()
+        assert gate.get("/ok").body == b"OK"
 
 
 # ---- listeners

@@ -1,0 +1,174 @@
+/*
+ * The old snapshot serves until the new one is whole: loaded without a mistake, its sockets bound. A
+ * shard swaps between two turns of its loop.
+ */
+#include "tools/load.h"
+#include "tools/server_parts.h"
+
+#include <stdio.h>
+
+/* ---- freeing ---- */
+
+/* On a shard's thread. Freeing a large snapshot takes a while: the control thread does it. */
+static void let_go(struct ag_serving *serving, struct ag_snapshot *snapshot)
+{
+    struct ag_server_shard *shard = serving->owner;
+    struct ag_server *s = shard->server;
+
+    if (atomic_fetch_sub(&snapshot->users, 1) != 1) {
+        return;
+    }
+    struct ag_server_dead *d = malloc(sizeof(*d)), *head = atomic_load(&s->dead);
+    AG_ASSERT(d); /* 16 bytes, once a reload */
+    d->snapshot = snapshot;
+    do {
+        d->next = head;
+    } while (!atomic_compare_exchange_weak(&s->dead, &head, d));
+    ag_server_wake(s);
+}
+
+void ag_server_reclaim(struct ag_server *s)
+{
+    struct ag_server_dead *d = atomic_exchange(&s->dead, NULL);
+
+    while (d) {
+        struct ag_server_dead *next = d->next;
+
+        ag_snapshot_free(d->snapshot);
+        free(d);
+        d = next;
+    }
+}
+
+/* ---- publishing ---- */
+
+static void apply(struct ag_loop *l, struct ag_msg *m)
+{
+    struct ag_serving_change *c = ag_container_of(m, struct ag_serving_change, msg);
+    struct ag_server_shard *shard = c->serving->owner;
+
+    (void)l;
+    ag_serving_apply(c->serving, c);
+    if (atomic_fetch_sub(&shard->server->changing, 1) == 1) {
+        ag_server_wake(shard->server);
+    }
+}
+
+static void add_listen(struct ag_serving_change *c, const struct ag_socket *k,
+                       const struct ag_listen *from, const struct ag_model *m, int fd)
+{
+    c->listens[c->listen_count++] = (struct ag_serving_listen){
+        .socket_id = k->id, .fd = fd, .port = from->port, .limits = m->limits};
+}
+
+/* What shard `index` is to listen on: of a new socket every shard_count'th descriptor. */
+static struct ag_serving_change *make_change(struct ag_server *s, uint32_t index)
+{
+    const struct ag_model *m = s->snapshot->model;
+    uint32_t room = m->listen_count;
+
+    for (uint32_t i = 0; i < s->sockets.count; i++) {
+        room += s->sockets.items[i].fd_count / s->shard_count + 1;
+    }
+    struct ag_serving_change *c = ag_serving_change_new(&s->each[index].serving, s->snapshot, room);
+    c->msg.run = apply;
+    for (uint16_t i = 0; i < m->listen_count; i++) {
+        const struct ag_socket *k = ag_sockets_find(&s->sockets, &m->listens[i].addr);
+
+        AG_ASSERT(k); /* the plan has it */
+        if (!k->fresh) {
+            add_listen(c, k, &m->listens[i], m, -1);
+            continue;
+        }
+        for (uint32_t f = index; f < k->fd_count; f += s->shard_count) {
+            add_listen(c, k, &m->listens[i], m, k->fds[f]);
+        }
+    }
+    return c;
+}
+
+void ag_server_publish(struct ag_server *s)
+{
+    atomic_store(&s->snapshot->users, s->shard_count);
+    atomic_store(&s->changing, s->shard_count);
+    for (uint32_t i = 0; i < s->shard_count; i++) {
+        struct ag_serving_change *c = make_change(s, i);
+
+        s->each[i].serving.let_go = let_go;
+        if (!ag_server_post(s, i, &c->msg)) {
+            ag_serving_change_drop(c); /* it has ended */
+            atomic_fetch_sub(&s->changing, 1);
+        }
+    }
+    ag_sockets_commit(&s->sockets);
+}
+
+/* ---- reload ---- */
+
+bool ag_server_bind(struct ag_server *s)
+{
+    char text[512];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    if (ag_sockets_plan(&s->sockets, s->snapshot->model, &why) == AG_OK) {
+        return true;
+    }
+    (void)fprintf(stderr, "anygate: error: %.*s\n", (int)why.len, text);
+    return false;
+}
+
+/* What is set up once a process: a reload cannot change it, and says so. */
+static void warn_of_restart(const struct ag_model *was, const struct ag_model *is)
+{
+    const struct {
+        const char *key;
+        bool differs;
+    } fixed[] = {
+        {"server.workers", was->workers != is->workers},
+        {"server.backend", was->backend != is->backend},
+        {"server.max_connections", was->max_connections != is->max_connections},
+        {"server.log.format", was->log_format != is->log_format},
+    };
+
+    for (size_t i = 0; i < AG_COUNT(fixed); i++) {
+        if (fixed[i].differs) {
+            ag_log(AG_LOG_WARN, "reload: %s has changed, which takes effect at a restart",
+                   fixed[i].key);
+        }
+    }
+}
+
+void ag_server_reload(struct ag_server *s)
+{
+    char text[512];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+    struct ag_load load;
+
+    if (atomic_load(&s->changing) > 0) {
+        s->reload_asked = true; /* when every shard has the one before */
+        return;
+    }
+    s->reload_asked = false;
+    ag_load_config(&load, s->input);
+    ag_load_print(&load, AG_DIAG_HUMAN);
+    if (!load.snapshot) {
+        ag_log(AG_LOG_ERROR, "reload refused: %u error%s; the configuration before stays",
+               load.diags.errors, load.diags.errors == 1 ? "" : "s");
+        ag_load_release(&load);
+        return;
+    }
+    if (ag_sockets_plan(&s->sockets, load.snapshot->model, &why) != AG_OK) {
+        ag_log(AG_LOG_ERROR, "reload refused: %.*s; the configuration before stays", (int)why.len,
+               text);
+        ag_load_release(&load);
+        return;
+    }
+    warn_of_restart(s->snapshot->model, load.snapshot->model);
+    ag_log_set_level(load.snapshot->model->log_level);
+    s->snapshot = load.snapshot;
+    load.snapshot = NULL;
+    ag_load_release(&load);
+    ag_server_publish(s);
+    ag_log(AG_LOG_INFO, "reloaded: %u route%s", s->snapshot->route_count,
+           s->snapshot->route_count == 1 ? "" : "s");
+}

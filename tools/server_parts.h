@@ -1,0 +1,63 @@
+/*
+ * server_parts: what the files of the control thread share; nobody else includes it.
+ *
+ *   server.c   start, signals, end
+ *   reload.c   a new configuration in place of the old one
+ */
+#pragma once
+#include "engine/shard.h"
+#include "tools/serving.h"
+#include "tools/sockets.h"
+
+struct ag_server;
+
+/* One shard's part; lives as long as the server. */
+struct ag_server_shard {
+    struct ag_server *server;
+    struct ag_shard *shard;
+    struct ag_serving serving;
+    struct ag_msg drain_msg, abort_msg;
+    bool ended; /* under server->ending: posts no more, and takes no more posts */
+};
+
+/* A snapshot that no shard uses any more, on its way to who frees it. */
+struct ag_server_dead {
+    struct ag_server_dead *next;
+    struct ag_snapshot *snapshot;
+};
+
+struct ag_server {
+    const struct ag_config_input *input;
+    struct ag_snapshot *snapshot; /* the current one */
+    struct ag_sockets sockets;
+    struct ag_shards *shards;
+    struct ag_server_shard *each; /* shard_count */
+    uint32_t shard_count;
+    uint32_t connection_max; /* of each shard */
+    struct ag_helpers *helpers;
+    int signal_fd;
+    int wake_fd; /* eventfd: a shard has news */
+    unsigned stops;
+    bool reload_asked;         /* while another change was under way */
+    pthread_mutex_t ending;    /* guards `ended` against posts of the control thread */
+    _Atomic uint32_t running;  /* shards that have not ended */
+    _Atomic uint32_t changing; /* shards that have not yet applied the change under way */
+    _Atomic(struct ag_server_dead *) dead;
+    _Atomic bool cut;
+};
+
+/* Any thread: the control thread looks around. */
+void ag_server_wake(struct ag_server *s);
+/* Posts to a shard, unless it has ended: then false, and nothing happens. */
+bool ag_server_post(struct ag_server *s, uint32_t shard, struct ag_msg *m);
+
+/* ---- reload.c ---- */
+
+/* Binds what the first snapshot listens on. False after an error was printed. */
+bool ag_server_bind(struct ag_server *s);
+/* Hands the current snapshot and the planned sockets to the shards. */
+void ag_server_publish(struct ag_server *s);
+/* Loads again and publishes. On a mistake all stays as it is and the log says why. */
+void ag_server_reload(struct ag_server *s);
+/* Frees what the shards have let go. */
+void ag_server_reclaim(struct ag_server *s);

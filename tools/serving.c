@@ -1,0 +1,403 @@
+#include "tools/serving.h"
+
+#include "actions/action.h"
+#include "engine/resolver.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#define CLOSE_TURNS_MAX 200 /* of 10 ms: for cancelled operations to come home */
+
+/* Accepted beyond the limit. */
+struct waiting {
+    int fd;
+    struct listener *from;
+};
+
+/* One listening descriptor; freed when it is closed and its last connection has gone. */
+struct listener {
+    struct ag_listener ls;
+    struct ag_downstream_origin origin;
+    struct ag_serving *serving;
+    struct ag_link link;
+    uint32_t socket_id;
+    bool wanted; /* by the change being applied */
+    bool closed;
+};
+
+/* This shard's counted handle of a snapshot. */
+struct ag_serving_use {
+    struct ag_block block; /* context->snapshot_ref */
+    struct ag_serving *serving;
+    struct ag_snapshot *snapshot;
+};
+
+static struct listener *listener_of(struct ag_link *link)
+{
+    return ag_container_of(link, struct listener, link);
+}
+
+/* ---- snapshots ---- */
+
+static void use_released(struct ag_block *b)
+{
+    struct ag_serving_use *use = ag_container_of(b, struct ag_serving_use, block);
+    struct ag_serving *s = use->serving;
+    struct ag_snapshot *snapshot = use->snapshot;
+
+    free(use);
+    s->let_go(s, snapshot);
+}
+
+struct ag_serving_change *ag_serving_change_new(struct ag_serving *s, struct ag_snapshot *snapshot,
+                                                uint32_t listen_max)
+{
+    struct ag_serving_change *c =
+        calloc(1, sizeof(*c) + listen_max * sizeof(struct ag_serving_listen));
+    struct ag_serving_use *use = calloc(1, sizeof(*use));
+
+    AG_ASSERT(c && use); /* small, and on the control thread */
+    use->block = (struct ag_block){.refs = 1, .free = use_released, .fd = -1};
+    use->serving = s;
+    use->snapshot = snapshot;
+    c->serving = s;
+    c->snapshot = snapshot;
+    c->use = use;
+    return c;
+}
+
+void ag_serving_change_drop(struct ag_serving_change *c)
+{
+    for (uint32_t i = 0; i < c->listen_count; i++) {
+        if (c->listens[i].fd >= 0) {
+            (void)close(c->listens[i].fd);
+        }
+    }
+    ag_block_release(&c->use->block);
+    free(c);
+}
+
+static void swap_snapshot(struct ag_serving *s, struct ag_serving_change *c)
+{
+    struct ag_serving_use *old = s->use;
+
+    s->use = c->use;
+    s->ctx.snapshot = c->snapshot;
+    s->ctx.snapshot_ref = &s->use->block;
+    s->drain_timeout_ms = c->snapshot->model->drain_timeout_ms;
+    if (old) {
+        ag_block_release(&old->block);
+    }
+}
+
+/* ---- the end ---- */
+
+static void end_if_idle(struct ag_task *t)
+{
+    struct ag_serving *s = ag_container_of(t, struct ag_serving, end_task);
+
+    if (s->draining && s->listening == 0 && ag_list_empty(&s->down.open)) {
+        ag_timer_cancel(&s->ctx.loop->wheel, &s->drain_timer);
+        s->ended(s);
+    }
+}
+
+static void end_soon(struct ag_serving *s)
+{
+    if (s->draining) {
+        ag_task_queue(s->ctx.loop, &s->end_task);
+    }
+}
+
+/* ---- listeners ---- */
+
+static void free_if_done(struct listener *l)
+{
+    if (l->closed && l->origin.connections == 0) {
+        ag_list_remove(&l->link);
+        free(l);
+    }
+}
+
+static void on_closed(struct ag_listener *ls)
+{
+    struct listener *l = ls->user;
+    struct ag_serving *s = l->serving;
+
+    l->closed = true;
+    s->listening--;
+    free_if_done(l);
+    end_soon(s);
+}
+
+static void pause_accept(struct ag_serving *s, bool pause)
+{
+    ag_list_foreach(it, &s->listeners) {
+        struct listener *l = listener_of(it);
+
+        if (l->closed || l->ls.paused == pause) {
+            continue;
+        }
+        if (pause) {
+            ag_listener_pause(&l->ls);
+        } else {
+            ag_listener_resume(&l->ls);
+        }
+    }
+}
+
+static void close_descriptor(struct ag_serving *s, int fd)
+{
+    struct ag_fd f;
+
+    ag_fd_init(&f, fd);
+    ag_loop_close(s->ctx.loop, &f);
+}
+
+static struct waiting take_waiting(struct ag_serving *s, uint32_t at)
+{
+    struct waiting w = s->waiting[at];
+
+    s->waiting_count--;
+    memmove(&s->waiting[at], &s->waiting[at + 1], (s->waiting_count - at) * sizeof(w));
+    w.from->origin.connections--;
+    return w;
+}
+
+/* A connection has gone: room for one that waits, or for accept. */
+static void on_changed(struct ag_downstreams *d, struct ag_downstream_origin *origin)
+{
+    struct ag_serving *s = ag_container_of(d, struct ag_serving, down);
+
+    free_if_done(ag_container_of(origin, struct listener, origin));
+    if (s->waiting_count > 0) {
+        struct waiting w = take_waiting(s, 0);
+
+        AG_ASSERT(ag_downstream_accept(d, w.fd, &w.from->origin));
+    } else if (s->draining) {
+        end_soon(s);
+    } else {
+        pause_accept(s, false);
+    }
+}
+
+/* Accept stops at the limit, but what the kernel had accepted by then still comes: it waits here for
+ * the next free slot, so that no client that was let in is turned away. */
+static void on_accepted(struct ag_listener *ls, int fd)
+{
+    struct listener *l = ls->user;
+    struct ag_serving *s = l->serving;
+
+    if (ag_downstream_accept(&s->down, fd, &l->origin)) {
+        if (ag_downstreams_full(&s->down) && !s->draining) {
+            pause_accept(s, true);
+        }
+    } else if (s->waiting_count < AG_SERVING_WAITING) {
+        s->waiting[s->waiting_count++] = (struct waiting){fd, l};
+        l->origin.connections++;
+    } else {
+        close_descriptor(s, fd);
+    }
+}
+
+static void open_listener(struct ag_serving *s, const struct ag_serving_listen *from)
+{
+    struct listener *l = calloc(1, sizeof(*l));
+
+    AG_ASSERT(l); /* a few hundred bytes, at a reload */
+    l->serving = s;
+    l->socket_id = from->socket_id;
+    l->origin.limits = from->limits;
+    l->origin.port = from->port;
+    l->wanted = true;
+    l->ls.user = l;
+    ag_list_init(&l->link);
+    ag_list_push(&s->listeners, &l->link);
+    s->listening++;
+    ag_listener_open(&l->ls, s->ctx.loop, from->fd, on_accepted);
+    if (ag_downstreams_full(&s->down)) {
+        ag_listener_pause(&l->ls);
+    }
+}
+
+static void close_listener(struct listener *l)
+{
+    if (!l->ls.closing) {
+        l->origin.draining = true;
+        ag_listener_close(&l->ls, on_closed);
+    }
+}
+
+/* All descriptors of a socket that the shard has already (there may be several) stay. */
+static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen *from)
+{
+    ag_list_foreach(it, &s->listeners) {
+        struct listener *l = listener_of(it);
+
+        if (l->socket_id == from->socket_id) {
+            l->wanted = true;
+            l->origin.limits = from->limits;
+            l->origin.port = from->port;
+        }
+    }
+}
+
+static void change_listeners(struct ag_serving *s, const struct ag_serving_change *c)
+{
+    struct ag_link *next;
+
+    ag_list_foreach(it, &s->listeners) {
+        listener_of(it)->wanted = false;
+    }
+    for (uint32_t i = 0; i < c->listen_count; i++) {
+        if (c->listens[i].fd >= 0) {
+            open_listener(s, &c->listens[i]);
+        } else {
+            keep_listeners(s, &c->listens[i]);
+        }
+    }
+    for (struct ag_link *it = s->listeners.next; it != &s->listeners; it = next) {
+        struct listener *l = listener_of(it);
+
+        next = it->next;
+        if (!l->wanted && !l->ls.closing) {
+            close_listener(l);
+            ag_downstreams_drain(&s->down, &l->origin);
+        }
+    }
+}
+
+void ag_serving_apply(struct ag_serving *s, struct ag_serving_change *c)
+{
+    if (s->draining) { /* too late for it */
+        ag_serving_change_drop(c);
+        return;
+    }
+    swap_snapshot(s, c);
+    change_listeners(s, c);
+    free(c);
+}
+
+/* ---- drain ---- */
+
+static void cut_all(struct ag_serving *s)
+{
+    s->cut = true;
+    while (s->waiting_count > 0) {
+        struct waiting w = take_waiting(s, s->waiting_count - 1);
+
+        close_descriptor(s, w.fd);
+        free_if_done(w.from);
+    }
+    ag_downstreams_abort(&s->down);
+}
+
+static void on_drain_timeout(struct ag_timer *t)
+{
+    cut_all(ag_container_of(t, struct ag_serving, drain_timer));
+}
+
+void ag_serving_drain(struct ag_serving *s)
+{
+    struct ag_link *next;
+
+    if (s->draining) {
+        return;
+    }
+    s->draining = true;
+    for (struct ag_link *it = s->listeners.next; it != &s->listeners; it = next) {
+        next = it->next;
+        close_listener(listener_of(it));
+    }
+    ag_downstreams_drain(&s->down, NULL);
+    ag_loop_arm(s->ctx.loop, &s->drain_timer, s->drain_timeout_ms);
+    end_soon(s);
+}
+
+void ag_serving_abort(struct ag_serving *s)
+{
+    ag_serving_drain(s);
+    cut_all(s);
+}
+
+/* ---- open and close ---- */
+
+static enum ag_status open_actions(struct ag_serving *s)
+{
+    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
+        const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
+
+        if (ops->shard_open) {
+            enum ag_status st = ops->shard_open(&s->ctx, &s->ctx.action_state[kind]);
+
+            if (st != AG_OK) {
+                return st;
+            }
+        }
+    }
+    return AG_OK;
+}
+
+static void close_actions(struct ag_serving *s)
+{
+    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
+        const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
+
+        if (ops->shard_close && s->ctx.action_state[kind]) {
+            ops->shard_close(&s->ctx, s->ctx.action_state[kind]);
+            s->ctx.action_state[kind] = NULL;
+        }
+    }
+}
+
+enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t shard_count,
+                               uint32_t connection_max)
+{
+    enum ag_status st;
+
+    s->ctx = (struct ag_context){.loop = l, .pipeline = &ag_dispatch, .shard_count = shard_count};
+    ag_list_init(&s->listeners);
+    ag_timer_init(&s->drain_timer, on_drain_timeout);
+    ag_task_init(&s->end_task, end_if_idle);
+    s->waiting = calloc(AG_SERVING_WAITING, sizeof(*s->waiting));
+    if (!s->waiting) {
+        return AG_ENOMEM;
+    }
+    st = ag_downstreams_init(&s->down, &s->ctx, connection_max);
+    if (st != AG_OK) {
+        goto free_waiting;
+    }
+    s->down.changed = on_changed;
+    st = ag_resolver_init(l);
+    if (st != AG_OK) {
+        goto free_downstreams;
+    }
+    st = open_actions(s);
+    if (st == AG_OK) {
+        return AG_OK;
+    }
+    close_actions(s);
+    ag_resolver_deinit(l);
+free_downstreams:
+    ag_downstreams_deinit(&s->down);
+free_waiting:
+    free(s->waiting);
+    return st;
+}
+
+void ag_serving_close(struct ag_serving *s)
+{
+    struct ag_loop *l = s->ctx.loop;
+
+    close_actions(s);
+    for (int i = 0; i < CLOSE_TURNS_MAX && s->ctx.exchanges_live > 0; i++) {
+        ag_loop_turn(l, 10);
+    }
+    ag_downstreams_deinit(&s->down);
+    ag_resolver_deinit(l);
+    AG_ASSERT(ag_list_empty(&s->listeners));
+    free(s->waiting);
+    if (s->use) {
+        ag_block_release(&s->use->block);
+    }
+}

@@ -1,0 +1,231 @@
+#include "tools/sockets.h"
+
+#include "engine/listener.h"
+#include "engine/resolver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+void ag_sockets_init(struct ag_sockets *s, uint32_t shard_count, int backlog)
+{
+    *s = (struct ag_sockets){.shard_count = shard_count, .backlog = backlog};
+    s->items = calloc(AG_SOCKETS_MAX, sizeof(*s->items));
+    AG_ASSERT(s->items && shard_count <= AG_SOCKET_FDS);
+}
+
+static void close_fds(struct ag_socket *k)
+{
+    for (uint32_t i = 0; i < k->fd_count; i++) {
+        (void)close(k->fds[i]);
+    }
+    k->fd_count = 0;
+}
+
+/* Forgets it; the descriptors are closed by who has them last. */
+static void drop(const struct ag_sockets *s, struct ag_socket *k)
+{
+    if (k->fresh || s->keeps) {
+        close_fds(k);
+    }
+}
+
+void ag_sockets_deinit(struct ag_sockets *s)
+{
+    for (uint32_t i = 0; i < s->count; i++) {
+        drop(s, &s->items[i]);
+    }
+    free(s->items);
+    *s = (struct ag_sockets){0};
+}
+
+static bool same_addr(const union ag_addr *a, const union ag_addr *b)
+{
+    if (a->sa.sa_family != b->sa.sa_family) {
+        return false;
+    }
+    switch (a->sa.sa_family) {
+    case AF_INET:
+        return a->in.sin_port == b->in.sin_port && a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
+    case AF_INET6:
+        return a->in6.sin6_port == b->in6.sin6_port &&
+               a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
+               memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) == 0;
+    default:
+        return memcmp(a->un.sun_path, b->un.sun_path, sizeof(a->un.sun_path)) == 0;
+    }
+}
+
+static struct ag_socket *find(const struct ag_sockets *s, const union ag_addr *addr)
+{
+    for (uint32_t i = 0; i < s->count; i++) {
+        if (same_addr(&s->items[i].addr, addr)) {
+            return &s->items[i];
+        }
+    }
+    return NULL;
+}
+
+const struct ag_socket *ag_sockets_find(const struct ag_sockets *s, const union ag_addr *addr)
+{
+    return find(s, addr);
+}
+
+/* A socket without descriptors yet. */
+static struct ag_socket *add(struct ag_sockets *s, const union ag_addr *addr)
+{
+    struct ag_socket *k = &s->items[s->count++];
+
+    AG_ASSERT(s->count <= AG_SOCKETS_MAX);
+    k->addr = *addr;
+    k->id = ++s->last_id;
+    k->fd_count = 0;
+    k->shared = k->wanted = false;
+    k->fresh = true;
+    return k;
+}
+
+void ag_sockets_adopt(struct ag_sockets *s, const union ag_addr *addr, const int *fds,
+                      uint32_t count, bool shared)
+{
+    struct ag_socket *k = add(s, addr);
+
+    AG_ASSERT(count <= AG_SOCKET_FDS);
+    k->shared = shared;
+    k->fd_count = count;
+    memcpy(k->fds, fds, count * sizeof(*fds));
+}
+
+/* ---- binding ---- */
+
+static void complain(struct ag_buf *why, const union ag_addr *addr, int error, const char *step)
+{
+    const char *hint = "";
+
+    ag_buf_printf(why, "cannot %s ", step);
+    ag_addr_format(addr, true, why);
+    if (error == EADDRINUSE) {
+        hint = "; hint: another process listens there; stop it or choose another port";
+    } else if (error == EACCES) {
+        hint = "; hint: ports below 1024 need root or CAP_NET_BIND_SERVICE";
+    } else if (error == EADDRNOTAVAIL) {
+        hint = "; hint: no interface of this machine has that address";
+    }
+    ag_buf_printf(why, ": %s%s", strerrordesc_np(error), hint);
+}
+
+/* One socket alone, without SO_REUSEPORT: with it the kernel would let two servers of the same user
+ * share the port in silence. */
+static enum ag_status only_user(const union ag_addr *addr, int *out_error, const char **out_step)
+{
+    int fd = -1;
+    enum ag_status st = ag_listener_bind(addr, false, 1, &fd, out_error, out_step);
+
+    if (st == AG_OK) {
+        (void)close(fd);
+    }
+    return st;
+}
+
+/* Brings a shared socket to one descriptor a shard. */
+static enum ag_status share(struct ag_sockets *s, struct ag_socket *k, struct ag_buf *why)
+{
+    while (k->fd_count > 0 && k->fd_count < s->shard_count) {
+        int fd = fcntl(k->fds[0], F_DUPFD_CLOEXEC, 0);
+
+        if (fd < 0) {
+            complain(why, &k->addr, errno, "share");
+            return AG_ESYS;
+        }
+        k->fds[k->fd_count++] = fd;
+    }
+    return AG_OK;
+}
+
+/* Every shard binds a TCP address (SO_REUSEPORT); a unix path is bound once and shared. */
+static enum ag_status bind_missing(struct ag_sockets *s, struct ag_socket *k, struct ag_buf *why)
+{
+    bool unix_socket = k->addr.sa.sa_family == AF_UNIX;
+    bool reuse = !unix_socket && s->shard_count > 1;
+    uint32_t target = unix_socket ? 1 : s->shard_count;
+    enum ag_status st = AG_OK;
+    const char *step = "";
+    int error = 0;
+
+    if (reuse && k->fd_count == 0) {
+        st = only_user(&k->addr, &error, &step);
+    }
+    while (st == AG_OK && k->fd_count < target) {
+        int fd = -1;
+
+        st = ag_listener_bind(&k->addr, reuse, s->backlog, &fd, &error, &step);
+        if (st == AG_OK) {
+            k->fds[k->fd_count++] = fd;
+        }
+    }
+    if (st != AG_OK && error == EAFNOSUPPORT && k->addr.sa.sa_family == AF_INET6) {
+        return AG_OK; /* ":8080" without IPv6 in this system is just IPv4 */
+    }
+    if (st != AG_OK) {
+        complain(why, &k->addr, error, step);
+        return st;
+    }
+    k->shared = unix_socket;
+    return share(s, k, why);
+}
+
+/* ---- plans ---- */
+
+enum ag_status ag_sockets_plan(struct ag_sockets *s, const struct ag_model *m, struct ag_buf *why)
+{
+    for (uint16_t i = 0; i < m->listen_count; i++) {
+        const union ag_addr *addr = &m->listens[i].addr;
+        struct ag_socket *k = find(s, addr);
+        enum ag_status st = AG_OK;
+
+        if (!k) {
+            k = add(s, addr);
+        }
+        k->wanted = true;
+        if (k->fresh) {
+            st = k->shared ? share(s, k, why) : bind_missing(s, k, why);
+        }
+        if (st != AG_OK) {
+            ag_sockets_cancel(s);
+            return st;
+        }
+    }
+    return AG_OK;
+}
+
+static void remove_at(struct ag_sockets *s, uint32_t i)
+{
+    s->items[i] = s->items[--s->count];
+}
+
+void ag_sockets_commit(struct ag_sockets *s)
+{
+    for (uint32_t i = s->count; i-- > 0;) {
+        struct ag_socket *k = &s->items[i];
+
+        if (k->wanted) {
+            k->wanted = k->fresh = false;
+            continue;
+        }
+        drop(s, k);
+        remove_at(s, i);
+    }
+}
+
+void ag_sockets_cancel(struct ag_sockets *s)
+{
+    for (uint32_t i = s->count; i-- > 0;) {
+        struct ag_socket *k = &s->items[i];
+
+        k->wanted = false;
+        if (k->fresh) {
+            close_fds(k);
+            remove_at(s, i);
+        }
+    }
+}
