@@ -68,7 +68,7 @@ static struct ag_serving_change *make_change(struct ag_server *s, uint32_t index
     uint32_t room = m->listen_count;
 
     for (uint32_t i = 0; i < s->sockets.count; i++) {
-        room += s->sockets.items[i].fd_count / s->shard_count + 1;
+        room += s->sockets.items[i].fd_count / s->sizing.shards + 1;
     }
     struct ag_serving_change *c = ag_serving_change_new(&s->each[index].serving, s->snapshot, room);
     c->msg.run = apply;
@@ -80,7 +80,7 @@ static struct ag_serving_change *make_change(struct ag_server *s, uint32_t index
             add_listen(c, k, &m->listens[i], m, -1);
             continue;
         }
-        for (uint32_t f = index; f < k->fd_count; f += s->shard_count) {
+        for (uint32_t f = index; f < k->fd_count; f += s->sizing.shards) {
             add_listen(c, k, &m->listens[i], m, k->fds[f]);
         }
     }
@@ -89,9 +89,9 @@ static struct ag_serving_change *make_change(struct ag_server *s, uint32_t index
 
 void ag_server_publish(struct ag_server *s)
 {
-    atomic_store(&s->snapshot->users, s->shard_count);
-    atomic_store(&s->changing, s->shard_count);
-    for (uint32_t i = 0; i < s->shard_count; i++) {
+    atomic_store(&s->snapshot->users, s->sizing.shards);
+    atomic_store(&s->changing, s->sizing.shards);
+    for (uint32_t i = 0; i < s->sizing.shards; i++) {
         struct ag_serving_change *c = make_change(s, i);
 
         s->each[i].serving.let_go = let_go;

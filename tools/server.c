@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -18,8 +17,6 @@
 #define HELPER_QUEUE_MAX 1024u
 #define LOG_RING_BYTES   (256u * 1024u)
 #define LISTEN_BACKLOG   4096
-#define FDS_RESERVED     64u /* log, rings, timers, files being opened */
-#define CONNECTIONS_MAX  100000u
 
 /* ---- a shard's life ---- */
 
@@ -75,7 +72,8 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     s->serving.owner = s;
     s->serving.ended = on_ended;
     *out_why = "out of memory for connections";
-    return ag_serving_open(&s->serving, &shard->loop, server->shard_count, server->connection_max);
+    return ag_serving_open(&s->serving, &shard->loop, server->sizing.shards,
+                           server->sizing.connections);
 }
 
 static void stop_shard(struct ag_shard *shard, void *arg)
@@ -99,34 +97,6 @@ static void stop_shard(struct ag_shard *shard, void *arg)
 
 /* ---- start ---- */
 
-/* Connections of each shard: as asked, and never more than the descriptors allow (two for a proxied
- * one). */
-static void size_connections(struct ag_server *server)
-{
-    struct rlimit rl = {0};
-    uint64_t total = server->snapshot->model->max_connections, by_fds;
-
-    if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
-        rl.rlim_cur = rl.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &rl);
-        (void)getrlimit(RLIMIT_NOFILE, &rl);
-    }
-    by_fds = rl.rlim_cur > 2 * FDS_RESERVED ? (rl.rlim_cur - FDS_RESERVED) / 2 : FDS_RESERVED / 2;
-    if (total == 0 || total > by_fds) {
-        if (total > by_fds) {
-            ag_log(AG_LOG_WARN, "max_connections %llu is lowered to %llu: RLIMIT_NOFILE is %llu",
-                   (unsigned long long)total, (unsigned long long)by_fds,
-                   (unsigned long long)rl.rlim_cur);
-        }
-        total = by_fds;
-    }
-    total = ag_min_u64(total, CONNECTIONS_MAX);
-    server->connection_max = (uint32_t)(total / server->shard_count);
-    if (server->connection_max == 0) {
-        server->connection_max = 1;
-    }
-}
-
 static bool is_wildcard(const union ag_addr *a)
 {
     return (a->sa.sa_family == AF_INET && a->in.sin_addr.s_addr == INADDR_ANY) ||
@@ -139,7 +109,7 @@ static void announce(const struct ag_server *server, const char *backend, const 
 
     ag_log(AG_LOG_INFO, "anygate " AG_VERSION " serves %u route%s on %u shard%s with %s (%s)",
            server->snapshot->route_count, server->snapshot->route_count == 1 ? "" : "s",
-           server->shard_count, server->shard_count == 1 ? "" : "s", backend, why);
+           server->sizing.shards, server->sizing.shards == 1 ? "" : "s", backend, why);
     for (uint32_t i = 0; i < m->listen_count; i++) {
         char text[160];
         struct ag_buf b = ag_buf(text, sizeof(text));
@@ -164,7 +134,7 @@ static void announce(const struct ag_server *server, const char *backend, const 
 
 static void post_all(struct ag_server *s, bool abort)
 {
-    for (uint32_t i = 0; i < s->shard_count; i++) {
+    for (uint32_t i = 0; i < s->sizing.shards; i++) {
         (void)ag_server_post(s, i, abort ? &s->each[i].abort_msg : &s->each[i].drain_msg);
     }
 }
@@ -243,10 +213,11 @@ static int open_signals(void)
 static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *backend_why)
 {
     struct ag_shards_config config = {
-        .count = s->shard_count, .start = start_shard, .stop = stop_shard, .arg = s};
+        .count = s->sizing.shards, .start = start_shard, .stop = stop_shard, .arg = s};
     const char *why = "";
 
     s->helpers = ag_helpers_new(HELPER_THREADS, HELPER_QUEUE_MAX);
+    config.loop = s->sizing.loop;
     config.loop.backend = backend;
     config.loop.helpers = s->helpers;
     s->shards = ag_shards_start(&config, &why);
@@ -256,6 +227,7 @@ static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *
         ag_snapshot_free(s->snapshot);
         return AG_EXIT_ERROR;
     }
+    ag_sizing_log(&s->sizing);
     announce(s, ag_backend_name(backend), backend_why);
     ag_server_publish(s);
     control(s);
@@ -278,7 +250,6 @@ static int run(struct ag_server *s, enum ag_backend_kind backend, const char *wh
         (void)fprintf(stderr, "anygate: error: no descriptor for signals: %s\n",
                       strerrordesc_np(errno));
     } else if (ag_server_bind(s)) {
-        size_connections(s);
         if (ag_log_start(STDERR_FILENO, m->log_level, m->log_format, LOG_RING_BYTES) == AG_OK) {
             rc = serve(s, backend, why);
             ag_log_stop();
@@ -308,11 +279,11 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
         ag_snapshot_free(snapshot);
         return AG_EXIT_ERROR;
     }
-    s.shard_count = m->workers ? m->workers : ag_cores_available();
-    atomic_store(&s.running, s.shard_count);
+    ag_sizing_compute(snapshot, &s.sizing);
+    atomic_store(&s.running, s.sizing.shards);
     (void)pthread_mutex_init(&s.ending, NULL);
-    ag_sockets_init(&s.sockets, s.shard_count, LISTEN_BACKLOG);
-    s.each = calloc(s.shard_count, sizeof(*s.each));
+    ag_sockets_init(&s.sockets, s.sizing.shards, LISTEN_BACKLOG);
+    s.each = calloc(s.sizing.shards, sizeof(*s.each));
     AG_ASSERT(s.each);
     rc = run(&s, backend, why);
     free(s.each);

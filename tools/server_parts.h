@@ -7,6 +7,7 @@
 #pragma once
 #include "engine/shard.h"
 #include "tools/serving.h"
+#include "tools/sizing.h"
 #include "tools/sockets.h"
 
 struct ag_server;
@@ -31,9 +32,8 @@ struct ag_server {
     struct ag_snapshot *snapshot; /* the current one */
     struct ag_sockets sockets;
     struct ag_shards *shards;
-    struct ag_server_shard *each; /* shard_count */
-    uint32_t shard_count;
-    uint32_t connection_max; /* of each shard */
+    struct ag_server_shard *each; /* one a shard */
+    struct ag_sizing sizing;
     struct ag_helpers *helpers;
     int signal_fd;
     int wake_fd; /* eventfd: a shard has news */
