@@ -102,7 +102,7 @@ static void probed(struct ag_file_op *op)
     }
     if (op->status != AG_ELIMIT && (op->status != AG_OK || op->out_len == 0)) {
         break_off(w);
-    } else if (!ag_file_is_warm(w->file->fd, w->from, piece_len(w))) {
+    } else if (!ag_file_is_warm(w->ex->context->loop, w->file->fd, w->from, piece_len(w))) {
         warm(w);
     } else {
         w->checked = true;
@@ -218,7 +218,7 @@ void ag_static_send(struct ag_exchange *ex, const struct ag_static_file *file)
     }
     if (ex->action_data) { /* else the stream broke in respond, and abort has let go */
         /* The first piece leaves with the head; the file was looked at a moment ago. */
-        w->checked = ag_file_is_warm(w->file->fd, w->from, piece_len(w));
+        w->checked = ag_file_is_warm(w->ex->context->loop, w->file->fd, w->from, piece_len(w));
         ag_body_set_producer(&ex->res_body, on_writable, ex);
         pump(w);
     }

@@ -1,6 +1,10 @@
 /*
  * backend: what a kernel interface must do for the loop. Private to the loop and its backends.
  *
+ * Two tables. struct ag_backend starts ops and brings their completions. struct ag_system is the rest of
+ * what a shard asks the world, at once: clock, chance, descriptors; and who looks names and files up.
+ * io_uring and epoll share one, ag_system_kernel (system.c); a simulation brings both of its own.
+ *
  *   ag_loop_recv, send ... (loop.c: checks, fills the op)
  *        |  start / connect                       ^ ag_loop_deliver: op->done
  *        v                                        |
@@ -16,8 +20,48 @@
 /* Bytes one sendfile may move, so that one big file does not hold up the shard. */
 #define AG_SENDFILE_MAX ((size_t)512 * 1024)
 
+struct ag_file_op;
+
+struct ag_system {
+    /* Sets now_ms and wall_s; once a turn. */
+    void (*clock)(struct ag_loop *);
+    /* ag_loop_now_ns. */
+    uint64_t (*now_ns)(struct ag_loop *);
+    /* Where the loop's random numbers begin. */
+    void (*seed)(struct ag_loop *, uint64_t out[static 4]);
+
+    /* Makes l->wake_fd, which polls readable from `wake` to `wake_clear`; 0 or -errno. It is closed like
+     * any descriptor. `wake` is called by any thread. */
+    int (*wake_open)(struct ag_loop *);
+    void (*wake)(struct ag_loop *);
+    void (*wake_clear)(struct ag_loop *);
+
+    /* What the functions of loop.h of these names say. -errno on failure. */
+    int (*socket)(struct ag_loop *, int family, int type);
+    int (*accept)(struct ag_loop *, int fd);
+    void (*close)(struct ag_loop *, int fd);
+    void (*shut)(struct ag_loop *, int fd);
+    void (*nodelay)(struct ag_loop *, int fd);
+    void (*reset_on_close)(struct ag_loop *, int fd);
+    uint32_t (*unsent)(struct ag_loop *, int fd);
+    uint32_t (*progress)(struct ag_loop *, int fd);
+    /* False: the system does not say. */
+    bool (*peer)(struct ag_loop *, int fd, union ag_addr *out);
+    bool (*local)(struct ag_loop *, int fd, union ag_addr *out);
+
+    /* Looks `name` up (lower case, no address) and calls ag_resolver_answer, never from inside. NULL:
+     * the resolver asks by c-ares. */
+    void (*look_up)(struct ag_loop *, const char *name);
+    /* Takes a file operation over, to call ag_file_perform later; false: it goes its usual way. May be
+     * NULL. */
+    bool (*file)(struct ag_loop *, struct ag_file_op *);
+    /* ag_file_is_warm. NULL: the kernel is asked. */
+    bool (*file_is_warm)(struct ag_loop *, int fd, uint64_t offset, size_t len);
+};
+
 struct ag_backend {
     const char *name;
+    const struct ag_system *system;
     enum ag_status (*init)(struct ag_loop *, const struct ag_loop_config *, const char **out_why);
     void (*deinit)(struct ag_loop *);
     /* Submits what is queued and waits at most wait_ms (UINT32_MAX: without end). No callbacks. */
@@ -31,12 +75,13 @@ struct ag_backend {
     void (*perform)(struct ag_loop *, struct ag_op *);
     /* The op is WAITING. */
     void (*cancel)(struct ag_loop *, struct ag_op *);
-    /* The descriptor is about to be closed. */
+    /* The descriptor is about to be closed. May be NULL. */
     void (*forget)(struct ag_loop *, struct ag_fd *);
 };
 
 extern const struct ag_backend ag_backend_uring;
 extern const struct ag_backend ag_backend_epoll;
+extern const struct ag_system ag_system_kernel;
 
 /* Calls op->done; without `more` the op is its owner's again first. */
 void ag_loop_deliver(struct ag_loop *l, struct ag_op *op, const struct ag_result *r);
@@ -49,6 +94,12 @@ void ag_loop_ready(struct ag_loop *l, struct ag_op *op);
 /* Takes one connection without waiting: a descriptor or -errno (-EAGAIN: none). For the last ones of
  * a listener that closes; no accept may be in flight. */
 int ag_loop_accept_now(struct ag_loop *l, struct ag_fd *f);
+/* What look_up was asked for (resolver.c): `count` addresses, whose ports do not matter, for `ttl_ms`, or
+ * a failure (AG_ENOENT, AG_AGAIN). Ignored when nobody waits for `name`. */
+void ag_resolver_answer(struct ag_loop *l, const char *name, enum ag_status st,
+                        const union ag_addr *addrs, uint32_t count, uint64_t ttl_ms);
+/* Does a file operation that was taken over, or fails it with errno `error`; done() comes by task. */
+void ag_file_perform(struct ag_file_op *op, int error);
 /* Text of this thread, for *out_why. */
 const char *ag_loop_why(const char *fmt, ...) AG_PRINTF(1, 2);
 

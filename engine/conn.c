@@ -1,9 +1,6 @@
 #include "engine/conn.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
-#include <linux/tcp.h>
-#include <sys/ioctl.h>
 
 /* Bytes that one send takes at most: its memory is free only when all of it has gone. */
 #define SEND_MAX ((size_t)1024 * 1024)
@@ -91,29 +88,11 @@ static void maybe_close(struct ag_conn *c)
     s->user->on_close(s, (enum ag_reason)c->reason);
 }
 
-/* What the peer's system has acknowledged, in TCP; for other sockets what is left in ours. Either
- * changes when there is progress. */
-static uint32_t progress_mark(const struct ag_conn *c)
-{
-    struct tcp_info info;
-    socklen_t len = sizeof(info);
-    int left = 0;
-
-    if (getsockopt(c->fd.fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-        len >= offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof(info.tcpi_bytes_acked)) {
-        return (uint32_t)info.tcpi_bytes_acked;
-    }
-    if (ioctl(c->fd.fd, SIOCOUTQ, &left) != 0) {
-        return 0;
-    }
-    return (uint32_t)left;
-}
-
 static void on_flush_period(struct ag_timer *t)
 {
     struct ag_conn *c =
         ag_conn_of(ag_container_of(t, struct ag_stream, deadline)); /* set by enter_flushing */
-    uint32_t mark = progress_mark(c);
+    uint32_t mark = ag_loop_progress(c->stream.loop, &c->fd);
     uint32_t moved = mark > c->flush_mark ? mark - c->flush_mark : c->flush_mark - mark;
 
     c->flush_misses = moved >= FLUSH_MIN_BYTES ? 0 : (uint8_t)(c->flush_misses + 1);
@@ -429,7 +408,7 @@ static void conn_finish(struct ag_stream *s)
     }
     set_state(c, AG_CONN_FLUSHING);
     update_read(c);
-    c->flush_mark = progress_mark(c);
+    c->flush_mark = ag_loop_progress(s->loop, &c->fd);
     s->deadline.fire = on_flush_period;
     ag_loop_arm(s->loop, &s->deadline, FLUSH_PERIOD_MS);
     ag_task_queue(s->loop, &s->flush_task);
@@ -438,16 +417,14 @@ static void conn_finish(struct ag_stream *s)
 /* Output that will never be complete must not look complete: the peer gets a reset. */
 static void conn_abort(struct ag_stream *s, enum ag_reason why)
 {
-    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
     struct ag_conn *c = ag_conn_of(s);
-    int left = 0;
 
     if (c->state >= AG_CONN_CLOSING) {
         return;
     }
     if (c->state != AG_CONN_CONNECTING && (ag_stream_queued(s) > 0 || ag_op_in_flight(&c->wr) ||
-                                           (ioctl(c->fd.fd, SIOCOUTQ, &left) == 0 && left > 0))) {
-        (void)setsockopt(c->fd.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+                                           ag_loop_unsent(s->loop, &c->fd) > 0)) {
+        ag_loop_reset_on_close(s->loop, &c->fd);
     }
     begin_close(c, why);
 }
@@ -509,7 +486,6 @@ void ag_conn_connect(struct ag_conn *c, struct ag_loop *l, const union ag_addr *
                      socklen_t addr_len, const struct ag_stream_user *user,
                      void (*connected)(struct ag_conn *), enum ag_buf_group group)
 {
-    const int one = 1;
     int fd = ag_loop_socket(l, addr->sa.sa_family, SOCK_STREAM);
 
     init(c, l, user, fd < 0 ? -1 : fd);
@@ -521,7 +497,7 @@ void ag_conn_connect(struct ag_conn *c, struct ag_loop *l, const union ag_addr *
         return;
     }
     if (addr->sa.sa_family != AF_UNIX) {
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        ag_loop_nodelay(l, &c->fd);
     }
     c->wr.done = on_connect;
     ag_loop_connect(l, &c->fd, &c->wr, addr, addr_len);
@@ -529,20 +505,10 @@ void ag_conn_connect(struct ag_conn *c, struct ag_loop *l, const union ag_addr *
 
 void ag_conn_peer(const struct ag_conn *c, union ag_addr *out_addr)
 {
-    socklen_t len = sizeof(*out_addr);
-
-    *out_addr = (union ag_addr){0};
-    if (getpeername(c->fd.fd, &out_addr->sa, &len) != 0) {
-        out_addr->sa.sa_family = AF_UNSPEC;
-    }
+    ag_loop_peer(c->stream.loop, &c->fd, out_addr);
 }
 
 void ag_conn_local(const struct ag_conn *c, union ag_addr *out_addr)
 {
-    socklen_t len = sizeof(*out_addr);
-
-    *out_addr = (union ag_addr){0};
-    if (getsockname(c->fd.fd, &out_addr->sa, &len) != 0) {
-        out_addr->sa.sa_family = AF_UNSPEC;
-    }
+    ag_loop_local(c->stream.loop, &c->fd, out_addr);
 }

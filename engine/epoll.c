@@ -359,6 +359,7 @@ static void epoll_cancel(struct ag_loop *l, struct ag_op *op)
 
 const struct ag_backend ag_backend_epoll = {
     .name = "epoll",
+    .system = &ag_system_kernel,
     .init = epoll_init,
     .deinit = epoll_deinit,
     .wait = epoll_wait_events,

@@ -1,5 +1,7 @@
 #include "engine/file.h"
 
+#include "engine/backend.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -243,10 +245,13 @@ static int warm_blocking(const struct ag_file_op *op)
     return 0;
 }
 
-bool ag_file_is_warm(int fd, uint64_t offset, size_t len)
+bool ag_file_is_warm(struct ag_loop *l, int fd, uint64_t offset, size_t len)
 {
     if (len == 0) {
         return true;
+    }
+    if (ag_unlikely(l->backend->system->file_is_warm)) {
+        return l->backend->system->file_is_warm(l, fd, offset, len);
     }
     size_t gap = len / (WARM_SAMPLES - 1);
 
@@ -305,6 +310,19 @@ static void hand_over(struct ag_file_op *op)
     }
 }
 
+void ag_file_perform(struct ag_file_op *op, int error)
+{
+    finish(op, error ? error : run_blocking(op));
+}
+
+/* A simulation has taken it. */
+static bool taken_over(struct ag_file_op *op)
+{
+    bool (*take)(struct ag_loop *, struct ag_file_op *) = op->loop->backend->system->file;
+
+    return ag_unlikely(take) && take(op->loop, op);
+}
+
 static struct ag_file_op begin(struct ag_loop *l, enum what what, ag_file_fn *done)
 {
     struct ag_file_op op = {.done = done, .loop = l, .what = (uint8_t)what, .out_fd = -1, .fd = -1};
@@ -317,6 +335,9 @@ static void start_path(struct ag_file_op *op)
     ag_task_init(&op->task, on_task);
     if (op->path[0] == '/' || (op->follow == AG_FOLLOW_ANY && has_parent(op->path))) {
         finish(op, ENOENT);
+        return;
+    }
+    if (taken_over(op)) {
         return;
     }
     int fd = open_once(op, RESOLVE_CACHED);
@@ -359,6 +380,9 @@ void ag_file_read(struct ag_loop *l, struct ag_file_op *op, int fd, uint8_t *buf
     op->len = len;
     op->offset = offset;
     ag_task_init(&op->task, on_task);
+    if (taken_over(op)) {
+        return;
+    }
     int error = read_on(op, RWF_NOWAIT);
     if (error == EAGAIN || error == EOPNOTSUPP) {
         hand_over(op);
@@ -376,7 +400,9 @@ void ag_file_warm(struct ag_loop *l, struct ag_file_op *op, int fd, uint64_t off
     op->len = len;
     op->offset = offset;
     ag_task_init(&op->task, on_task);
-    hand_over(op);
+    if (!taken_over(op)) {
+        hand_over(op);
+    }
 }
 
 /* ---- blocks ---- */

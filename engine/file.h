@@ -73,7 +73,7 @@ void ag_file_warm(struct ag_loop *l, struct ag_file_op *op, int fd, uint64_t off
 /* True when [offset, offset + len) can be sent without waiting for the disk, as far as can be told: the
  * first byte, the last and a few in between are asked for. False also where the file system cannot tell
  * (overlayfs, FUSE): so after a warm send without asking again. */
-bool ag_file_is_warm(int fd, uint64_t offset, size_t len);
+bool ag_file_is_warm(struct ag_loop *l, int fd, uint64_t offset, size_t len);
 
 /* A file in a chain of slices. */
 struct ag_file_block {

@@ -171,16 +171,13 @@ static void on_accept(struct ag_loop *l, struct ag_op *op, const struct ag_resul
 void ag_listener_open(struct ag_listener *ls, struct ag_loop *l, int fd,
                       void (*accepted)(struct ag_listener *, int fd))
 {
-    socklen_t len = sizeof(ls->addr);
     void *user = ls->user;
 
     *ls = (struct ag_listener){.loop = l, .accepted = accepted, .user = user};
     ag_fd_init(&ls->fd, fd);
     ag_op_init(&ls->op, on_accept);
     ag_timer_init(&ls->retry, on_retry);
-    if (getsockname(fd, &ls->addr.sa, &len) != 0) {
-        ls->addr.sa.sa_family = AF_UNSPEC;
-    }
+    ag_loop_local(l, &ls->fd, &ls->addr);
     update(ls);
 }
 

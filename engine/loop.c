@@ -10,10 +10,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/eventfd.h>
-#include <sys/random.h>
-#include <time.h>
-#include <unistd.h>
 
 /* Passes over tasks and results known at once before the kernel is asked again, so that a connection
  * that is always ready cannot keep the others waiting. */
@@ -120,7 +116,6 @@ static void run_tasks(struct ag_loop *l)
 
 void ag_loop_post(struct ag_loop *target, struct ag_msg *m)
 {
-    const uint64_t one = 1;
     struct ag_msg *head = atomic_load_explicit(&target->inbox, memory_order_relaxed);
 
     do {
@@ -129,8 +124,7 @@ void ag_loop_post(struct ag_loop *target, struct ag_msg *m)
                                                     memory_order_relaxed));
     /* The one who finds it empty wakes the loop; later ones ride along until it is drained. */
     if (!head) {
-        ssize_t n = write(target->wake_fd, &one, sizeof(one));
-        AG_ASSERT(n == (ssize_t)sizeof(one) || errno == EAGAIN);
+        target->backend->system->wake(target);
     }
 }
 
@@ -157,28 +151,15 @@ static void run_inbox(struct ag_loop *l)
 
 static void on_wake(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
 {
-    uint64_t count;
-
     if (r->res == -ECANCELED) { /* deinit */
         return;
     }
     AG_ASSERT(r->res > 0);
-    ssize_t n = read(l->wake_fd, &count, sizeof(count));
-    AG_ASSERT(n == (ssize_t)sizeof(count) || errno == EAGAIN);
+    l->backend->system->wake_clear(l);
     ag_loop_poll(l, &l->wake, op, POLLIN);
 }
 
 /* ---- turns ---- */
-
-static void read_clocks(struct ag_loop *l)
-{
-    struct timespec ts;
-
-    AG_ASSERT(clock_gettime(CLOCK_MONOTONIC, &ts) == 0);
-    l->now_ms = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-    AG_ASSERT(clock_gettime(CLOCK_REALTIME_COARSE, &ts) == 0);
-    l->wall_s = ts.tv_sec;
-}
 
 static bool work_left(const struct ag_loop *l)
 {
@@ -196,7 +177,7 @@ void ag_loop_turn(struct ag_loop *l, uint32_t wait_ms)
     }
     l->stats.turns++;
     l->backend->wait(l, wait_ms);
-    read_clocks(l);
+    l->backend->system->clock(l);
     l->backend->reap(l);
     run_completed(l);
     run_inbox(l);
@@ -241,11 +222,7 @@ void ag_task_cancel(struct ag_task *t)
 
 uint64_t ag_loop_now_ns(struct ag_loop *l)
 {
-    struct timespec ts;
-
-    (void)l;
-    AG_ASSERT(clock_gettime(CLOCK_MONOTONIC, &ts) == 0);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+    return l->backend->system->now_ns(l);
 }
 
 static uint64_t rotl(uint64_t x, unsigned k)
@@ -273,11 +250,7 @@ uint64_t ag_loop_random(struct ag_loop *l)
 
 int ag_loop_socket(struct ag_loop *l, int family, int type)
 {
-    int fd;
-
-    (void)l;
-    fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    return fd < 0 ? -errno : fd;
+    return l->backend->system->socket(l, family, type);
 }
 
 void ag_fd_init(struct ag_fd *f, int fd)
@@ -289,23 +262,59 @@ void ag_loop_close(struct ag_loop *l, struct ag_fd *f)
 {
     AG_ASSERT(!f->rd && !f->wr);
     if (f->fd >= 0) {
-        l->backend->forget(l, f);
-        (void)close(f->fd); /* Linux frees the descriptor whatever close says */
+        if (l->backend->forget) {
+            l->backend->forget(l, f);
+        }
+        l->backend->system->close(l, f->fd);
         f->fd = -1;
     }
 }
 
 void ag_loop_shut(struct ag_loop *l, struct ag_fd *f)
 {
-    (void)l;
-    (void)shutdown(f->fd, SHUT_WR); /* ENOTCONN: the peer is gone; its receive op says so */
+    l->backend->system->shut(l, f->fd);
+}
+
+void ag_loop_nodelay(struct ag_loop *l, struct ag_fd *f)
+{
+    l->backend->system->nodelay(l, f->fd);
+}
+
+void ag_loop_reset_on_close(struct ag_loop *l, struct ag_fd *f)
+{
+    l->backend->system->reset_on_close(l, f->fd);
+}
+
+uint32_t ag_loop_unsent(struct ag_loop *l, const struct ag_fd *f)
+{
+    return l->backend->system->unsent(l, f->fd);
+}
+
+uint32_t ag_loop_progress(struct ag_loop *l, const struct ag_fd *f)
+{
+    return l->backend->system->progress(l, f->fd);
+}
+
+void ag_loop_peer(struct ag_loop *l, const struct ag_fd *f, union ag_addr *out_addr)
+{
+    *out_addr = (union ag_addr){0};
+    if (!l->backend->system->peer(l, f->fd, out_addr)) {
+        out_addr->sa.sa_family = AF_UNSPEC;
+    }
+}
+
+void ag_loop_local(struct ag_loop *l, const struct ag_fd *f, union ag_addr *out_addr)
+{
+    *out_addr = (union ag_addr){0};
+    if (!l->backend->system->local(l, f->fd, out_addr)) {
+        out_addr->sa.sa_family = AF_UNSPEC;
+    }
 }
 
 int ag_loop_accept_now(struct ag_loop *l, struct ag_fd *f)
 {
-    (void)l;
     AG_ASSERT(!f->rd);
-    return ag_sockio_accept(f->fd);
+    return l->backend->system->accept(l, f->fd);
 }
 
 static void begin(struct ag_fd *f, struct ag_op *op, enum ag_op_kind kind, struct ag_op **slot)
@@ -446,6 +455,15 @@ static void deinit_memory(struct ag_loop *l)
     ag_pool_deinit(&l->nodes);
 }
 
+static const struct ag_backend *backend_of(const struct ag_loop_config *c)
+{
+    if (c->simulated) {
+        return c->simulated;
+    }
+    AG_ASSERT(c->backend == AG_BACKEND_URING || c->backend == AG_BACKEND_EPOLL);
+    return c->backend == AG_BACKEND_URING ? &ag_backend_uring : &ag_backend_epoll;
+}
+
 static void block_sigpipe(void)
 {
     sigset_t set;
@@ -460,21 +478,20 @@ enum ag_status ag_loop_init(struct ag_loop *l, const struct ag_loop_config *conf
     struct ag_loop_config c = *config;
     enum ag_status st;
 
-    AG_ASSERT(c.backend == AG_BACKEND_URING || c.backend == AG_BACKEND_EPOLL);
     c.ring_entries = or_default(c.ring_entries, DEFAULT_RING);
-    *l = (struct ag_loop){.helpers = c.helpers};
-    l->backend = c.backend == AG_BACKEND_URING ? &ag_backend_uring : &ag_backend_epoll;
+    *l = (struct ag_loop){
+        .helpers = c.helpers, .backend = backend_of(&c), .simulation = c.simulation};
     ag_list_init(&l->tasks);
     ag_list_init(&l->completed);
-    read_clocks(l);
+    l->backend->system->clock(l);
     ag_wheel_init(&l->wheel, l->now_ms);
-    AG_ASSERT(getrandom(l->random, sizeof(l->random), 0) == (ssize_t)sizeof(l->random));
+    l->backend->system->seed(l, l->random);
     l->random[0] |= 1; /* all zero would stay zero */
     block_sigpipe();
 
-    l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (l->wake_fd < 0) {
-        *out_why = ag_loop_why("eventfd: %s", strerrordesc_np(errno));
+    int err = l->backend->system->wake_open(l);
+    if (err < 0) {
+        *out_why = ag_loop_why("eventfd: %s", strerrordesc_np(-err));
         return AG_ESYS;
     }
     st = init_memory(l, &c);
@@ -493,7 +510,7 @@ enum ag_status ag_loop_init(struct ag_loop *l, const struct ag_loop_config *conf
     return AG_OK;
 
 close_wake:
-    (void)close(l->wake_fd);
+    l->backend->system->close(l, l->wake_fd);
     return st;
 }
 

@@ -124,11 +124,13 @@ enum ag_backend_kind { AG_BACKEND_AUTO, AG_BACKEND_URING, AG_BACKEND_EPOLL };
 
 /* Sizes of what a loop maps at start; 0 takes the default. */
 struct ag_loop_config {
-    enum ag_backend_kind backend;      /* never AUTO: see ag_backend_choose */
-    uint32_t ring_entries;             /* submission queue, default 1024; halved on ENOMEM */
-    uint32_t buf_count[AG_BUF_GROUPS]; /* receive and send buffers, default 4096 and 512 */
-    uint32_t node_count;               /* slice nodes, default 32768 */
-    uint32_t page_count;               /* arena pages, default 16384 */
+    enum ag_backend_kind backend;       /* never AUTO: see ag_backend_choose */
+    const struct ag_backend *simulated; /* tests: stands in for `backend`; else NULL */
+    void *simulation;                   /* its own, becomes ag_loop.simulation */
+    uint32_t ring_entries;              /* submission queue, default 1024; halved on ENOMEM */
+    uint32_t buf_count[AG_BUF_GROUPS];  /* receive and send buffers, default 4096 and 512 */
+    uint32_t node_count;                /* slice nodes, default 32768 */
+    uint32_t page_count;                /* arena pages, default 16384 */
     struct ag_helpers *helpers; /* helper.h; may be NULL: then files block the loop (tests) */
 };
 
@@ -169,7 +171,7 @@ struct ag_loop {
     union {
         struct ag_uring *uring;
         struct ag_epoll *epoll;
-        void *impl;
+        void *simulation;
     };
 };
 
@@ -233,6 +235,19 @@ void ag_fd_init(struct ag_fd *f, int fd);
 void ag_loop_close(struct ag_loop *l, struct ag_fd *f);
 /* Shuts the writing side (SHUT_WR). */
 void ag_loop_shut(struct ag_loop *l, struct ag_fd *f);
+/* Sends small pieces at once (TCP_NODELAY). */
+void ag_loop_nodelay(struct ag_loop *l, struct ag_fd *f);
+/* The coming close drops what is unsent and resets the connection (SO_LINGER of 0). */
+void ag_loop_reset_on_close(struct ag_loop *l, struct ag_fd *f);
+/* Bytes taken by the kernel that the peer's has not acknowledged yet (SIOCOUTQ); 0: it does not say. */
+uint32_t ag_loop_unsent(struct ag_loop *l, const struct ag_fd *f);
+/* A count that changes as the peer takes output: bytes acknowledged (TCP_INFO, modulo 2^32), for other
+ * sockets the unsent ones. Two are compared by their difference, either way. */
+uint32_t ag_loop_progress(struct ag_loop *l, const struct ag_fd *f);
+/* The peer's address (getpeername) and ours (getsockname); the family is AF_UNSPEC when the system does
+ * not say. */
+void ag_loop_peer(struct ag_loop *l, const struct ag_fd *f, union ag_addr *out_addr);
+void ag_loop_local(struct ag_loop *l, const struct ag_fd *f, union ag_addr *out_addr);
 
 /* Multishot: a completion per connection, res being the new descriptor (non-blocking, close-on-exec).
  * EMFILE, ENFILE, ENOBUFS and ENOMEM end it (res is the error, `more` false): the owner arms it again

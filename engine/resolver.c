@@ -1,5 +1,7 @@
 #include "engine/resolver.h"
 
+#include "engine/backend.h"
+
 #include <ares.h>
 #include <errno.h>
 #include <netdb.h>
@@ -52,7 +54,7 @@ struct entry {
 
 struct ag_resolver {
     struct ag_loop *loop;
-    ares_channel channel;
+    ares_channel channel;  /* NULL: somebody else looks names up (struct ag_system) */
     struct ag_timer timer; /* c-ares's next time-out */
     uint64_t uses;
     struct sock socks[SOCKS_MAX];
@@ -258,23 +260,41 @@ static void answer(struct ag_resolve *r, const struct entry *e)
     ag_task_queue(r->loop, &r->task);
 }
 
-static bool host_of(const struct ares_addrinfo_node *n, struct host *out)
+static void answer_all(struct entry *e, uint64_t ttl_ms)
 {
-    union ag_addr a;
+    e->pending = false;
+    e->expires_ms = e->owner->loop->now_ms + ttl_ms;
+    for (struct ag_link *l = ag_list_pop(&e->waiters); l; l = ag_list_pop(&e->waiters)) {
+        answer(ag_container_of(l, struct ag_resolve, link), e);
+    }
+}
 
+static bool host_of(const union ag_addr *a, struct host *out)
+{
     memset(out, 0, sizeof(*out)); /* all of the union is compared */
-    out->family = (sa_family_t)n->ai_family;
-    if (n->ai_family == AF_INET && n->ai_addrlen >= sizeof(a.in)) {
-        memcpy(&a.in, n->ai_addr, sizeof(a.in));
-        out->in = a.in.sin_addr;
+    out->family = a->sa.sa_family;
+    if (a->sa.sa_family == AF_INET) {
+        out->in = a->in.sin_addr;
         return true;
     }
-    if (n->ai_family == AF_INET6 && n->ai_addrlen >= sizeof(a.in6)) {
-        memcpy(&a.in6, n->ai_addr, sizeof(a.in6));
-        out->in6 = a.in6.sin6_addr;
+    if (a->sa.sa_family == AF_INET6) {
+        out->in6 = a->in6.sin6_addr;
         return true;
     }
     return false;
+}
+
+static void add_host(struct entry *e, const struct host *h)
+{
+    for (uint32_t i = 0; i < e->count; i++) {
+        if (e->hosts[i].family == h->family &&
+            memcmp(&e->hosts[i].in6, &h->in6, sizeof(h->in6)) == 0) {
+            return;
+        }
+    }
+    if (e->count < AG_RESOLVE_MAX) {
+        e->hosts[e->count++] = *h;
+    }
 }
 
 /* Each address once; the shortest time to live. */
@@ -284,20 +304,14 @@ static uint64_t take_hosts(struct entry *e, const struct ares_addrinfo_node *n)
 
     for (; n && e->count < AG_RESOLVE_MAX; n = n->ai_next) {
         uint64_t this_ms = n->ai_ttl > 0 ? (uint64_t)n->ai_ttl * 1000 : 0;
-        bool seen = false;
+        union ag_addr a = {0};
         struct host h;
 
-        if (!host_of(n, &h)) {
-            continue;
+        memcpy(&a, n->ai_addr, ag_min_size(n->ai_addrlen, sizeof(a)));
+        if (host_of(&a, &h)) {
+            add_host(e, &h);
+            ttl_ms = ag_min_u64(ttl_ms, this_ms);
         }
-        for (uint32_t i = 0; i < e->count; i++) {
-            seen |= e->hosts[i].family == h.family &&
-                    memcmp(&e->hosts[i].in6, &h.in6, sizeof(h.in6)) == 0;
-        }
-        if (!seen) {
-            e->hosts[e->count++] = h;
-        }
-        ttl_ms = ag_min_u64(ttl_ms, this_ms);
     }
     return ttl_ms > TTL_MIN_MS ? ttl_ms : TTL_MIN_MS;
 }
@@ -322,7 +336,6 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
 
     (void)timeouts;
     AG_ASSERT(e->pending);
-    e->pending = false;
     e->count = 0;
     if (status == ARES_SUCCESS) {
         ttl_ms = take_hosts(e, info->nodes);
@@ -333,10 +346,7 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
     }
     e->status = status == ARES_SUCCESS ? AG_OK : status_of(status);
     e->error = status == ARES_SUCCESS ? NULL : ares_strerror(status);
-    e->expires_ms = e->owner->loop->now_ms + ttl_ms;
-    for (struct ag_link *l = ag_list_pop(&e->waiters); l; l = ag_list_pop(&e->waiters)) {
-        answer(ag_container_of(l, struct ag_resolve, link), e);
-    }
+    answer_all(e, ttl_ms);
 }
 
 /* ---- entries ---- */
@@ -402,6 +412,25 @@ static bool normalise(struct ag_span host, char out[static NAME_MAX_BYTES + 1])
 
 /* ---- public ---- */
 
+static enum ag_status open_channel(struct ag_resolver *v)
+{
+    static char lookups[] = "fb"; /* files (/etc/hosts), then the name servers */
+    struct ares_options options = {.timeout = TIMEOUT_MS,
+                                   .tries = TRIES,
+                                   .lookups = lookups,
+                                   .sock_state_cb = on_state,
+                                   .sock_state_cb_data = v};
+    int status = ares_init_options(&v->channel, &options,
+                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS |
+                                       ARES_OPT_SOCK_STATE_CB);
+
+    if (status != ARES_SUCCESS) {
+        return status == ARES_ENOMEM ? AG_ENOMEM : AG_ESYS;
+    }
+    ares_set_socket_functions(v->channel, &socket_functions, v);
+    return AG_OK;
+}
+
 static void library_init(void)
 {
     AG_ASSERT(ares_library_init(ARES_LIB_INIT_ALL) == ARES_SUCCESS);
@@ -410,9 +439,6 @@ static void library_init(void)
 enum ag_status ag_resolver_init(struct ag_loop *l)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    static char lookups[] = "fb"; /* files (/etc/hosts), then the name servers */
-    struct ares_options options = {
-        .timeout = TIMEOUT_MS, .tries = TRIES, .lookups = lookups, .sock_state_cb = on_state};
 
     AG_ASSERT(!l->resolver);
     (void)pthread_once(&once, library_init);
@@ -422,15 +448,11 @@ enum ag_status ag_resolver_init(struct ag_loop *l)
     }
     v->loop = l;
     ag_timer_init(&v->timer, on_timer);
-    options.sock_state_cb_data = v;
-    int status = ares_init_options(&v->channel, &options,
-                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS |
-                                       ARES_OPT_SOCK_STATE_CB);
-    if (status != ARES_SUCCESS) {
+    enum ag_status st = l->backend->system->look_up ? AG_OK : open_channel(v);
+    if (st != AG_OK) {
         free(v);
-        return status == ARES_ENOMEM ? AG_ENOMEM : AG_ESYS;
+        return st;
     }
-    ares_set_socket_functions(v->channel, &socket_functions, v);
     l->resolver = v;
     return AG_OK;
 }
@@ -455,7 +477,9 @@ void ag_resolver_deinit(struct ag_loop *l)
     for (size_t i = 0; i < ENTRIES_MAX; i++) {
         AG_ASSERT(!v->entries[i].pending || ag_list_empty(&v->entries[i].waiters));
     }
-    ares_destroy(v->channel);
+    if (v->channel) {
+        ares_destroy(v->channel);
+    }
     ag_timer_cancel(&l->wheel, &v->timer);
     while (any_socket(v)) {
         ag_loop_turn(l, UINT32_MAX); /* the polls' cancellation */
@@ -494,8 +518,13 @@ static void look_up(struct ag_resolver *v, struct entry *e, struct ag_resolve *r
     bool first = !e->pending;
 
     ag_list_push(&e->waiters, &r->link);
-    if (first) {
-        e->pending = true;
+    if (!first) {
+        return;
+    }
+    e->pending = true;
+    if (v->loop->backend->system->look_up) {
+        v->loop->backend->system->look_up(v->loop, e->name);
+    } else {
         /* May answer at once, from /etc/hosts; done() still comes by task. */
         ares_getaddrinfo(v->channel, e->name, NULL, &hints, on_answer, e);
         rearm(v);
@@ -545,4 +574,24 @@ void ag_resolve_cancel(struct ag_resolve *r)
         ag_list_remove(&r->link);
         ag_task_cancel(&r->task);
     }
+}
+
+void ag_resolver_answer(struct ag_loop *l, const char *name, enum ag_status st,
+                        const union ag_addr *addrs, uint32_t count, uint64_t ttl_ms)
+{
+    struct entry *e = l->resolver ? entry_find(l->resolver, name, strlen(name)) : NULL;
+    struct host h;
+
+    if (!e || !e->pending) {
+        return;
+    }
+    e->count = 0;
+    e->status = st;
+    e->error = st == AG_OK ? NULL : "the look-up failed";
+    for (uint32_t i = 0; st == AG_OK && i < count; i++) {
+        if (host_of(&addrs[i], &h)) {
+            add_host(e, &h);
+        }
+    }
+    answer_all(e, ttl_ms);
 }

@@ -199,12 +199,6 @@ static void uring_cancel(struct ag_loop *l, struct ag_op *op)
     io_uring_sqe_set_data64(sqe, IGNORED);
 }
 
-static void uring_forget(struct ag_loop *l, struct ag_fd *f)
-{
-    (void)l;
-    (void)f;
-}
-
 /* ---- completion ---- */
 
 static void final(struct ag_loop *l, struct ag_op *op, int32_t res)
@@ -553,6 +547,7 @@ fail:
 
 const struct ag_backend ag_backend_uring = {
     .name = "io_uring",
+    .system = &ag_system_kernel,
     .init = uring_init,
     .deinit = uring_deinit,
     .wait = uring_wait,
@@ -561,5 +556,4 @@ const struct ag_backend ag_backend_uring = {
     .connect = uring_connect,
     .perform = uring_perform,
     .cancel = uring_cancel,
-    .forget = uring_forget,
 };

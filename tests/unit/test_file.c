@@ -352,12 +352,13 @@ Test(file, warm)
     uint8_t byte;
     struct iovec iov = {&byte, 1};
     if (preadv2(fd, &iov, 1, 0, RWF_NOWAIT) == 1) { /* where the file system can tell */
-        cr_expect(ag_file_is_warm(fd, 0, SIZE));
-        cr_expect(ag_file_is_warm(fd, SIZE - 1, 1));
-        cr_expect(ag_file_is_warm(fd, SIZE, 100), "beyond the end there is nothing to wait for");
+        cr_expect(ag_file_is_warm(&loop, fd, 0, SIZE));
+        cr_expect(ag_file_is_warm(&loop, fd, SIZE - 1, 1));
+        cr_expect(ag_file_is_warm(&loop, fd, SIZE, 100),
+                  "beyond the end there is nothing to wait for");
     }
-    cr_expect(ag_file_is_warm(fd, 0, 0));
-    cr_expect_not(ag_file_is_warm(-1, 0, 1));
+    cr_expect(ag_file_is_warm(&loop, fd, 0, 0));
+    cr_expect_not(ag_file_is_warm(&loop, -1, 0, 1));
     ag_file_warm(&loop, &op, fd, SIZE - 10, 1000, on_done);
     await();
     cr_expect_eq(op.status, AG_OK, "less than asked for is no error");
