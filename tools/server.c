@@ -227,8 +227,8 @@ static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *
         ag_snapshot_free(s->snapshot);
         return AG_EXIT_ERROR;
     }
-    ag_sizing_log(&s->sizing);
     announce(s, ag_backend_name(backend), backend_why);
+    ag_sizing_log(&s->sizing);
     ag_server_publish(s);
     control(s);
     ag_shards_join(s->shards);
