@@ -53,10 +53,11 @@ RELAX    := -Wno-conversion -Wno-cast-qual -Wno-frame-larger-than
 LINK      = $(Q)echo "  LD $@"; $(CC) $(STD) $($(MODE)) $($(MODE)_link) -o $@
 
 DIRS   := engine proto router actions filters
-SRC    := $(wildcard $(DIRS:%=%/*.c))
+# All but main() is in the library, so that unit tests reach tools/ too.
+SRC    := $(wildcard $(DIRS:%=%/*.c)) $(filter-out tools/anygate.c,$(wildcard tools/*.c))
 OBJ    := $(SRC:%.c=$(OUT)/%.o)
 LIB    := $(OUT)/libanygate.a
-MAIN   := $(patsubst %.c,$(OUT)/%.o,$(wildcard tools/*.c))
+MAIN   := $(OUT)/tools/anygate.o
 UNIT   := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
 FUZZ   := $(patsubst %.c,$(OUT)/%,$(wildcard fuzz/fuzz_*.c))
 LINTED := $(patsubst ./%,build/lint/%.ok,$(shell find . -path ./build -prune -o -path ./.git \
