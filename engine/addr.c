@@ -21,6 +21,36 @@ socklen_t ag_addr_len(const union ag_addr *a)
     }
 }
 
+bool ag_addr_same(const union ag_addr *a, const union ag_addr *b)
+{
+    if (a->sa.sa_family != b->sa.sa_family) {
+        return false;
+    }
+    switch (a->sa.sa_family) {
+    case AF_INET:
+        return a->in.sin_port == b->in.sin_port && a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
+    case AF_INET6:
+        return a->in6.sin6_port == b->in6.sin6_port &&
+               a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
+               memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) == 0;
+    case AF_UNIX: /* an abstract name may hold NULs: compared whole, rests are zero */
+        return memcmp(a->un.sun_path, b->un.sun_path, sizeof(a->un.sun_path)) == 0;
+    default:
+        return false;
+    }
+}
+
+void ag_addr_unmap(union ag_addr *a)
+{
+    union ag_addr plain = {.in = {.sin_family = AF_INET}};
+
+    if (a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr)) {
+        plain.in.sin_port = a->in6.sin6_port;
+        memcpy(&plain.in.sin_addr, &a->in6.sin6_addr.s6_addr[12], sizeof(plain.in.sin_addr));
+        *a = plain;
+    }
+}
+
 static enum ag_status parse_unix(struct ag_span path, union ag_addr *out_addr)
 {
     union ag_addr a = {.un.sun_family = AF_UNIX};

@@ -1,5 +1,7 @@
 #include "engine/conn.h"
 
+#include "engine/resolver.h"
+
 #include <errno.h>
 
 /* Bytes that one send takes at most: its memory is free only when all of it has gone. */
@@ -506,9 +508,11 @@ void ag_conn_connect(struct ag_conn *c, struct ag_loop *l, const union ag_addr *
 void ag_conn_peer(const struct ag_conn *c, union ag_addr *out_addr)
 {
     ag_loop_peer(c->stream.loop, &c->fd, out_addr);
+    ag_addr_unmap(out_addr);
 }
 
 void ag_conn_local(const struct ag_conn *c, union ag_addr *out_addr)
 {
     ag_loop_local(c->stream.loop, &c->fd, out_addr);
+    ag_addr_unmap(out_addr);
 }

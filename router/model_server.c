@@ -32,13 +32,6 @@ static void refuse_listen(struct ag_diags *diags, const struct ag_node *n, const
                   (const char *)n->text.ptr, what);
 }
 
-static bool same_addr(const struct ag_listen *a, const struct ag_listen *b)
-{
-    socklen_t len = ag_addr_len(&a->addr);
-
-    return len == ag_addr_len(&b->addr) && memcmp(&a->addr, &b->addr, len) == 0;
-}
-
 static void add_listen(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags,
                        struct ag_span host, uint16_t port)
 {
@@ -50,7 +43,7 @@ static void add_listen(struct ag_model *m, const struct ag_node *n, struct ag_di
         return;
     }
     for (uint16_t i = 0; i < m->listen_count; i++) {
-        if (same_addr(&m->listens[i], &l)) {
+        if (ag_addr_same(&m->listens[i].addr, &l.addr)) {
             struct ag_pos first = m->listens[i].pos;
             refuse_listen(diags, n,
                           first.source ? ag_arena_printf(diags->arena, "the first is at %s:%u:%u",

@@ -39,27 +39,10 @@ void ag_sockets_deinit(struct ag_sockets *s)
     *s = (struct ag_sockets){0};
 }
 
-static bool same_addr(const union ag_addr *a, const union ag_addr *b)
-{
-    if (a->sa.sa_family != b->sa.sa_family) {
-        return false;
-    }
-    switch (a->sa.sa_family) {
-    case AF_INET:
-        return a->in.sin_port == b->in.sin_port && a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
-    case AF_INET6:
-        return a->in6.sin6_port == b->in6.sin6_port &&
-               a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
-               memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) == 0;
-    default:
-        return memcmp(a->un.sun_path, b->un.sun_path, sizeof(a->un.sun_path)) == 0;
-    }
-}
-
 static struct ag_socket *find(const struct ag_sockets *s, const union ag_addr *addr)
 {
     for (uint32_t i = 0; i < s->count; i++) {
-        if (same_addr(&s->items[i].addr, addr)) {
+        if (ag_addr_same(&s->items[i].addr, addr)) {
             return &s->items[i];
         }
     }

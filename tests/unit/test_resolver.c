@@ -533,3 +533,54 @@ Test(addr, unix_paths_at_their_longest)
     ag_addr_format(&a, true, &b);
     cr_expect(ag_span_eq(ag_buf_span(&b), AG_SPAN("unix:")));
 }
+
+static union ag_addr parsed(const char *text, uint16_t port)
+{
+    union ag_addr a;
+
+    cr_assert_eq(ag_addr_parse(ag_span_str(text), port, &a), AG_OK, "%s", text);
+    return a;
+}
+
+Test(addr, same)
+{
+    static const struct {
+        const char *text;
+        uint16_t port;
+    } all[] = {{"1.2.3.4", 80}, {"1.2.3.4", 81}, {"1.2.3.5", 80},        {"::1", 80},
+               {"::1", 81},     {"::2", 80},     {"::ffff:1.2.3.4", 80}, {"unix:/a", 0},
+               {"unix:/ab", 0}};
+    union ag_addr none = {0};
+
+    for (size_t i = 0; i < AG_COUNT(all); i++) {
+        for (size_t j = 0; j < AG_COUNT(all); j++) {
+            union ag_addr a = parsed(all[i].text, all[i].port),
+                          b = parsed(all[j].text, all[j].port);
+
+            cr_expect_eq(ag_addr_same(&a, &b), i == j, "%s %s", all[i].text, all[j].text);
+        }
+    }
+    cr_expect_not(ag_addr_same(&none, &none));
+    union ag_addr here = parsed("fe80::1", 80), there = here;
+    there.in6.sin6_scope_id = 2;
+    cr_expect_not(ag_addr_same(&here, &there));
+    there = here;
+    there.in6.sin6_flowinfo = 7; /* of packets, not of a place */
+    cr_expect(ag_addr_same(&here, &there));
+}
+
+Test(addr, unmap)
+{
+    static const char *const rows[][2] = {{"::ffff:1.2.3.4", "1.2.3.4"},
+                                          {"::1", "::1"},
+                                          {"::1.2.3.4", "::1.2.3.4"},
+                                          {"9.8.7.6", "9.8.7.6"},
+                                          {"unix:/a", "unix:/a"}};
+
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        union ag_addr a = parsed(rows[i][0], 443), want = parsed(rows[i][1], 443);
+
+        ag_addr_unmap(&a);
+        cr_expect(ag_addr_same(&a, &want), "%s", rows[i][0]);
+    }
+}
