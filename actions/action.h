@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "engine/node.h"
+#include "engine/opener.h"
 #include "proto/exchange.h"
 
 enum ag_action_kind {
@@ -56,8 +57,9 @@ struct ag_action_decl {
 struct ag_action_build {
     struct ag_arena *arena; /* the snapshot's; malloc */
     struct ag_diags *diags;
-    const struct ag_node *config;  /* the whole tree's root: an action reads its own section */
-    const char *base_dir;          /* directory of the config file: relative paths start here */
+    const struct ag_node *config; /* the whole tree's root: an action reads its own section */
+    const char *base_dir;         /* directory of the config file: relative paths start here */
+    struct ag_opener *opener; /* all that is read from outside goes through it; NULL: the system */
     void *shared[AG_ACTION_KINDS]; /* each action's common settings (upstreams, static root) */
     /* Of the route: */
     const struct ag_param_spec *params;

@@ -2,8 +2,6 @@
 
 #include "proto/http.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -195,17 +193,21 @@ static char *clean(char *path)
 
 /* An absolute path of `path` below `dir`, which may be relative to the working directory. When it climbs
  * by "..", symlinks in `dir` are resolved first, as the kernel would. */
-static const char *join(struct ag_arena *arena, const char *dir, struct ag_span path)
+static const char *join(struct ag_action_build *b, const char *dir, struct ag_span path)
 {
-    char *real = ag_span_starts(path, AG_SPAN("../")) ? realpath(dir, NULL) : NULL;
-    const char *from = real ? real : dir;
-    char *cwd = from[0] == '/' ? NULL : getcwd(NULL, 0);
-    char *all = ag_arena_printf(arena, "%s/%s/%.*s", cwd ? cwd : "", from, (int)path.len,
-                                (const char *)path.ptr);
+    struct ag_answer real, cwd;
+    const char *before = "";
 
-    free(real);
-    free(cwd);
-    return clean(all);
+    if (ag_span_starts(path, AG_SPAN("../"))) {
+        ag_opener_realpath(b->opener, b->arena, dir, &real);
+        dir = real.error ? dir : (const char *)real.text.ptr;
+    }
+    if (dir[0] != '/') {
+        ag_opener_cwd(b->opener, b->arena, &cwd);
+        before = cwd.error ? "" : (const char *)cwd.text.ptr;
+    }
+    return clean(ag_arena_printf(b->arena, "%s/%s/%.*s", before, dir, (int)path.len,
+                                 (const char *)path.ptr));
 }
 
 enum ag_status ag_static_section_read(struct ag_action_build *b)
@@ -223,7 +225,7 @@ enum ag_status ag_static_section_read(struct ag_action_build *b)
     (void)ag_node_check_keys(n, b->diags, "static", keys, AG_COUNT(keys));
     if (ag_node_text(root, b->diags, &text)) {
         bool absolute = text.len && text.ptr[0] == '/';
-        s->root = join(b->arena, absolute ? "/" : b->base_dir, text);
+        s->root = join(b, absolute ? "/" : b->base_dir, text);
     }
     (void)read_options(n, b->diags, &s->options);
     (void)read_types(b, ag_node_get(n, "types"), &s->types);
@@ -246,25 +248,24 @@ void ag_static_section_release(void *shared)
 /* ---- one route ---- */
 
 /* The directory `path`, opened once a snapshot. */
-static struct ag_static_root *get_root(struct ag_static_section *s, struct ag_arena *arena,
+static struct ag_static_root *get_root(struct ag_action_build *b, struct ag_static_section *s,
                                        const char *path)
 {
     struct ag_static_root *r;
-    struct stat st;
+    struct ag_answer found;
 
     for (r = s->roots; r; r = r->next) {
         if (strcmp(r->path, path) == 0) {
             return r;
         }
     }
-    r = ag_arena_zalloc(arena, sizeof(*r));
+    r = ag_arena_zalloc(b->arena, sizeof(*r));
     r->path = path;
     r->hash = XXH3_64bits(path, strlen(path));
-    r->fd = open(r->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (r->fd >= 0 && fstat(r->fd, &st) == 0) {
-        r->device = (uint64_t)st.st_dev;
-        r->inode = (uint64_t)st.st_ino;
-    }
+    ag_opener_dir(b->opener, r->path, &found);
+    r->fd = found.fd;
+    r->device = found.device;
+    r->inode = found.inode;
     r->next = s->roots;
     s->roots = r;
     return r;
@@ -275,9 +276,9 @@ static const char *resolve(struct ag_action_build *b, const struct ag_static_sec
                            struct ag_span path)
 {
     if (path.len && path.ptr[0] == '/') {
-        return join(b->arena, s->root ? s->root : "/", path);
+        return join(b, s->root ? s->root : "/", path);
     }
-    return join(b->arena, b->base_dir, path);
+    return join(b, b->base_dir, path);
 }
 
 /* Segments of a pattern before its end or trailing slash: "h/a/b/" -> 2. */
@@ -345,7 +346,7 @@ static struct ag_span split(struct ag_action_build *b, const struct ag_action_de
 static enum ag_status check_presence(struct ag_action_build *b, const struct ag_action_decl *decl,
                                      const struct ag_static_settings *s)
 {
-    struct stat st;
+    struct ag_answer found;
     const char *file;
 
     if (s->root->fd < 0) {
@@ -357,10 +358,11 @@ static enum ag_status check_presence(struct ag_action_build *b, const struct ag_
         return AG_OK;
     }
     file = ag_arena_strdup(b->arena, s->tail.parts[0].literal);
-    if (fstatat(s->root->fd, file, &st, 0) != 0) {
+    ag_opener_look(b->opener, ag_arena_printf(b->arena, "%s/%s", s->root->path, file), &found);
+    if (found.error) {
         ag_diag_warn(b->diags, decl->path_pos, "requests get 404 until it is there",
                      "no file %s/%s", s->root->path, file);
-    } else if (S_ISDIR(st.st_mode)) {
+    } else if (found.kind == AG_FILE_DIR) {
         ag_diag_error(b->diags, decl->path_pos, "end the path with / to serve a directory",
                       "%s/%s is a directory", s->root->path, file);
         return AG_EINVAL;
@@ -416,7 +418,7 @@ enum ag_status ag_static_settings_read(struct ag_action_build *b, const struct a
     }
     s->rest_segment = s->directory ? rest_segment_of(b, t) : AG_STATIC_NO_REST;
     dir = split(b, decl, s);
-    s->root = get_root(section, b->arena, resolve(b, section, dir));
+    s->root = get_root(b, section, resolve(b, section, dir));
     identify(b, decl, s);
     *out_settings = s;
     return check_presence(b, decl, s);

@@ -437,7 +437,8 @@ static void free_compile(struct ag_compile *c)
 }
 
 struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_node *root,
-                                        const char *base_dir, struct ag_diags *diags)
+                                        const char *base_dir, struct ag_opener *opener,
+                                        struct ag_diags *diags)
 {
     struct ag_compile c = {.arena = arena, .diags = diags, .model = ag_model_read(root, diags)};
     struct ag_snapshot *s = NULL;
@@ -447,7 +448,7 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
         return NULL;
     }
     c.build = (struct ag_action_build){
-        .arena = arena, .diags = diags, .config = root, .base_dir = base_dir};
+        .arena = arena, .diags = diags, .config = root, .base_dir = base_dir, .opener = opener};
     configure_sections(&c);
     ag_compile_plugins(&c);
     ag_compile_groups(&c);

@@ -6,25 +6,21 @@
 #include "router/config_impl.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <glob.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* One file that was asked for. */
 struct file {
     struct file *next; /* in the order of reading */
     struct file *parent;
     const char *path;
-    struct ag_pos pos; /* of the include */
-    dev_t dev;
-    ino_t ino;
-    uint32_t depth; /* includes above it */
+    struct ag_pos pos;      /* of the include */
+    uint64_t device, inode; /* 0: not read */
+    uint32_t depth;         /* includes above it */
 };
 
 struct loader {
     struct ag_arena *arena;
     struct ag_diags *diags;
+    struct ag_opener *opener;
     struct ag_config_env env;
     struct ag_node *root;
     struct file *files; /* in the order of reading */
@@ -72,44 +68,11 @@ static const char *dir_of(struct ag_arena *arena, const char *path)
 
 /* ---- reading ---- */
 
-static bool refuse_file(struct loader *l, const struct file *f, int error)
-{
-    errno = error; /* for %m */
-    ag_diag_error(l->diags, f->pos, NULL, "cannot read %s: %m", f->path);
-    return false;
-}
-
-/* The whole of `fd`, which stat says has `size` bytes, without a byte order mark. */
-static bool read_whole(struct loader *l, const struct file *f, int fd, size_t size,
-                       struct ag_span *out)
-{
-    uint8_t *text = ag_arena_alloc(l->arena, size + 1);
-    size_t len = 0;
-
-    while (len < size) {
-        ssize_t n = read(fd, text + len, size - len);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return refuse_file(l, f, errno);
-        }
-        if (n == 0) {
-            break; /* it was cut meanwhile: what is there must parse */
-        }
-        len += (size_t)n;
-    }
-    struct ag_span all = ag_span(text, len);
-    bool has_mark = ag_span_starts(all, AG_SPAN("\xef\xbb\xbf"));
-    *out = ag_span_sub(all, has_mark ? 3 : 0, len);
-    return true;
-}
-
 /* Says where else this file was read; true when nowhere. */
 static bool is_first_time(struct loader *l, const struct file *f)
 {
     for (const struct file *up = f->parent; up; up = up->parent) {
-        if (up->dev == f->dev && up->ino == f->ino) {
+        if (up->device == f->device && up->inode == f->inode) {
             ag_diag_error(l->diags, f->pos, "remove this include",
                           "include cycle: %s includes itself by way of %s", up->path,
                           f->parent->path);
@@ -117,7 +80,7 @@ static bool is_first_time(struct loader *l, const struct file *f)
         }
     }
     for (const struct file *o = l->files; o != f; o = o->next) {
-        if (o->ino && o->dev == f->dev && o->ino == f->ino) {
+        if (o->inode && o->device == f->device && o->inode == f->inode) {
             ag_diag_error(l->diags, f->pos, "remove one of the includes", "%s is included twice",
                           f->path);
             return false;
@@ -126,30 +89,31 @@ static bool is_first_time(struct loader *l, const struct file *f)
     return true;
 }
 
+/* The file's text without a byte order mark. */
 static bool read_file(struct loader *l, struct file *f, struct ag_span *out)
 {
-    struct stat st;
-    bool ok = false;
-    /* Not to be stuck on a fifo. */
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct ag_answer found;
 
-    if (fd < 0) {
-        return refuse_file(l, f, errno);
-    }
-    if (fstat(fd, &st) != 0) {
-        ok = refuse_file(l, f, errno);
-    } else if (!S_ISREG(st.st_mode)) {
-        ag_diag_error(l->diags, f->pos, NULL, "cannot read %s: not a regular file", f->path);
-    } else if (st.st_size > (off_t)AG_CONFIG_FILE_MAX) {
+    ag_opener_file(l->opener, l->arena, f->path, AG_CONFIG_FILE_MAX, &found);
+    if (found.error == EFBIG) {
         ag_diag_error(l->diags, f->pos, "split it up and use include", "%s is larger than 64m",
                       f->path);
-    } else {
-        f->dev = st.st_dev;
-        f->ino = st.st_ino;
-        ok = is_first_time(l, f) && read_whole(l, f, fd, (size_t)st.st_size, out);
+        return false;
     }
-    (void)close(fd); /* read only: nothing can be lost */
-    return ok;
+    if (found.error) {
+        errno = found.error; /* for %m */
+        ag_diag_error(l->diags, f->pos, NULL, "cannot read %s: %m", f->path);
+        return false;
+    }
+    if (found.kind != AG_FILE_REGULAR) {
+        ag_diag_error(l->diags, f->pos, NULL, "cannot read %s: not a regular file", f->path);
+        return false;
+    }
+    f->device = found.device;
+    f->inode = found.inode;
+    bool has_mark = ag_span_starts(found.text, AG_SPAN("\xef\xbb\xbf"));
+    *out = ag_span_sub(found.text, has_mark ? 3 : 0, found.text.len);
+    return is_first_time(l, f);
 }
 
 /* ---- includes ---- */
@@ -196,23 +160,11 @@ static const char *glob_below(struct loader *l, const struct file *f, struct ag_
     return (const char *)b.ptr;
 }
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* A directory that is not there matches nothing; one that cannot be read might hide a file. */
-static int on_glob_error(const char *path, int error)
-{
-    (void)path;
-    return error != ENOENT && error != ENOTDIR;
-}
-
 /* One pattern; returns the last file added, or `after`. */
 static struct file *include_glob(struct loader *l, struct file *f, struct file *after,
                                  const struct ag_node *n)
 {
-    glob_t found = {0};
+    struct ag_answer found;
 
     if (n->kind != AG_NODE_SCALAR || n->text.len == 0 ||
         ag_span_find(n->text, '\0') < n->text.len) {
@@ -220,26 +172,23 @@ static struct file *include_glob(struct loader *l, struct file *f, struct file *
         return after;
     }
     const char *pattern = glob_below(l, f, n->text);
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe): not with GLOB_TILDE; by the control thread alone */
-    int rc = glob(pattern, GLOB_NOSORT, on_glob_error, &found);
-    if (rc == GLOB_NOMATCH) {
-        /* A pattern may match nothing (an empty conf.d); a plain name must be there. */
-        if (!strpbrk(pattern, "*?[")) {
-            ag_diag_error(l->diags, n->pos, NULL, "cannot read %s: no such file", pattern);
-        }
-    } else if (rc != 0) {
+    ag_opener_glob(l->opener, l->arena, pattern, &found);
+    if (found.error) {
+        errno = found.error; /* for %m */
         ag_diag_error(l->diags, n->pos, NULL, "cannot search for %s: %m", pattern);
-    } else {
-        qsort(found.gl_pathv, found.gl_pathc, sizeof(*found.gl_pathv), by_text);
-        for (size_t i = 0; i < found.gl_pathc && l->count <= AG_CONFIG_FILES_MAX; i++) {
-            const char *path = ag_arena_strdup(l->arena, ag_span_str(found.gl_pathv[i]));
-            after = add_file(l, f, after, path, n->pos);
-        }
-        if (l->count > AG_CONFIG_FILES_MAX) {
-            ag_diag_error(l->diags, n->pos, NULL, "more than %u files", AG_CONFIG_FILES_MAX);
-        }
+    } else if (found.text.len == 0 && !strpbrk(pattern, "*?[")) {
+        /* A pattern may match nothing (an empty conf.d); a plain name must be there. */
+        ag_diag_error(l->diags, n->pos, NULL, "cannot read %s: no such file", pattern);
     }
-    globfree(&found);
+    for (size_t at = 0; at < found.text.len && l->count <= AG_CONFIG_FILES_MAX;) {
+        const char *path = (const char *)found.text.ptr + at;
+
+        after = add_file(l, f, after, path, n->pos);
+        at += strlen(path) + 1;
+    }
+    if (l->count > AG_CONFIG_FILES_MAX) {
+        ag_diag_error(l->diags, n->pos, NULL, "more than %u files", AG_CONFIG_FILES_MAX);
+    }
     return after;
 }
 
@@ -347,13 +296,18 @@ static const char *dir_route(struct loader *l, const struct ag_config_input *in)
             ? ""
             : "./";
     size_t len = strlen(in->dir);
-    char *cwd = in->file && in->dir[0] != '/' ? getcwd(NULL, 0) : NULL;
+    struct ag_answer cwd = {.text = AG_SPAN("")};
     uint8_t room[8];
-    size_t cap = 2 * (len + (cwd ? strlen(cwd) : 0)) + 32;
-    struct ag_buf b = ag_buf(ag_arena_alloc(l->arena, cap), cap);
 
+    if (in->file && in->dir[0] != '/') {
+        ag_opener_cwd(l->opener, l->arena, &cwd);
+    }
+    size_t cap = 2 * (len + cwd.text.len) + 32;
+    struct ag_buf b = ag_buf(ag_arena_alloc(l->arena, cap), cap);
     ag_buf_put(&b, AG_SPAN("\"/\": \""));
-    const char *parts[] = {cwd ? cwd : "", cwd ? "/" : lead, in->dir};
+    bool below_cwd = cwd.text.len > 0;
+    const char *parts[] = {below_cwd ? (const char *)cwd.text.ptr : "", below_cwd ? "/" : lead,
+                           in->dir};
     for (size_t i = 0; i < AG_COUNT(parts); i++) {
         for (const char *c = parts[i]; *c; c++) {
             struct ag_buf one = ag_buf(room, sizeof(room));
@@ -366,7 +320,6 @@ static const char *dir_route(struct loader *l, const struct ag_config_input *in)
     }
     ag_buf_put(&b, len && in->dir[len - 1] == '/' ? AG_SPAN("\"") : AG_SPAN("/\""));
     AG_ASSERT(!b.overflow);
-    free(cwd);
     return ag_arena_strdup(l->arena, ag_buf_span(&b));
 }
 
@@ -408,7 +361,7 @@ static void add_routes(struct loader *l, const struct ag_config_input *in)
 struct ag_node *ag_config_load(const struct ag_config_input *in, struct ag_diags *diags,
                                const char **out_base_dir)
 {
-    struct loader l = {.arena = diags->arena, .diags = diags};
+    struct loader l = {.arena = diags->arena, .diags = diags, .opener = in->opener};
 
     ag_config_env_init(&l.env, l.arena, in->env);
     if (in->file) {

@@ -7,6 +7,7 @@
  */
 #pragma once
 #include "engine/node.h"
+#include "engine/opener.h"
 
 struct ag_config_input {
     const char *file;          /* -c, or NULL */
@@ -14,8 +15,9 @@ struct ag_config_input {
     size_t route_count;
     const char *const *listens; /* -l */
     size_t listen_count;
-    const char *dir;        /* `serve ./dist`: a static route for "/", or NULL */
-    const char *const *env; /* environ, or NULL: none */
+    const char *dir;          /* `serve ./dist`: a static route for "/", or NULL */
+    const char *const *env;   /* environ, or NULL: none */
+    struct ag_opener *opener; /* NULL: the system */
 };
 
 /* Loads and merges; the tree, the texts and the sources live in diags->arena. Reports all mistakes it

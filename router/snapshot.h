@@ -51,10 +51,12 @@ struct ag_snapshot {
 };
 
 /* Compiles what ag_config_load read. Takes over `arena` (the one the tree lives in; the caller's struct
- * is left empty) when it succeeds. NULL after diagnoses. */
+ * is left empty) when it succeeds. `opener` is the one that the tree was loaded with. NULL after
+ * diagnoses. */
 AG_MUST_USE struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena,
                                                     const struct ag_node *root,
-                                                    const char *base_dir, struct ag_diags *diags);
+                                                    const char *base_dir, struct ag_opener *opener,
+                                                    struct ag_diags *diags);
 void ag_snapshot_free(struct ag_snapshot *s);
 
 /* The route for a request, of its group where groups split it; NULL: none. */

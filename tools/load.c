@@ -12,7 +12,7 @@ void ag_load_config(struct ag_load *l, const struct ag_config_input *in)
     ag_diags_init(&l->diags, &l->arena);
     root = ag_config_load(in, &l->diags, &base_dir);
     if (root) {
-        l->snapshot = ag_snapshot_compile(&l->arena, root, base_dir, &l->diags);
+        l->snapshot = ag_snapshot_compile(&l->arena, root, base_dir, in->opener, &l->diags);
     }
 }
 

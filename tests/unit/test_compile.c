@@ -65,7 +65,7 @@ static struct load *load(const char *yaml)
     l->source = (struct ag_source){"t.yml", ag_span_str(yaml)};
     root = ag_config_parse_yaml(&l->source, &l->diags);
     if (root) {
-        l->s = ag_snapshot_compile(&l->arena, root, "/nonexistent", &l->diags);
+        l->s = ag_snapshot_compile(&l->arena, root, "/nonexistent", NULL, &l->diags);
     }
     for (const struct ag_diag *d = l->diags.first; d && n < sizeof(l->text); d = d->next) {
         if (d->severity == AG_SEV_ERROR) {

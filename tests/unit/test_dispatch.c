@@ -171,7 +171,7 @@ static struct bench *open_bench(const char *yaml)
     b->ref = (struct ag_block){.refs = 1, .free = free_ref, .fd = -1};
     b->ctx =
         (struct ag_context){.loop = &b->loop, .pipeline = &ag_dispatch, .snapshot_ref = &b->ref};
-    b->ctx.snapshot = ag_snapshot_compile(&b->arena, root, "/", &b->diags);
+    b->ctx.snapshot = ag_snapshot_compile(&b->arena, root, "/", NULL, &b->diags);
     cr_assert(b->ctx.snapshot, "%s", b->diags.first ? b->diags.first->what : "?");
     return b;
 }

@@ -41,7 +41,7 @@ static struct load *load(const char *yaml)
     ag_diags_init(&l->diags, &l->arena);
     l->source = (struct ag_source){"t.yml", ag_span_str(yaml)};
     root = ag_config_parse_yaml(&l->source, &l->diags);
-    l->s = ag_snapshot_compile(&l->arena, root, "/nonexistent", &l->diags);
+    l->s = ag_snapshot_compile(&l->arena, root, "/nonexistent", NULL, &l->diags);
     cr_assert(l->s, "%s", l->diags.first ? l->diags.first->what : "?");
     return l;
 }
