@@ -30,12 +30,14 @@ WARN += $(if $(filter release debug,$(MODE)),-Wframe-larger-than=4096)
 # What only some processors have; the rest of the code is for the baseline (no -march).
 HARDEN_x86_64  := -fcf-protection
 HARDEN_aarch64 := -mbranch-protection=standard
-debug   := -O1
+# All but release carry the fault hook (engine/fault.h).
+FAULTS  := -DAG_FAULTS=1
+debug   := -O1 $(FAULTS)
 release := -O2 -fPIE -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2 \
   $(HARDEN_$(word 1,$(subst -, ,$(shell $(CC) -dumpmachine)))) \
   $(if $(findstring clang,$(CC)),-flto=thin,-flto=auto)
-asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
-tsan    := -O1 -fsanitize=thread
+asan    := -O1 $(FAULTS) -fsanitize=address,undefined -fno-sanitize-recover=all
+tsan    := -O1 $(FAULTS) -fsanitize=thread
 fuzz    := $(asan) -fsanitize=fuzzer-no-link
 release_link := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 fuzz_link    := -fsanitize=fuzzer
@@ -83,6 +85,7 @@ VERSION = -DAG_BUILD='"$(MODE)"' -DAG_LIBRARIES='"$(subst $(empty) $(empty),$(em
   liburing libcares yaml-0.1 libxxhash,$(p)/$(shell pkg-config --modversion $(p)),))"'
 $(OUT)/tools/cmd_version.o: CFLAGS += $(VERSION)
 build/lint/tools/cmd_version.c.ok: STD += $(VERSION)
+build/lint/engine/fault.%.ok: STD += $(FAULTS)
 $(OUT)/%.o: %.c $(OUT)/flags
 	$(Q)echo "  CC $<"; mkdir -p $(@D); $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 $(OUT)/tests/%.o: CFLAGS += $(RELAX)

@@ -1,5 +1,6 @@
 /* backend_choose: a self-test decides, not a version number: kernels are patched and forbidden. */
 #include "engine/backend.h"
+#include "engine/fault.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -85,7 +86,8 @@ static const char *test_uring(struct test *t)
     const char *why = NULL;
     int pair[2];
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
+    if (AG_SYS("socketpair",
+               socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair)) != 0) {
         return ag_loop_why("socketpair: %s", strerrordesc_np(errno));
     }
     if (ag_loop_init(&t->loop, &config, &why) != AG_OK) {
@@ -118,7 +120,7 @@ enum ag_status ag_backend_choose(enum ag_backend_kind want, enum ag_backend_kind
         *out_why = "asked for";
         return AG_OK;
     }
-    struct test *t = calloc(1, sizeof(*t));
+    struct test *t = AG_SYS_NULL("calloc.choose", calloc(1, sizeof(*t)));
     if (!t) {
         why = "no memory for io_uring's self-test";
     } else {

@@ -1,6 +1,7 @@
 #include "engine/buffers.h"
 
 #include "engine/backend.h"
+#include "engine/fault.h"
 #include "engine/poison.h"
 
 #include <sys/mman.h>
@@ -100,8 +101,8 @@ static enum ag_status pool_init(struct ag_buf_pool *p, struct ag_bufs *b, uint32
     size_t stride = (size_t)size + STRIDE_GAP;
     void *base;
 
-    base = mmap(NULL, stride * count, PROT_READ | PROT_WRITE,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    base = AG_SYS("mmap.buffers", mmap(NULL, stride * count, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (base == MAP_FAILED) {
         return AG_ENOMEM;
     }
@@ -111,8 +112,8 @@ static enum ag_status pool_init(struct ag_buf_pool *p, struct ag_bufs *b, uint32
     p->size = size;
     p->count = p->free_count = count;
     p->reserve = count / AG_BUF_RESERVE;
-    p->free = calloc(count, sizeof(*p->free));
-    p->slots = calloc(count, sizeof(*p->slots));
+    p->free = AG_SYS_NULL("calloc.buffers", calloc(count, sizeof(*p->free)));
+    p->slots = AG_SYS_NULL("calloc.buffers", calloc(count, sizeof(*p->slots)));
     if (!p->free || !p->slots) {
         return AG_ENOMEM;
     }
@@ -129,7 +130,7 @@ static enum ag_status pool_init(struct ag_buf_pool *p, struct ag_bufs *b, uint32
 struct ag_bufs *ag_bufs_new(struct ag_loop *l, const uint32_t count[AG_BUF_GROUPS])
 {
     static const uint32_t sizes[AG_BUF_GROUPS] = {AG_BUF_SMALL_BYTES, AG_BUF_LARGE_BYTES};
-    struct ag_bufs *b = calloc(1, sizeof(*b));
+    struct ag_bufs *b = AG_SYS_NULL("calloc.buffers", calloc(1, sizeof(*b)));
 
     if (!b) {
         return NULL;
@@ -207,6 +208,9 @@ struct ag_block *ag_bufs_for_recv(struct ag_bufs *b, enum ag_buf_group group)
 {
     struct ag_buf_pool *p = &b->pools[group];
 
+    if (AG_FAULT("buffer.recv")) {
+        return NULL;
+    }
     return p->free_count > p->reserve ? hand_out(p, pop_free(p)) : NULL;
 }
 
@@ -227,6 +231,9 @@ struct ag_block *ag_loop_buf(struct ag_loop *l, enum ag_buf_group group)
 {
     struct ag_buf_pool *p = &l->bufs->pools[group];
 
+    if (AG_FAULT("buffer")) {
+        return NULL;
+    }
     return p->free_count > 0 ? hand_out(p, pop_free(p)) : NULL;
 }
 

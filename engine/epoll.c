@@ -9,6 +9,7 @@
  * listener handed over, a child before exec) keeps its registration after our close.
  */
 #include "engine/backend.h"
+#include "engine/fault.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -41,7 +42,7 @@ struct ag_epoll {
 static enum ag_status epoll_init(struct ag_loop *l, const struct ag_loop_config *config,
                                  const char **out_why)
 {
-    struct ag_epoll *e = calloc(1, sizeof(*e));
+    struct ag_epoll *e = AG_SYS_NULL("calloc.epoll", calloc(1, sizeof(*e)));
     struct rlimit limit;
 
     (void)config;
@@ -51,14 +52,15 @@ static enum ag_status epoll_init(struct ag_loop *l, const struct ag_loop_config 
     }
     AG_ASSERT(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     e->table_size = (uint32_t)ag_min_u64(limit.rlim_max, TABLE_MAX);
-    e->table = mmap(NULL, e->table_size * sizeof(*e->table), PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    e->table =
+        AG_SYS("mmap.epoll", mmap(NULL, e->table_size * sizeof(*e->table), PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (e->table == MAP_FAILED) {
         *out_why = "no memory for the table of descriptors";
         free(e);
         return AG_ENOMEM;
     }
-    e->fd = epoll_create1(EPOLL_CLOEXEC);
+    e->fd = AG_SYS("epoll_create", epoll_create1(EPOLL_CLOEXEC));
     if (e->fd < 0) {
         *out_why = ag_loop_why("epoll_create1: %s", strerrordesc_np(errno));
         AG_ASSERT(munmap(e->table, e->table_size * sizeof(*e->table)) == 0);
@@ -84,7 +86,7 @@ static void epoll_wait_events(struct ag_loop *l, uint32_t wait_ms)
     struct ag_epoll *e = l->epoll;
     int timeout = wait_ms == UINT32_MAX ? -1 : (int)ag_min_u64(wait_ms, INT_MAX);
 
-    e->count = epoll_wait(e->fd, e->events, EVENTS, timeout);
+    e->count = AG_SYS("epoll_wait", epoll_wait(e->fd, e->events, EVENTS, timeout));
     if (e->count < 0) {
         AG_ASSERT(errno == EINTR);
         e->count = 0;
@@ -141,7 +143,7 @@ static int enroll(struct ag_loop *l, struct ag_fd *f)
     struct entry *entry = &e->table[number];
     AG_ASSERT(!entry->f);
     ev.data.u64 = (uint64_t)entry->generation << 32 | number;
-    if (epoll_ctl(e->fd, EPOLL_CTL_ADD, f->fd, &ev) != 0) {
+    if (AG_SYS("epoll_ctl", epoll_ctl(e->fd, EPOLL_CTL_ADD, f->fd, &ev)) != 0) {
         return -errno;
     }
     entry->f = f;
@@ -202,14 +204,16 @@ static void perform_recv(struct ag_loop *l, struct ag_op *op)
 {
     struct ag_fd *f = op->fd;
     struct ag_block *block = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
+    size_t size;
     ssize_t n;
 
     if (!block) {
         ag_bufs_starve(l->bufs, op);
         return;
     }
+    size = AG_FAULT("recv.short") ? 1 : block->size;
     do {
-        n = recv(f->fd, block->data, block->size, 0);
+        n = AG_SYS("recv", recv(f->fd, block->data, size, 0));
     } while (n < 0 && errno == EINTR);
     if (n <= 0) {
         int32_t res = n < 0 ? -errno : 0;
@@ -223,7 +227,7 @@ static void perform_recv(struct ag_loop *l, struct ag_op *op)
     }
     /* A short piece has emptied the socket, and what comes later makes a new edge; after a hangup
      * there may be none, so read to the end. */
-    f->readable = (size_t)n == block->size || f->hangup;
+    f->readable = (size_t)n == size || f->hangup;
     if (f->readable) {
         ag_loop_ready(l, op);
     }
@@ -250,7 +254,7 @@ static int32_t connect_result(const struct ag_op *op)
     int err = 0;
     socklen_t len = sizeof(err);
 
-    if (getsockopt(op->fd->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0) {
+    if (AG_SYS("so_error", getsockopt(op->fd->fd, SOL_SOCKET, SO_ERROR, &err, &len)) != 0) {
         return -errno;
     }
     return -err;
@@ -261,7 +265,7 @@ static void perform_poll(struct ag_loop *l, struct ag_op *op)
 {
     struct pollfd p = {.fd = op->fd->fd, .events = op->arg};
 
-    if (poll(&p, 1, 0) > 0) {
+    if (AG_SYS("poll", poll(&p, 1, 0)) > 0) {
         ag_loop_deliver_res(l, op, p.revents);
     } else {
         await_edge(l, op);
@@ -342,7 +346,7 @@ static void epoll_connect(struct ag_loop *l, struct ag_op *op, const union ag_ad
 {
     /* Before the registration: a socket that was never connected reports a hangup. */
     AG_ASSERT(!op->fd->registered);
-    if (connect(op->fd->fd, &addr->sa, addr_len) == 0) {
+    if (AG_SYS("connect", connect(op->fd->fd, &addr->sa, addr_len)) == 0) {
         ag_loop_complete(l, op, 0);
     } else if (errno == EINPROGRESS || errno == EINTR) {
         op->fd->writable = false;

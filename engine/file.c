@@ -1,6 +1,7 @@
 #include "engine/file.h"
 
 #include "engine/backend.h"
+#include "engine/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -70,7 +71,7 @@ static int fill_stat(struct ag_file_stat *out, int fd)
 {
     struct stat st;
 
-    if (fstat(fd, &st) != 0) {
+    if (AG_SYS("fstat", fstat(fd, &st)) != 0) {
         return errno;
     }
     /* O_PATH opens the symlink that O_NOFOLLOW meets, where an open for reading fails. */
@@ -113,7 +114,7 @@ static int open_once(const struct ag_file_op *op, uint64_t extra)
         .flags = op->what == WHAT_STAT ? STAT_FLAGS : OPEN_FLAGS,
         .resolve = resolve[op->follow] | RESOLVE_NO_MAGICLINKS | extra,
     };
-    long fd = syscall(SYS_openat2, op->dir_fd, op->path, &how, sizeof(how));
+    long fd = AG_SYS("openat2", syscall(SYS_openat2, op->dir_fd, op->path, &how, sizeof(how)));
 
     return fd < 0 ? -errno : (int)fd;
 }
@@ -127,7 +128,7 @@ static int step(const struct ag_file_op *op, int dir, const char *name, size_t l
     if (len < sizeof(segment)) {
         memcpy(segment, name, len);
         segment[len] = '\0';
-        fd = openat(dir, segment, flags);
+        fd = AG_SYS("openat", openat(dir, segment, flags));
         fd = fd < 0 ? -errno : fd;
     }
     if (dir != op->dir_fd) {
@@ -144,7 +145,7 @@ static int open_walk(const struct ag_file_op *op)
     const char *at = op->path;
 
     if (op->follow == AG_FOLLOW_ANY) {
-        int fd = openat(op->dir_fd, op->path, flags);
+        int fd = AG_SYS("openat", openat(op->dir_fd, op->path, flags));
 
         return fd < 0 ? -errno : fd;
     }
@@ -198,8 +199,10 @@ static int opened(struct ag_file_op *op, int fd)
 static int read_on(struct ag_file_op *op, int flags)
 {
     while (op->out_len < op->len) {
-        struct iovec iov = {op->buf + op->out_len, op->len - op->out_len};
-        ssize_t n = preadv2(op->fd, &iov, 1, (off_t)(op->offset + op->out_len), flags);
+        size_t len = AG_FAULT("preadv.short") ? 1 : op->len - op->out_len;
+        struct iovec iov = {op->buf + op->out_len, len};
+        off_t at = (off_t)(op->offset + op->out_len);
+        ssize_t n = AG_SYS("preadv", preadv2(op->fd, &iov, 1, at, flags));
 
         if (n < 0 && errno == EINTR) {
             continue;
@@ -223,7 +226,7 @@ static ssize_t touch(int fd, uint64_t offset, int flags)
     ssize_t n;
 
     do {
-        n = preadv2(fd, &iov, 1, (off_t)offset, flags);
+        n = AG_SYS("preadv.touch", preadv2(fd, &iov, 1, (off_t)offset, flags));
     } while (n < 0 && errno == EINTR);
     return n;
 }

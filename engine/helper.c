@@ -1,5 +1,7 @@
 #include "engine/helper.h"
 
+#include "engine/fault.h"
+
 #include <pthread.h>
 #include <signal.h>
 
@@ -74,7 +76,8 @@ struct ag_helpers *ag_helpers_new(uint32_t threads, uint32_t queue_max)
     int rc = 0;
 
     AG_ASSERT(threads > 0 && queue_max > 0);
-    struct ag_helpers *h = calloc(1, sizeof(*h) + threads * sizeof(h->threads[0]));
+    struct ag_helpers *h =
+        AG_SYS_NULL("calloc.helpers", calloc(1, sizeof(*h) + threads * sizeof(h->threads[0])));
     if (!h) {
         return NULL;
     }
@@ -86,7 +89,9 @@ struct ag_helpers *ag_helpers_new(uint32_t threads, uint32_t queue_max)
     (void)sigfillset(&all); /* signals are the control thread's */
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
     while (rc == 0 && h->thread_count < threads) {
-        rc = pthread_create(&h->threads[h->thread_count], NULL, helper_main, h);
+        rc = AG_FAULT("thread.helper")
+                 ? EAGAIN
+                 : pthread_create(&h->threads[h->thread_count], NULL, helper_main, h);
         if (rc == 0) {
             (void)pthread_setname_np(h->threads[h->thread_count++], "helper");
         }

@@ -1,6 +1,7 @@
 #include "engine/listener.h"
 
 #include "engine/backend.h"
+#include "engine/fault.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -58,7 +59,7 @@ static bool set_on(int fd, int level, int option)
 {
     const int one = 1;
 
-    return setsockopt(fd, level, option, &one, sizeof(one)) == 0;
+    return AG_SYS("listen.setsockopt", setsockopt(fd, level, option, &one, sizeof(one))) == 0;
 }
 
 static bool set_options(int fd, int family, bool reuse_port)
@@ -74,7 +75,7 @@ static bool set_options(int fd, int family, bool reuse_port)
 
 static bool bind_addr(int fd, const union ag_addr *addr)
 {
-    if (bind(fd, &addr->sa, addr_len(addr)) == 0) {
+    if (AG_SYS("bind", bind(fd, &addr->sa, addr_len(addr))) == 0) {
         return true;
     }
     if (errno != EADDRINUSE || addr->sa.sa_family != AF_UNIX || addr->un.sun_path[0] == '\0') {
@@ -92,13 +93,14 @@ enum ag_status ag_listener_bind(const union ag_addr *addr, bool reuse_port, int 
 {
     const char *step = "socket";
     int err;
-    int fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = AG_SYS("listen.socket",
+                    socket(addr->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 
     if (fd >= 0 && set_options(fd, addr->sa.sa_family, reuse_port)) {
         step = "bind";
         if (bind_addr(fd, addr)) {
             step = "listen";
-            if (listen(fd, backlog) == 0) {
+            if (AG_SYS("listen", listen(fd, backlog)) == 0) {
                 *out_fd = fd;
                 return AG_OK;
             }

@@ -1,5 +1,7 @@
 #include "engine/log.h"
 
+#include "engine/fault.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -80,7 +82,7 @@ static _Thread_local char own_name[NAME_MAX_BYTES];
 static struct ring *ring_new(size_t cap)
 {
     size_t bytes = sizeof(struct ring) + cap;
-    struct ring *r = aligned_alloc(AG_CACHE_LINE, bytes);
+    struct ring *r = AG_SYS_NULL("calloc.log", aligned_alloc(AG_CACHE_LINE, bytes));
 
     if (r) {
         memset(r, 0, sizeof(*r));
@@ -147,7 +149,7 @@ static bool wait_writable(int fd)
 {
     for (int waited_ms = 0;;) {
         struct pollfd p = {.fd = fd, .events = POLLOUT};
-        int n = poll(&p, 1, 100);
+        int n = AG_SYS("log.poll", poll(&p, 1, 100));
 
         if (n > 0 || (n < 0 && errno != EINTR)) {
             return true; /* an error shows itself in write */
@@ -171,7 +173,7 @@ static size_t write_all(const uint8_t *ptr, size_t len)
         ssize_t n = -1;
 
         if (!ag_log_state.may_stall || wait_writable(fd)) {
-            n = write(fd, ptr + done, part);
+            n = AG_SYS("log.write", write(fd, ptr + done, part));
             if (n < 0 && (errno == EINTR || errno == EAGAIN)) {
                 continue;
             }
@@ -327,7 +329,8 @@ enum ag_status ag_log_start(int fd, enum ag_log_level level, enum ag_log_format 
     /* Signals are the control thread's; and a SIGPIPE of ours stays pending, write tells EPIPE. */
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = pthread_create(&ag_log_state.thread, NULL, writer_main, NULL);
+    int rc = AG_FAULT("thread.log") ? EAGAIN
+                                    : pthread_create(&ag_log_state.thread, NULL, writer_main, NULL);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0) {
         return AG_ESYS;

@@ -1,5 +1,6 @@
 #include "engine/pool.h"
 
+#include "engine/fault.h"
 #include "engine/poison.h"
 
 #include <stdio.h>
@@ -23,8 +24,8 @@ enum ag_status ag_pool_init(struct ag_pool *p, const char *name, size_t size_byt
     if (__builtin_mul_overflow(stride, (size_t)count, &bytes)) {
         return AG_ENOMEM;
     }
-    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *base = AG_SYS("mmap.pool", mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (base == MAP_FAILED) {
         return AG_ENOMEM;
     }
@@ -54,6 +55,9 @@ void *ag_pool_get(struct ag_pool *p)
 {
     struct free_object *o = p->free;
 
+    if (AG_FAULT("pool_get")) {
+        return NULL;
+    }
     if (o) {
         ag_unpoison(o, p->stride);
         p->free = o->next;

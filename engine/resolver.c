@@ -1,6 +1,7 @@
 #include "engine/resolver.h"
 
 #include "engine/backend.h"
+#include "engine/fault.h"
 
 #include <ares.h>
 #include <errno.h>
@@ -442,7 +443,7 @@ enum ag_status ag_resolver_init(struct ag_loop *l)
 
     AG_ASSERT(!l->resolver);
     (void)pthread_once(&once, library_init);
-    struct ag_resolver *v = calloc(1, sizeof(*v));
+    struct ag_resolver *v = AG_SYS_NULL("calloc.resolver", calloc(1, sizeof(*v)));
     if (!v) {
         return AG_ENOMEM;
     }

@@ -1,5 +1,6 @@
 #include "engine/shard.h"
 
+#include "engine/fault.h"
 #include "engine/helper.h"
 
 #include <sched.h>
@@ -148,7 +149,7 @@ static bool spawn(struct ag_shard *s)
     (void)sigdelset(&set, SIGABRT);
     (void)sigdelset(&set, SIGTRAP);
     (void)pthread_sigmask(SIG_SETMASK, &set, &old);
-    int rc = pthread_create(&s->thread, NULL, shard_main, s);
+    int rc = AG_FAULT("thread.shard") ? EAGAIN : pthread_create(&s->thread, NULL, shard_main, s);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0) {
         return false;
@@ -209,7 +210,7 @@ struct ag_shards *ag_shards_start(const struct ag_shards_config *config, const c
     bool pinned = ag_cores_available() >= config->count;
 
     AG_ASSERT(config->count > 0);
-    struct ag_shards *all = calloc(1, bytes);
+    struct ag_shards *all = AG_SYS_NULL("calloc.shards", calloc(1, bytes));
     if (!all) {
         *out_why = "no memory for the shards";
         return NULL;

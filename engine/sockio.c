@@ -1,5 +1,6 @@
 /* sockio: the system calls that a backend tries at once. */
 #include "engine/backend.h"
+#include "engine/fault.h"
 
 #include <errno.h>
 #include <sys/sendfile.h>
@@ -46,14 +47,19 @@ static ssize_t send_some(const struct ag_op *op, size_t done)
     int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
 
     if (op->send.ptr) {
-        return send(op->fd->fd, op->send.ptr + done, op->send.len - done, flags);
+        size_t len = AG_FAULT("send.short") ? 1 : op->send.len - done;
+
+        return AG_SYS("send", send(op->fd->fd, op->send.ptr + done, len, flags));
     }
     struct msghdr msg = {.msg_iov = iov};
     msg.msg_iovlen = window(op->send.msg, done, iov);
+    if (AG_FAULT("sendmsg.short")) {
+        msg.msg_iovlen = iov[0].iov_len = 1;
+    }
     /* More of this op follows when the window does not reach its end: do not push yet. */
     flags |= op->send.msg->msg_flags & MSG_MORE;
     flags |= msg.msg_iovlen == WINDOW && op->send.msg->msg_iovlen > WINDOW ? MSG_MORE : 0;
-    return sendmsg(op->fd->fd, &msg, flags);
+    return AG_SYS("sendmsg", sendmsg(op->fd->fd, &msg, flags));
 }
 
 static int32_t write_send(struct ag_op *op)
@@ -78,11 +84,12 @@ static int32_t write_send(struct ag_op *op)
 
 static int32_t write_file(const struct ag_op *op)
 {
+    size_t len = AG_FAULT("sendfile.short") ? 1 : op->file.len;
     off_t at = (off_t)op->file.offset;
     ssize_t n;
 
     do {
-        n = sendfile(op->fd->fd, op->file.fd, &at, op->file.len);
+        n = AG_SYS("sendfile", sendfile(op->fd->fd, op->file.fd, &at, len));
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : (int32_t)n;
 }
@@ -95,7 +102,7 @@ int32_t ag_sockio_write(struct ag_op *op)
 
 int32_t ag_sockio_accept(int fd)
 {
-    int got = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int got = AG_SYS("accept", accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
 
     return got < 0 ? -errno : got;
 }

@@ -1,5 +1,6 @@
 /* system: what the kernel answers at once, the same for io_uring and epoll. */
 #include "engine/backend.h"
+#include "engine/fault.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
@@ -43,7 +44,7 @@ static void kernel_seed(struct ag_loop *l, uint64_t out[static 4])
 
 static int kernel_wake_open(struct ag_loop *l)
 {
-    l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    l->wake_fd = AG_SYS("eventfd", eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
     return l->wake_fd < 0 ? -errno : 0;
 }
 
@@ -67,7 +68,7 @@ static void kernel_wake_clear(struct ag_loop *l)
 
 static int kernel_socket(struct ag_loop *l, int family, int type)
 {
-    int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = AG_SYS("socket", socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 
     (void)l;
     return fd < 0 ? -errno : fd;
@@ -88,7 +89,8 @@ static void kernel_close(struct ag_loop *l, int fd)
 static void kernel_shut(struct ag_loop *l, int fd)
 {
     (void)l;
-    (void)shutdown(fd, SHUT_WR); /* ENOTCONN: the peer is gone; its receive op says so */
+    (void)AG_SYS("shutdown",
+                 shutdown(fd, SHUT_WR)); /* ENOTCONN: the peer is gone; its receive op says so */
 }
 
 static void kernel_nodelay(struct ag_loop *l, int fd)
@@ -96,7 +98,7 @@ static void kernel_nodelay(struct ag_loop *l, int fd)
     const int one = 1;
 
     (void)l;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    (void)AG_SYS("tcp_nodelay", setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
 }
 
 static void kernel_reset_on_close(struct ag_loop *l, int fd)
@@ -112,7 +114,7 @@ static uint32_t kernel_unsent(struct ag_loop *l, int fd)
     int left = 0;
 
     (void)l;
-    return ioctl(fd, SIOCOUTQ, &left) == 0 ? (uint32_t)left : 0;
+    return AG_SYS("siocoutq", ioctl(fd, SIOCOUTQ, &left)) == 0 ? (uint32_t)left : 0;
 }
 
 static uint32_t kernel_progress(struct ag_loop *l, int fd)
@@ -120,7 +122,7 @@ static uint32_t kernel_progress(struct ag_loop *l, int fd)
     struct tcp_info info;
     socklen_t len = sizeof(info);
 
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+    if (AG_SYS("tcp_info", getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len)) == 0 &&
         len >= offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof(info.tcpi_bytes_acked)) {
         return (uint32_t)info.tcpi_bytes_acked;
     }
@@ -132,7 +134,7 @@ static bool kernel_peer(struct ag_loop *l, int fd, union ag_addr *out)
     socklen_t len = sizeof(*out);
 
     (void)l;
-    return getpeername(fd, &out->sa, &len) == 0;
+    return AG_SYS("getpeername", getpeername(fd, &out->sa, &len)) == 0;
 }
 
 static bool kernel_local(struct ag_loop *l, int fd, union ag_addr *out)
@@ -140,7 +142,7 @@ static bool kernel_local(struct ag_loop *l, int fd, union ag_addr *out)
     socklen_t len = sizeof(*out);
 
     (void)l;
-    return getsockname(fd, &out->sa, &len) == 0;
+    return AG_SYS("getsockname", getsockname(fd, &out->sa, &len)) == 0;
 }
 
 const struct ag_system ag_system_kernel = {

@@ -9,6 +9,7 @@
  *   send   MSG_WAITALL; a short one is finished by tries and a poll for room, as sendfile always is
  */
 #include "engine/backend.h"
+#include "engine/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,8 +47,12 @@ _Static_assert(_Alignof(struct ag_op) >= 2, "the low bit of an op's address is f
 /* NULL: the kernel takes nothing now (out of memory). */
 static struct io_uring_sqe *get_sqe(struct ag_uring *u)
 {
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    struct io_uring_sqe *sqe;
 
+    if (AG_FAULT("uring.get_sqe")) {
+        return NULL;
+    }
+    sqe = io_uring_get_sqe(&u->ring);
     if (ag_unlikely(!sqe)) {
         (void)io_uring_submit(&u->ring); /* a failure shows in the next line */
         sqe = io_uring_get_sqe(&u->ring);
@@ -97,7 +102,10 @@ static void submit_send(struct ag_loop *l, struct ag_op *op)
         return;
     }
     if (op->send.ptr) {
-        io_uring_prep_send(sqe, op->fd->fd, op->send.ptr, op->send.len, flags);
+        size_t len = AG_FAULT("uring.send.short") ? 1 : op->send.len;
+        io_uring_prep_send(sqe, op->fd->fd, op->send.ptr, len, flags);
+    } else if (AG_FAULT("uring.sendmsg.short")) {
+        io_uring_prep_send(sqe, op->fd->fd, op->send.msg->msg_iov[0].iov_base, 1, flags);
     } else {
         flags |= op->send.msg->msg_flags & MSG_MORE;
         io_uring_prep_sendmsg(sqe, op->fd->fd, op->send.msg, (unsigned)flags);
@@ -170,7 +178,7 @@ static void uring_connect(struct ag_loop *l, struct ag_op *op, const union ag_ad
     struct ag_uring *u = l->uring;
     struct io_uring_sqe *sqe;
 
-    if (u->addr_count == ADDRS) {
+    if (u->addr_count == ADDRS || AG_FAULT("uring.addrs")) {
         (void)io_uring_submit(&u->ring);
         if (io_uring_sq_ready(&u->ring) > 0) {
             ag_loop_complete(l, op, -ENOMEM);
@@ -327,6 +335,57 @@ static void on_cqe(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t fl
     AG_UNREACHABLE("a completion for an op that is not in flight");
 }
 
+/* ---- faults ---- */
+
+/* The error that a good completion of `op` is to become, negative, or 0. */
+static int32_t cqe_fault(const struct ag_op *op)
+{
+    switch ((enum ag_op_kind)op->kind) {
+    case AG_OP_ACCEPT:
+        return -AG_FAULT("uring.cqe.accept");
+    case AG_OP_RECV:
+        return -AG_FAULT("uring.cqe.recv");
+    case AG_OP_SEND:
+        return -AG_FAULT("uring.cqe.send");
+    case AG_OP_SENDFILE:
+        return -AG_FAULT("uring.cqe.sendfile");
+    case AG_OP_CONNECT:
+        return -AG_FAULT("uring.cqe.connect");
+    case AG_OP_POLL:
+        return -AG_FAULT("uring.cqe.poll");
+    case AG_OP_NONE:
+        break;
+    }
+    return 0;
+}
+
+/* The result of a completion, as the fault hook wants it. A multishot op that goes on is delivered what
+ * it brought and then ended with the error, as the kernel does it: op->res keeps it meanwhile. */
+static int32_t spoil(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t flags)
+{
+    bool multishot = op->kind == AG_OP_RECV || op->kind == AG_OP_ACCEPT,
+         more = flags & IORING_CQE_F_MORE;
+
+    if (multishot && op->res < 0) {
+        int32_t error = op->res;
+        if (more || res != -ECANCELED || op->cancelled) {
+            return res;
+        }
+        op->res = 0;
+        return error;
+    }
+    if (res < 0 || op->cancelled || (multishot && !more && res > 0)) {
+        return res;
+    }
+    int32_t error = cqe_fault(op);
+    if (error && more) {
+        op->res = error;
+        uring_cancel(l, op);
+        return res;
+    }
+    return error ? error : res;
+}
+
 static void retry_cancels(struct ag_loop *l)
 {
     struct ag_link waiting = l->uring->to_cancel, *link;
@@ -356,27 +415,31 @@ static void check_enter(int ret)
     }
 }
 
+static int enter(struct ag_uring *u, uint32_t wait_ms)
+{
+    struct io_uring_cqe *cqe;
+
+    if (wait_ms == 0 || io_uring_cq_ready(&u->ring) > 0) {
+        return io_uring_submit_and_get_events(&u->ring);
+    }
+    if (wait_ms == UINT32_MAX) {
+        return io_uring_submit_and_wait(&u->ring, 1);
+    }
+    struct __kernel_timespec ts = {.tv_sec = wait_ms / 1000,
+                                   .tv_nsec = (long long)(wait_ms % 1000) * 1000000};
+    return io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
+}
+
 static void uring_wait(struct ag_loop *l, uint32_t wait_ms)
 {
     struct ag_uring *u = l->uring;
-    struct io_uring_cqe *cqe;
-    int ret;
 
     retry_cancels(l);
     if (io_uring_cq_has_overflow(&u->ring)) {
         l->stats.overflows++;
         wait_ms = 0;
     }
-    if (wait_ms == 0 || io_uring_cq_ready(&u->ring) > 0) {
-        ret = io_uring_submit_and_get_events(&u->ring);
-    } else if (wait_ms == UINT32_MAX) {
-        ret = io_uring_submit_and_wait(&u->ring, 1);
-    } else {
-        struct __kernel_timespec ts = {.tv_sec = wait_ms / 1000,
-                                       .tv_nsec = (long long)(wait_ms % 1000) * 1000000};
-        ret = io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
-    }
-    check_enter(ret);
+    check_enter(AG_SYS_NEG("uring.enter", enter(u, wait_ms)));
     if (io_uring_sq_ready(&u->ring) == 0) {
         u->addr_count = 0;
     }
@@ -395,8 +458,9 @@ static void uring_reap(struct ag_loop *l)
         uint32_t flags = cqe->flags;
         io_uring_cqe_seen(&u->ring, cqe);
         if (data != IGNORED) {
-            on_cqe(l, (struct ag_op *)(uintptr_t)data, res,
-                   flags); // NOLINT(performance-no-int-to-ptr)
+            struct ag_op *op = (struct ag_op *)(uintptr_t)data; // NOLINT(performance-no-int-to-ptr)
+            res = AG_FAULTS ? spoil(l, op, res, flags) : res;
+            on_cqe(l, op, res, flags);
         }
     }
 }
@@ -417,7 +481,8 @@ static int map_buf_ring(struct ag_loop *l, enum ag_buf_group group)
     struct ag_uring *u = l->uring;
     uint32_t entries = ag_bufs_ring_size(l->bufs, group);
     size_t bytes = entries * sizeof(struct io_uring_buf);
-    void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *mem = AG_SYS("mmap.uring", mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     struct io_uring_buf_reg reg = {
         .ring_addr = (uintptr_t)mem, .ring_entries = entries, .bgid = (uint16_t)group};
 
@@ -427,7 +492,7 @@ static int map_buf_ring(struct ag_loop *l, enum ag_buf_group group)
     u->buf_rings[group] = mem;
     u->buf_ring_bytes[group] = bytes;
     io_uring_buf_ring_init(u->buf_rings[group]);
-    return io_uring_register_buf_ring(&u->ring, &reg, 0);
+    return AG_SYS_NEG("uring.register", io_uring_register_buf_ring(&u->ring, &reg, 0));
 }
 
 /* Why io_uring_setup failed, for people. */
@@ -478,7 +543,7 @@ static int setup_ring(struct ag_uring *u, uint32_t entries)
                 .flags = ladder[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
                 .cq_entries = n * CQ_FACTOR,
             };
-            err = io_uring_queue_init_params(n, &u->ring, &p);
+            err = AG_SYS_NEG("uring.setup", io_uring_queue_init_params(n, &u->ring, &p));
             if (err != -ENOMEM) {
                 break;
             }
@@ -507,7 +572,7 @@ static enum ag_status uring_init(struct ag_loop *l, const struct ag_loop_config 
 {
     const unsigned needed = IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_FAST_POLL |
                             IORING_FEAT_EXT_ARG;
-    struct ag_uring *u = calloc(1, sizeof(*u));
+    struct ag_uring *u = AG_SYS_NULL("calloc.uring", calloc(1, sizeof(*u)));
     uint32_t entries = config->ring_entries > ENTRIES_MIN ? config->ring_entries : ENTRIES_MIN;
     int err;
 
