@@ -1,0 +1,216 @@
+/*
+ * Goal: a plan that fails leaves the set and its descriptors as they were; what stays wanted keeps its
+ * descriptors; nobody leaks.
+ */
+#include "tools/sockets.h"
+
+#include "engine/listener.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define SHARDS 3u
+
+static union ag_addr loopback(uint16_t port)
+{
+    return (union ag_addr){.in = {.sin_family = AF_INET,
+                                  .sin_port = htons(port),
+                                  .sin_addr = {htonl(INADDR_LOOPBACK)}}};
+}
+
+static unsigned open_descriptors(void)
+{
+    unsigned n = 0;
+
+    for (int fd = 0; fd < 256; fd++) {
+        n += fcntl(fd, F_GETFD) >= 0;
+    }
+    return n;
+}
+
+/* A port that nobody listens on, as far as can be told. */
+static uint16_t free_port(void)
+{
+    union ag_addr addr = loopback(0);
+    socklen_t len = sizeof(addr);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    cr_assert(bind(fd, &addr.sa, sizeof(addr.in)) == 0 && getsockname(fd, &addr.sa, &len) == 0);
+    (void)close(fd);
+    return ntohs(addr.in.sin_port);
+}
+
+static struct ag_model *model_of(const union ag_addr *addrs, unsigned count)
+{
+    struct ag_model *m = calloc(1, sizeof(*m));
+
+    m->listen_count = (uint16_t)count;
+    for (unsigned i = 0; i < count; i++) {
+        m->listens[i].addr = addrs[i];
+    }
+    return m;
+}
+
+static enum ag_status plan(struct ag_sockets *s, const union ag_addr *addrs, unsigned count,
+                           char *why, size_t cap)
+{
+    struct ag_model *m = model_of(addrs, count);
+    struct ag_buf b = ag_buf(why, cap - 1);
+    enum ag_status st = ag_sockets_plan(s, m, &b);
+
+    why[b.len] = '\0';
+    free(m);
+    return st;
+}
+
+/* What shards do with what a commit gave them. */
+static void close_taken(const struct ag_socket *k)
+{
+    for (uint32_t i = 0; i < k->fd_count; i++) {
+        cr_assert_eq(close(k->fds[i]), 0);
+    }
+}
+
+Test(sockets, one_descriptor_a_shard)
+{
+    union ag_addr addr = loopback(free_port());
+    struct ag_sockets s;
+    char why[200];
+
+    ag_sockets_init(&s, SHARDS, 16);
+    cr_assert_eq(plan(&s, &addr, 1, why, sizeof(why)), AG_OK, "%s", why);
+    const struct ag_socket *k = ag_sockets_find(&s, &addr);
+    cr_assert(k && k->fresh && !k->shared);
+    cr_expect_eq(k->fd_count, SHARDS);
+    ag_sockets_cancel(&s);
+    cr_expect_null(ag_sockets_find(&s, &addr));
+    ag_sockets_deinit(&s);
+}
+
+Test(sockets, what_stays_keeps_its_descriptors)
+{
+    union ag_addr a = loopback(free_port()), b = loopback(free_port());
+    unsigned before = open_descriptors();
+    const union ag_addr both[] = {a, b};
+    struct ag_sockets s;
+    char why[200];
+
+    ag_sockets_init(&s, SHARDS, 16);
+    cr_assert_eq(plan(&s, &a, 1, why, sizeof(why)), AG_OK, "%s", why);
+    ag_sockets_commit(&s);
+    struct ag_socket first = *ag_sockets_find(&s, &a);
+    cr_assert_eq(plan(&s, both, 2, why, sizeof(why)), AG_OK, "%s", why);
+    ag_sockets_commit(&s);
+    const struct ag_socket *kept = ag_sockets_find(&s, &a);
+    cr_expect_eq(kept->id, first.id);
+    cr_expect_arr_eq(kept->fds, first.fds, SHARDS * sizeof(int));
+    struct ag_socket second = *ag_sockets_find(&s, &b);
+    cr_expect_neq(second.id, first.id);
+
+    /* Dropped: the shards close theirs, the set only forgets. */
+    cr_assert_eq(plan(&s, &b, 1, why, sizeof(why)), AG_OK, "%s", why);
+    ag_sockets_commit(&s);
+    cr_expect_null(ag_sockets_find(&s, &a));
+    close_taken(&first);
+    close_taken(&second);
+    ag_sockets_deinit(&s);
+    cr_expect_eq(open_descriptors(), before);
+}
+
+Test(sockets, a_plan_that_fails_changes_nothing)
+{
+    union ag_addr a = loopback(free_port()), other = loopback(free_port()), taken = loopback(0);
+    socklen_t len = sizeof(taken);
+    struct ag_sockets s;
+    char why[200];
+    int busy = socket(AF_INET, SOCK_STREAM, 0);
+
+    cr_assert(bind(busy, &taken.sa, sizeof(taken.in)) == 0 && listen(busy, 1) == 0 &&
+              getsockname(busy, &taken.sa, &len) == 0);
+    ag_sockets_init(&s, SHARDS, 16);
+    cr_assert_eq(plan(&s, &a, 1, why, sizeof(why)), AG_OK, "%s", why);
+    ag_sockets_commit(&s);
+    struct ag_socket first = *ag_sockets_find(&s, &a);
+    unsigned before = open_descriptors();
+    const union ag_addr wanted[] = {a, other, taken};
+    cr_expect_neq(plan(&s, wanted, 3, why, sizeof(why)), AG_OK);
+    cr_expect(strstr(why, "cannot bind 127.0.0.1:"), "%s", why);
+    cr_expect(strstr(why, "another process listens there"), "%s", why);
+    cr_expect_eq(open_descriptors(), before);
+    cr_expect_null(ag_sockets_find(&s, &other));
+    cr_expect_eq(ag_sockets_find(&s, &a)->id, first.id);
+    close_taken(&first);
+    ag_sockets_deinit(&s);
+    (void)close(busy);
+}
+
+Test(sockets, a_unix_path_is_bound_once_and_shared)
+{
+    union ag_addr addr = {.un = {.sun_family = AF_UNIX}};
+    unsigned before = open_descriptors();
+    struct ag_sockets s;
+    char why[200];
+
+    (void)snprintf(addr.un.sun_path + 1, sizeof(addr.un.sun_path) - 1, "anygate-%d", (int)getpid());
+    ag_sockets_init(&s, SHARDS, 16);
+    cr_assert_eq(plan(&s, &addr, 1, why, sizeof(why)), AG_OK, "%s", why);
+    cr_expect(ag_sockets_find(&s, &addr)->shared);
+    cr_expect_eq(ag_sockets_find(&s, &addr)->fd_count, SHARDS);
+    ag_sockets_cancel(&s);
+    ag_sockets_deinit(&s);
+    cr_expect_eq(open_descriptors(), before);
+}
+
+/* From a supervisor: one socket for an address that is configured, one for another that is not. */
+Test(sockets, adopted_ones_are_shared_or_closed)
+{
+    union ag_addr a = loopback(free_port()), b = loopback(free_port());
+    unsigned before = open_descriptors();
+    const char *step;
+    struct ag_sockets s;
+    char why[200];
+    int fd_a, fd_b, error;
+
+    cr_assert_eq(ag_listener_bind(&a, false, 16, &fd_a, &error, &step), AG_OK);
+    cr_assert_eq(ag_listener_bind(&b, false, 16, &fd_b, &error, &step), AG_OK);
+    ag_sockets_init(&s, SHARDS, 16);
+    ag_sockets_adopt(&s, &a, &fd_a, 1, true);
+    ag_sockets_adopt(&s, &b, &fd_b, 1, true);
+    cr_assert_eq(plan(&s, &a, 1, why, sizeof(why)), AG_OK, "%s", why);
+    ag_sockets_commit(&s);
+    struct ag_socket k = *ag_sockets_find(&s, &a);
+    cr_expect_eq(k.fd_count, SHARDS);
+    cr_expect_eq(k.fds[0], fd_a);
+    cr_expect(fcntl(fd_b, F_GETFD) < 0 && errno == EBADF);
+    close_taken(&k);
+    ag_sockets_deinit(&s);
+    cr_expect_eq(open_descriptors(), before);
+}
+
+/* From a predecessor with fewer shards, and from one with more. */
+Test(sockets, inherited_ones_are_completed_or_spread)
+{
+    for (uint32_t inherited = 1; inherited <= SHARDS + 2; inherited++) {
+        union ag_addr addr = loopback(free_port());
+        struct ag_sockets s;
+        const char *step;
+        char why[200];
+        int fds[SHARDS + 2], error;
+
+        for (uint32_t i = 0; i < inherited; i++) {
+            cr_assert_eq(ag_listener_bind(&addr, true, 16, &fds[i], &error, &step), AG_OK);
+        }
+        ag_sockets_init(&s, SHARDS, 16);
+        ag_sockets_adopt(&s, &addr, fds, inherited, false);
+        cr_assert_eq(plan(&s, &addr, 1, why, sizeof(why)), AG_OK, "%s", why);
+        ag_sockets_commit(&s);
+        struct ag_socket k = *ag_sockets_find(&s, &addr);
+        cr_expect_eq(k.fd_count, inherited > SHARDS ? inherited : SHARDS);
+        cr_expect_arr_eq(k.fds, fds, inherited * sizeof(int));
+        close_taken(&k);
+        ag_sockets_deinit(&s);
+    }
+}
