@@ -77,7 +77,6 @@ static void begin_exchange(struct ag_h1_server *h)
     h->rate_since_ms = h->stream->loop->now_ms;
     h->chunk = (struct ag_h1_chunk){0};
     h->in_trailers = false;
-    h->res_started = h->res_done = false;
     h->continue_owed = req->expect_continue && !h->body_done && h->in.bytes == 0;
     if (req->framing == AG_FRAMING_LENGTH && h->body_left == 0) {
         h->body_done = true;
@@ -158,6 +157,7 @@ bool ag_h1_server_begin_head(struct ag_h1_server *h)
     h->ex->listener_port = h->listener_port;
     h->parser = (struct ag_h1_parser){0};
     h->head_timed = false;
+    h->res_started = h->res_done = false; /* a head that is refused is answered too */
     ag_h1_server_set_state(h, AG_H1_HEAD);
     return true;
 }
