@@ -11,6 +11,9 @@ _Static_assert(AG_FIELDS <= 64, "sets of fields are 64 bits");
 /* The answer to what is too long, but for a start line. */
 #define LIMIT 431
 
+/* Longer names than all that are known by number or refused in trailers. */
+#define TRAILER_NAME_MAX 64u
+
 /* What ag_h1_summarise looks at. */
 #define SUMMARY_FIELDS                                                                     \
     (BIT(AG_FIELD_HOST) | BIT(AG_FIELD_CONTENT_LENGTH) | BIT(AG_FIELD_TRANSFER_ENCODING) | \
@@ -89,7 +92,8 @@ static AG_COLD enum ag_status bad_field(struct ag_h1_parser *p, struct ag_span l
     return ag_h1_fail(p, 400, "invalid field name");
 }
 
-/* RFC 9110 section 6.5.1, for names without a number. */
+/* RFC 9110 section 6.5.1. A name is looked at as CGI and its like would merge it into the header
+ * section, where "_" and "-" are one. */
 static bool may_trail(struct ag_span name)
 {
     static const struct ag_span refused[] = {
@@ -105,15 +109,23 @@ static bool may_trail(struct ag_span name)
         AG_SPAN_INIT("sec-"),
         AG_SPAN_INIT("x-forwarded-"),
     };
+    uint8_t text[TRAILER_NAME_MAX];
+    struct ag_span plain = ag_span(text, ag_min_size(name.len, sizeof(text)));
 
+    for (size_t i = 0; i < plain.len; i++) {
+        text[i] = name.ptr[i] == '_' ? '-' : name.ptr[i];
+    }
+    if (name.len == plain.len && !(BIT(ag_field_id_from_name(plain)) & TRAILER_FIELDS)) {
+        return false;
+    }
     for (size_t i = 0; i < AG_COUNT(refused); i++) {
-        if (ag_span_ieq(name, refused[i])) {
+        if (name.len == plain.len && ag_span_ieq(plain, refused[i])) {
             return false;
         }
     }
     for (size_t i = 0; i < AG_COUNT(families); i++) {
         size_t len = families[i].len;
-        if (name.len > len && ag_span_ieq(ag_span_sub(name, 0, len), families[i])) {
+        if (plain.len > len && ag_span_ieq(ag_span_sub(plain, 0, len), families[i])) {
             return false;
         }
     }
@@ -161,7 +173,7 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
     if (id == AG_FIELD_OTHER && ag_unlikely(!ag_scan_is_token(name.ptr, name.len, limit))) {
         return bad_field(p, line, name);
     }
-    if (trailers && (!(BIT(id) & TRAILER_FIELDS) || !may_trail(name))) {
+    if (trailers && !may_trail(name)) {
         return AG_OK;
     }
     const uint8_t *value = colon + 1;

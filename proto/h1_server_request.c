@@ -230,10 +230,15 @@ static bool read_trailers(struct ag_h1_server *h)
         ag_fields_rebase(trailers, from.ptr, from.len, h->in.head->slice.ptr);
     }
     if (st != AG_OK) {
+        bool proto = st == AG_EPROTO;
+
         if (h->res_started) {
-            ag_h1_server_close_now(h, AG_REASON_PROTOCOL);
+            ag_h1_server_close_now(h, proto ? AG_REASON_PROTOCOL : AG_REASON_RESOURCES);
+        } else if (proto) {
+            ag_h1_server_refuse(h, h->parser.status, AG_REASON_PROTOCOL, h->parser.error);
         } else {
-            ag_h1_server_refuse(h, 400, AG_REASON_PROTOCOL, "malformed trailer section");
+            ag_h1_server_refuse(h, st == AG_ELIMIT ? 431 : 503, AG_REASON_RESOURCES,
+                                "no room for the trailer section");
         }
         return false;
     }

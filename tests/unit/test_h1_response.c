@@ -281,6 +281,8 @@ Test(h1_response, trailers)
         {AG_METHODS, "Cache-Control: x\r\nPragma: y\r\nExpires: z\r\nSec-Fetch-Mode: a\r\n\r\n",
          ""},
         {AG_METHODS, "Proxy-Authorization: x\r\nAuthentication-Info: y\r\nRange: z\r\n\r\n", ""},
+        {AG_METHODS, "Content_Length: 1\r\nX_Forwarded-For: 2\r\nx_real_ip: 3\r\nA_b: c\r\n\r\n",
+         "[A_b=c]"},
     };
     static struct result got;
 
