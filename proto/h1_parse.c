@@ -67,6 +67,7 @@ static enum ag_status set_absolute(struct ag_h1_parser *p, struct ag_request *r,
         size_t len = schemes[i].len;
         if (r->target.len > len && ag_span_ieq(ag_span_sub(r->target, 0, len), schemes[i])) {
             rest = ag_span_sub(r->target, len, r->target.len);
+            r->https_target = i == 1;
         }
     }
     if (rest.len == 0) {

@@ -139,6 +139,10 @@ bool ag_h1_server_read_head(struct ag_h1_server *h)
     ex->head_owner = ag_block_hold(s->owner);
     ex->req.tls = h->tls;
     ag_chain_consume(&h->in, &h->stream->loop->nodes, h->parser.at);
+    if (ex->req.https_target && !h->tls) { /* RFC 9110 section 7.4 */
+        ag_h1_server_refuse(h, 421, AG_REASON_PROTOCOL, "an https target without TLS");
+        return true;
+    }
     begin_exchange(h);
     return true;
 }

@@ -178,6 +178,7 @@ struct ag_request {
     uint8_t framing;         /* enum ag_framing */
     bool has_query;
     bool absolute_form;
+    bool https_target;    /* the target is of the "https" scheme */
     bool keep_alive;      /* the sender wants to go on */
     bool expect_continue; /* Expect: 100-continue, HTTP/1.1 */
     bool upgrade;         /* Connection: upgrade with an Upgrade field */
