@@ -39,6 +39,7 @@ release := -O2 -fPIE -fstack-protector-strong -fstack-clash-protection -D_FORTIF
 asan    := -O1 $(FAULTS) -fsanitize=address,undefined -fno-sanitize-recover=all
 tsan    := -O1 $(FAULTS) -fsanitize=thread
 fuzz    := $(asan) -fsanitize=fuzzer-no-link
+coverage := -O1 -fprofile-instr-generate -fcoverage-mapping
 release_link := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 fuzz_link    := -fsanitize=fuzzer
 
@@ -62,6 +63,8 @@ LIB    := $(OUT)/libanygate.a
 MAIN   := $(OUT)/tools/anygate.o
 UNIT   := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
 FUZZ   := $(patsubst %.c,$(OUT)/%,$(wildcard fuzz/fuzz_*.c))
+# What targets share.
+FUZZ_PARTS := $(filter-out fuzz/fuzz_% fuzz/replay.c,$(wildcard fuzz/*.c))
 LINTED := $(patsubst ./%,build/lint/%.ok,$(shell find . -path ./build -prune -o -path ./.git \
   -prune -o -name '*.[ch]' -print))
 
@@ -76,7 +79,7 @@ $(LIB): $(OBJ) $(OUT)/sources
 $(UNIT): %: %.o $(if $(filter tsan,$(MODE)),$(OUT)/tests/tsan_main.o) $(LIB)
 	$(LINK) $^ $(LIBS) -lcriterion
 # Without clang the same targets replay files given as arguments.
-$(FUZZ): %: %.o $(if $(filter fuzz,$(MODE)),,$(OUT)/fuzz/replay.o) $(LIB)
+$(FUZZ): %: %.o $(FUZZ_PARTS:%.c=$(OUT)/%.o) $(if $(filter fuzz,$(MODE)),,$(OUT)/fuzz/replay.o) $(LIB)
 	$(LINK) $^ $(LIBS)
 
 # What `anygate version` tells.

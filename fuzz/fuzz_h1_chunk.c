@@ -3,6 +3,7 @@
  *
  * Input: one byte that chooses the pieces, then the body.
  */
+#include "fuzz/pieces.h"
 #include "proto/h1_chunk.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -17,28 +18,31 @@ struct run {
 static void decode(struct run *r, struct ag_span in, size_t most)
 {
     uint8_t *room = malloc(in.len + 1);
-    uint32_t random = (uint32_t)most;
+    struct pieces p = pieces_of(in.len, most);
 
     AG_ASSERT(room);
     memset(r, 0, sizeof(*r));
     r->status = AG_AGAIN;
     r->body = ag_buf(room, in.len);
-    while (r->used < in.len && r->status == AG_AGAIN) {
-        random = random * 1664525u + 1013904223u;
-        size_t len = ag_min_size(most == SIZE_MAX ? most : 1 + (random >> 8) % most,
-                                 in.len - r->used),
-               used = 0;
+    for (size_t len; r->status == AG_AGAIN && (len = pieces_next(&p)) > 0;) {
         uint8_t *block = malloc(len); /* cut to size: ASan sees any read past it */
-        struct ag_span body;
+        size_t at = 0;
 
         AG_ASSERT(block);
         memcpy(block, in.ptr + r->used, len);
-        r->status = ag_h1_chunk_decode(&r->chunk, ag_span(block, len), &used, &body);
-        AG_ASSERT(used > 0 && used <= len);
-        AG_ASSERT(body.len == 0 || (body.ptr >= block && body.ptr + body.len <= block + used));
-        ag_buf_put(&r->body, body);
+        while (at < len && r->status == AG_AGAIN) {
+            size_t used = 0;
+            struct ag_span body;
+
+            r->status = ag_h1_chunk_decode(&r->chunk, ag_span(block + at, len - at), &used, &body);
+            AG_ASSERT(used > 0 && used <= len - at);
+            AG_ASSERT(body.len == 0 ||
+                      (body.ptr >= block + at && body.ptr + body.len <= block + at + used));
+            ag_buf_put(&r->body, body);
+            at += used;
+        }
         AG_ASSERT(!r->body.overflow);
-        r->used += used;
+        r->used += at;
         free(block);
     }
 }

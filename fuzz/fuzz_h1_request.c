@@ -4,6 +4,7 @@
  *
  * Input: one byte that chooses the pieces and limits, then the head.
  */
+#include "fuzz/pieces.h"
 #include "proto/h1_parse.h"
 #include "proto/uri.h"
 
@@ -12,6 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 struct run {
     struct ag_h1_parser parser;
     struct ag_request req;
+    const struct ag_h1_limits *limits;
+    struct ag_arena *arena;
     enum ag_status status;
     uint8_t *bytes; /* what the spans point into */
 };
@@ -19,40 +22,25 @@ struct run {
 static const struct ag_h1_limits default_limits = AG_H1_LIMITS_DEFAULT;
 static const struct ag_h1_limits small_limits = {64, 200, 5};
 
-/* Feeds `in` in pieces of pseudo-random length, at most `most` bytes (SIZE_MAX: in one); each call
- * sees the head so far in a block cut to size, so that ASan sees any read past its end or into the
- * block before. */
+static void moved(void *run, const uint8_t *old, size_t len, const uint8_t *to)
+{
+    ag_request_rebase(&((struct run *)run)->req, old, len, to);
+}
+
+static enum ag_status parse_so_far(void *run, struct ag_span so_far)
+{
+    struct run *r = run;
+
+    return ag_h1_parse_request(&r->parser, so_far, r->limits, &r->req, r->arena);
+}
+
+static const struct pieces_parser parser = {moved, parse_so_far};
+
 static void parse(struct run *r, struct ag_span in, size_t most, const struct ag_h1_limits *limits,
                   struct ag_arena *arena)
 {
-    size_t len = 0;
-    uint32_t random = (uint32_t)most * 2654435761u + 1;
-
-    memset(r, 0, sizeof(*r));
-    r->status = AG_AGAIN;
-    while (len < in.len && r->status == AG_AGAIN) {
-        random = random * 1664525u + 1013904223u;
-        size_t next =
-            len + ag_min_size(most == SIZE_MAX ? most : 1 + (random >> 8) % most, in.len - len);
-        uint8_t *block = malloc(next);
-        AG_ASSERT(block);
-        memcpy(block, in.ptr, next);
-        ag_request_rebase(&r->req, r->bytes, len, block);
-        free(r->bytes);
-        r->bytes = block;
-        len = next;
-        r->status = ag_h1_parse_request(&r->parser, ag_span(block, len), limits, &r->req, arena);
-    }
-}
-
-static void check_same_fields(const struct ag_fields *x, const struct ag_fields *y)
-{
-    AG_ASSERT(x->count == y->count);
-    for (size_t i = 0; i < x->count; i++) {
-        AG_ASSERT(x->v[i].id == y->v[i].id);
-        AG_ASSERT(ag_span_eq(ag_field_key(&x->v[i]), ag_field_key(&y->v[i])));
-        AG_ASSERT(ag_span_eq(ag_field_value(&x->v[i]), ag_field_value(&y->v[i])));
-    }
+    *r = (struct run){.limits = limits, .arena = arena};
+    r->status = pieces_grow(in, most, &parser, r, &r->bytes);
 }
 
 static void check_same(const struct run *a, const struct run *b)
@@ -73,7 +61,7 @@ static void check_same(const struct run *a, const struct run *b)
     AG_ASSERT(x->has_query == y->has_query && x->absolute_form == y->absolute_form);
     AG_ASSERT(x->keep_alive == y->keep_alive && x->upgrade == y->upgrade);
     AG_ASSERT(x->expect_continue == y->expect_continue);
-    check_same_fields(&x->fields, &y->fields);
+    pieces_same_fields(&x->fields, &y->fields);
 }
 
 static unsigned count(const struct ag_fields *f, enum ag_field_id id)

@@ -4,6 +4,7 @@
  *
  * Input: one byte that chooses the pieces, one the request's method or trailers, then the bytes.
  */
+#include "fuzz/pieces.h"
 #include "proto/h1_parse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -11,37 +12,35 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 struct run {
     struct ag_h1_parser parser;
     struct ag_response res;
+    enum ag_method method; /* of the request; AG_METHODS stands for trailers */
+    struct ag_arena *arena;
     enum ag_status status;
     uint8_t *bytes; /* what the spans point into */
 };
 
 static const struct ag_h1_limits limits = {256, 2048, 20};
 
-/* `method` AG_METHODS stands for trailers. */
+static void moved(void *run, const uint8_t *old, size_t len, const uint8_t *to)
+{
+    ag_response_rebase(&((struct run *)run)->res, old, len, to);
+}
+
+static enum ag_status parse_so_far(void *run, struct ag_span so_far)
+{
+    struct run *r = run;
+
+    return r->method == AG_METHODS
+               ? ag_h1_parse_trailers(&r->parser, so_far, &limits, &r->res.fields, r->arena)
+               : ag_h1_parse_response(&r->parser, so_far, &limits, r->method, &r->res, r->arena);
+}
+
+static const struct pieces_parser parser = {moved, parse_so_far};
+
 static void parse(struct run *r, struct ag_span in, size_t most, enum ag_method method,
                   struct ag_arena *arena)
 {
-    size_t len = 0;
-    uint32_t random = (uint32_t)most * 2654435761u + 1;
-
-    memset(r, 0, sizeof(*r));
-    r->status = AG_AGAIN;
-    while (len < in.len && r->status == AG_AGAIN) {
-        random = random * 1664525u + 1013904223u;
-        size_t next =
-            len + ag_min_size(most == SIZE_MAX ? most : 1 + (random >> 8) % most, in.len - len);
-        uint8_t *block = malloc(next);
-        AG_ASSERT(block);
-        memcpy(block, in.ptr, next);
-        ag_response_rebase(&r->res, r->bytes, len, block);
-        free(r->bytes);
-        r->bytes = block;
-        len = next;
-        struct ag_span so_far = ag_span(block, len);
-        r->status = method == AG_METHODS
-                        ? ag_h1_parse_trailers(&r->parser, so_far, &limits, &r->res.fields, arena)
-                        : ag_h1_parse_response(&r->parser, so_far, &limits, method, &r->res, arena);
-    }
+    *r = (struct run){.method = method, .arena = arena};
+    r->status = pieces_grow(in, most, &parser, r, &r->bytes);
 }
 
 static void check_same(const struct run *a, const struct run *b)
@@ -57,12 +56,8 @@ static void check_same(const struct run *a, const struct run *b)
     AG_ASSERT(x->status == y->status && ag_span_eq(x->reason, y->reason));
     AG_ASSERT(x->content_length == y->content_length && x->framing == y->framing);
     AG_ASSERT(x->version == y->version && x->keep_alive == y->keep_alive);
-    AG_ASSERT(x->upgrade == y->upgrade && x->fields.count == y->fields.count);
-    for (size_t i = 0; i < x->fields.count; i++) {
-        AG_ASSERT(x->fields.v[i].id == y->fields.v[i].id);
-        AG_ASSERT(ag_span_eq(ag_field_key(&x->fields.v[i]), ag_field_key(&y->fields.v[i])));
-        AG_ASSERT(ag_span_eq(ag_field_value(&x->fields.v[i]), ag_field_value(&y->fields.v[i])));
-    }
+    AG_ASSERT(x->upgrade == y->upgrade);
+    pieces_same_fields(&x->fields, &y->fields);
 }
 
 static void check_promises(const struct run *r, enum ag_method method)
