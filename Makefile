@@ -1,4 +1,5 @@
-# make [MODE=release|debug|asan|tsan|fuzz] [CC=gcc|clang] [WOLFSSL=source|system|none] [V=1]
+# make [MODE=release|debug|asan|tsan|fuzz|coverage] [CC=gcc|clang] [V=1]
+#      [WOLFSSL=source|system|none]
 # All output is under build/, per compiler and mode; `make help` lists the goals.
 # A goal that names its folder (build/gcc-asan/tests/unit/test_x) sets CC and MODE itself.
 NAMED := $(subst -, ,$(word 2,$(subst /, ,$(firstword $(filter build/gcc-% build/clang-%, \
@@ -13,7 +14,7 @@ FUZZ_S ?= 10
 WOLFSSL ?= source
 DEPS    ?= build/deps
 export WOLFSSL DEPS
-$(if $(filter release debug asan tsan fuzz,$(MODE)),,$(error MODE=$(MODE) is not known))
+$(if $(filter release debug asan tsan fuzz coverage,$(MODE)),,$(error MODE=$(MODE) is not known))
 
 STD  := -std=gnu17 -D_GNU_SOURCE -I. -pthread -g -fno-common -fno-omit-frame-pointer \
   -ffile-prefix-map=$(CURDIR)=.
@@ -125,6 +126,9 @@ fuzz:                            ## run every fuzz/fuzz_*.c for FUZZ_S seconds (
 fuzz-run: $(FUZZ)
 	$(Q)set -e; for f in $^; do c=fuzz/corpus/$${f##*/fuzz_}; mkdir -p build/corpus/$${f##*/}; \
 	  $$f -max_total_time=$(FUZZ_S) build/corpus/$${f##*/} $$(ls -d $$c 2>/dev/null); done
+fuzz-coverage:                   ## line coverage of each fuzz target's files by its corpus (clang)
+	$(Q)$(MAKE) --no-print-directory CC=clang MODE=coverage replay
+	$(Q)fuzz/coverage.sh build/clang-coverage/fuzz
 lint:                            ## format, clang-tidy, cppcheck, -fanalyzer, headers, layers
 	$(Q)tools/deps.sh test
 	$(Q)$(MAKE) --no-print-directory -k -O -j$(JOBS) CC=gcc MODE=debug lint-all
@@ -142,6 +146,6 @@ clean:                           ## remove what was built, but for build/deps an
 	$(Q)rm -rf $(filter-out build/deps build/npm,$(wildcard build/*))
 help:                            ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
-.PHONY: all deps run test unit unit-build replay fuzz fuzz-run lint lint-all lint-tree install clean help FORCE
+.PHONY: all deps run test unit unit-build replay fuzz fuzz-run fuzz-coverage lint lint-all lint-tree install clean help FORCE
 .SECONDARY:
 -include $(wildcard $(OUT)/*/*.d $(OUT)/*/*/*.d build/lint/*/*.d build/lint/*/*/*.d)
