@@ -48,6 +48,7 @@ static void *helper_main(void *arg)
 {
     struct ag_helpers *h = arg;
 
+    (void)pthread_setname_np(pthread_self(), "helper");
     for (struct ag_job *j = next_job(h, false); j; j = next_job(h, true)) {
         j->run(j);
         /* From here on the job is its loop's again. */
@@ -92,9 +93,7 @@ struct ag_helpers *ag_helpers_new(uint32_t threads, uint32_t queue_max)
         rc = AG_FAULT("thread.helper")
                  ? EAGAIN
                  : pthread_create(&h->threads[h->thread_count], NULL, helper_main, h);
-        if (rc == 0) {
-            (void)pthread_setname_np(h->threads[h->thread_count++], "helper");
-        }
+        h->thread_count += rc == 0;
     }
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0) {

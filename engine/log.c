@@ -251,6 +251,7 @@ static void *writer_main(void *arg)
     static const struct timespec nap = {.tv_nsec = NAP_NS};
     bool busy = false;
 
+    (void)pthread_setname_np(pthread_self(), "log");
     while (!atomic_load(&ag_log_state.stopping)) {
         enum writer_state rest = busy ? WRITER_NAPPING : WRITER_ASLEEP;
 
@@ -335,7 +336,6 @@ enum ag_status ag_log_start(int fd, enum ag_log_level level, enum ag_log_format 
     if (rc != 0) {
         return AG_ESYS;
     }
-    (void)pthread_setname_np(ag_log_state.thread, "log");
     atomic_store(&ag_log_state.running, true);
     return AG_OK;
 }

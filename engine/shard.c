@@ -110,7 +110,11 @@ static void *shard_main(void *arg)
     struct ag_shard *s = arg;
     const struct ag_shards_config *c = &s->all->config;
     bool looped = false, started = false;
+    char name[16];
 
+    /* By the thread itself: from outside it takes a file of /proc, which may be forbidden. */
+    (void)snprintf(name, sizeof(name), "shard-%u", s->index);
+    (void)pthread_setname_np(pthread_self(), name);
     pin(s);
     s->status = ag_loop_init(&s->loop, &c->loop, &s->why);
     if (s->status == AG_OK) {
@@ -137,7 +141,6 @@ static void *shard_main(void *arg)
 
 static bool spawn(struct ag_shard *s)
 {
-    char name[16];
     sigset_t set, old;
 
     /* Signals are the control thread's; those that a fault raises stay with the faulting thread. */
@@ -151,12 +154,7 @@ static bool spawn(struct ag_shard *s)
     (void)pthread_sigmask(SIG_SETMASK, &set, &old);
     int rc = AG_FAULT("thread.shard") ? EAGAIN : pthread_create(&s->thread, NULL, shard_main, s);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (rc != 0) {
-        return false;
-    }
-    (void)snprintf(name, sizeof(name), "shard-%u", s->index);
-    (void)pthread_setname_np(s->thread, name);
-    return true;
+    return rc == 0;
 }
 
 static void release(struct ag_shards *all)
@@ -174,10 +172,11 @@ static void release(struct ag_shards *all)
     free(all);
 }
 
-/* Waits until every thread has come up or failed. A failure's reason is copied while its thread, which
- * may own the text, still lives. */
+/* Waits until every thread has come up or failed, and gives the verdict. A failure's reason is copied
+ * while its thread, which may own the text, still lives. */
 static bool await_all_up(struct ag_shards *all, const char **out_why)
 {
+    const struct ag_shards_config *c = &all->config;
     static _Thread_local char text[200];
     bool good = all->threads == all->config.count;
 
@@ -197,6 +196,7 @@ static bool await_all_up(struct ag_shards *all, const char **out_why)
             good = false;
         }
     }
+    good = good && (!c->ready || c->ready(c->arg, out_why) == AG_OK);
     all->verdict = good ? VERDICT_RUN : VERDICT_END;
     (void)pthread_cond_broadcast(&all->change);
     (void)pthread_mutex_unlock(&all->lock);

@@ -2,7 +2,8 @@
  * shard: a thread pinned to a core with a loop of its own. It shares nothing mutable but inboxes.
  *
  *   main thread                      shard threads
- *   ag_shards_start --------------->  loop_init, start(shard), loop_run ... stop(shard), loop_deinit
+ *   ag_shards_start --------------->  loop_init, start(shard)
+ *   ready() once all are up ------->  loop_run ... stop(shard), loop_deinit
  *   ag_loop_post(&shard->loop, m) -->  m->run
  */
 #pragma once
@@ -28,6 +29,9 @@ struct ag_shards_config {
     /* On the shard's thread before and after its loop runs. A failed start stops all. */
     enum ag_status (*start)(struct ag_shard *, void *arg, const char **out_why);
     void (*stop)(struct ag_shard *, void *arg);
+    /* On the thread that starts them, when all have started and before a loop turns: nothing has come
+     * from outside yet. May be NULL. A failure stops all. */
+    enum ag_status (*ready)(void *arg, const char **out_why);
     void *arg;
 };
 

@@ -17,6 +17,7 @@ struct probe {
     _Atomic int started, stopped;
     int fail_at; /* index of the shard whose start fails; -1: none */
     _Atomic int cores_right;
+    bool unready;
 };
 
 static enum ag_status on_start(struct ag_shard *s, void *arg, const char **out_why)
@@ -158,6 +159,35 @@ Test(shard, a_failed_start_ends_all_and_says_why)
         cr_expect_eq(atomic_load(&p.started), SHARDS - 1);
         cr_expect_eq(atomic_load(&p.stopped), SHARDS - 1, "what had started was stopped");
     }
+}
+
+/* Between all starts and the first turn: on the starter's thread, with nothing run yet. */
+static enum ag_status on_ready(void *arg, const char **out_why)
+{
+    struct probe *p = arg;
+
+    cr_assert_eq(gettid(), getpid());
+    cr_assert_eq(atomic_load(&p->started), SHARDS);
+    *out_why = "not ready";
+    return p->unready ? AG_ESYS : AG_OK;
+}
+
+Test(shard, ready_comes_before_any_runs)
+{
+    struct probe p = {.fail_at = -1};
+    struct ag_shards_config c = config_of(&p, SHARDS);
+    struct order orders[SHARDS];
+    const char *why = "";
+
+    c.ready = on_ready;
+    struct ag_shards *s = ag_shards_start(&c, &why);
+    cr_assert_not_null(s);
+    stop_all(s, orders);
+    cr_assert_eq(atomic_load(&p.stopped), SHARDS);
+    p = (struct probe){.fail_at = -1, .unready = true};
+    cr_assert_null(ag_shards_start(&c, &why));
+    cr_assert_str_eq(why, "not ready");
+    cr_assert_eq(atomic_load(&p.stopped), SHARDS);
 }
 
 Test(shard, a_loop_that_cannot_be_set_up_is_told)
