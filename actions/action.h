@@ -84,10 +84,13 @@ struct ag_action_ops {
     /* A shard's state (caches, pools), made at start and on its thread; may be NULL. */
     enum ag_status (*shard_open)(struct ag_context *, void **out_state);
     void (*shard_close)(struct ag_context *, void *state);
-    /* The exchange is held for the action; settings: ex->action->settings. */
+    /* The exchange is held for the action; settings: ex->action->settings, until `outlive`. */
     void (*start)(struct ag_exchange *);
     /* The exchange was aborted; the action lets go (at once or later) and calls nothing else on it. */
     void (*abort)(struct ag_exchange *, enum ag_reason);
+    /* The exchange lives on, its snapshot goes (exchange.h). True: neither settings nor shared are used
+     * from here on. NULL: they are not once the head was given to the server (ex->head_sent). */
+    bool (*outlive)(struct ag_exchange *);
     /* Methods it takes on a route that names none; bits by enum ag_method, 0: all. */
     uint32_t default_methods;
 };

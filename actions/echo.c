@@ -25,6 +25,8 @@ struct echo_settings {
 struct echo_work {
     struct ag_block *kept; /* the content's first bytes; NULL: none came */
     uint32_t kept_len;
+    uint32_t kept_max; /* of the settings, like status: a slow upload may outlive them */
+    unsigned status;
     struct ag_json_out json; /* the answer while it waits for room */
 };
 
@@ -236,12 +238,11 @@ static bool add_fields(struct ag_exchange *ex)
 
 static void respond(struct ag_exchange *ex)
 {
-    const struct echo_settings *s = ex->action->settings;
     struct echo_work *w = ex->action_data;
 
-    ex->res.status = s->status;
-    if (ag_status_has_no_content(s->status)) {
-        ex->res.framing = s->status == 205 ? AG_FRAMING_LENGTH : AG_FRAMING_NONE;
+    ex->res.status = w->status;
+    if (ag_status_has_no_content(w->status)) {
+        ex->res.framing = w->status == 205 ? AG_FRAMING_LENGTH : AG_FRAMING_NONE;
         ag_body_end(&ex->res_body, NULL);
         ag_exchange_respond(ex);
         finish(ex);
@@ -264,14 +265,13 @@ static void respond(struct ag_exchange *ex)
 /* Keeps the first bytes of `s`. False: no buffer. */
 static bool keep(struct ag_exchange *ex, struct echo_work *w, struct ag_span s)
 {
-    const struct echo_section *section = ex->action->shared;
-    size_t want = ag_min_size(s.len, (size_t)section->max_body_bytes - w->kept_len);
+    size_t want = ag_min_size(s.len, w->kept_max - w->kept_len);
 
     if (want == 0) {
         return true;
     }
     if (!w->kept) {
-        bool small = section->max_body_bytes <= AG_BUF_SMALL_BYTES;
+        bool small = w->kept_max <= AG_BUF_SMALL_BYTES;
         w->kept = ag_loop_buf(ex->context->loop, small ? AG_BUF_SMALL : AG_BUF_LARGE);
     }
     if (!w->kept) {
@@ -311,6 +311,8 @@ static void on_content(struct ag_body *body, void *owner)
 
 static void start(struct ag_exchange *ex)
 {
+    const struct echo_section *section = ex->action->shared;
+    const struct echo_settings *settings = ex->action->settings;
     struct echo_work *w = ag_arena_zalloc(&ex->arena, sizeof(*w));
 
     if (!w) {
@@ -318,6 +320,8 @@ static void start(struct ag_exchange *ex)
         ag_exchange_release(ex);
         return;
     }
+    w->kept_max = (uint32_t)section->max_body_bytes;
+    w->status = settings->status;
     ex->action_data = w;
     w->json.loop = ex->context->loop;
     if (ag_body_at_end(&ex->req_body)) {
@@ -338,6 +342,13 @@ static void on_abort(struct ag_exchange *ex, enum ag_reason why)
     }
 }
 
+/* All it needs was copied at its start. */
+static bool outlive(struct ag_exchange *ex)
+{
+    (void)ex;
+    return true;
+}
+
 const struct ag_action_ops ag_action_echo = {
     .name = "echo",
     .kind = AG_ACTION_ECHO,
@@ -345,4 +356,5 @@ const struct ag_action_ops ag_action_echo = {
     .configure = configure,
     .start = start,
     .abort = on_abort,
+    .outlive = outlive,
 };

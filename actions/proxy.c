@@ -8,7 +8,8 @@
 /* One request on its way; in the exchange's arena. */
 struct proxy_call {
     struct ag_exchange *ex;
-    const struct ag_proxy_settings *settings;
+    const struct ag_proxy_settings *settings; /* NULL: gone with the snapshot */
+    struct ag_upstream_timeouts timeouts;     /* of the settings */
     struct ag_upstream_claim claim;
     struct ag_request req; /* as it goes to the upstream */
     struct ag_h1_request_opts opts;
@@ -104,7 +105,8 @@ static bool may_repeat(const struct proxy_call *call, const struct ag_h1_client 
     bool untouched = body->total_bytes == body->q.bytes;
     bool dead = why == AG_REASON_EOF || why == AG_REASON_RESET;
 
-    return dead && !call->retried && !h1->received && call->claim.conn->calls > 1 && untouched &&
+    return dead && call->settings && !call->retried && !h1->received &&
+           call->claim.conn->calls > 1 && untouched &&
            (!h1->sent || ag_method_is_idempotent((enum ag_method)call->req.method));
 }
 
@@ -306,7 +308,8 @@ static void start(struct ag_exchange *ex)
     call->ex = ex;
     call->settings = ex->action->settings;
     call->claim.ops = &claim_ops;
-    call->claim.timeouts = &call->settings->timeouts;
+    call->timeouts = call->settings->timeouts;
+    call->claim.timeouts = &call->timeouts;
     ex->action_data = call;
     if (prepare(call, ex->action->shared)) {
         go_on(call, ag_upstream_claim(upstreams, call->settings->upstream, &call->claim));
@@ -322,6 +325,18 @@ static void abort_call(struct ag_exchange *ex, enum ag_reason why)
         ag_upstream_cancel(&call->claim);
         let_go(call);
     }
+}
+
+/* Once the request is on its way its settings have done their part, but for a second try. */
+static bool outlive(struct ag_exchange *ex)
+{
+    struct proxy_call *call = ex->action_data;
+
+    if (!call || call->claim.state != AG_CLAIM_GIVEN) {
+        return false;
+    }
+    call->settings = NULL;
+    return true;
 }
 
 static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
@@ -352,4 +367,5 @@ const struct ag_action_ops ag_action_proxy = {
     .shard_close = shard_close,
     .start = start,
     .abort = abort_call,
+    .outlive = outlive,
 };

@@ -10,6 +10,10 @@
  * While a filter waits the request's content is not read. When the client goes meanwhile, cancel is
  * called; the filter then lets go (ag_exchange_release, the hold taken by WAIT) and never resumes.
  * A route without filters pays nothing.
+ *
+ * Settings live in the snapshot. A tunnel or stream that outlives it by a reload goes on without: its
+ * on_done is called then, not at its end. So a transform (wrap_body) copies what it needs of them, and
+ * what a filter changes in the exchange are fields alone, or lies in the arena.
  */
 #pragma once
 #include "engine/node.h"

@@ -18,6 +18,7 @@ static void free_exchange(struct ag_task *t)
     ag_block_release(ex->head_owner);
     ag_block_release(ex->res_owner);
     ctx->exchanges_live--;
+    ag_list_remove(&ex->pinned);
     ag_arena_release(&arena); /* ex lies in it: gone from here on */
     ag_block_release(snapshot_ref);
 }
@@ -41,13 +42,15 @@ struct ag_exchange *ag_exchange_new(struct ag_context *ctx, const struct ag_serv
     ex->server_stream = stream;
     ex->req.fields = (struct ag_fields){ex->field_room, 0, AG_COUNT(ex->field_room)};
     ex->limits = &no_route_limits;
-    ex->snapshot_ref = ag_block_hold(ctx->snapshot_ref);
+    ag_list_init(&ex->pinned);
     ex->res_source = &ex->res_body;
     ex->holders = 1;
     ag_body_init(&ex->req_body, ctx->loop);
     ag_body_init(&ex->res_body, ctx->loop);
     ag_task_init(&ex->free_task, free_exchange);
-    ctx->exchanges_live++;
+    if (ctx->exchanges_live++ == 0) {
+        ag_list_init(&ctx->pinned); /* a context may begin as zeros */
+    }
     ctx->exchanges_total++;
     return ex;
 }
@@ -64,6 +67,50 @@ void ag_exchange_release(struct ag_exchange *ex)
     if (--ex->holders == 0) {
         ag_task_queue(ex->context->loop, &ex->free_task);
     }
+}
+
+void ag_exchange_pin(struct ag_exchange *ex)
+{
+    AG_ASSERT(!ex->snapshot_ref && ag_list_empty(&ex->pinned));
+    ex->snapshot_ref = ag_block_hold(ex->context->snapshot_ref);
+    ag_list_push(&ex->context->pinned, &ex->pinned);
+}
+
+static void unpin(struct ag_exchange *ex)
+{
+    struct ag_block *ref = ex->snapshot_ref;
+
+    ex->snapshot_ref = NULL;
+    ag_list_remove(&ex->pinned);
+    ag_block_release(ref);
+}
+
+uint32_t ag_context_retire(struct ag_context *ctx, const struct ag_block *old)
+{
+    uint32_t kept = 0;
+    struct ag_link *next;
+
+    AG_ASSERT(old != ctx->snapshot_ref);
+    if (ctx->exchanges_live == 0) {
+        return 0;
+    }
+    for (struct ag_link *it = ctx->pinned.next; it != &ctx->pinned; it = next) {
+        struct ag_exchange *ex = ag_container_of(it, struct ag_exchange, pinned);
+
+        next = it->next;
+        if (ex->snapshot_ref == ctx->snapshot_ref) {
+            break; /* so do all that follow */
+        }
+        if (ex->snapshot_ref != old) {
+            continue;
+        }
+        if (ctx->pipeline->outlive(ex)) {
+            unpin(ex);
+        } else {
+            kept++;
+        }
+    }
+    return kept;
 }
 
 enum ag_status ag_exchange_detach(struct ag_exchange *ex)

@@ -10,6 +10,12 @@
  * (from its start until ag_exchange_release by it), a waiting filter (from AG_WAIT until its resume).
  * Each lets go once; at zero the exchange is freed by a task of the loop. After abort, holders are told
  * once (action->abort, filter->cancel) and must let go without calling anything else on it.
+ *
+ * Snapshots: an exchange pins the one that it starts with. One that lives on long after a reload
+ * (tunnels, streams, slow uploads) is told to do without it, so that snapshots do not pile up:
+ *
+ *   start --pin--> pinned --ag_context_retire--> copies what it needs --unpin--> lives on
+ *                     \-- still needs it: stays pinned, is asked again
  */
 #pragma once
 #include "proto/body.h"
@@ -72,6 +78,9 @@ struct ag_pipeline_ops {
     void (*abort)(struct ag_exchange *, enum ag_reason);
     /* The answer is sent, or will never be: on_done of the filters, access log, metrics. */
     void (*done)(struct ag_exchange *);
+    /* The exchange is to live on without its snapshot. True: nothing of it points there any more.
+     * False: it still needs it, or memory is short. */
+    bool (*outlive)(struct ag_exchange *);
 };
 
 /* One shard's surroundings of all its exchanges; made by tools/, one a shard. */
@@ -80,8 +89,10 @@ struct ag_context {
     struct ag_loop *loop;
     struct ag_date_cache date;
     const struct ag_pipeline_ops *pipeline;
-    struct ag_snapshot *snapshot;           /* the current one */
-    struct ag_block *snapshot_ref;          /* this shard's counted handle of it */
+    struct ag_snapshot *snapshot;  /* the current one */
+    struct ag_block *snapshot_ref; /* this shard's counted handle of it */
+    struct ag_link
+        pinned; /* exchanges that pin a snapshot, oldest pin first; valid while any lives */
     void *action_state[AG_CONTEXT_ACTIONS]; /* by struct ag_action_ops.id: caches, pools */
     uint32_t shard_count;                   /* shards that serve; 0 counts as 1 */
     uint64_t exchanges_live;
@@ -102,8 +113,9 @@ struct ag_exchange {
     struct ag_span head;         /* the request head's bytes */
     struct ag_block *res_owner;  /* keeps the bytes of a large answer's fields; NULL: none */
     struct ag_fields *trailers;  /* of the request, while they arrive and after; arena */
-    struct ag_block *snapshot_ref;
-    const struct ag_route *route; /* router's; NULL before dispatch or without a match */
+    struct ag_block *snapshot_ref; /* the snapshot that it pins; NULL: none (yet, or any more) */
+    struct ag_link pinned;         /* in the context's list, as long as snapshot_ref is held */
+    const struct ag_route *route;  /* router's; NULL before dispatch, without a match, unpinned */
     const struct ag_param_spec *params;
     const struct ag_route_limits *limits; /* never NULL */
     const struct ag_action *action;       /* action.h; NULL: none is running */
@@ -113,7 +125,7 @@ struct ag_exchange {
     union ag_addr *remote;                /* see ag_exchange_remote; NULL: not asked for yet */
     uint16_t listener_port;               /* local port, 0 for unix */
     uint16_t param_count;
-    uint16_t filter_at; /* filters whose pre has run */
+    uint16_t filter_at; /* filters whose pre has run, and on_done has not */
     uint8_t holders;
     uint8_t reason;     /* enum ag_reason: why it ended early; for the log */
     const char *detail; /* static text beside it: "connect to upstream", ... */
@@ -132,6 +144,19 @@ AG_MUST_USE struct ag_exchange *ag_exchange_new(struct ag_context *ctx,
                                                 const struct ag_server_ops *server, void *stream);
 void ag_exchange_hold(struct ag_exchange *ex);
 void ag_exchange_release(struct ag_exchange *ex);
+
+/* ---- snapshots ---- */
+
+/* Pins the context's snapshot, for what the pipeline takes from it. Once. */
+void ag_exchange_pin(struct ag_exchange *ex);
+
+/*
+ * `old` is the reference of a snapshot that is no longer the context's: every exchange that still pins
+ * it and can do without lets it go. Returns how many cannot (they wait for a filter, a file, a
+ * connection, or have filters that are yet to see the answer): they are worth asking again later.
+ * From the loop, at the top of a turn or from a timer.
+ */
+AG_MUST_USE uint32_t ag_context_retire(struct ag_context *ctx, const struct ag_block *old);
 
 /* Copies the request head into the arena and gives its receive buffer back; for exchanges that wait.
  * AG_ENOMEM leaves all as it is (the buffer stays pinned). */

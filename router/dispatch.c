@@ -221,10 +221,7 @@ static void start(struct ag_exchange *ex)
     const struct ag_route *r = NULL;
 
     AG_ASSERT(s && !ex->route);
-    if (ex->snapshot_ref != ex->context->snapshot_ref) { /* swapped since the head began */
-        ag_block_release(ex->snapshot_ref);
-        ex->snapshot_ref = ag_block_hold(ex->context->snapshot_ref);
-    }
+    ag_exchange_pin(ex);
     ex->limits = &s->default_limits;
     if (s->model->access_log != AG_ACCESS_OFF) {
         ex->started_ns = ag_loop_now_ns(ex->context->loop);
@@ -320,21 +317,127 @@ static void abort_work(struct ag_exchange *ex, enum ag_reason why)
     }
 }
 
-/* Also for requests that never came as far as `start`: 400, 408. */
-static void done(struct ag_exchange *ex)
+static void filters_done(struct ag_exchange *ex)
 {
-    const struct ag_snapshot *s = ex->context->snapshot;
-
-    for (uint16_t i = ex->filter_at; i > 0; i--) {
-        const struct ag_filter *f = &ex->route->filters.v[i - 1];
+    while (ex->filter_at > 0) {
+        const struct ag_filter *f = &ex->route->filters.v[--ex->filter_at];
 
         if (f->ops->on_done) {
             f->ops->on_done(ex, f->settings, state_of(ex, f));
         }
     }
+}
+
+/* Also for requests that never came as far as `start`: 400, 408. The log is the present snapshot's. */
+static void done(struct ag_exchange *ex)
+{
+    const struct ag_snapshot *s = ex->context->snapshot;
+
+    filters_done(ex);
     if (s->model->access_log != AG_ACCESS_OFF) {
         ag_access_log(ex, s->model->access_log);
     }
+}
+
+/* ---- living on without the snapshot ---- */
+
+/* What an exchange keeps of it, in its arena. */
+struct kept {
+    struct ag_route_limits limits;
+    struct ag_action action; /* its ops alone */
+    struct ag_param_spec params[];
+};
+
+/* Some filter that has run is yet to see the answer, or its end before there was a beginning. */
+static bool filters_want_answer(const struct ag_exchange *ex)
+{
+    for (uint16_t i = 0; i < ex->filter_at; i++) {
+        const struct ag_filter_ops *ops = ex->route->filters.v[i].ops;
+
+        if (ops->on_head || ops->wrap_body || ops->on_done) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool action_outlives(struct ag_exchange *ex)
+{
+    if (!ex->action || ex->holders == 1) {
+        return true; /* there is none, or it has let go */
+    }
+    return ex->action->ops->outlive ? ex->action->ops->outlive(ex) : ex->head_sent;
+}
+
+/* Limits, action, and parameters while the answer may still be made of them. */
+static struct kept *keep(struct ag_exchange *ex)
+{
+    uint16_t count = ex->head_sent ? 0 : ex->param_count;
+    struct kept *k = ag_arena_alloc(&ex->arena, sizeof(*k) + count * sizeof(k->params[0]));
+
+    if (!k) {
+        return NULL;
+    }
+    k->limits = *ex->limits;
+    k->action = (struct ag_action){.ops = ex->action ? ex->action->ops : NULL};
+    for (uint16_t i = 0; i < count; i++) {
+        k->params[i] = ex->params[i];
+        k->params[i].name = ag_arena_copy(&ex->arena, ex->params[i].name);
+        if (!k->params[i].name.ptr) {
+            return NULL;
+        }
+    }
+    return k;
+}
+
+static bool in_head(const struct ag_exchange *ex, const uint8_t *at)
+{
+    return at >= ex->head.ptr && at <= ex->head.ptr + ex->head.len;
+}
+
+/* What filters have set may lie in their settings. Without memory a field is lost: the log and error
+ * answers are all that may still ask for it. */
+static void keep_fields(struct ag_exchange *ex, struct ag_fields *fields)
+{
+    for (uint16_t i = 0; i < fields->count; i++) {
+        struct ag_field *f = &fields->v[i];
+        struct ag_span name, value;
+
+        if (f->removed || (in_head(ex, f->name) && in_head(ex, f->value))) {
+            continue;
+        }
+        name = ag_arena_copy(&ex->arena, ag_field_key(f));
+        value = ag_arena_copy(&ex->arena, ag_field_value(f));
+        f->removed = !name.ptr || !value.ptr;
+        f->name = name.ptr;
+        f->value = value.ptr;
+    }
+}
+
+static bool outlive(struct ag_exchange *ex)
+{
+    struct kept *k;
+
+    if (ex->filter_waits || (!ex->head_sent && filters_want_answer(ex)) || !action_outlives(ex)) {
+        return false;
+    }
+    k = keep(ex);
+    if (!k) {
+        return false;
+    }
+    filters_done(ex);
+    keep_fields(ex, &ex->req.fields);
+    if (ex->head_sent) {
+        ex->res.fields = (struct ag_fields){0};
+    } else {
+        keep_fields(ex, &ex->res.fields);
+    }
+    ex->limits = &k->limits;
+    ex->action = ex->action ? &k->action : NULL;
+    ex->params = k->params;
+    ex->param_count = ex->head_sent ? 0 : ex->param_count;
+    ex->route = NULL;
+    return true;
 }
 
 const struct ag_pipeline_ops ag_dispatch = {
@@ -343,4 +446,5 @@ const struct ag_pipeline_ops ag_dispatch = {
     .respond = respond,
     .abort = abort_work,
     .done = done,
+    .outlive = outlive,
 };

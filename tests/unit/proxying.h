@@ -261,8 +261,11 @@ static inline void pipe_done(struct ag_exchange *ex)
     (void)ex;
 }
 
-static const struct ag_pipeline_ops pipe_ops = {pipe_start, pipe_resume, pipe_respond, pipe_abort,
-                                                pipe_done};
+static const struct ag_pipeline_ops pipe_ops = {.start = pipe_start,
+                                                .resume = pipe_resume,
+                                                .respond = pipe_respond,
+                                                .abort = pipe_abort,
+                                                .done = pipe_done};
 
 static const struct ag_server_limits server_limits = {
     .head = {8192, 32768, 100},
