@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define CLOSE_TURNS_MAX 200 /* of 10 ms: for cancelled operations to come home */
+#define CLOSE_TURNS_MAX 200   /* of 10 ms: for cancelled operations to come home */
+#define RETIRE_AGAIN_MS 5000u /* for exchanges that could not do without their snapshot yet */
 
 /* Accepted beyond the limit. */
 struct waiting {
@@ -30,6 +31,7 @@ struct ag_serving_use {
     struct ag_block block; /* context->snapshot_ref */
     struct ag_serving *serving;
     struct ag_snapshot *snapshot;
+    struct ag_timer retire; /* after the swap to another one */
 };
 
 static struct listener *listener_of(struct ag_link *link)
@@ -45,8 +47,25 @@ static void use_released(struct ag_block *b)
     struct ag_serving *s = use->serving;
     struct ag_snapshot *snapshot = use->snapshot;
 
+    if (ag_timer_armed(&use->retire)) {
+        ag_timer_cancel(&s->ctx.loop->wheel, &use->retire);
+    }
     free(use);
     s->let_go(s, snapshot);
+}
+
+/* What still runs by a snapshot of long ago is to do without it: tunnels and long transfers would keep
+ * every snapshot of a config that is reloaded often. */
+static void on_retire(struct ag_timer *t)
+{
+    struct ag_serving_use *use = ag_container_of(t, struct ag_serving_use, retire);
+    struct ag_context *ctx = &use->serving->ctx;
+
+    (void)ag_block_hold(&use->block);
+    if (ag_context_retire(ctx, &use->block) > 0) {
+        ag_loop_arm(ctx->loop, &use->retire, RETIRE_AGAIN_MS);
+    }
+    ag_block_release(&use->block);
 }
 
 struct ag_serving_change *ag_serving_change_new(struct ag_serving *s, struct ag_snapshot *snapshot,
@@ -60,6 +79,7 @@ struct ag_serving_change *ag_serving_change_new(struct ag_serving *s, struct ag_
     use->block = (struct ag_block){.refs = 1, .free = use_released, .fd = -1};
     use->serving = s;
     use->snapshot = snapshot;
+    ag_timer_init(&use->retire, on_retire);
     c->serving = s;
     c->snapshot = snapshot;
     c->use = use;
@@ -84,10 +104,11 @@ static void swap_snapshot(struct ag_serving *s, struct ag_serving_change *c)
     s->use = c->use;
     s->ctx.snapshot = c->snapshot;
     s->ctx.snapshot_ref = &s->use->block;
-    s->drain_timeout_ms = c->snapshot->model->drain_timeout_ms;
     if (old) {
+        ag_loop_arm(s->ctx.loop, &old->retire, s->drain_timeout_ms);
         ag_block_release(&old->block);
     }
+    s->drain_timeout_ms = c->snapshot->model->drain_timeout_ms;
 }
 
 /* ---- the end ---- */
