@@ -362,8 +362,21 @@ bool ag_explain_request(const struct ag_snapshot *s, struct ag_span method, stru
     return won;
 }
 
+static void put_privileges(const struct ag_model *m, struct ag_buf *out)
+{
+    static const char *const seccomps[] = {"auto", "on", "off", "log"};
+
+    if (m->user) {
+        ag_buf_printf(out, "process\n  user %s, chroot %s, seccomp %s\n", m->user,
+                      m->chroot ? m->chroot : "none", seccomps[m->seccomp]);
+    } else if (m->seccomp != AG_CONFINE_AUTO) {
+        ag_buf_printf(out, "process\n  seccomp %s\n", seccomps[m->seccomp]);
+    }
+}
+
 void ag_explain_sections(const struct ag_snapshot *s, struct ag_buf *out)
 {
+    put_privileges(s->model, out);
     for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
         const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
 

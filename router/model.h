@@ -31,6 +31,14 @@ struct ag_plugin {
         *node; /* one key: the filter's name, or the plugin's name is the filter's */
 };
 
+/* server.seccomp: whether system calls that a server does not make are refused. */
+enum ag_confine {
+    AG_CONFINE_AUTO, /* in a worker, where the system can */
+    AG_CONFINE_ON,   /* or do not start */
+    AG_CONFINE_OFF,
+    AG_CONFINE_LOG, /* allowed, and told to the kernel's log */
+};
+
 /* One route as declared, whichever way. */
 struct ag_route_node {
     const struct ag_node *node; /* dsl line, or a map entry (key: pattern) */
@@ -56,7 +64,10 @@ struct ag_model {
     uint64_t drain_timeout_ms;
     enum ag_log_level log_level;
     enum ag_log_format log_format;
-    const char *user;                      /* NULL: stay */
+    const char *user; /* NULL: stay; "name", "name:group" or numbers */
+    struct ag_pos user_pos;
+    const char *chroot; /* absolute; NULL: none */
+    enum ag_confine seccomp;
     const struct ag_node *trusted_proxies; /* one value or a list of them, or NULL */
     enum ag_access_format access_log;      /* default: off */
     uint64_t max_connections;              /* 0: from RLIMIT_NOFILE */

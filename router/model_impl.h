@@ -4,5 +4,8 @@
 
 /* Fills in all that `server` sets, over defaults. `server` may be NULL. */
 void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags);
+/* model_privileges.c: user, chroot, seccomp. */
+void ag_model_read_privileges(struct ag_model *m, const struct ag_node *server,
+                              struct ag_diags *diags);
 /* "... is not supported yet", at the key. False when `n` is NULL or null. */
 bool ag_model_refuse_unbuilt(const struct ag_node *n, struct ag_diags *diags, const char *what);

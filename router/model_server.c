@@ -296,9 +296,10 @@ static void read_trusted(struct ag_model *m, const struct ag_node *n, struct ag_
 
 void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"listen",     "workers",       "backend",         "admin",
-                                       "user",       "limits",        "trusted_proxies", "log",
-                                       "access_log", "drain_timeout", "max_connections"};
+    static const char *const keys[] = {
+        "listen",          "workers", "backend", "admin",   "user",       "limits",
+        "trusted_proxies", "log",     "chroot",  "seccomp", "access_log", "drain_timeout",
+        "max_connections"};
     static const char *const backends[] = {"auto", "io_uring", "epoll"};
     static const char *const accesses[] = {"off", "human", "combined", "json"};
     unsigned backend = AG_BACKEND_AUTO, access = AG_ACCESS_OFF;
@@ -317,7 +318,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
                        &backend);
     m->backend = (enum ag_backend_kind)backend;
     (void)ag_model_refuse_unbuilt(ag_node_get(server, "admin"), diags, "admin");
-    (void)ag_model_refuse_unbuilt(ag_node_get(server, "user"), diags, "user");
+    ag_model_read_privileges(m, server, diags);
     read_limits(m, ag_node_get(server, "limits"), diags);
     read_trusted(m, ag_node_get(server, "trusted_proxies"), diags);
     read_log(m, ag_node_get(server, "log"), diags);

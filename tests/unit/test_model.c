@@ -72,6 +72,8 @@ Test(model, defaults)
     cr_assert_eq(m->log_format, AG_LOG_HUMAN);
     cr_assert_eq(m->max_connections, 0);
     cr_assert_null(m->user);
+    cr_assert_null(m->chroot);
+    cr_assert_eq(m->seccomp, AG_CONFINE_AUTO);
     cr_assert_null(m->trusted_proxies);
     cr_assert_eq(m->access_log, AG_ACCESS_OFF);
     cr_assert_eq(m->route_count + m->group_count + m->plugin_count, 0);
@@ -93,6 +95,7 @@ Test(model, everything_set)
                       "  drain_timeout: 1m\n"
                       "  access_log: json\n"
                       "  max_connections: 5000\n"
+                      "  user: www-data:33\n  chroot: /srv\n  seccomp: log\n"
                       "  log: {level: debug, format: json}\n"
                       "  limits: {header_timeout: 1s, idle_timeout: 2s, body_timeout: 3s,\n"
                       "    write_timeout: 4s, body_grace: 0, max_line: 1k, max_header: 4k,\n"
@@ -117,6 +120,9 @@ Test(model, everything_set)
     cr_assert_eq(m->drain_timeout_ms, 60000);
     cr_assert_eq(m->access_log, AG_ACCESS_JSON);
     cr_assert_eq(m->max_connections, 5000);
+    cr_assert_str_eq(m->user, "www-data:33");
+    cr_assert_str_eq(m->chroot, "/srv");
+    cr_assert_eq(m->seccomp, AG_CONFINE_LOG);
     cr_assert_eq(m->log_level, AG_LOG_DEBUG);
     cr_assert_eq(m->log_format, AG_LOG_JSON);
     cr_assert_eq(m->limits.header_timeout_ms, 1000);
@@ -170,10 +176,17 @@ Test(model, mistakes)
         {"tunnel: 1", 1, 1, "tunnel is not supported yet", "*"},
         {"acme: 1", 1, 1, "acme is not supported yet", "*"},
         {"server: {admin: '127.0.0.1:9'}", 1, 10, "admin is not supported yet", "*"},
-        {"server: {user: nobody}", 1, 10, "user is not supported yet", "*"},
         {"server: {listen: [{address: ':1', tls: true}]}", 1, 35, "tls is not supported yet", "*"},
         {"server: {listen: [{address: ':1', proxy_protocol: [a]}]}", 1, 35,
          "proxy_protocol is not supported yet", "*"},
+        /* privileges */
+        {"server: {user: ''}", 1, 16, "expected a user", "www-data"},
+        {"server: {user: 'www-data:'}", 1, 16, "expected a user", "33:33"},
+        {"server: {user: ':root'}", 1, 16, "expected a user", "33:33"},
+        {"server: {user: [a]}", 1, 16, "expected text", "*"},
+        {"server: {user: a, chroot: srv}", 1, 27, "expected an absolute path", "/var/empty"},
+        {"server: {chroot: /srv}", 1, 18, "chroot without user", "add server.user"},
+        {"server: {seccomp: yes}", 1, 19, "yes", "*"},
         /* listen */
         {"server: {listen: [8080]}", 1, 19, "no port", "did you mean \":8080\"?"},
         {"server: {listen: ['localhost']}", 1, 19, "no port", "forms"},
