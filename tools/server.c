@@ -3,6 +3,7 @@
 #include "engine/helper.h"
 #include "engine/resolver.h"
 #include "tools/commands.h"
+#include "tools/crash.h"
 #include "tools/server_parts.h"
 
 #include <errno.h>
@@ -63,6 +64,7 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     struct ag_server *server = arg;
     struct ag_server_shard *s = &server->each[shard->index];
 
+    ag_crash_thread();
     ag_log_thread("shard");
     shard->app = s;
     s->server = server;
@@ -270,6 +272,7 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     const char *why = "";
     int rc;
 
+    ag_crash_install();
     if (ag_backend_choose(m->backend, &backend, &why) != AG_OK) {
         (void)fprintf(
             stderr,
