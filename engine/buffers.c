@@ -137,10 +137,12 @@ struct ag_bufs *ag_bufs_new(struct ag_loop *l, const uint32_t count[AG_BUF_GROUP
     }
     b->loop = l;
     ag_task_init(&b->feed, feed);
+    for (uint32_t g = 0; g < AG_BUF_GROUPS; g++) { /* all, for ag_bufs_free looks at all */
+        ag_list_init(&b->pools[g].starved);
+    }
     for (uint32_t g = 0; g < AG_BUF_GROUPS; g++) {
         uint32_t n = count[g] < AG_BUF_COUNT_MAX ? count[g] : AG_BUF_COUNT_MAX;
         b->pools[g].group = (uint16_t)g;
-        ag_list_init(&b->pools[g].starved);
         if (pool_init(&b->pools[g], b, sizes[g], n < 2 ? 2 : n) != AG_OK) {
             ag_bufs_free(b);
             return NULL;
