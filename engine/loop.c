@@ -154,8 +154,10 @@ static void on_wake(struct ag_loop *l, struct ag_op *op, const struct ag_result 
     if (r->res == -ECANCELED) { /* deinit */
         return;
     }
-    AG_ASSERT(r->res > 0);
-    l->backend->system->wake_clear(l);
+    /* Without memory for the poll: the inbox is looked at each turn anyway, so ask again. */
+    if (r->res > 0) {
+        l->backend->system->wake_clear(l);
+    }
     ag_loop_poll(l, &l->wake, op, POLLIN);
 }
 
