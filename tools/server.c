@@ -256,6 +256,8 @@ static int run(struct ag_server *s, enum ag_backend_kind backend, const char *wh
             rc = serve(s, backend, why);
             ag_log_stop();
             s->snapshot = NULL; /* its last user has freed it */
+        } else {
+            (void)fprintf(stderr, "anygate: error: the log cannot start: no memory or thread\n");
         }
     }
     ag_snapshot_free(s->snapshot);
