@@ -4,6 +4,7 @@
 #    include <fcntl.h>
 #    include <stdio.h>
 #    include <sys/mman.h>
+#    include <sys/socket.h>
 #    include <unistd.h>
 
 #    define SITES_MAX 256u
@@ -32,6 +33,14 @@ int ag_fault_hit(const struct ag_fault_site *site)
     }
     (void)atomic_fetch_add(&r->failed, 1);
     return error;
+}
+
+intptr_t ag_fault_hang_up(int fd, int error)
+{
+    if (error == ECONNRESET || error == EPIPE) {
+        (void)shutdown(fd, SHUT_RDWR);
+    }
+    return -1;
 }
 
 static _Noreturn void misuse(const char *what, const char *text)

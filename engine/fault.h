@@ -4,6 +4,7 @@
  * build AG_SYS(name, call) is the call, and AG_FAULT(name) the constant 0.
  *
  *   fd = AG_SYS("socket", socket(family, type, 0));          fails with -1 and errno
+ *   n  = AG_SYS_ON(fd, "send", send(fd, ...));               also shuts `fd` when it is said to be reset
  *   rc = AG_SYS_NEG("io_uring_setup", io_uring_queue...);    fails with -errno
  *   p  = AG_SYS_NULL("calloc.shards", calloc(1, bytes));     fails with NULL and errno
  *   len = AG_FAULT("send.short") ? 1 : len;                  whatever else can go wrong
@@ -49,6 +50,8 @@ struct ag_fault_site {
 
 /* Counts a call; the errno it is to fail with, or 0. */
 int ag_fault_hit(const struct ag_fault_site *site);
+/* After ECONNRESET or EPIPE the socket `fd` must be as if its peer had gone. Returns -1. */
+intptr_t ag_fault_hang_up(int fd, int error);
 
 #    define AG_FAULT(site_name)                                                  \
         ({                                                                       \
@@ -65,12 +68,21 @@ int ag_fault_hit(const struct ag_fault_site *site);
             }                                                    \
             fault_error_ ? (__typeof__(call))(failure) : (call); \
         })
-#    define AG_SYS(site_name, call)      AG_SYS_OR_(site_name, (intptr_t)-1, call)
+#    define AG_SYS(site_name, call) AG_SYS_OR_(site_name, (intptr_t)-1, call)
+#    define AG_SYS_ON(fd, site_name, call) \
+        AG_SYS_OR_(site_name, ag_fault_hang_up(fd, fault_error_), call)
 #    define AG_SYS_NULL(site_name, call) AG_SYS_OR_(site_name, (intptr_t)0, call)
 #    define AG_SYS_NEG(site_name, call)  AG_SYS_OR_(site_name, -fault_error_, call)
 #else
-#    define AG_FAULT(site_name)          0
-#    define AG_SYS(site_name, call)      (call)
-#    define AG_SYS_NULL(site_name, call) (call)
-#    define AG_SYS_NEG(site_name, call)  (call)
+static inline void ag_fault_hang_up(int fd, int error)
+{
+    (void)fd;
+    (void)error;
+}
+
+#    define AG_FAULT(site_name)            0
+#    define AG_SYS(site_name, call)        (call)
+#    define AG_SYS_ON(fd, site_name, call) (call)
+#    define AG_SYS_NULL(site_name, call)   (call)
+#    define AG_SYS_NEG(site_name, call)    (call)
 #endif

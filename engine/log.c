@@ -149,7 +149,7 @@ static bool wait_writable(int fd)
 {
     for (int waited_ms = 0;;) {
         struct pollfd p = {.fd = fd, .events = POLLOUT};
-        int n = AG_SYS("log.poll", poll(&p, 1, 100));
+        int n = poll(&p, 1, 100);
 
         if (n > 0 || (n < 0 && errno != EINTR)) {
             return true; /* an error shows itself in write */

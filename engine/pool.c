@@ -55,7 +55,7 @@ void *ag_pool_get(struct ag_pool *p)
 {
     struct free_object *o = p->free;
 
-    if (AG_FAULT("pool_get")) {
+    if (p->used > 0 && AG_FAULT("pool_get")) { /* an empty pool cannot be all given out */
         return NULL;
     }
     if (o) {

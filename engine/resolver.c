@@ -141,7 +141,7 @@ static int connect_socket(ares_socket_t fd, const struct sockaddr *addr, ares_so
                           void *data)
 {
     (void)data;
-    return connect(fd, addr, len);
+    return AG_SYS("dns.connect", connect(fd, addr, len));
 }
 
 /* NOLINTNEXTLINE(readability-function-size): c-ares's signature */
@@ -149,7 +149,7 @@ static ares_ssize_t receive(ares_socket_t fd, void *buf, size_t len, int flags,
                             struct sockaddr *from, ares_socklen_t *from_len, void *data)
 {
     (void)data;
-    return recvfrom(fd, buf, len, flags, from, from_len);
+    return AG_SYS("dns.recvfrom", recvfrom(fd, buf, len, flags, from, from_len));
 }
 
 static ares_ssize_t send_parts(ares_socket_t fd, const struct iovec *iov, int count, void *data)
@@ -160,7 +160,7 @@ static ares_ssize_t send_parts(ares_socket_t fd, const struct iovec *iov, int co
     (void)data;
     AG_ASSERT(count >= 0 && (size_t)count <= AG_COUNT(parts)); /* c-ares uses one */
     memcpy(parts, iov, (size_t)count * sizeof(*iov));
-    return sendmsg(fd, &msg, MSG_NOSIGNAL);
+    return AG_SYS("dns.sendmsg", sendmsg(fd, &msg, MSG_NOSIGNAL));
 }
 
 static const struct ares_socket_functions socket_functions = {

@@ -49,7 +49,7 @@ static ssize_t send_some(const struct ag_op *op, size_t done)
     if (op->send.ptr) {
         size_t len = AG_FAULT("send.short") ? 1 : op->send.len - done;
 
-        return AG_SYS("send", send(op->fd->fd, op->send.ptr + done, len, flags));
+        return AG_SYS_ON(op->fd->fd, "send", send(op->fd->fd, op->send.ptr + done, len, flags));
     }
     struct msghdr msg = {.msg_iov = iov};
     msg.msg_iovlen = window(op->send.msg, done, iov);
@@ -59,7 +59,7 @@ static ssize_t send_some(const struct ag_op *op, size_t done)
     /* More of this op follows when the window does not reach its end: do not push yet. */
     flags |= op->send.msg->msg_flags & MSG_MORE;
     flags |= msg.msg_iovlen == WINDOW && op->send.msg->msg_iovlen > WINDOW ? MSG_MORE : 0;
-    return AG_SYS("sendmsg", sendmsg(op->fd->fd, &msg, flags));
+    return AG_SYS_ON(op->fd->fd, "sendmsg", sendmsg(op->fd->fd, &msg, flags));
 }
 
 static int32_t write_send(struct ag_op *op)
@@ -89,7 +89,7 @@ static int32_t write_file(const struct ag_op *op)
     ssize_t n;
 
     do {
-        n = AG_SYS("sendfile", sendfile(op->fd->fd, op->file.fd, &at, len));
+        n = AG_SYS_ON(op->fd->fd, "sendfile", sendfile(op->fd->fd, op->file.fd, &at, len));
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : (int32_t)n;
 }

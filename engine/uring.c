@@ -388,6 +388,9 @@ static int32_t spoil(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t 
         uring_cancel(l, op);
         return res;
     }
+    if (error && (op->kind == AG_OP_SEND || op->kind == AG_OP_RECV)) {
+        (void)ag_fault_hang_up(op->fd->fd, -error);
+    }
     return error ? error : res;
 }
 
