@@ -20,7 +20,7 @@
 #define STACK_BYTES 32768u
 
 /* The linker's: where this program's code lies in memory. */
-extern const char __executable_start[], etext[];
+extern const char __executable_start[], etext[]; /* NOLINT(readability-identifier-naming) */
 
 static const struct {
     int number;
