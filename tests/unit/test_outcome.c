@@ -1,0 +1,116 @@
+/*
+ * Goal: who asked for a reload learns how that one went, never how an earlier one did, and never half of
+ * it.
+ */
+#include "tools/outcome.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static char folder[64], path[128], text[64];
+static struct ag_outcome outcome;
+static struct ag_buf out;
+
+static void setup(void)
+{
+    (void)snprintf(folder, sizeof(folder), "/tmp/anygate-outcome-XXXXXX");
+    cr_assert_not_null(mkdtemp(folder));
+    (void)snprintf(path, sizeof(path), "%s/x.pid", folder);
+    out = ag_buf(text, sizeof(text));
+}
+
+static void teardown(void)
+{
+    ag_outcome_remove(path);
+    cr_expect_eq(rmdir(folder), 0, "something is left in %s", folder);
+}
+
+TestSuite(outcome, .init = setup, .fini = teardown);
+
+static enum ag_status reading(uint64_t since, bool *out_applied)
+{
+    out.len = 0;
+    out.overflow = false;
+    return ag_outcome_read(path, since, out_applied, &out);
+}
+
+Test(outcome, only_of_a_reload_that_began_later)
+{
+    uint64_t before = ag_outcome_now_ns();
+    bool applied = false;
+
+    cr_assert_eq(reading(before, &applied), AG_AGAIN);
+    ag_outcome_open(&outcome, path);
+    ag_outcome_say(&outcome, "%s:%d\n", "a.yml", 3);
+    cr_assert_eq(reading(before, &applied), AG_AGAIN, "not yet whole");
+    uint64_t during = ag_outcome_now_ns();
+    ag_outcome_close(&outcome, true);
+    cr_assert_eq(reading(before, &applied), AG_OK);
+    cr_expect(applied);
+    cr_expect(ag_span_eq(ag_buf_span(&out), AG_SPAN("a.yml:3\n")));
+    cr_assert_eq(reading(outcome.began_ns, &applied), AG_OK);
+    cr_assert_eq(reading(during, &applied), AG_AGAIN, "asked after it had read the files");
+
+    ag_outcome_open(&outcome, path);
+    ag_outcome_close(&outcome, false);
+    cr_assert_eq(reading(during, &applied), AG_OK);
+    cr_expect_not(applied);
+    cr_expect_eq(out.len, 0);
+}
+
+Test(outcome, a_long_text_is_cut)
+{
+    bool applied = false;
+
+    ag_outcome_open(&outcome, path);
+    for (int i = 0; i < 64; i++) {
+        ag_outcome_say(&outcome, "x");
+    }
+    ag_outcome_close(&outcome, true);
+    cr_assert_eq(reading(0, &applied), AG_OK);
+    cr_expect_eq(out.len, sizeof(text));
+    cr_expect_not(out.overflow, "it fits");
+    ag_outcome_open(&outcome, path);
+    for (int i = 0; i < 65; i++) {
+        ag_outcome_say(&outcome, "x");
+    }
+    ag_outcome_close(&outcome, true);
+    cr_assert_eq(reading(0, &applied), AG_OK);
+    cr_expect_eq(out.len, sizeof(text));
+    cr_expect(out.overflow);
+}
+
+Test(outcome, nowhere_to_write)
+{
+    char missing[128];
+    bool applied;
+
+    ag_outcome_open(&outcome, NULL);
+    cr_expect_eq(outcome.fd, -1);
+    ag_outcome_say(&outcome, "x");
+    ag_outcome_close(&outcome, true);
+    (void)snprintf(missing, sizeof(missing), "%s/no/x.pid", folder);
+    ag_outcome_open(&outcome, missing);
+    cr_expect_eq(outcome.fd, -1);
+    ag_outcome_close(&outcome, true);
+    cr_expect_eq(ag_outcome_read(missing, 0, &applied, &out), AG_AGAIN);
+}
+
+Test(outcome, what_is_none)
+{
+    static const char *const texts[] = {"", "applied", "applied 12\n",
+                                        "applied 0000000000000000001x\n"};
+    char file[160];
+    bool applied;
+
+    (void)snprintf(file, sizeof(file), "%s.reload", path);
+    for (size_t i = 0; i < AG_COUNT(texts); i++) {
+        FILE *f = fopen(file, "w");
+
+        cr_assert_not_null(f);
+        (void)fputs(texts[i], f);
+        (void)fclose(f);
+        cr_expect_eq(reading(0, &applied), AG_AGAIN, "row %zu", i);
+    }
+}

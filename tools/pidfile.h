@@ -1,0 +1,31 @@
+/*
+ * pidfile: the file that names the serving process, for `anygate reload` and `anygate stop`: its number
+ * and a newline.
+ *
+ *   check --> (listen) --> write --> ... --> remove
+ *
+ * It appears whole (a temporary file beside it is renamed). One that a living anygate holds is not
+ * taken; one that a dead process left is.
+ */
+#pragma once
+#include "engine/span.h"
+
+#include <sys/types.h>
+
+#define AG_PIDFILE_PATH 1024u /* of what lies beside it too */
+
+/* The process that the file names. AG_ENOENT: no such file; AG_EINVAL: no number in it; AG_EACCES,
+ * AG_ESYS: it cannot be read (errno tells). */
+AG_MUST_USE enum ag_status ag_pidfile_read(const char *path, pid_t *out_pid);
+/* Whether process `pid` runs (a zombie does not) and is an anygate: by its name or its binary's, or by
+ * being the very binary that asks. */
+bool ag_pidfile_is_anygate(pid_t pid);
+
+/* AG_ELIMIT: another living anygate holds it; AG_EACCES, AG_ESYS: no file can be made there. The reason
+ * with a hint is appended to `why`. Else AG_OK: whatever is there may be replaced. */
+AG_MUST_USE enum ag_status ag_pidfile_check(const char *path, struct ag_buf *why);
+/* Writes this process's number, in the place of whatever is there. AG_EACCES or AG_ESYS, the reason
+ * appended to `why`. */
+AG_MUST_USE enum ag_status ag_pidfile_write(const char *path, struct ag_buf *why);
+/* Removes it when it names this process: a successor's stays. */
+void ag_pidfile_remove(const char *path);
