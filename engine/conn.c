@@ -424,8 +424,9 @@ static void conn_abort(struct ag_stream *s, enum ag_reason why)
     if (c->state >= AG_CONN_CLOSING) {
         return;
     }
-    if (c->state != AG_CONN_CONNECTING && (ag_stream_queued(s) > 0 || ag_op_in_flight(&c->wr) ||
-                                           ag_loop_unsent(s->loop, &c->fd) > 0)) {
+    if (c->state != AG_CONN_CONNECTING &&
+        (s->incomplete || ag_stream_queued(s) > 0 || ag_op_in_flight(&c->wr) ||
+         ag_loop_unsent(s->loop, &c->fd) > 0)) {
         ag_loop_reset_on_close(s->loop, &c->fd);
     }
     begin_close(c, why);

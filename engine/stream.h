@@ -79,6 +79,8 @@ struct ag_stream {
     uint32_t scratch_used;    /* bytes of it that are written */
     bool above_high;          /* on_drain is owed */
     bool closing;             /* finish or abort was called: writes are dropped */
+    bool incomplete;          /* set before abort: what was sent ends by the close, so a close would
+                                 make a part look whole; the peer is to get a reset */
     struct ag_task flush_task;
     struct ag_timer deadline;
 };
