@@ -67,6 +67,11 @@ static enum ag_status finish_response(struct ag_h1_parser *p, enum ag_method req
         r->framing = AG_FRAMING_TUNNEL;
     } else if (has_no_content(r, request_method)) {
         r->framing = AG_FRAMING_NONE;
+        if (r->status == 204 && (chunked || (s.length && r->content_length))) {
+            /* Must not be sent (RFC 9110 section 8.6, RFC 9112 section 6.1): what it announces may
+             * still come, and would be the next request's answer. */
+            r->keep_alive = false;
+        }
     } else if (chunked) {
         r->framing = AG_FRAMING_CHUNKED;
     } else if (s.length) {
