@@ -1,0 +1,114 @@
+"""Answers by the table (cases/answers.py), whole and byte by byte: what the client sees of an upstream
+that lies, and that nothing of it is left for the next client."""
+import threading
+
+import pytest
+from cases.answers import ANSWERS, CUT
+from gate import Closed, Gate, Reader, Upstream, ok
+
+CONFIG = """
+server: {listen: ["127.0.0.1:$PORT"], workers: 1}
+routes:
+  "/probe": OK OK
+  "/up/*":
+    action: "http://127.0.0.1:%d"
+    timeouts: {first_byte: 5s, read: 5s}
+"""
+PROBE = b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Liar:
+    """Gives the case's answer to one request, and to all others the number of their connection."""
+
+    def __init__(self):
+        self.answer = self.used = None
+        self.told, self.done = threading.Event(), threading.Event()
+
+    def arm(self, answer, pieces):
+        self.answer, self.pieces, self.used = answer, pieces, None
+        self.told.clear()
+        self.done.clear()
+
+    def __call__(self, index, head):
+        answer, self.answer = self.answer, None
+        if answer is None:
+            return ok(b"%d" % index)
+        self.used = index
+        return lambda peer, head, rest: self.lie(answer, peer, rest)
+
+    def lie(self, answer, peer, rest):
+        try:
+            for piece in self.pieces:
+                peer.send(piece)
+            if answer.late:
+                self.told.wait(10)
+                peer.send(answer.late)
+            if answer.then == "reset":
+                self.told.wait(0.05)  # or what was sent before it may be lost with it
+                peer.reset()
+        finally:
+            self.done.set()
+        return rest if answer.then == "wait" else None
+
+
+@pytest.fixture(scope="module")
+def setup(backend, tmp_path_factory):
+    liar = Liar()
+    with Upstream(liar) as up:
+        with Gate(tmp_path_factory.mktemp("gate"), CONFIG % up.port, backend) as gate:
+            yield gate, liar
+
+
+def seen(gate, answer):
+    """What the client gets: a Response, or None when it broke off."""
+    with gate.connect() as s:
+        s.sendall(answer.ask)
+        reader = Reader(s)
+        try:
+            r = reader.response(answer.ask.split(b" ")[0].decode())
+            if answer.status == CUT:
+                return r
+            if answer.closes:
+                assert r.get("connection") == "close" and reader.at_end()
+            elif answer.closes is False and r.get("connection") != "close":
+                s.sendall(PROBE)
+                assert reader.response().body == b"OK"
+            else:
+                assert answer.closes is None, r
+            return r
+        except (Closed, ConnectionResetError):
+            return None
+
+
+@pytest.mark.parametrize("pieces", ["whole", "bytes"])
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda a: f"{a.rfc}: {a.name}")
+def test_answer(setup, answer, pieces):
+    gate, liar = setup
+    size = len(answer.send) or 1
+    if pieces == "bytes":
+        size = 1 if size <= 3000 else 997
+    liar.arm(answer, [answer.send[i:i + size] for i in range(0, len(answer.send), size)])
+    r = seen(gate, answer)
+    liar.told.set()
+    if answer.status == CUT:
+        assert r is None or r.status == 502, r
+    else:
+        assert r is not None, "the answer broke off"
+        assert r.status == answer.status, r
+        if answer.body is not None:
+            assert r.body == answer.body
+        assert tuple(r.trailers) == answer.trailers
+        assert tuple(i.status for i in r.interim) == answer.interim
+        for name, value in answer.fields:
+            assert r.get(name) == value
+    assert liar.done.wait(10)
+    index = int(gate.get("/up/next").body)
+    assert (index == liar.used) == answer.reused, "the upstream's connection"
+
+
+def test_the_table_is_large_and_unambiguous():
+    for answer in ANSWERS:
+        assert answer.rfc and answer.clause and answer.name
+    assert len(ANSWERS) >= 150
+    assert len({(a.rfc, a.clause, a.name) for a in ANSWERS}) == len(ANSWERS)
+    assert len({(a.send, a.then, a.late, a.ask) for a in ANSWERS}) == len(ANSWERS)
