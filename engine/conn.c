@@ -7,12 +7,6 @@
 /* Bytes that one send takes at most: its memory is free only when all of it has gone. */
 #define SEND_MAX ((size_t)1024 * 1024)
 
-/* While the last output is flushed nobody else watches the peer: it must take so many bytes in each
- * period, or miss fewer than FLUSH_MISSES of them in a row (240 bytes/s, 30 s). */
-#define FLUSH_PERIOD_MS 10000u
-#define FLUSH_MIN_BYTES 2400u
-#define FLUSH_MISSES    3u
-
 /* A buffer leased for a gathered send. */
 struct ag_conn_iov {
     struct ag_block *block; /* where it lies */
@@ -23,7 +17,6 @@ struct ag_conn_iov {
 _Static_assert(sizeof(struct ag_conn_iov) <= AG_BUF_SMALL_BYTES, "it lies in a small buffer");
 _Static_assert(sizeof(struct ag_conn) <= 384, "an idle connection is to cost at most 512 bytes");
 _Static_assert(SEND_MAX <= INT32_MAX, "a send's result is an int32_t");
-_Static_assert(FLUSH_MISSES < UINT8_MAX, "counted in a byte");
 
 static void update_read(struct ag_conn *c);
 static void maybe_close(struct ag_conn *c);
@@ -90,19 +83,15 @@ static void maybe_close(struct ag_conn *c)
     s->user->on_close(s, (enum ag_reason)c->reason);
 }
 
-static void on_flush_period(struct ag_timer *t)
+/* While the last output is flushed nobody else watches the peer. */
+static void on_flush_look(struct ag_timer *t)
 {
-    struct ag_conn *c =
-        ag_conn_of(ag_container_of(t, struct ag_stream, deadline)); /* set by enter_flushing */
-    uint32_t mark = ag_loop_progress(c->stream.loop, &c->fd);
-    uint32_t moved = mark > c->flush_mark ? mark - c->flush_mark : c->flush_mark - mark;
+    struct ag_stream *s = ag_container_of(t, struct ag_stream, deadline);
 
-    c->flush_misses = moved >= FLUSH_MIN_BYTES ? 0 : (uint8_t)(c->flush_misses + 1);
-    c->flush_mark = mark;
-    if (c->flush_misses >= FLUSH_MISSES) {
-        ag_stream_abort(&c->stream, AG_REASON_TIMEOUT);
+    if (ag_stream_too_slow(s)) {
+        ag_stream_abort(s, AG_REASON_TIMEOUT);
     } else {
-        ag_loop_arm(c->stream.loop, t, FLUSH_PERIOD_MS);
+        ag_loop_arm(s->loop, t, ag_stream_look_ms(s));
     }
 }
 
@@ -410,9 +399,8 @@ static void conn_finish(struct ag_stream *s)
     }
     set_state(c, AG_CONN_FLUSHING);
     update_read(c);
-    c->flush_mark = ag_loop_progress(s->loop, &c->fd);
-    s->deadline.fire = on_flush_period;
-    ag_loop_arm(s->loop, &s->deadline, FLUSH_PERIOD_MS);
+    s->deadline.fire = on_flush_look;
+    ag_loop_arm(s->loop, &s->deadline, ag_stream_look_ms(s));
     ag_task_queue(s->loop, &s->flush_task);
 }
 
@@ -437,6 +425,11 @@ static void conn_peer(struct ag_stream *s, union ag_addr *out_addr)
     ag_conn_peer(ag_conn_of(s), out_addr);
 }
 
+static uint32_t conn_progress(struct ag_stream *s)
+{
+    return ag_loop_progress(s->loop, &ag_conn_of(s)->fd);
+}
+
 static const struct ag_stream_ops conn_ops = {
     .flush = conn_flush,
     .pause = conn_pause,
@@ -445,6 +438,7 @@ static const struct ag_stream_ops conn_ops = {
     .finish = conn_finish,
     .abort = conn_abort,
     .peer = conn_peer,
+    .progress = conn_progress,
 };
 
 /* ---- the beginning ---- */

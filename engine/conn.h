@@ -32,8 +32,6 @@ struct ag_conn {
     struct ag_conn_iov *iov; /* msghdr and iovec of a gathered send, while in flight */
     void (*connected)(struct ag_conn *); /* set by ag_conn_connect */
     uint32_t lingered_bytes;             /* input discarded since finish */
-    uint32_t flush_mark;                 /* FLUSHING: the peer's progress at the last look */
-    uint8_t flush_misses;                /* FLUSHING: looks in a row without enough progress */
     uint8_t state;                       /* enum ag_conn_state */
     uint8_t reason; /* enum ag_reason, given to on_close; set while OPEN: sending has failed */
     uint8_t group;  /* enum ag_buf_group wanted */

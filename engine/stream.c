@@ -88,7 +88,11 @@ static void on_deadline(struct ag_timer *t)
 void ag_stream_init(struct ag_stream *s, struct ag_loop *l, const struct ag_stream_ops *ops,
                     const struct ag_stream_user *user)
 {
-    *s = (struct ag_stream){.ops = ops, .user = user, .loop = l};
+    *s = (struct ag_stream){.ops = ops,
+                            .user = user,
+                            .loop = l,
+                            .rate = AG_STREAM_RATE,
+                            .stall_ms = AG_STREAM_STALL_MS};
     ag_task_init(&s->flush_task, run_flush);
     ag_timer_init(&s->deadline, on_deadline);
 }
@@ -114,6 +118,7 @@ void ag_stream_sent(struct ag_stream *s, uint64_t bytes)
     s->sending_bytes -= bytes;
     /* All is gone: an idle stream holds no buffer. */
     if (ag_stream_queued(s) == 0) {
+        s->emptied = true;
         drop_scratch(s);
     }
     if (s->above_high && !s->closing && ag_stream_queued(s) <= AG_STREAM_LOW) {
@@ -256,6 +261,27 @@ void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms)
     } else {
         ag_loop_arm(s->loop, &s->deadline, after_ms);
     }
+}
+
+bool ag_stream_too_slow(struct ag_stream *s)
+{
+    uint64_t now = s->loop->now_ms;
+    uint32_t mark, moved;
+
+    if (!s->ops->progress) {
+        return false;
+    }
+    mark = s->ops->progress(s);
+    moved = mark > s->mark ? mark - s->mark : s->mark - mark;
+    s->mark = mark;
+    if (s->emptied || s->pace.due_ms == 0) {
+        s->emptied = false;
+        /* It began to wait up to a look ago. */
+        ag_pace_start(&s->pace, now, s->stall_ms - s->stall_ms / 3);
+        return false;
+    }
+    ag_pace_moved(&s->pace, now, moved, s->rate, s->stall_ms);
+    return ag_pace_is_late(&s->pace, now);
 }
 
 void ag_stream_peer(struct ag_stream *s, union ag_addr *out_addr)

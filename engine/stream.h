@@ -17,6 +17,7 @@
  */
 #pragma once
 #include "engine/loop.h"
+#include "engine/pace.h"
 
 struct ag_stream;
 
@@ -63,11 +64,17 @@ struct ag_stream_ops {
     void (*abort)(struct ag_stream *, enum ag_reason);
     /* May be NULL: then the peer is not known. */
     void (*peer)(struct ag_stream *, union ag_addr *out_addr);
+    /* As ag_loop_progress. May be NULL: then nobody is too slow. */
+    uint32_t (*progress)(struct ag_stream *);
 };
 
 /* Hysteresis of the queue towards the peer, bytes. */
 #define AG_STREAM_HIGH ((size_t)128 * 1024)
 #define AG_STREAM_LOW  ((size_t)64 * 1024)
+
+/* What a peer must take of the output, unless the protocol says otherwise (SPEC.md section 10). */
+#define AG_STREAM_RATE     240u
+#define AG_STREAM_STALL_MS 30000u
 
 struct ag_stream {
     const struct ag_stream_ops *ops;
@@ -77,6 +84,10 @@ struct ag_stream {
     uint64_t sending_bytes;   /* taken by flush, not yet by the kernel */
     struct ag_block *scratch; /* where reserve writes; NULL when none is open */
     uint32_t scratch_used;    /* bytes of it that are written */
+    uint32_t rate, stall_ms;  /* of the peer taking output, see ag_stream_too_slow */
+    uint32_t mark;            /* its progress at the last look */
+    struct ag_pace pace;      /* due_ms 0: not looked yet */
+    bool emptied;             /* the queue was empty since the last look */
     bool above_high;          /* on_drain is owed */
     bool closing;             /* finish or abort was called: writes are dropped */
     bool incomplete;          /* set before abort: what was sent ends by the close, so a close would
@@ -131,6 +142,23 @@ void ag_stream_abort(struct ag_stream *s, enum ag_reason why);
 
 /* The peer's address, a system call each time; AF_UNSPEC when it is not known. */
 void ag_stream_peer(struct ag_stream *s, union ag_addr *out_addr);
+
+/* ---- slow readers ---- */
+
+/* The peer must take `rate` bytes a second and stall for less than `stall_ms` while output is queued. */
+static inline void ag_stream_set_pace(struct ag_stream *s, uint32_t rate, uint32_t stall_ms)
+{
+    s->rate = rate;
+    s->stall_ms = stall_ms;
+}
+/* How often to look. */
+static inline uint32_t ag_stream_look_ms(const struct ag_stream *s)
+{
+    return s->stall_ms / 3 + 1;
+}
+/* To be called every look_ms while output is queued: true when the peer takes too little of it, by what
+ * it has acknowledged. The first call after the queue was empty only begins the watch. */
+bool ag_stream_too_slow(struct ag_stream *s);
 
 /* One deadline a stream: on_deadline in after_ms; a new one replaces it; UINT64_MAX cancels. */
 void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms);
