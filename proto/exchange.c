@@ -3,7 +3,7 @@
 /* Pages an exchange may take: the head's copy, field tables, formatted values. */
 #define EXCHANGE_PAGES_MAX 16u
 
-static const struct ag_route_limits no_route_limits = {.max_body_bytes = 10u << 20};
+static const struct ag_route_limits no_route_limits = AG_ROUTE_LIMITS_DEFAULT;
 
 static void free_exchange(struct ag_task *t)
 {
@@ -257,6 +257,9 @@ void ag_exchange_fail(struct ag_exchange *ex, unsigned status, enum ag_reason wh
     }
     keep_fields(ex, AG_FIELD_ALLOW, &kept);
     keep_fields(ex, AG_FIELD_RETRY_AFTER, &kept);
+    if (status == 503 && !ag_fields_find(&kept, AG_FIELD_RETRY_AFTER, NULL)) {
+        (void)!ag_fields_add_id(&kept, &ex->arena, AG_FIELD_RETRY_AFTER, AG_SPAN("1"));
+    }
     body = problem_body(ex, status, detail, json);
     ex->res = (struct ag_response){
         .status = status, .fields = kept, .framing = AG_FRAMING_LENGTH, .content_length = body.len};

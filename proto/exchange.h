@@ -34,12 +34,31 @@ struct ag_param_spec {
     bool splat;          /* from that segment to the end */
 };
 
-/* What a route asks of the server stream; part of the immutable snapshot. */
-struct ag_route_limits {
-    uint64_t max_body_bytes; /* 0: unlimited */
-    uint32_t body_grace_ms;
-    uint32_t min_rate; /* bytes per second; 0: none */
+/* Whether the bounds of size and rate hold for a request's content. */
+enum ag_streaming {
+    AG_STREAMING_AUTO = 0, /* but for gRPC through a proxy */
+    AG_STREAMING_ON,       /* they do not */
+    AG_STREAMING_OFF,
 };
+
+/* What the server stream watches over while it has an exchange; part of the immutable snapshot. Those
+ * of the request's content end when the answer's head is sent; then idle_timeout holds alone. */
+struct ag_route_limits {
+    uint64_t max_body_bytes;   /* of a request's content; 0: unlimited */
+    uint32_t min_rate;         /* its bytes per second; 0: none */
+    uint32_t body_grace_ms;    /* before min_rate counts */
+    uint32_t body_timeout_ms;  /* its longest stall */
+    uint32_t min_read_rate;    /* bytes per second of the answer that the client takes; 0: none */
+    uint32_t write_timeout_ms; /* its longest stall */
+    enum ag_streaming stream;
+};
+
+/* SPEC.md section 10. */
+#define AG_ROUTE_LIMITS_DEFAULT                                                   \
+    {                                                                             \
+        .max_body_bytes = 10u << 20, .min_rate = 240, .body_grace_ms = 5000,      \
+        .body_timeout_ms = 30000, .min_read_rate = 240, .write_timeout_ms = 30000 \
+    }
 
 /* A whole answer made at load time, in the form of each protocol version. */
 struct ag_prepared {
@@ -124,6 +143,7 @@ struct ag_exchange {
     uint64_t started_ns;                  /* 0 unless someone asked for it at load */
     union ag_addr *remote;                /* see ag_exchange_remote; NULL: not asked for yet */
     uint16_t listener_port;               /* local port, 0 for unix */
+    uint16_t limits_index;                /* of the listener, see struct ag_server_limits */
     uint16_t param_count;
     uint16_t filter_at; /* filters whose pre has run, and on_done has not */
     uint8_t holders;
@@ -133,6 +153,7 @@ struct ag_exchange {
     bool ended;         /* aborted or complete: nothing may be sent any more */
     bool filter_waits;
     bool abandoned;      /* whoever works on it was told to let go */
+    bool streams;        /* no bound of size or rate holds for the request's content */
     uint64_t sent_bytes; /* content bytes given to the client */
     uint16_t status;     /* of the final answer, 0 while none */
     struct ag_task free_task;

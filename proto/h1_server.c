@@ -6,6 +6,11 @@
 
 static void run(struct ag_h1_server *h);
 
+static uint64_t now_of(const struct ag_h1_server *h)
+{
+    return h->stream->loop->now_ms;
+}
+
 void ag_h1_server_set_state(struct ag_h1_server *h, enum ag_h1_state to)
 {
     switch ((enum ag_h1_state)h->state) {
@@ -27,18 +32,6 @@ void ag_h1_server_set_state(struct ag_h1_server *h, enum ag_h1_state to)
     h->state = (uint8_t)to;
 }
 
-/* The timer is left alone when it fires early enough: a kept-alive connection then costs no timer work
- * per request; on_deadline looks at deadline_ms and waits on. */
-static void set_deadline(struct ag_h1_server *h, uint64_t after_ms)
-{
-    struct ag_timer *t = &h->stream->deadline;
-
-    h->deadline_ms = h->stream->loop->now_ms + after_ms;
-    if (!ag_timer_armed(t) || t->at_ms > h->deadline_ms) {
-        ag_stream_deadline(h->stream, after_ms);
-    }
-}
-
 void ag_h1_server_wake(struct ag_h1_server *h)
 {
     if (!h->running) {
@@ -57,6 +50,20 @@ void ag_h1_server_body_event(struct ag_body *b, void *owner)
     run(owner);
 }
 
+/* How long the client may take to begin with its content, or to go on with it. */
+static uint32_t body_grace_ms(const struct ag_h1_server *h)
+{
+    const struct ag_route_limits *limits = h->ex->limits;
+
+    /* One that waits for 100 has to wait for whoever says it. */
+    return limits->min_rate && !h->continue_owed ? limits->body_grace_ms : limits->body_timeout_ms;
+}
+
+void ag_h1_server_await_body(struct ag_h1_server *h)
+{
+    ag_pace_start(&h->body_pace, now_of(h), body_grace_ms(h));
+}
+
 void ag_h1_server_pause(struct ag_h1_server *h)
 {
     if (!h->paused) {
@@ -69,9 +76,9 @@ static void resume_reading(struct ag_h1_server *h)
 {
     if (h->paused && !h->eof) {
         h->paused = false;
-        /* What the client could not send is not held against it. */
-        h->rate_bytes = 0;
-        h->rate_since_ms = h->stream->loop->now_ms;
+        if (h->ex) { /* what the client could not send is not held against it */
+            ag_pace_extend(&h->body_pace, now_of(h), body_grace_ms(h));
+        }
         ag_stream_resume(h->stream, h->large ? AG_BUF_LARGE : AG_BUF_SMALL);
     }
 }
@@ -110,12 +117,30 @@ void ag_h1_server_close_now(struct ag_h1_server *h, enum ag_reason why)
     ag_stream_abort(h->stream, why);
 }
 
-static void close_in_order(struct ag_h1_server *h)
+static void close_in_order(struct ag_h1_server *h, enum ag_reason why)
 {
     ag_h1_server_set_state(h, AG_H1_CLOSING);
-    drop_exchange(h, AG_REASON_ABORTED);
+    drop_exchange(h, why);
     ag_chain_clear(&h->in, &h->stream->loop->nodes);
     ag_stream_finish(h->stream);
+}
+
+void ag_h1_server_overload(struct ag_h1_server *h)
+{
+    struct ag_span answer = AG_SPAN("HTTP/1.1 503 Service Unavailable\r\n"
+                                    "Retry-After: 1\r\n"
+                                    "Content-Length: 0\r\n"
+                                    "Connection: close\r\n\r\n");
+    struct ag_slice s = {{.ptr = answer.ptr}, answer.len, NULL};
+
+    if (h->ex) {
+        h->ex->status = 503;
+    }
+    if (ag_stream_write(h->stream, s) == AG_OK) {
+        close_in_order(h, AG_REASON_RESOURCES);
+    } else {
+        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+    }
 }
 
 void ag_h1_server_refuse(struct ag_h1_server *h, unsigned status, enum ag_reason why,
@@ -145,11 +170,11 @@ static void finish_exchange(struct ag_h1_server *h)
     h->ex = NULL;
     ag_exchange_complete(ex);
     if (h->state == AG_H1_TUNNEL || !h->keep_alive) {
-        close_in_order(h);
+        close_in_order(h, AG_REASON_ABORTED);
         return;
     }
     ag_h1_server_set_state(h, AG_H1_IDLE);
-    set_deadline(h, h->limits->idle_timeout_ms);
+    h->due_ms = now_of(h) + h->limits->idle_timeout_ms;
 }
 
 static bool step_exchange(struct ag_h1_server *h)
@@ -178,16 +203,6 @@ static bool step_exchange(struct ag_h1_server *h)
     return progress;
 }
 
-/* Content that trickles in, a byte now and then, so that no stall is ever long (SPEC of limits). */
-static bool too_slow(const struct ag_h1_server *h)
-{
-    const struct ag_route_limits *limits = h->ex->limits;
-    uint64_t spent_ms = h->stream->loop->now_ms - h->rate_since_ms;
-
-    return limits->min_rate && spent_ms > limits->body_grace_ms &&
-           h->rate_bytes * 1000 < (spent_ms - limits->body_grace_ms) * limits->min_rate;
-}
-
 /* The client has shut its side and all it sent was used. True when that ended the connection. */
 static bool settle_eof(struct ag_h1_server *h)
 {
@@ -195,7 +210,7 @@ static bool settle_eof(struct ag_h1_server *h)
         return false;
     }
     if (!h->ex) {
-        close_in_order(h);
+        close_in_order(h, AG_REASON_ABORTED);
         return true;
     }
     if (h->body_done) {
@@ -210,20 +225,50 @@ static bool settle_eof(struct ag_h1_server *h)
     return false;
 }
 
-/* By when the client has to do what. */
+/* Size and rate of the request's content count until the answer's head is sent, and again when the
+ * rest is only read to be dropped; silence counts always. */
+static bool is_body_bounded(const struct ag_h1_server *h)
+{
+    return h->res_done || (!h->res_started && !h->ex->streams);
+}
+
+/* Loop time by which the client has to do what it owes now; 0: nothing is awaited of it. */
+static uint64_t due_of(const struct ag_h1_server *h)
+{
+    switch ((enum ag_h1_state)h->state) {
+    case AG_H1_IDLE:
+    case AG_H1_HEAD:
+        return h->due_ms;
+    case AG_H1_EXCHANGE:
+        if (h->body_done || h->paused) {
+            return 0;
+        }
+        return is_body_bounded(h) ? h->body_pace.due_ms : h->due_ms;
+    case AG_H1_TUNNEL: /* the upstream's idle timeout holds */
+    case AG_H1_CLOSING:
+        return 0;
+    }
+    AG_UNREACHABLE("a state that is none");
+}
+
+/* The timer is left alone when it fires early enough: a kept-alive connection then costs no timer work
+ * per request; on_deadline looks at what is due and waits on. */
 static void settle_deadline(struct ag_h1_server *h)
 {
-    if (h->state == AG_H1_HEAD && !h->head_timed) {
-        h->head_timed = true;
-        set_deadline(h, h->limits->header_timeout_ms);
-    } else if (h->state == AG_H1_EXCHANGE) {
-        if (ag_stream_full(h->stream)) {
-            set_deadline(h, h->limits->write_timeout_ms);
-        } else if (!h->body_done && !h->paused) {
-            set_deadline(h, too_slow(h) ? 0 : h->limits->body_timeout_ms);
-        } else {
-            h->deadline_ms = 0;
-        }
+    struct ag_timer *t = &h->stream->deadline;
+    uint64_t now = now_of(h), due = due_of(h);
+
+    /* While idle, what is left of an answer is looked at when that ends. */
+    if (h->state == AG_H1_IDLE || ag_stream_queued(h->stream) == 0) {
+        h->look_ms = 0;
+    } else if (h->look_ms == 0) {
+        h->look_ms = now + ag_stream_look_ms(h->stream);
+    }
+    if (h->look_ms && (due == 0 || h->look_ms < due)) {
+        due = h->look_ms;
+    }
+    if (due && (!ag_timer_armed(t) || t->at_ms > due)) {
+        ag_stream_deadline(h->stream, due > now ? due - now : 0);
     }
 }
 
@@ -239,7 +284,7 @@ static void settle_reading(struct ag_h1_server *h)
 
 static void run(struct ag_h1_server *h)
 {
-    bool progress = true;
+    bool progress = true, moved = false;
 
     if (h->state == AG_H1_CLOSING) {
         return;
@@ -258,12 +303,16 @@ static void run(struct ag_h1_server *h)
         case AG_H1_EXCHANGE:
         case AG_H1_TUNNEL:
             progress = step_exchange(h);
+            moved = moved || progress;
             break;
         case AG_H1_CLOSING:
             break;
         }
     }
     h->running = false;
+    if (moved && h->state == AG_H1_EXCHANGE) {
+        h->due_ms = now_of(h) + h->limits->idle_timeout_ms;
+    }
     if (h->state != AG_H1_CLOSING && !settle_eof(h)) {
         settle_deadline(h);
         settle_reading(h);
@@ -278,7 +327,8 @@ void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_co
     *h = (struct ag_h1_server){
         .stream = s, .context = ctx, .limits = limits, .listener_port = listener_port};
     ag_task_init(&h->work, work_task);
-    set_deadline(h, limits->header_timeout_ms);
+    h->due_ms = now_of(h) + limits->header_timeout_ms;
+    settle_deadline(h);
 }
 
 void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s)
@@ -305,28 +355,56 @@ void ag_h1_server_drained(struct ag_h1_server *h)
     run(h);
 }
 
-void ag_h1_server_deadline(struct ag_h1_server *h)
+/* An idle connection ends, unless its last answer is still on its way. */
+static void end_idle(struct ag_h1_server *h)
 {
-    uint64_t now = h->stream->loop->now_ms;
+    if (ag_stream_queued(h->stream) == 0) {
+        close_in_order(h, AG_REASON_ABORTED);
+    } else if (ag_stream_too_slow(h->stream)) {
+        ag_h1_server_close_now(h, AG_REASON_TIMEOUT);
+    } else {
+        h->due_ms = now_of(h) + ag_stream_look_ms(h->stream);
+    }
+}
 
-    if (h->state == AG_H1_CLOSING || h->deadline_ms == 0) {
-        return;
-    }
-    if (h->deadline_ms > now) {
-        ag_stream_deadline(h->stream, h->deadline_ms - now);
-        return;
-    }
-    h->deadline_ms = 0;
+/* The client has not done what it owed. */
+static void on_late(struct ag_h1_server *h)
+{
     if (h->state == AG_H1_IDLE) {
-        close_in_order(h);
+        end_idle(h);
     } else if (h->state == AG_H1_HEAD) {
         ag_h1_server_refuse(h, 408, AG_REASON_TIMEOUT, "request head took too long");
         run(h);
-    } else if (!h->res_started && !h->body_done) {
+    } else if (!h->res_started) {
         ag_h1_server_refuse(h, 408, AG_REASON_TIMEOUT, "request content took too long");
         run(h);
+    } else if (h->res_done) { /* answered: what is left to read was to be dropped */
+        h->keep_alive = false;
+        finish_exchange(h);
     } else {
         ag_h1_server_close_now(h, AG_REASON_TIMEOUT);
+    }
+}
+
+void ag_h1_server_deadline(struct ag_h1_server *h)
+{
+    uint64_t now = now_of(h), due = due_of(h);
+
+    if (h->state == AG_H1_CLOSING) {
+        return;
+    }
+    if (h->look_ms && now >= h->look_ms) {
+        h->look_ms = 0;
+        if (ag_stream_queued(h->stream) > 0 && ag_stream_too_slow(h->stream)) {
+            ag_h1_server_close_now(h, AG_REASON_TIMEOUT);
+            return;
+        }
+    }
+    if (due && now >= due) {
+        on_late(h);
+    }
+    if (h->state != AG_H1_CLOSING) {
+        settle_deadline(h);
     }
 }
 
@@ -344,6 +422,6 @@ void ag_h1_server_drain(struct ag_h1_server *h)
 {
     h->draining = true;
     if (h->state == AG_H1_IDLE && h->in.bytes == 0) {
-        close_in_order(h);
+        close_in_order(h, AG_REASON_ABORTED);
     }
 }

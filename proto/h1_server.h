@@ -14,14 +14,16 @@
 #include "proto/h1_chunk.h"
 #include "proto/h1_parse.h"
 
-/* Per listener; immutable. */
+/* Per listener. */
 struct ag_server_limits {
     struct ag_h1_limits head;
-    uint32_t header_timeout_ms;
-    uint32_t idle_timeout_ms;
-    uint32_t body_timeout_ms;   /* no progress of the request's content for this long: 408 */
-    uint32_t write_timeout_ms;  /* no progress of the answer for this long: reset */
-    uint64_t discard_max_bytes; /* request content read and dropped to keep the connection */
+    uint32_t header_timeout_ms;   /* a whole head: 408 */
+    uint32_t idle_timeout_ms;     /* between requests, and of an exchange that streams: close */
+    uint32_t max_requests;        /* on one connection, the last one closes it; 0: any number */
+    uint32_t max_connections;     /* of this listener, of all shards together; 0: any number */
+    uint64_t discard_max_bytes;   /* request content read and dropped to keep the connection */
+    struct ag_route_limits route; /* before a route is known, and where it says nothing else */
+    uint16_t index;               /* of `route` among the different ones of all listeners */
 };
 
 enum ag_h1_state {
@@ -41,12 +43,13 @@ struct ag_h1_server {
     struct ag_h1_parser parser;
     struct ag_h1_chunk chunk;
     struct ag_task work;
-    uint64_t body_left;  /* of a request with Content-Length */
-    uint64_t body_bytes; /* content bytes of this request so far */
-    uint64_t rate_bytes; /* content received since rate_since_ms: for the minimum rate */
-    uint64_t rate_since_ms;
-    uint64_t res_left;    /* of an answer with Content-Length */
-    uint64_t deadline_ms; /* loop time at which to act; 0: none */
+    uint64_t body_left;       /* of a request with Content-Length */
+    uint64_t body_bytes;      /* content bytes of this request so far */
+    struct ag_pace body_pace; /* of the request's content, while limits hold for it */
+    uint64_t res_left;        /* of an answer with Content-Length */
+    uint64_t due_ms;          /* loop time: IDLE, HEAD: the end of it; else of a stream's silence */
+    uint64_t look_ms;  /* loop time of the next look at a client that takes output; 0: none */
+    uint32_t requests; /* begun on this connection */
     uint16_t listener_port;
     uint16_t peer_port;  /* with peer_family: the client's address, kept small; network order */
     uint8_t peer_family; /* AF_INET, AF_INET6, AF_UNIX; AF_UNSPEC: not asked for yet */
@@ -61,13 +64,13 @@ struct ag_h1_server {
     bool keep_alive;    /* the connection may live on after this exchange */
     bool continue_owed; /* the client waits for 100 */
     bool in_trailers;
-    bool large;      /* reading in large buffers */
-    bool head_timed; /* the head's deadline runs */
+    bool large; /* reading in large buffers */
     bool tls;
     bool running; /* inside run(): wake-ups need no task */
 };
 
-/* Starts on an open stream; the owner's ag_stream_user calls the functions below. */
+/* Starts on an open stream; the owner's ag_stream_user calls the functions below. `limits` stays as long
+ * as the connection, and may change. */
 void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_context *ctx,
                        const struct ag_server_limits *limits, uint16_t listener_port);
 

@@ -17,8 +17,17 @@ static void before_final_head(struct ag_h1_server *h)
 {
     AG_ASSERT(!h->res_started);
     h->res_started = true;
+    ag_stream_set_pace(h->stream, h->ex->limits->min_read_rate, h->ex->limits->write_timeout_ms);
     if (!rest_is_small(h) || h->draining) {
         h->keep_alive = false;
+    }
+}
+
+static void answer_done(struct ag_h1_server *h)
+{
+    h->res_done = true;
+    if (!h->body_done) {
+        ag_h1_server_await_body(h); /* limits hold again: nothing is left to stream for */
     }
 }
 
@@ -32,6 +41,7 @@ static void send_head(struct ag_exchange *ex)
     struct ag_h1_server *h = ex->server_stream;
     struct ag_response *res = &ex->res;
     struct ag_h1_response_opts opts = {0};
+    uint64_t queued = ag_stream_queued(h->stream);
     bool tunnel = res->status == 101;
 
     ex->head_sent = true;
@@ -51,7 +61,11 @@ static void send_head(struct ag_exchange *ex)
     /* Before the write queues the flush: content that comes in this turn leaves with the head. */
     ag_h1_server_wake(h);
     if (ag_h1_write_response(h->stream, res, &opts) != AG_OK) {
-        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        if (ag_stream_queued(h->stream) == queued) {
+            ag_h1_server_overload(h);
+        } else {
+            ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        }
         return;
     }
     h->res_left = res->framing == AG_FRAMING_LENGTH ? res->content_length : 0;
@@ -60,9 +74,8 @@ static void send_head(struct ag_exchange *ex)
         h->body_done = false;
         ag_body_reopen(&ex->req_body);
         res->framing = AG_FRAMING_TUNNEL;
-        h->deadline_ms = 0;
     } else if (!has_content(ex, res->status)) {
-        h->res_done = true;
+        answer_done(h);
         ag_body_discard(ex->res_source);
         return;
     }
@@ -89,7 +102,7 @@ static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
     total += body.len <= INLINE_BODY_MAX ? body.len : 0;
     room = ag_stream_reserve(h->stream, total);
     if (!room) {
-        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        ag_h1_server_overload(h);
         return;
     }
     b = ag_buf(room, total);
@@ -111,7 +124,7 @@ static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
         }
     }
     ex->sent_bytes = body.len;
-    h->res_done = true;
+    answer_done(h);
     ag_h1_server_wake(h);
 }
 
@@ -129,6 +142,8 @@ static void send_interim(struct ag_exchange *ex, unsigned status, const struct a
             return;
         }
         h->continue_owed = false;
+        ag_h1_server_await_body(h);
+        ag_h1_server_wake(h); /* for its deadline */
     }
     if (fields) {
         res.fields = *fields;
@@ -230,7 +245,7 @@ static void end_answer(struct ag_h1_server *h, const struct ag_body *src)
         ag_h1_server_close_now(h, AG_REASON_RESOURCES);
         return;
     }
-    h->res_done = true;
+    answer_done(h);
     if (h->state == AG_H1_TUNNEL) {
         ag_stream_shut(h->stream);
     }

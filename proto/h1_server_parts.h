@@ -20,8 +20,14 @@ void ag_h1_server_body_complete(struct ag_h1_server *h, const struct ag_fields *
 /* An answer to what was not understood or not allowed; the connection ends after it. */
 void ag_h1_server_refuse(struct ag_h1_server *h, unsigned status, enum ag_reason why,
                          const char *what);
+/* Answers 503 from static memory, for want of any other, and ends the connection. Nothing of another
+ * answer to this request may be written. */
+void ag_h1_server_overload(struct ag_h1_server *h);
 /* Ends the connection at once. */
 void ag_h1_server_close_now(struct ag_h1_server *h, enum ag_reason why);
+
+/* The client is to send its request's content, or more of it, from now on. */
+void ag_h1_server_await_body(struct ag_h1_server *h);
 
 void ag_h1_server_set_state(struct ag_h1_server *h, enum ag_h1_state to);
 void ag_h1_server_pause(struct ag_h1_server *h);

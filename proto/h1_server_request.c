@@ -69,12 +69,13 @@ static void begin_exchange(struct ag_h1_server *h)
     const struct ag_request *req = &ex->req;
 
     ag_h1_server_set_state(h, AG_H1_EXCHANGE);
-    h->keep_alive = req->keep_alive && !h->draining;
+    h->due_ms = h->stream->loop->now_ms + h->limits->idle_timeout_ms;
+    h->requests++;
+    h->keep_alive = req->keep_alive && !h->draining &&
+                    (!h->limits->max_requests || h->requests < h->limits->max_requests);
     h->body_done = req->framing == AG_FRAMING_NONE;
     h->body_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
     h->body_bytes = 0;
-    h->rate_bytes = 0;
-    h->rate_since_ms = h->stream->loop->now_ms;
     h->chunk = (struct ag_h1_chunk){0};
     h->in_trailers = false;
     h->continue_owed = req->expect_continue && !h->body_done && h->in.bytes == 0;
@@ -87,10 +88,14 @@ static void begin_exchange(struct ag_h1_server *h)
     } else if (h->body_left > LARGE_BODY_BYTES || req->framing == AG_FRAMING_CHUNKED) {
         ag_h1_server_want_group(h, true);
     }
+    ex->limits_index = h->limits->index;
     ex->context->pipeline->start(ex);
     if (h->ex == ex && !h->res_done) {
         /* Out of room only means that the receive buffer stays pinned. */
         (void)!ag_exchange_detach(ex);
+    }
+    if (h->ex == ex) {
+        ag_h1_server_await_body(h); /* by the limits of its route */
     }
 }
 
@@ -154,14 +159,14 @@ bool ag_h1_server_begin_head(struct ag_h1_server *h)
     }
     h->ex = ag_exchange_new(h->context, &ag_h1_server_ops, h);
     if (!h->ex) {
-        /* Not even a page for an error: this client has to come again. */
-        ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+        ag_h1_server_overload(h); /* not even a page for an error */
         return false;
     }
     h->ex->listener_port = h->listener_port;
+    h->ex->limits = &h->limits->route;
     h->parser = (struct ag_h1_parser){0};
-    h->head_timed = false;
     h->res_started = h->res_done = false; /* a head that is refused is answered too */
+    h->due_ms = h->stream->loop->now_ms + h->limits->header_timeout_ms;
     ag_h1_server_set_state(h, AG_H1_HEAD);
     return true;
 }
@@ -185,8 +190,10 @@ static bool forward(struct ag_h1_server *h, size_t skip, size_t len)
 
     ag_chain_consume(&h->in, nodes, skip + len);
     h->body_bytes += len;
-    h->rate_bytes += len;
-    if (limits->max_body_bytes && h->body_bytes > limits->max_body_bytes && !h->res_started) {
+    ag_pace_moved(&h->body_pace, h->stream->loop->now_ms, len, limits->min_rate,
+                  limits->body_timeout_ms);
+    if (limits->max_body_bytes && h->body_bytes > limits->max_body_bytes && !h->res_started &&
+        !h->ex->streams) {
         ag_slice_release(&part);
         ag_h1_server_refuse(h, 413, AG_REASON_LIMIT, "request content too large");
         return false;

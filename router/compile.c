@@ -196,23 +196,55 @@ static enum ag_status configure_action(struct ag_compile *c, struct ag_route *r,
     return ops->configure ? ops->configure(&c->build, &r->decl, &r->action.settings) : AG_OK;
 }
 
+/* What the groups of a set and then the route itself say, over what each kind of listener does. NULL
+ * after a diagnosis. */
+static const struct ag_route_limits *
+make_limits(struct ag_compile *c, const struct ag_compile_set *set, const struct ag_node *own)
+{
+    uint16_t count = c->model->route_limit_count;
+    struct ag_route_limits *v = ag_arena_alloc(c->arena, count * sizeof(*v));
+
+    for (uint16_t k = 0; k < count; k++) {
+        v[k] = c->model->route_limits[k];
+        for (uint32_t i = 0; i < set->count; i++) {
+            const struct ag_node *group = c->groups[set->groups[i]].decl->node;
+
+            if (ag_model_route_limits(group, c->diags, &v[k]) != AG_OK) {
+                return NULL;
+            }
+        }
+        if (ag_model_route_limits(own, c->diags, &v[k]) != AG_OK) {
+            return NULL;
+        }
+    }
+    return v;
+}
+
+/* Most routes say nothing of limits: they share those of their set. */
+static const struct ag_route_limits *limits_of(struct ag_compile *c, struct ag_compile_set *set,
+                                               const struct ag_node *own)
+{
+    if (ag_node_get(own, "limits") || ag_node_get(own, "stream")) {
+        return make_limits(c, set, own);
+    }
+    if (!set->limits) {
+        set->limits = make_limits(c, set, NULL);
+    }
+    return set->limits;
+}
+
 /* Limits and filters; the action is configured apart, as splits mostly share it. */
 static enum ag_status apply_set(struct ag_compile *c, struct ag_route *r, uint32_t set_index)
 {
-    const struct ag_compile_set *set = &c->sets[set_index];
+    struct ag_compile_set *set = &c->sets[set_index];
     const struct ag_compile_own *own = &c->own[r->split_of];
 
-    r->limits = c->model->route_limits;
-    for (uint32_t i = 0; i < set->count; i++) {
-        const struct ag_compile_group *g = &c->groups[set->groups[i]];
-
-        if (ag_compile_limits(g->limits, c->diags, &r->limits) != AG_OK) {
-            return AG_EINVAL;
-        }
-        r->group = g->name;
-    }
-    if (ag_compile_limits(own->limits, c->diags, &r->limits) != AG_OK) {
+    r->limits = limits_of(c, set, own->options);
+    if (!r->limits) {
         return AG_EINVAL;
+    }
+    if (set->count) {
+        r->group = c->groups[set->groups[set->count - 1]].name;
     }
     return ag_compile_chain(c, set_index, &own->filters, r->pattern.pos, &r->filters);
 }
@@ -396,7 +428,6 @@ static struct ag_snapshot *make_snapshot(struct ag_compile *c, uint32_t whole)
     s->regions = c->region_trie;
     c->region_trie = NULL;
     memcpy(s->shared, c->build.shared, sizeof(s->shared));
-    s->default_limits = c->model->route_limits;
     s->arena = *c->arena;
     ag_arena_init(c->arena, NULL, 0);
     return s;

@@ -33,8 +33,8 @@ struct ag_compile_group {
     struct ag_pattern patterns[2]; /* match; for one that ends in a splat, also without the slash */
     uint16_t pattern_count;        /* 0: it had mistakes */
     struct ag_filter_refs filters;
-    const struct ag_node *limits, *timeouts; /* or NULL */
-    uint32_t outer;                          /* groups that contain it: the order of filters */
+    const struct ag_node *timeouts; /* or NULL */
+    uint32_t outer;                 /* groups that contain it: the order of filters */
 };
 
 /* The groups that hold for some paths, outer ones first; each set exists once. */
@@ -43,6 +43,8 @@ struct ag_compile_set {
     uint32_t count;
     bool has_chain;
     struct ag_filter_chain chain; /* of a route without filters of its own */
+    const struct ag_route_limits
+        *limits; /* of one without limits of its own; NULL: not asked yet */
 };
 
 /*
@@ -58,7 +60,6 @@ struct ag_compile_region {
 /* What a declared route has beside its struct ag_route. */
 struct ag_compile_own {
     struct ag_filter_refs filters;
-    const struct ag_node *limits;
     const struct ag_node *options; /* the long form, or NULL */
 };
 
@@ -87,9 +88,6 @@ void *ag_compile_grow(void *array, uint32_t count, uint32_t *cap, size_t size);
 
 /* Parses the model's routes into c->routes and c->own; mistakes are reported. */
 void ag_compile_routes(struct ag_compile *c);
-/* Reads `limits` over *io. AG_EINVAL after a diagnosis. */
-AG_MUST_USE enum ag_status ag_compile_limits(const struct ag_node *n, struct ag_diags *d,
-                                             struct ag_route_limits *io);
 
 /* ---- compile_filter.c ---- */
 

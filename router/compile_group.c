@@ -140,10 +140,9 @@ static void compile_group(struct ag_compile *c, const struct ag_group *decl,
 
     g->decl = decl;
     g->name = ag_arena_strdup(c->arena, decl->match);
-    g->limits = ag_node_get(decl->node, "limits");
     g->timeouts = ag_node_get(decl->node, "timeouts");
     (void)!ag_compile_filters(c, ag_node_get(decl->node, "filters"), &g->filters);
-    (void)!ag_compile_limits(g->limits, c->diags, &scratch);
+    (void)!ag_model_route_limits(decl->node, c->diags, &scratch);
     if (ag_dsl_parse_pattern(c->arena, c->diags, decl->pos, decl->match, p) != AG_OK) {
         return;
     }

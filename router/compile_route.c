@@ -1,7 +1,7 @@
 #include "router/compile.h"
 
 /* Keys of a route's long form that every action has; the others are the action's own. */
-static const char *const common_keys[] = {"action", "methods", "filters", "limits"};
+static const char *const common_keys[] = {"action", "methods", "filters", "limits", "stream"};
 
 #define OPTION_KEYS_MAX 32u
 
@@ -12,35 +12,6 @@ struct parse {
     struct ag_route *route;
     struct ag_compile_own *own;
 };
-
-enum ag_status ag_compile_limits(const struct ag_node *n, struct ag_diags *d,
-                                 struct ag_route_limits *io)
-{
-    static const char *const keys[] = {"max_body", "min_rate", "body_grace"};
-    struct ag_route_limits to = *io;
-    uint64_t rate = to.min_rate, grace = to.body_grace_ms;
-    uint32_t errors = d->errors;
-    const struct ag_node *grace_node = ag_node_get(n, "body_grace");
-
-    if (!n || n->kind == AG_NODE_NULL) {
-        return AG_OK;
-    }
-    if (!ag_node_check_keys(n, d, "limits", keys, AG_COUNT(keys))) {
-        return AG_EINVAL;
-    }
-    (void)ag_node_size(ag_node_get(n, "max_body"), d, &to.max_body_bytes);
-    (void)ag_node_u64(ag_node_get(n, "min_rate"), d, 0, UINT32_MAX, &rate);
-    if (ag_node_duration(grace_node, d, &grace) && grace > UINT32_MAX) {
-        ag_diag_error(d, grace_node->pos, NULL, "body_grace is too long");
-    }
-    if (d->errors != errors) {
-        return AG_EINVAL;
-    }
-    to.min_rate = (uint32_t)rate;
-    to.body_grace_ms = (uint32_t)grace;
-    *io = to;
-    return AG_OK;
-}
 
 static enum ag_status parse_methods(struct parse *p, const struct ag_node *n)
 {
@@ -113,11 +84,10 @@ static enum ag_status parse_long(struct parse *p)
                             &p->route->decl) != AG_OK) {
         return AG_EINVAL;
     }
-    p->own->limits = ag_node_get(p->n, "limits");
     p->own->options = p->n;
     if (check_keys(p) != AG_OK || parse_methods(p, ag_node_get(p->n, "methods")) != AG_OK ||
         ag_compile_filters(c, ag_node_get(p->n, "filters"), &p->own->filters) != AG_OK ||
-        ag_compile_limits(p->own->limits, c->diags, &scratch) != AG_OK) {
+        ag_model_route_limits(p->n, c->diags, &scratch) != AG_OK) {
         return AG_EINVAL;
     }
     return c->diags->errors == errors ? AG_OK : AG_EINVAL;
@@ -209,7 +179,7 @@ void ag_compile_routes(struct ag_compile *c)
         struct parse p = {c, m->routes[i].node, r, &c->own[c->route_count]};
 
         *r = (struct ag_route){.id = c->route_count, .split_of = c->route_count};
-        *p.own = (struct ag_compile_own){.limits = NULL};
+        *p.own = (struct ag_compile_own){.options = NULL};
         if (parse_route(&p) != AG_OK) {
             continue;
         }

@@ -207,10 +207,35 @@ static void run_chain(struct ag_exchange *ex)
     start_action(ex);
 }
 
+/* gRPC has bodies that go on as long as both sides talk. Only a proxy speaks it. */
+static bool is_grpc(const struct ag_exchange *ex)
+{
+    struct ag_span name = AG_SPAN("application/grpc");
+    const struct ag_field *f = ag_fields_find(&ex->req.fields, AG_FIELD_CONTENT_TYPE, NULL);
+    struct ag_span type = f ? ag_field_value(f) : AG_SPAN("");
+
+    if (ex->route->action.ops->kind != AG_ACTION_PROXY || type.len < name.len ||
+        !ag_span_ieq(ag_span_sub(type, 0, name.len), name)) {
+        return false;
+    }
+    return type.len == name.len || type.ptr[name.len] == '+' || type.ptr[name.len] == ';';
+}
+
+static void choose_limits(struct ag_exchange *ex, const struct ag_snapshot *s)
+{
+    /* A listener that this snapshot has no more: any other's are better than what is gone. */
+    uint16_t index = ex->limits_index < s->model->route_limit_count ? ex->limits_index : 0;
+
+    ex->limits = &ex->route->limits[index];
+    ex->streams = ex->limits->stream == AG_STREAMING_ON ||
+                  (ex->limits->stream == AG_STREAMING_AUTO && is_grpc(ex));
+}
+
 /* Told by its length, before anybody has begun to work on it. */
 static bool too_large(const struct ag_exchange *ex)
 {
-    return ex->limits->max_body_bytes && ex->req.content_length != AG_LENGTH_UNKNOWN &&
+    return !ex->streams && ex->limits->max_body_bytes &&
+           ex->req.content_length != AG_LENGTH_UNKNOWN &&
            ex->req.content_length > ex->limits->max_body_bytes;
 }
 
@@ -222,7 +247,6 @@ static void start(struct ag_exchange *ex)
 
     AG_ASSERT(s && !ex->route);
     ag_exchange_pin(ex);
-    ex->limits = &s->default_limits;
     if (s->model->access_log != AG_ACCESS_OFF) {
         ex->started_ns = ag_loop_now_ns(ex->context->loop);
         (void)ag_exchange_remote(ex); /* after an abort the system would not say any more */
@@ -241,7 +265,7 @@ static void start(struct ag_exchange *ex)
     ex->route = r;
     ex->params = r->match.params;
     ex->param_count = r->match.param_count;
-    ex->limits = &r->limits;
+    choose_limits(ex, s);
     if (too_large(ex)) {
         ag_exchange_fail(ex, 413, AG_REASON_LIMIT, "request content too large");
         return;

@@ -15,6 +15,7 @@ struct ag_listen {
     union ag_addr addr;  /* ":8080" is [::] with IPv4 besides: two entries, v4 and v6 */
     uint16_t port;       /* 0: unix */
     bool tls;
+    struct ag_server_limits limits; /* server.limits with its own over them */
 };
 
 #define AG_LISTEN_MAX 64u
@@ -22,7 +23,7 @@ struct ag_listen {
 struct ag_group {
     struct ag_pos pos;
     struct ag_span match;       /* pattern text */
-    const struct ag_node *node; /* filters, limits, timeouts */
+    const struct ag_node *node; /* filters, limits, timeouts, stream */
 };
 
 struct ag_plugin {
@@ -44,23 +45,15 @@ struct ag_route_node {
     const struct ag_node *node; /* dsl line, or a map entry (key: pattern) */
 };
 
-/*
- * The keys of server.limits, and what they set:
- *
- *   max_line 8k          request line; 414 beyond      header_timeout 10s  a whole head; 408
- *   max_header 32k       header section; 431           idle_timeout 75s    between requests; close
- *   max_fields 100       fields; 431                   body_timeout 30s    a body stalls; 408
- *   max_body 10m         0: unlimited; 413             write_timeout 30s   a reader stalls; reset
- *   min_rate 240         bytes/s of a body, 0: none    body_grace 5s       before min_rate counts
- *   max_discard 256k     body read and dropped to keep a connection
- */
 struct ag_model {
     struct ag_listen listens[AG_LISTEN_MAX];
     uint16_t listen_count;
     uint32_t workers; /* 0: auto */
     enum ag_backend_kind backend;
-    struct ag_server_limits limits;
-    struct ag_route_limits route_limits; /* defaults */
+    struct ag_server_limits limits; /* of listeners that say nothing else */
+    /* The different `limits.route` of all listeners, by limits.index; at least one. */
+    struct ag_route_limits route_limits[AG_LISTEN_MAX];
+    uint16_t route_limit_count;
     uint64_t drain_timeout_ms;
     enum ag_log_level log_level;
     enum ag_log_format log_format;
@@ -78,6 +71,14 @@ struct ag_model {
     const struct ag_route_node *routes;
     uint32_t route_count;
 };
+
+/*
+ * What groups and routes may say of limits: the keys `limits` and `stream` of `owner` (a map, or NULL)
+ * over *io. AG_EINVAL after a diagnosis, *io as it was.
+ */
+AG_MUST_USE enum ag_status ag_model_route_limits(const struct ag_node *owner,
+                                                 struct ag_diags *diags,
+                                                 struct ag_route_limits *io);
 
 /* NULL only when nothing could be read; mistakes are in `diags`. Lives in diags->arena. */
 AG_MUST_USE struct ag_model *ag_model_read(const struct ag_node *root, struct ag_diags *diags);

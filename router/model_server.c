@@ -3,25 +3,6 @@
 #include "router/model_impl.h"
 
 #define WORKERS_MAX 1024u
-/* A head lies in one buffer; the larger kind of receive buffer bounds it. */
-#define HEADER_MAX_BYTES 65536u
-/* Longest time-out: a day. The timers count in 32 bits of milliseconds. */
-#define TIMEOUT_MAX_MS 86400000u
-
-static const struct ag_server_limits default_limits = {
-    .head = {8192, 32768, 100},
-    .header_timeout_ms = 10000,
-    .idle_timeout_ms = 75000,
-    .body_timeout_ms = 30000,
-    .write_timeout_ms = 30000,
-    .discard_max_bytes = 256 << 10,
-};
-
-static const struct ag_route_limits default_route_limits = {
-    .max_body_bytes = 10 << 20,
-    .body_grace_ms = 5000,
-    .min_rate = 240,
-};
 
 /* ---- listen ---- */
 
@@ -117,20 +98,11 @@ static void read_address(struct ag_model *m, const struct ag_node *n, struct ag_
     add_listen(m, n, diags, host, (uint16_t)port);
 }
 
-static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+static void read_listen_map(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"address", "tls", "proxy_protocol"};
+    static const char *const keys[] = {"address", "tls", "proxy_protocol", "limits", "stream"};
     bool tls = false;
 
-    if (n->kind == AG_NODE_SCALAR) {
-        read_address(m, n, diags);
-        return;
-    }
-    if (n->kind != AG_NODE_MAP) {
-        ag_diag_error(diags, n->pos, "such as \":8080\" or {address: \":8443\"}",
-                      "expected a listener");
-        return;
-    }
     (void)ag_node_check_keys(n, diags, "a listener", keys, AG_COUNT(keys));
     if (ag_node_bool(ag_node_get(n, "tls"), diags, &tls) && tls) {
         (void)ag_model_refuse_unbuilt(ag_node_get(n, "tls"), diags, "tls");
@@ -146,12 +118,32 @@ static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_d
     }
 }
 
+static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    struct ag_server_limits limits;
+    uint16_t first = m->listen_count;
+
+    if (n->kind == AG_NODE_SCALAR) {
+        read_address(m, n, diags);
+    } else if (n->kind == AG_NODE_MAP) {
+        read_listen_map(m, n, diags);
+    } else {
+        ag_diag_error(diags, n->pos, "such as \":8080\" or {address: \":8443\"}",
+                      "expected a listener");
+        return;
+    }
+    ag_model_listener_limits(m, n, diags, &limits);
+    while (first < m->listen_count) { /* one address may be two listeners */
+        m->listens[first++].limits = limits;
+    }
+}
+
 static void read_listens(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
     static const struct ag_node fallback = {.kind = AG_NODE_SCALAR, .text = AG_SPAN_INIT(":8080")};
 
     if (!n || n->kind == AG_NODE_NULL) {
-        read_address(m, &fallback, diags);
+        read_listen(m, &fallback, diags);
         return;
     }
     if (n->kind != AG_NODE_SEQ) {
@@ -164,81 +156,6 @@ static void read_listens(struct ag_model *m, const struct ag_node *n, struct ag_
     for (const struct ag_node *c = n->first; c; c = c->next) {
         read_listen(m, c, diags);
     }
-}
-
-/* ---- limits ---- */
-
-static void read_timeout(const struct ag_node *limits, const char *key, struct ag_diags *diags,
-                         uint32_t *out_ms)
-{
-    const struct ag_node *n = ag_node_get(limits, key);
-    uint64_t ms = 0;
-
-    if (!ag_node_duration(n, diags, &ms)) {
-        return;
-    }
-    if (ms == 0 || ms > TIMEOUT_MAX_MS) {
-        ag_diag_error(diags, n->pos, NULL, "%s must lie between 1ms and 24h", key);
-        return;
-    }
-    *out_ms = (uint32_t)ms;
-}
-
-static void read_bytes(const struct ag_node *limits, const char *key, struct ag_diags *diags,
-                       uint64_t min, uint64_t max, uint64_t *out)
-{
-    const struct ag_node *n = ag_node_get(limits, key);
-    uint64_t bytes = 0;
-
-    if (!ag_node_size(n, diags, &bytes)) {
-        return;
-    }
-    if (bytes < min || bytes > max) {
-        ag_diag_error(diags, n->pos, NULL, "%s must lie between %llu and %llu bytes", key,
-                      (unsigned long long)min, (unsigned long long)max);
-        return;
-    }
-    *out = bytes;
-}
-
-static void read_limits(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
-{
-    static const char *const keys[] = {
-        "header_timeout", "idle_timeout", "body_timeout", "write_timeout", "body_grace", "max_line",
-        "max_header",     "max_fields",   "max_body",     "max_discard",   "min_rate"};
-    uint64_t line = m->limits.head.line_max, head = m->limits.head.head_max;
-    uint64_t fields = m->limits.head.field_max, rate = m->route_limits.min_rate;
-    uint64_t grace_ms = m->route_limits.body_grace_ms;
-
-    if (!ag_node_check_keys(n, diags, "server.limits", keys, AG_COUNT(keys))) {
-        return;
-    }
-    read_timeout(n, "header_timeout", diags, &m->limits.header_timeout_ms);
-    read_timeout(n, "idle_timeout", diags, &m->limits.idle_timeout_ms);
-    read_timeout(n, "body_timeout", diags, &m->limits.body_timeout_ms);
-    read_timeout(n, "write_timeout", diags, &m->limits.write_timeout_ms);
-    read_bytes(n, "max_header", diags, 1024, HEADER_MAX_BYTES, &head);
-    read_bytes(n, "max_line", diags, 128, HEADER_MAX_BYTES, &line);
-    read_bytes(n, "max_body", diags, 0, UINT64_MAX >> 1, &m->route_limits.max_body_bytes);
-    read_bytes(n, "max_discard", diags, 0, UINT32_MAX, &m->limits.discard_max_bytes);
-    read_bytes(n, "min_rate", diags, 0, UINT32_MAX, &rate);
-    (void)ag_node_u64(ag_node_get(n, "max_fields"), diags, 1, 1000, &fields);
-    if (ag_node_duration(ag_node_get(n, "body_grace"), diags, &grace_ms) &&
-        grace_ms > TIMEOUT_MAX_MS) {
-        ag_diag_error(diags, ag_node_get(n, "body_grace")->pos, NULL,
-                      "body_grace must be at most 24h");
-        grace_ms = TIMEOUT_MAX_MS;
-    }
-    const struct ag_node *line_node = ag_node_get(n, "max_line");
-    if (line_node && line > head) {
-        ag_diag_error(diags, line_node->pos, "the header section holds the request line",
-                      "max_line is larger than max_header");
-    }
-    m->limits.head.head_max = (uint32_t)head;
-    m->limits.head.line_max = (uint32_t)ag_min_u64(line, head);
-    m->limits.head.field_max = (uint16_t)fields;
-    m->route_limits.min_rate = (uint32_t)rate;
-    m->route_limits.body_grace_ms = (uint32_t)grace_ms;
 }
 
 /* ---- the rest ---- */
@@ -306,12 +223,11 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
 
     _Static_assert(AG_BACKEND_AUTO == 0 && AG_BACKEND_URING == 1 && AG_BACKEND_EPOLL == 2,
                    "backends in the order of the enum");
-    m->limits = default_limits;
-    m->route_limits = default_route_limits;
     m->drain_timeout_ms = 30000;
     m->log_level = AG_LOG_INFO;
     m->log_format = AG_LOG_HUMAN;
     (void)ag_node_check_keys(server, diags, "server", keys, AG_COUNT(keys));
+    ag_model_read_limits(m, ag_node_get(server, "limits"), diags);
     read_listens(m, ag_node_get(server, "listen"), diags);
     read_workers(m, ag_node_get(server, "workers"), diags);
     (void)ag_node_enum(ag_node_get(server, "backend"), diags, backends, AG_COUNT(backends),
@@ -319,7 +235,6 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     m->backend = (enum ag_backend_kind)backend;
     (void)ag_model_refuse_unbuilt(ag_node_get(server, "admin"), diags, "admin");
     ag_model_read_privileges(m, server, diags);
-    read_limits(m, ag_node_get(server, "limits"), diags);
     read_trusted(m, ag_node_get(server, "trusted_proxies"), diags);
     read_log(m, ag_node_get(server, "log"), diags);
     (void)ag_node_enum(ag_node_get(server, "access_log"), diags, accesses, AG_COUNT(accesses),

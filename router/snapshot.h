@@ -28,8 +28,8 @@ struct ag_route {
     struct ag_action_decl decl;
     struct ag_action action;
     struct ag_filter_chain filters;
-    struct ag_route_limits limits;
-    uint32_t id;             /* declaration order */
+    const struct ag_route_limits *limits; /* by limits_index; model->route_limit_count of them */
+    uint32_t id;                          /* declaration order */
     uint32_t split_of;       /* the declared route it was split from at a group; else its own id */
     const char *group;       /* the group's match, or NULL; for explain */
     struct ag_pattern match; /* what it serves: pattern, subtree, or the part within the group */
@@ -46,8 +46,7 @@ struct ag_snapshot {
     struct ag_trie *trie;
     struct ag_trie *regions; /* of groups, for routes with splits; NULL: none */
     void *shared[AG_ACTION_KINDS];
-    struct ag_route_limits default_limits; /* before and without a route */
-    _Atomic uint32_t users;                /* shards that hold it */
+    _Atomic uint32_t users; /* shards that hold it */
 };
 
 /* Compiles what ag_config_load read. Takes over `arena` (the one the tree lives in; the caller's struct

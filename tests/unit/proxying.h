@@ -271,9 +271,8 @@ static const struct ag_server_limits server_limits = {
     .head = {8192, 32768, 100},
     .header_timeout_ms = 30000,
     .idle_timeout_ms = 30000,
-    .body_timeout_ms = 30000,
-    .write_timeout_ms = 30000,
     .discard_max_bytes = 65536,
+    .route = AG_ROUTE_LIMITS_DEFAULT,
 };
 
 static inline struct world *world_new(enum ag_backend_kind kind)

@@ -137,8 +137,44 @@ Test(compile, the_six_lines)
     cr_expect_str_eq(seen(l, "DELETE", "/api/mock/rude"), "none");
     cr_expect_str_eq(seen(l, "HEAD", "/fastest/ever/ok"), "/fastest/ever/ok");
     cr_expect_str_eq(seen(l, "X", "/a/b/c"), "/a/b/c");
-    cr_expect_eq(find(l, "GET", "", "/ping")->limits.max_body_bytes,
-                 l->s->default_limits.max_body_bytes);
+    cr_expect_eq(find(l, "GET", "", "/ping")->limits->max_body_bytes, 10u << 20);
+    unload(l);
+}
+
+Test(compile, limits_of_listener_group_and_route)
+{
+    struct load *l = load("server:\n"
+                          "  listen:\n"
+                          "    - \":8080\"\n"
+                          "    - {address: \":81\", limits: {max_body: 1k, min_rate: 9}}\n"
+                          "groups:\n"
+                          "  - match: /g/*\n"
+                          "    stream: true\n"
+                          "    limits: {min_rate: 2k, body_timeout: 3s}\n"
+                          "routes:\n"
+                          "  /a: OK\n"
+                          "  /g/a: OK\n"
+                          "  /g/b: {action: OK, stream: false}\n"
+                          "  /b: {action: OK, limits: {max_body: 2k, write_timeout: 4s,\n"
+                          "       min_read_rate: 0, body_grace: 1s}}\n");
+    const struct ag_route_limits *of;
+
+    cr_assert(l->s, "%s", l->text);
+    cr_assert_eq(l->s->model->route_limit_count, 2);
+    of = find(l, "GET", "", "/a")->limits;
+    cr_expect(of[0].max_body_bytes == 10u << 20 && of[0].min_rate == 240);
+    cr_expect(of[1].max_body_bytes == 1024 && of[1].min_rate == 9);
+    of = find(l, "GET", "", "/g/a")->limits;
+    cr_expect(of[0].max_body_bytes == 10u << 20 && of[1].max_body_bytes == 1024);
+    cr_expect(of[0].min_rate == 2048 && of[1].min_rate == 2048);
+    cr_expect(of[0].body_timeout_ms == 3000 && of[0].stream == AG_STREAMING_ON);
+    of = find(l, "GET", "", "/g/b")->limits;
+    cr_expect(of[1].stream == AG_STREAMING_OFF && of[1].min_rate == 2048);
+    of = find(l, "GET", "", "/b")->limits;
+    cr_expect(of[0].max_body_bytes == 2048 && of[1].max_body_bytes == 2048);
+    cr_expect(of[0].min_rate == 240 && of[1].min_rate == 9);
+    cr_expect(of[0].write_timeout_ms == 4000 && of[0].min_read_rate == 0);
+    cr_expect(of[0].body_grace_ms == 1000 && of[0].stream == AG_STREAMING_AUTO);
     unload(l);
 }
 
@@ -202,10 +238,10 @@ Test(compile, groups_guard_what_wider_routes_serve)
                      "a named filter runs once");
     cr_expect_str_eq(seen(l, "GET", "/x/7"), "/:any/:id");
     cr_expect_str_eq(seen(l, "GET", "/admin/7"), "/:any/:id auth,log");
-    cr_expect_eq(find(l, "GET", "", "/admin/q/q")->limits.max_body_bytes, 2048);
-    cr_expect_eq(find(l, "GET", "", "/admin/secret/a")->limits.max_body_bytes, 1024);
-    cr_expect_eq(find(l, "GET", "", "/admin/secret/a")->limits.min_rate, 7);
-    cr_expect_eq(find(l, "GET", "", "/admin/users/7")->limits.max_body_bytes, 3072);
+    cr_expect_eq(find(l, "GET", "", "/admin/q/q")->limits->max_body_bytes, 2048);
+    cr_expect_eq(find(l, "GET", "", "/admin/secret/a")->limits->max_body_bytes, 1024);
+    cr_expect_eq(find(l, "GET", "", "/admin/secret/a")->limits->min_rate, 7);
+    cr_expect_eq(find(l, "GET", "", "/admin/users/7")->limits->max_body_bytes, 3072);
     r = find(l, "GET", "", "/admin/7");
     cr_expect_eq(r->match.param_count, 2, "parameters stay those of the origin");
     cr_expect_eq(r->action.settings, find(l, "GET", "", "/x/7")->action.settings);

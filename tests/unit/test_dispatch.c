@@ -262,7 +262,7 @@ Test(dispatch, a_route_without_filters_allocates_nothing)
     cr_expect_eq(ex->arena.at, at);
     cr_expect_eq(ex->status, 200);
     cr_expect_eq(ex->holders, 1, "the action has let go");
-    cr_expect_eq(ex->limits, &ex->route->limits);
+    cr_expect_eq(ex->limits, ex->route->limits);
     finish(b);
     close_bench(b);
 }

@@ -61,12 +61,18 @@ Test(model, defaults)
     cr_assert_eq(m->limits.head.field_max, 100);
     cr_assert_eq(m->limits.header_timeout_ms, 10000);
     cr_assert_eq(m->limits.idle_timeout_ms, 75000);
-    cr_assert_eq(m->limits.body_timeout_ms, 30000);
-    cr_assert_eq(m->limits.write_timeout_ms, 30000);
+    cr_assert_eq(m->limits.route.body_timeout_ms, 30000);
+    cr_assert_eq(m->limits.route.write_timeout_ms, 30000);
     cr_assert_eq(m->limits.discard_max_bytes, 262144);
-    cr_assert_eq(m->route_limits.max_body_bytes, 10485760);
-    cr_assert_eq(m->route_limits.body_grace_ms, 5000);
-    cr_assert_eq(m->route_limits.min_rate, 240);
+    cr_assert_eq(m->limits.route.max_body_bytes, 10485760);
+    cr_assert_eq(m->limits.route.body_grace_ms, 5000);
+    cr_assert_eq(m->limits.route.min_rate, 240);
+    cr_assert_eq(m->limits.route.min_read_rate, 240);
+    cr_assert_eq(m->limits.route.stream, AG_STREAMING_AUTO);
+    cr_assert_eq(m->limits.max_requests, 0);
+    cr_assert_eq(m->limits.max_connections, 0);
+    cr_assert_eq(m->route_limit_count, 1);
+    cr_assert_eq(m->listens[0].limits.idle_timeout_ms, 75000);
     cr_assert_eq(m->drain_timeout_ms, 30000);
     cr_assert_eq(m->log_level, AG_LOG_INFO);
     cr_assert_eq(m->log_format, AG_LOG_HUMAN);
@@ -99,7 +105,8 @@ Test(model, everything_set)
                       "  log: {level: debug, format: json}\n"
                       "  limits: {header_timeout: 1s, idle_timeout: 2s, body_timeout: 3s,\n"
                       "    write_timeout: 4s, body_grace: 0, max_line: 1k, max_header: 4k,\n"
-                      "    max_fields: 10, max_body: 0, max_discard: 0, min_rate: 0}\n"
+                      "    max_fields: 10, max_body: 0, max_discard: 0, min_rate: 0,\n"
+                      "    min_read_rate: 1k, max_requests: 7, max_connections: 8}\n"
                       "proxy: {}\nstatic: {}\necho: {}\n"
                       "plugins:\n  limit: {rate: 1/s}\n  logger: {}\n"
                       "groups:\n  - match: \"/api/*\"\n    filters: [logger]\n"
@@ -127,15 +134,18 @@ Test(model, everything_set)
     cr_assert_eq(m->log_format, AG_LOG_JSON);
     cr_assert_eq(m->limits.header_timeout_ms, 1000);
     cr_assert_eq(m->limits.idle_timeout_ms, 2000);
-    cr_assert_eq(m->limits.body_timeout_ms, 3000);
-    cr_assert_eq(m->limits.write_timeout_ms, 4000);
+    cr_assert_eq(m->limits.route.body_timeout_ms, 3000);
+    cr_assert_eq(m->limits.route.write_timeout_ms, 4000);
     cr_assert_eq(m->limits.head.line_max, 1024);
     cr_assert_eq(m->limits.head.head_max, 4096);
     cr_assert_eq(m->limits.head.field_max, 10);
     cr_assert_eq(m->limits.discard_max_bytes, 0);
-    cr_assert_eq(m->route_limits.max_body_bytes, 0);
-    cr_assert_eq(m->route_limits.body_grace_ms, 0);
-    cr_assert_eq(m->route_limits.min_rate, 0);
+    cr_assert_eq(m->limits.route.max_body_bytes, 0);
+    cr_assert_eq(m->limits.route.body_grace_ms, 0);
+    cr_assert_eq(m->limits.route.min_rate, 0);
+    cr_assert_eq(m->limits.route.min_read_rate, 1024);
+    cr_assert_eq(m->limits.max_requests, 7);
+    cr_assert_eq(m->limits.max_connections, 8);
     cr_assert_eq(m->plugin_count, 2);
     cr_assert(text_is(m->plugins[0].name, "limit"));
     cr_assert_eq(m->group_count, 1);
@@ -158,6 +168,41 @@ Test(model, listen_may_be_one_value)
     fixture_deinit(&f);
 }
 
+Test(model, a_listener_has_limits_of_its_own)
+{
+    struct fixture f;
+    fixture_init(&f);
+    struct ag_model *m =
+        read_good(&f, "server:\n"
+                      "  limits: {max_body: 1k, idle_timeout: 5s, max_header: 2k}\n"
+                      "  listen:\n"
+                      "    - \"127.0.0.1:1\"\n"
+                      "    - address: \":2\"\n"
+                      "      limits: {idle_timeout: 1s, max_body: 2k, max_connections: 3}\n"
+                      "      stream: false\n"
+                      "    - {address: \"127.0.0.1:3\", limits: {max_header: 4k, max_line: 4k}}\n"
+                      "    - {address: \"127.0.0.1:4\", limits: {max_body: 2k}, stream: false}\n");
+
+    cr_assert_eq(m->listen_count, 5);
+    cr_expect_eq(m->listens[0].limits.route.max_body_bytes, 1024);
+    cr_expect_eq(m->listens[0].limits.head.line_max, 2048);
+    for (unsigned i = 1; i < 3; i++) { /* one address, two families */
+        cr_expect_eq(m->listens[i].limits.idle_timeout_ms, 1000);
+        cr_expect_eq(m->listens[i].limits.max_connections, 3);
+        cr_expect_eq(m->listens[i].limits.route.max_body_bytes, 2048);
+        cr_expect_eq(m->listens[i].limits.route.stream, AG_STREAMING_OFF);
+        cr_expect_eq(m->listens[i].limits.head.head_max, 2048);
+        cr_expect_eq(m->listens[i].limits.index, 1);
+    }
+    cr_expect_eq(m->listens[3].limits.idle_timeout_ms, 5000);
+    cr_expect_eq(m->listens[3].limits.head.line_max, 4096);
+    cr_expect_eq(m->listens[3].limits.index, 0, "what routes may change is the first's");
+    cr_expect_eq(m->listens[4].limits.index, 1);
+    cr_assert_eq(m->route_limit_count, 2);
+    cr_expect_eq(m->route_limits[1].max_body_bytes, 2048);
+    fixture_deinit(&f);
+}
+
 Test(model, mistakes)
 {
     static const struct bad rows[] = {
@@ -168,6 +213,11 @@ Test(model, mistakes)
         {"server: {lisen: 1}", 1, 10, "unknown key \"lisen\" in server", "did you mean listen?"},
         {"server: {limits: {max_heder: 1k}}", 1, 19, "unknown key \"max_heder\" in server.limits",
          "max_header"},
+        {"server: {listen: [{address: ':1', limits: {max_bdy: 1k}}]}", 1, 44,
+         "unknown key \"max_bdy\" in a listener's limits", "max_body"},
+        {"server: {listen: [{address: ':1', limits: {idle_timeout: 25h}}]}", 1, 58,
+         "idle_timeout must lie between 1ms and 24h", "*"},
+        {"server: {listen: [{address: ':1', stream: maybe}]}", 1, 43, "stream", "*"},
         {"server: {log: {levl: x}}", 1, 16, "in server.log", "level"},
         {"server: {listen: [{adress: ':1', address: ':2'}]}", 1, 20, "in a listener", "address"},
         /* not there yet */

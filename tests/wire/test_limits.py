@@ -1,4 +1,5 @@
 """THREATS.md, resources: slow and large requests end as SPEC says, others are not disturbed."""
+import contextlib
 import socket
 import threading
 import time
@@ -27,27 +28,35 @@ def setup(backend, tmp_path_factory):
             yield gate, up
 
 
-def refused(gate, first, status, drip=None):
-    """Sends `first`, then `drip` again and again, until the server has enough."""
-    with gate.connect() as s:
-        s.sendall(first)
-        stop = threading.Event()
+@contextlib.contextmanager
+def trickling(sock, drip, every=0.02):
+    """Sends `drip` again and again, as long as the server takes it."""
+    stop = threading.Event()
 
-        def trickle():
-            while not stop.wait(0.02):
-                try:
-                    s.sendall(drip)
-                except OSError:
-                    return
-        if drip:
-            threading.Thread(target=trickle, daemon=True).start()
-        reader = Reader(s)
-        try:
+    def trickle():
+        while drip and not stop.wait(every):
+            try:
+                sock.sendall(drip)
+            except OSError:
+                return
+    thread = threading.Thread(target=trickle, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def refused(gate, first, status, drip=None, port=None):
+    """Sends `first`, then `drip` again and again, until the server has enough."""
+    with gate.connect(port=port) as s:
+        s.sendall(first)
+        with trickling(s, drip):
+            reader = Reader(s)
             r = reader.response()
             assert r.status == status and r.get("connection") == "close"
             reader.at_end()
-        finally:
-            stop.set()
 
 
 def test_a_head_that_never_ends_is_408(setup):
@@ -162,6 +171,260 @@ def test_a_reader_that_stalls_is_cut(backend, tmp_path):
                     pass
                 assert got < size
             assert gate.get("/fixed").body == b"OK"
+
+
+def read_slowly(s, pause, pieces, size=2048):
+    """Bytes read before the server cut it, or after so many pieces."""
+    got = 0
+    try:
+        for _ in range(pieces):
+            data = s.recv(size)
+            if not data:
+                return got, True
+            got += len(data)
+            time.sleep(pause)
+    except ConnectionResetError:
+        return got, True
+    return got, False
+
+
+def small_window(gate, request, port=None):
+    s = socket.socket()
+    s.settimeout(30)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.connect(("127.0.0.1", port or gate.port))
+    s.sendall(request)
+    return s
+
+
+SLOW = """
+server:
+  listen:
+    - "127.0.0.1:$PORT"
+    - {address: "127.0.0.1:$PORT2", limits: {min_read_rate: 1k}}
+  workers: 1
+  limits: {min_read_rate: 1m, write_timeout: 600ms, idle_timeout: 500ms}
+routes:
+  "/up/*": "http://127.0.0.1:%d"
+  "/patient/*": {action: "http://127.0.0.1:%d", limits: {min_read_rate: 0}}
+  "/www/": "./www/"
+"""
+BIG = 30_000_000
+
+
+@pytest.fixture(scope="module")
+def slow(backend, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slow")
+    (folder / "www").mkdir()
+    with open(folder / "www/big.bin", "wb") as f:
+        f.truncate(BIG)
+    switch = (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+              b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+
+    def script(index, head):
+        return switch + b"x" * BIG if b"/tunnel" in head else ok(b"x" * BIG)
+    with Upstream(script) as up:
+        with Gate(folder, SLOW % (up.port, up.port), backend) as gate:
+            yield gate
+
+
+@pytest.mark.parametrize("request_head", [
+    b"GET /up/g HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /up/g HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET /www/big.bin HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /www/big.bin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET /up/tunnel HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+], ids=["proxied", "proxied-last", "file", "file-last", "tunnel"])
+def test_a_reader_that_trickles_is_cut(slow, request_head):
+    with small_window(slow, request_head) as s:
+        got, cut = read_slowly(s, 0.02, 1000)
+        assert cut and got < BIG
+
+
+def test_requests_do_not_make_up_for_a_reader_that_stalls(slow):
+    request = b"GET /up/g HTTP/1.1\r\nHost: x\r\n\r\n"
+    with small_window(slow, request) as s, trickling(s, request):
+        time.sleep(2.5)
+        got, cut = read_slowly(s, 0, 1_000_000, 1 << 20)
+        assert cut and got < BIG
+
+
+@pytest.mark.parametrize("path, other", [("/patient/g", False), ("/up/g", True)],
+                         ids=["by-route", "by-listener"])
+def test_a_reader_that_keeps_the_rate_is_served(slow, path, other):
+    port = slow.ports[1] if other else None
+    with small_window(slow, b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode(), port) as s:
+        got, cut = read_slowly(s, 0.02, 100)
+        assert not cut
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        while got < BIG and (data := s.recv(1 << 20)):
+            got += len(data)
+        assert got > BIG
+
+
+LISTENERS = """
+server:
+  listen:
+    - "127.0.0.1:$PORT"
+    - {address: "127.0.0.1:$PORT2", limits: {max_line: 200, max_header: 1k, max_fields: 4,
+       max_requests: 3, max_body: 100, header_timeout: 300ms}}
+    - {address: "127.0.0.1:$PORT3", limits: {max_body: 100, min_rate: 100k, body_grace: 300ms,
+       body_timeout: 400ms, idle_timeout: 1500ms}, stream: true}
+    - {address: "127.0.0.1:$PORT4", limits: {max_connections: 2, idle_timeout: 20s}}
+  workers: 1
+  limits: {max_body: 50k, idle_timeout: 20s}
+groups:
+  - {match: "/group/*", limits: {max_body: 200}}
+  - {match: "/flow/*", limits: {max_body: 200, min_rate: 100k, body_grace: 300ms,
+     body_timeout: 400ms}, stream: true}
+routes:
+  "/fixed": OK OK
+  "/echo": "*"
+  "/group/echo": "*"
+  "/group/own": {action: "*", limits: {max_body: 300}}
+  "/flow/echo": "*"
+  "/flow/strict": {action: "*", stream: false}
+  "/flow/up": "http://127.0.0.1:%d"
+  "/rpc": {action: "http://127.0.0.1:%d", limits: {max_body: 200, min_rate: 100k, body_grace: 300ms,
+           body_timeout: 400ms}}
+  "/strict-rpc": {action: "http://127.0.0.1:%d", limits: {max_body: 200}, stream: false}
+"""
+
+
+def answer_at_once(peer, head, buffer):
+    """The head of the answer before the content has come, the content back as it comes."""
+    peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while not buffer.endswith(b"\r\n0\r\n\r\n"):
+        buffer += peer.read(1)
+    peer.send(b"4\r\nlast\r\n0\r\n\r\n")
+    return b""
+
+
+@pytest.fixture(scope="module")
+def listeners(backend, tmp_path_factory):
+    with Upstream(lambda i, head: answer_at_once if b"X-Early" in head else ok(b"up")) as up:
+        with Gate(tmp_path_factory.mktemp("listeners"), LISTENERS % ((up.port,) * 3), backend) as gate:
+            yield gate
+
+
+def test_line_header_and_fields_are_bounded_by_listener(listeners):
+    for request, status in [(b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 200), 414),
+                            (b"GET /fixed HTTP/1.1\r\nHost: x\r\nA: %s\r\n\r\n" % (b"x" * 1000), 431),
+                            (b"GET /fixed HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 4 + b"\r\n", 431)]:
+        refused(listeners, request, status, port=listeners.ports[1])
+        assert listeners.ask(request).status in (200, 404)
+
+
+def test_a_head_is_timed_by_its_listener(listeners):
+    refused(listeners, b"GET /fixed HTTP/1.1\r\n", 408, port=listeners.ports[1])
+
+
+def test_requests_of_a_connection_are_bounded(listeners):
+    with listeners.connect(port=listeners.ports[1]) as s:
+        reader = Reader(s)
+        s.sendall(PROBE * 5)
+        assert [reader.response().get("connection") for _ in range(3)] == [None, None, "close"]
+        assert reader.at_end()
+    with listeners.connect() as s:
+        reader = Reader(s)
+        s.sendall(PROBE * 20)
+        assert all(reader.response().get("connection") is None for _ in range(20))
+
+
+@pytest.mark.parametrize("path, port, size, status", [
+    ("/echo", 0, 51200, 200), ("/echo", 0, 51201, 413), ("/none", 0, 50, 404),
+    ("/echo", 1, 100, 200), ("/echo", 1, 101, 413),
+    ("/group/echo", 0, 200, 200), ("/group/echo", 0, 201, 413), ("/group/echo", 1, 200, 200),
+    ("/group/own", 0, 300, 200), ("/group/own", 0, 301, 413),
+    ("/echo", 2, 101, 200), ("/echo", 2, 200_000, 200),  # the listener streams
+    ("/flow/echo", 0, 60_000, 200), ("/flow/strict", 0, 201, 413), ("/flow/strict", 2, 201, 413),
+])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_size_of_content(listeners, path, port, size, status, chunked):
+    body = b"x" * size
+    fields = f"Content-Length: {size}\r\n"
+    if chunked:
+        fields, body = "Transfer-Encoding: chunked\r\n", b"%x\r\n%s\r\n0\r\n\r\n" % (size, body)
+    r = listeners.get(path, fields, method="POST", body=body, port=listeners.ports[port])
+    assert r.status == status
+
+
+def post(path, size, fields=b""):
+    framing = b"Transfer-Encoding: chunked" if size is None else b"Content-Length: %d" % size
+    return b"POST %s HTTP/1.1\r\nHost: x\r\n%s%s\r\n\r\n" % (path, fields, framing)
+
+
+@pytest.mark.parametrize("path, port, fields", [
+    (b"/echo", 2, b""), (b"/flow/echo", 0, b""), (b"/flow/up", 0, b""),
+    (b"/rpc", 0, b"Content-Type: application/grpc+proto\r\n"),
+    (b"/rpc", 0, b"X-Early: 1\r\n"),
+], ids=["listener", "group", "group-proxy", "grpc", "answered"])
+def test_content_that_streams_may_take_its_time(listeners, path, port, fields):
+    """Three times the time, and more than the size, that others get; one that answered is bounded no more."""
+    with listeners.connect(port=listeners.ports[port]) as s:
+        s.sendall(post(path, None, fields))
+        if b"Early" in fields:
+            assert s.recv(15) == b"HTTP/1.1 200 OK"
+        for _ in range(11):
+            time.sleep(0.1)
+            s.sendall(b"64\r\n%s\r\n" % (b"x" * 100))
+        s.sendall(b"0\r\n\r\n")
+        data = b""
+        while not data.endswith((b"up", b"0\r\n\r\n", b"}\n", b"}")):
+            data += s.recv(65536) or pytest.fail(f"cut after {data}")
+
+
+@pytest.mark.parametrize("path, fields", [(b"/rpc", b""), (b"/rpc", b"Content-Type: application/grpcx\r\n"),
+                                          (b"/echo", b"Content-Type: application/grpc\r\n"),
+                                          (b"/strict-rpc", b"Content-Type: application/grpc\r\n")],
+                         ids=["plain", "name", "echo", "strict"])
+def test_what_is_no_grpc_is_bounded(listeners, path, fields):
+    assert listeners.ask(post(path, 60_000, fields), port=listeners.ports[0]).status == 413
+
+
+@pytest.mark.parametrize("fields", [b"", b"X-Early: 1\r\n"], ids=["unanswered", "answered"])
+def test_a_stream_that_goes_silent_ends(listeners, fields):
+    path = b"/flow/up" if fields else b"/echo"
+    port = listeners.ports[2]
+    with listeners.connect(port=port) as s:
+        s.sendall(post(path, None, fields) + b"1\r\nx\r\n")
+        if fields:
+            assert s.recv(15) == b"HTTP/1.1 200 OK"
+            with pytest.raises((ConnectionResetError, Closed)):
+                Reader(s).until(b"last")
+        else:
+            assert Reader(s).response().status == 408
+
+
+def test_content_after_the_answer_is_held_to_the_rate(listeners):
+    with listeners.connect(port=listeners.ports[2]) as s:
+        s.sendall(post(b"/fixed", 100_000))
+        with trickling(s, b"x"):
+            reader = Reader(s)
+            assert reader.response().status == 200
+            reader.at_end()  # else this waits for 100,000 drips
+
+
+def test_connections_of_a_listener_are_bounded(listeners):
+    port = listeners.ports[3]
+    held = [listeners.connect(port=port) for _ in range(2)]
+    for s in held:
+        s.sendall(PROBE)
+        assert Reader(s).response().body == b"OK"
+    waiting = [listeners.connect(port=port) for _ in range(4)]
+    for s in waiting:
+        s.sendall(PROBE)
+    assert listeners.get("/fixed").body == b"OK"  # others have room
+    waiting[0].settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        waiting[0].recv(1)
+    for s in held:
+        s.close()
+    for s in waiting:
+        s.settimeout(10)
+        assert Reader(s).response().body == b"OK"
+        s.close()
 
 
 def test_connections_beyond_the_limit_wait_their_turn(backend, tmp_path):
