@@ -22,7 +22,8 @@ struct listener {
     struct ag_serving *serving;
     struct ag_link link;
     uint32_t socket_id;
-    bool wanted; /* by the change being applied */
+    uint32_t waiting; /* of its connections, in serving->waiting */
+    bool wanted;      /* by the change being applied */
     bool closed;
 };
 
@@ -151,10 +152,22 @@ static void on_closed(struct ag_listener *ls)
     end_soon(s);
 }
 
-static void pause_accept(struct ag_serving *s, bool pause)
+/* This shard's share of what the listener may have. */
+static bool has_room(const struct listener *l)
 {
+    uint32_t max = l->origin.limits.max_connections, shards = l->serving->ctx.shard_count;
+
+    return max == 0 || l->origin.connections - l->waiting < (max < shards ? 1 : max / shards);
+}
+
+/* Accept where there is room, and nowhere else. */
+static void settle_accept(struct ag_serving *s)
+{
+    bool full = ag_downstreams_full(&s->down);
+
     ag_list_foreach(it, &s->listeners) {
         struct listener *l = listener_of(it);
+        bool pause = full || !has_room(l);
 
         if (l->closed || l->ls.paused == pause) {
             continue;
@@ -182,7 +195,22 @@ static struct waiting take_waiting(struct ag_serving *s, uint32_t at)
     s->waiting_count--;
     memmove(&s->waiting[at], &s->waiting[at + 1], (s->waiting_count - at) * sizeof(w));
     w.from->origin.connections--;
+    w.from->waiting--;
     return w;
+}
+
+/* The first that waits and whose listener has room goes on. */
+static bool serve_waiting(struct ag_serving *s)
+{
+    for (uint32_t i = 0; i < s->waiting_count && !ag_downstreams_full(&s->down); i++) {
+        if (has_room(s->waiting[i].from)) {
+            struct waiting w = take_waiting(s, i);
+
+            AG_ASSERT(ag_downstream_accept(&s->down, w.fd, &w.from->origin));
+            return true;
+        }
+    }
+    return false;
 }
 
 /* A connection has gone: room for one that waits, or for accept. */
@@ -191,14 +219,13 @@ static void on_changed(struct ag_downstreams *d, struct ag_downstream_origin *or
     struct ag_serving *s = ag_container_of(d, struct ag_serving, down);
 
     free_if_done(ag_container_of(origin, struct listener, origin));
-    if (s->waiting_count > 0) {
-        struct waiting w = take_waiting(s, 0);
-
-        AG_ASSERT(ag_downstream_accept(d, w.fd, &w.from->origin));
-    } else if (s->draining) {
+    if (serve_waiting(s)) {
+        return;
+    }
+    if (s->draining) {
         end_soon(s);
     } else {
-        pause_accept(s, false);
+        settle_accept(s);
     }
 }
 
@@ -209,13 +236,14 @@ static void on_accepted(struct ag_listener *ls, int fd)
     struct listener *l = ls->user;
     struct ag_serving *s = l->serving;
 
-    if (ag_downstream_accept(&s->down, fd, &l->origin)) {
-        if (ag_downstreams_full(&s->down) && !s->draining) {
-            pause_accept(s, true);
+    if (has_room(l) && ag_downstream_accept(&s->down, fd, &l->origin)) {
+        if ((ag_downstreams_full(&s->down) || !has_room(l)) && !s->draining) {
+            settle_accept(s);
         }
     } else if (s->waiting_count < AG_SERVING_WAITING) {
         s->waiting[s->waiting_count++] = (struct waiting){fd, l};
         l->origin.connections++;
+        l->waiting++;
     } else {
         close_descriptor(s, fd);
     }
@@ -296,6 +324,7 @@ void ag_serving_apply(struct ag_serving *s, struct ag_serving_change *c)
     }
     swap_snapshot(s, c);
     change_listeners(s, c);
+    settle_accept(s);
     free(c);
 }
 
