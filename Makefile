@@ -50,7 +50,7 @@ STD  += -DAG_WOLFSSL=$(if $(filter none,$(WOLFSSL)),0,1)
 STD  += $(if $(WOLFSSL_STAMP),-isystem $(DEPS)/wolfssl/include)
 LIBS := -Wl,--as-needed $(if $(WOLFSSL_STAMP),$(DEPS)/wolfssl/lib/libwolfssl.a) \
   $(if $(filter system,$(WOLFSSL)),-lwolfssl) \
-  -luring -lxxhash -lyaml -lcares -lz -lbrotlienc -lbrotlidec -lzstd -lcrypt -lm
+  -luring -lxxhash -lyaml -lcares -lz -lbrotlienc -lbrotlidec -lzstd -lcrypt -lseccomp -lm
 CFLAGS   := $(STD) $(WARN) $($(MODE))
 # Criterion's macros convert and cast freely, and tests may have large frames.
 RELAX    := -Wno-conversion -Wno-cast-qual -Wno-frame-larger-than

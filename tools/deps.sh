@@ -14,7 +14,7 @@ WOLFSSL=${WOLFSSL:-source}
 DEPS=${DEPS:-build/deps}
 
 build_packages='gcc make libc6-dev pkg-config liburing-dev libxxhash-dev libyaml-dev libc-ares-dev
-    zlib1g-dev libbrotli-dev libzstd-dev'
+    libseccomp-dev zlib1g-dev libbrotli-dev libzstd-dev'
 source_packages='autoconf automake libtool dpkg-dev'
 test_packages='libcriterion-dev clang clang-format clang-tidy libclang-rt-dev llvm cppcheck
     curl nginx haproxy nghttp2-client openssl chromium procps iproute2
