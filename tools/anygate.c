@@ -14,6 +14,7 @@ static const struct command commands[] = {
     {"serve", ag_cmd_serve, "run: from a config file, a directory, or -l and -r flags"},
     {"check", ag_cmd_check, "validate a config without binding; print routes and warnings"},
     {"routes", ag_cmd_routes, "print the route tree, or which route a request takes and why"},
+    {"tune", ag_cmd_tune, "compare this system with what a busy gateway wants; --apply sets it"},
     {"version", ag_cmd_version, "print build, libraries, crypto acceleration and backend"},
 };
 

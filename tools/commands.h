@@ -11,4 +11,5 @@
 int ag_cmd_serve(int argc, char **argv);
 int ag_cmd_check(int argc, char **argv);
 int ag_cmd_routes(int argc, char **argv);
+int ag_cmd_tune(int argc, char **argv);
 int ag_cmd_version(int argc, char **argv);
