@@ -133,6 +133,7 @@ void ag_h1_server_overload(struct ag_h1_server *h)
                                     "Connection: close\r\n\r\n");
     struct ag_slice s = {{.ptr = answer.ptr}, answer.len, NULL};
 
+    AG_ASSERT(h->ex || h->state == AG_H1_IDLE);
     if (h->ex) {
         h->ex->status = 503;
     }
