@@ -12,5 +12,7 @@ bool ag_explain_request(const struct ag_snapshot *s, struct ag_span method, stru
                         struct ag_span host, uint16_t port, struct ag_buf *out, bool colour);
 /* Prints what actions have to say of their sections: upstreams. */
 void ag_explain_sections(const struct ag_snapshot *s, struct ag_buf *out);
+/* Prints the limits of each listener, and of routes where they differ. */
+void ag_explain_limits(const struct ag_snapshot *s, struct ag_buf *out);
 /* Warnings: shadowed rules, overlaps, unreachable routes, names that do not resolve. */
 void ag_explain_warnings(const struct ag_snapshot *s, struct ag_diags *diags);

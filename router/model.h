@@ -80,5 +80,11 @@ AG_MUST_USE enum ag_status ag_model_route_limits(const struct ag_node *owner,
                                                  struct ag_diags *diags,
                                                  struct ag_route_limits *io);
 
+/* As text for people, "key: value, ...": what is a listener's alone; and what routes may change, only
+ * where it differs from `base` unless that is NULL. */
+void ag_model_put_limits(const struct ag_server_limits *l, struct ag_buf *out);
+void ag_model_put_route_limits(const struct ag_route_limits *l, const struct ag_route_limits *base,
+                               struct ag_buf *out);
+
 /* NULL only when nothing could be read; mistakes are in `diags`. Lives in diags->arena. */
 AG_MUST_USE struct ag_model *ag_model_read(const struct ag_node *root, struct ag_diags *diags);

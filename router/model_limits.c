@@ -212,3 +212,79 @@ enum ag_status ag_model_route_limits(const struct ag_node *owner, struct ag_diag
     *io = to;
     return AG_OK;
 }
+
+/* ---- as text ---- */
+
+static uint64_t value_of(const struct limit_key *k, const void *from)
+{
+    const uint8_t *at = (const uint8_t *)from + k->offset;
+    uint64_t wide = 0;
+    uint32_t word = 0;
+    uint16_t half = 0;
+
+    if (k->width == sizeof(wide)) {
+        memcpy(&wide, at, sizeof(wide));
+        return wide;
+    }
+    if (k->width == sizeof(word)) {
+        memcpy(&word, at, sizeof(word));
+        return word;
+    }
+    memcpy(&half, at, sizeof(half));
+    return half;
+}
+
+/* In the largest unit that tells it exactly, as the config has it. */
+static void put_value(const struct limit_key *k, uint64_t value, struct ag_buf *out)
+{
+    static const char *const sizes[] = {"", "k", "m", "g"}, *const times[] = {"ms", "s", "m", "h"};
+    static const uint32_t steps[] = {1000, 60, 60};
+    bool bytes = k->unit == UNIT_BYTES, time = k->unit == UNIT_TIME || k->unit == UNIT_TIMEOUT;
+    unsigned i = 0;
+
+    while ((bytes || time) && i < 3 && value && value % (bytes ? 1024 : steps[i]) == 0) {
+        value /= bytes ? 1024 : steps[i];
+        i++;
+    }
+    ag_buf_printf(out, "%llu%s", (unsigned long long)value,
+                  bytes  ? sizes[i]
+                  : time ? times[i]
+                         : "");
+}
+
+static void put_name(const char *name, struct ag_buf *out)
+{
+    ag_buf_printf(out, "%s%s: ", out->len && out->ptr[out->len - 1] != ' ' ? ", " : "", name);
+}
+
+/* Keys whose value is not that of `base` (NULL: all). */
+static void put_keys(const struct limit_key *keys, size_t count, const void *from, const void *base,
+                     struct ag_buf *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint64_t value = value_of(&keys[i], from);
+
+        if (!base || value != value_of(&keys[i], base)) {
+            put_name(keys[i].name, out);
+            put_value(&keys[i], value, out);
+        }
+    }
+}
+
+void ag_model_put_limits(const struct ag_server_limits *l, struct ag_buf *out)
+{
+    put_keys(listener_keys, AG_COUNT(listener_keys), l, NULL, out);
+}
+
+void ag_model_put_route_limits(const struct ag_route_limits *l, const struct ag_route_limits *base,
+                               struct ag_buf *out)
+{
+    static const char *const streams[] = {
+        [AG_STREAMING_AUTO] = "grpc", [AG_STREAMING_ON] = "true", [AG_STREAMING_OFF] = "false"};
+
+    put_keys(route_keys, AG_COUNT(route_keys), l, base, out);
+    if (!base || l->stream != base->stream) {
+        put_name("stream", out);
+        ag_buf_put(out, ag_span_str(streams[l->stream]));
+    }
+}

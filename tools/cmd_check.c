@@ -16,6 +16,7 @@ static void print_tree(const struct ag_load *load)
     AG_ASSERT(room);
     ag_explain_tree(load->snapshot, &b, ag_colour_wanted(STDOUT_FILENO));
     ag_explain_sections(load->snapshot, &b);
+    ag_explain_limits(load->snapshot, &b);
     (void)fwrite(b.ptr, 1, b.len, stdout);
     free(room);
 }

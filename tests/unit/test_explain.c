@@ -211,3 +211,38 @@ Test(explain, warnings)
         unload(l);
     }
 }
+
+Test(explain, limits_that_hold_and_where_they_differ)
+{
+    struct load *l =
+        load("server:\n"
+             "  listen:\n"
+             "    - ':8080'\n"
+             "    - {address: '127.0.0.1:81', limits: {max_body: 1g, idle_timeout: 5m}}\n"
+             "groups:\n"
+             "  - {match: /api/*, limits: {max_body: 1500}}\n"
+             "routes:\n"
+             "  /: /dist/\n"
+             "  GET /same: {action: OK, limits: {min_rate: 240}}\n"
+             "  /up: {action: '*', limits: {body_timeout: 1500ms}, stream: true}\n");
+    struct ag_buf b = ag_buf(l->out, sizeof(l->out) - 1);
+    static const char *const wanted[] = {
+        "limits of :8080\n  header_timeout: 10s, idle_timeout: 75s, max_line: 8k, max_header: 32k, "
+        "max_fields: 100, max_discard: 256k, max_requests: 0, max_connections: 0\n"
+        "  max_body: 10m, min_rate: 240, body_grace: 5s, body_timeout: 30s, min_read_rate: 240, "
+        "write_timeout: 30s, stream: grpc\nlimits of 127.0.0.1:81\n",
+        "idle_timeout: 5m, ",
+        "  max_body: 1g, ",
+        "limits of /api/* in GET HEAD /\n  max_body: 1500\n",
+        "limits of any /up\n  body_timeout: 1500ms, stream: true\n",
+    };
+
+    ag_explain_limits(l->s, &b);
+    cr_assert(!b.overflow);
+    b.ptr[b.len] = 0;
+    for (size_t i = 0; i < AG_COUNT(wanted); i++) {
+        cr_expect(strstr(l->out, wanted[i]), "%s\nis not in\n%s", wanted[i], l->out);
+    }
+    cr_expect(!strstr(l->out, "/same"), "it says what holds anyway");
+    unload(l);
+}
