@@ -264,6 +264,7 @@ static struct ag_static_root *get_root(struct ag_action_build *b, struct ag_stat
     r->hash = XXH3_64bits(path, strlen(path));
     ag_opener_dir(b->opener, r->path, &found);
     r->fd = found.fd;
+    r->pinned = found.pinned;
     r->device = found.device;
     r->inode = found.inode;
     r->next = s->roots;

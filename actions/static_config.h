@@ -42,6 +42,7 @@ struct ag_static_root {
     const char *path; /* absolute, without a trailing slash unless it is "/" */
     uint64_t hash;    /* of path */
     int fd;           /* O_PATH; -1: was missing at load */
+    bool pinned;      /* the path is another process's: it stays what it was at load */
     uint64_t device, inode;
 };
 

@@ -40,7 +40,7 @@ void ag_static_dirs_init(struct ag_static_dirs *d, struct ag_loop *l)
 {
     memset(d, 0, sizeof(*d));
     d->loop = l;
-    d->slash_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    d->slash_fd = -1;
 }
 
 static void dir_free(struct ag_static_dir *dir)
@@ -121,11 +121,18 @@ static struct ag_static_dir *dir_new(struct ag_static_dirs *d, const struct ag_s
     return dir;
 }
 
+/* A pinned directory is told by what it is; another at the same path came with another load. */
+static bool is_of(const struct ag_static_dir *dir, const struct ag_static_root *root)
+{
+    return dir->hash == root->hash && strcmp(dir->path, root->path) == 0 &&
+           (!root->pinned || (dir->device == root->device && dir->inode == root->inode));
+}
+
 static struct ag_static_dir *find(struct ag_static_dirs *d, const struct ag_static_root *root)
 {
     struct ag_static_dir *dir = d->buckets[root->hash % AG_STATIC_DIR_BUCKETS];
 
-    while (dir && (dir->hash != root->hash || strcmp(dir->path, root->path) != 0)) {
+    while (dir && !is_of(dir, root)) {
         dir = dir->next;
     }
     return dir ? dir : dir_new(d, root);
@@ -186,6 +193,10 @@ enum ag_status ag_static_dirs_get(struct ag_static_dirs *d, const struct ag_stat
         return AG_ENOMEM;
     }
     dir->used_ms = d->loop->now_ms;
+    if (root->pinned) {
+        *out_dir = ag_block_hold(dir->block);
+        return AG_OK;
+    }
     if (!dir->busy && dir->checked && d->loop->now_ms - dir->checked_ms < AG_STATIC_CHECK_MS) {
         *out_dir = ag_block_hold(dir->block);
         return AG_OK;
@@ -194,6 +205,9 @@ enum ag_status ag_static_dirs_get(struct ag_static_dirs *d, const struct ag_stat
     if (!dir->busy) {
         dir->busy = true;
         d->ops++;
+        if (d->slash_fd < 0) { /* not at start: a chroot may come in between, and this led out */
+            d->slash_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        }
         ag_file_stat(d->loop, &dir->op, d->slash_fd, below_slash(dir), AG_FOLLOW_ANY, looked);
     }
     return AG_AGAIN;

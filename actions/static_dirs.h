@@ -5,7 +5,8 @@
  *
  * So a directory that was missing at load is found once it is there, and a deployment that renames or
  * links another directory into place is seen without a reload. A path that is gone keeps the last
- * directory: between the two steps of a swap nothing is lost, and a changed root (chroot) harms nothing.
+ * directory: between the two steps of a swap nothing is lost. A pinned root (a worker in a chroot) is
+ * never looked at again: what its path names there is something else.
  */
 #pragma once
 #include "actions/static_config.h"
@@ -26,7 +27,7 @@ struct ag_static_dirs {
     struct ag_loop *loop;
     struct ag_static_dir *buckets[AG_STATIC_DIR_BUCKETS];
     uint32_t count;
-    int slash_fd; /* "/", from which the paths start */
+    int slash_fd; /* "/", from which the paths start; -1 until the first look */
     uint32_t ops; /* file operations in flight */
 };
 

@@ -301,6 +301,15 @@ static bool wants_colour(int fd)
     return !(no && *no) && isatty(fd) == 1;
 }
 
+void ag_log_direct(int fd, enum ag_log_level level, enum ag_log_format format)
+{
+    AG_ASSERT(!atomic_load(&ag_log_state.running));
+    ag_log_state.fd = fd;
+    ag_log_state.format = format;
+    ag_log_state.colour = wants_colour(fd);
+    atomic_store(&ag_log_state.level, (int)level);
+}
+
 enum ag_status ag_log_start(int fd, enum ag_log_level level, enum ag_log_format format,
                             size_t ring_bytes)
 {

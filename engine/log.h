@@ -16,6 +16,8 @@ enum ag_log_format { AG_LOG_HUMAN, AG_LOG_JSON };
 /* Starts the writer over `fd` with `ring_bytes` for each thread that registers. */
 AG_MUST_USE enum ag_status ag_log_start(int fd, enum ag_log_level level, enum ag_log_format format,
                                         size_t ring_bytes);
+/* Level and form of lines that are written directly, by a process of one thread that starts no writer. */
+void ag_log_direct(int fd, enum ag_log_level level, enum ag_log_format format);
 /* Drains all rings and ends the writer. */
 void ag_log_stop(void);
 /* Gives the calling thread a ring of its own (shards, control); others share one under a lock. */

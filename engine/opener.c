@@ -24,6 +24,7 @@ struct fact {
 struct ag_opener {
     struct ag_arena arena;
     bool replaying;
+    bool pinned;
     struct fact *first, **last;
     struct fact *buckets[BUCKETS];
     int *fds;
@@ -266,6 +267,7 @@ static void answer(const struct ag_opener *o, const struct fact *f, struct ag_ar
 {
     *out = f->answer;
     out->fd = -1;
+    out->pinned = o->pinned;
     if (arena) {
         out->text = keep_text(arena, f->answer.text);
     }
@@ -345,6 +347,12 @@ struct ag_opener *ag_opener_record(void)
     ag_arena_init(&o->arena, NULL, 0);
     o->last = &o->first;
     return o;
+}
+
+void ag_opener_pin(struct ag_opener *o)
+{
+    AG_ASSERT(o->replaying);
+    o->pinned = true;
 }
 
 void ag_opener_free(struct ag_opener *o)

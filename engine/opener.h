@@ -24,6 +24,7 @@ struct ag_answer {
     enum ag_file_kind kind;
     uint64_t device, inode;
     int fd;              /* dir: O_PATH, the caller's from now on; else -1 */
+    bool pinned;         /* the path means nothing to this process: only the answer leads there */
     struct ag_span text; /* in the caller's arena, with a NUL behind it that is not counted */
 };
 
@@ -52,6 +53,8 @@ AG_MUST_USE struct ag_opener *ag_opener_record(void);
  * not asked is answered with ENODATA. */
 AG_MUST_USE struct ag_opener *ag_opener_replay(struct ag_span saved, const int *fds,
                                                uint32_t fd_count);
+/* Of a replaying one, in a process with another root than the recording one's: its answers are pinned. */
+void ag_opener_pin(struct ag_opener *o);
 /* Closes its descriptors; what it handed out are copies. */
 void ag_opener_free(struct ag_opener *o);
 

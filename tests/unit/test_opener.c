@@ -128,6 +128,14 @@ Test(opener, replay_equals_the_system)
     cr_assert_not_null(replay);
     cr_assert_str_eq(interview(replay, &dirs[2]), direct);
     cr_assert_eq(inode_of(dirs[2]), inode);
+    struct ag_answer a;
+    ag_opener_dir(replay, at("link"), &a);
+    cr_assert(a.fd >= 0 && !a.pinned);
+    cr_assert_eq(close(a.fd), 0);
+    ag_opener_pin(replay);
+    ag_opener_dir(replay, at("link"), &a);
+    cr_assert(a.fd >= 0 && a.pinned);
+    cr_assert_eq(close(a.fd), 0);
     ag_opener_free(replay);
     cr_assert_eq(fcntl(passed, F_GETFD), -1, "the replay's descriptor is closed");
     for (int i = 0; i < 3; i++) {
