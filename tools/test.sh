@@ -3,7 +3,7 @@
 #
 #   unit         tests/unit by Criterion: gcc debug, ASan+UBSan, TSan
 #   replay       fuzz/corpus/X through fuzz/fuzz_X, built by gcc with ASan+UBSan
-#   wire, integration   pytest against the ASan+UBSan server
+#   wire, integration, fault   pytest against the ASan+UBSan server
 #
 # Whole logs are kept in build/test-logs; the end of one is shown when something in it failed. The
 # last line is "N passed, N failed"; exit code 0 only when nothing failed and something passed.
@@ -103,7 +103,7 @@ reported() {
 # The suites choose the backends themselves: a test that concerns both runs for each.
 python() {
     set --
-    for folder in tests/wire tests/integration; do
+    for folder in tests/wire tests/integration tests/fault; do
         [ -z "$(find "$folder" -name 'test_*.py' 2>/dev/null | head -n 1)" ] || set -- "$@" "$folder"
     done
     [ $# -gt 0 ] || return 0
@@ -111,7 +111,7 @@ python() {
     build asan all
     log=$logs/pytest.log report=$logs/pytest.xml
     ANYGATE=$PWD/build/gcc-asan/anygate NODE_PATH=$PWD/build/npm/node_modules \
-        PYTHONDONTWRITEBYTECODE=1 timeout 600 /usr/bin/python3 -m pytest -q -p no:cacheprovider \
+        PYTHONDONTWRITEBYTECODE=1 timeout 900 /usr/bin/python3 -m pytest -q -p no:cacheprovider \
         --junitxml="$report" "$@" >"$log" 2>&1
     code=$?
     if [ -s "$report" ]; then

@@ -1,0 +1,134 @@
+"""Every system call of the engine fails in turn, in the middle of work.
+
+Run by `make fault` (FAULT_FULL=1) each call of each site fails, in a process for each site, so that what
+is left over at its end is that site's; `make test` takes some of the calls, in one process.
+"""
+import errno
+import os
+
+import pytest
+from faults import Rig
+
+FULL = bool(os.environ.get("FAULT_FULL"))
+
+MEMORY = ("ENOMEM", "ENOBUFS")
+GONE = ("ECONNRESET", "EPIPE", "ETIMEDOUT")
+DESCRIPTORS = ("EMFILE", "ENFILE")
+SHORT = ("EIO",)  # whatever the errno, such a site is a short count
+
+# What a call may say, and of which calls of it `make test` tries each (all that there are in full).
+BOTH = {
+    "buffer": (MEMORY[:1], (1, 2, 3, 5, 8, 13, 21, 34)),
+    "pool_get": (MEMORY[:1], (1, 2, 3, 5, 8, 12, 17, 25, 40, 70, 120, 200)),
+    "preadv": (("EINTR", "EAGAIN", "EIO", "EOPNOTSUPP"), (1, 3)),
+    "preadv.short": (SHORT, (1, 3)),
+    "preadv.touch": (("EINTR", "EAGAIN", "EIO", "EOPNOTSUPP"), (1, 7)),
+    "openat2": ((*DESCRIPTORS, "ENOMEM", "EINTR", "EAGAIN", "EIO", "ENOSYS", "EACCES"), (1,)),
+    "openat": ((*DESCRIPTORS, "ENOMEM", "EINTR", "EIO", "EACCES"), (1, 2)),
+    "fstat": (("EIO", "ENOMEM"), (1,)),
+    "sendfile": (("EINTR", "EIO", "ENOMEM", *GONE), (1, 3)),
+    "sendfile.short": (SHORT, (1, 2)),
+    "getpeername": (("ENOTCONN", "ENOBUFS"), (1,)),
+    "siocoutq": (("EINVAL",), (1,)),
+    "tcp_info": (("ENOPROTOOPT",), (1,)),
+    "tcp_nodelay": (("ENOBUFS",), (1,)),
+    "shutdown": (("ENOTCONN",), (1,)),
+    "socket": ((*DESCRIPTORS, *MEMORY), (1,)),
+    "log.write": (("EAGAIN", "EINTR", "ENOSPC", "EPIPE", "EIO"), (1,)),
+}
+SITES = {
+    "epoll": {
+        **BOTH,
+        "buffer.recv": (MEMORY[1:], (1, 2, 5, 20)),
+        "accept": ((*DESCRIPTORS, *MEMORY, "ECONNABORTED", "EINTR", "EPERM"), (1, 3)),
+        "recv": (("EINTR", *GONE, *MEMORY), (1, 12, 40)),
+        "recv.short": (SHORT, (1, 2, 30)),
+        "send": (("EINTR", *GONE, *MEMORY), (1, 20)),
+        "send.short": (SHORT, (1, 6, 20)),
+        "sendmsg": (("EINTR", *GONE, *MEMORY), (1, 10)),
+        "sendmsg.short": (SHORT, (1, 5, 15)),
+        "connect": (("ECONNREFUSED", "ENETUNREACH", "ETIMEDOUT", "EADDRNOTAVAIL", *MEMORY), (1,)),
+        "so_error": (("ENOBUFS",), (1,)),
+        "epoll_ctl": (("ENOMEM", "ENOSPC"), (1, 2, 3, 4, 5, 6)),
+        "epoll_wait": (("EINTR",), (1, 2, 9, 20)),
+    },
+    "io_uring": {
+        **BOTH,
+        "uring.enter": (("EINTR", "EAGAIN", "EBUSY", "ENOMEM"), (1, 2, 9, 20)),
+        "uring.get_sqe": (("ENOMEM",), (1, 2, 3, 5, 8, 13, 21, 34, 45)),
+        "uring.addrs": (("ENOMEM",), (1,)),
+        "send": (("EINTR", *GONE, *MEMORY), (3,)),
+        "sendmsg": (("EINTR", *GONE, *MEMORY), (5,)),
+        "uring.send.short": (SHORT, (1, 4)),
+        "uring.sendmsg.short": (SHORT, (1, 5, 15)),
+        "uring.cqe.accept": ((*DESCRIPTORS, *MEMORY, "ECONNABORTED", "EINTR"), (1, 3)),
+        "uring.cqe.recv": (("EINTR", *GONE, *MEMORY), (1, 12, 40)),
+        "uring.cqe.send": (("EINTR", *GONE, *MEMORY), (1, 6, 20)),
+        "uring.cqe.sendfile": (("ENOMEM",), (1,)),
+        "uring.cqe.connect": (("ECONNREFUSED", "ENETUNREACH", "ETIMEDOUT", *MEMORY), (1,)),
+    },
+}
+# What must fail all the time for a site to be come to.
+WITH = {
+    ("epoll", "openat"): ("openat2", errno.ENOSYS),  # an old kernel: the path is walked
+    ("io_uring", "openat"): ("openat2", errno.ENOSYS),
+    ("io_uring", "send"): ("uring.send.short", errno.EIO),  # what is left goes by tries
+    ("io_uring", "sendmsg"): ("uring.sendmsg.short", errno.EIO),
+}
+CASES = [(backend, site) for backend, sites in SITES.items() for site in sites]
+
+
+@pytest.fixture(scope="module")
+def rigs(tmp_path_factory):
+    rigs = {}
+    yield rigs
+    for rig in rigs.values():
+        rig.close(check=False)
+
+
+def rig_of(rigs, backend, folder):
+    if backend in rigs and (FULL or rigs[backend].gate.process.poll() is not None):
+        rigs.pop(backend).close(check=False)
+    if backend not in rigs:
+        rigs[backend] = Rig(folder, backend)
+        rigs[backend].warm()
+    return rigs[backend]
+
+
+@pytest.mark.parametrize("backend, site", CASES)
+def test_a_failing_call_harms_no_other(rigs, tmp_path, backend, site):
+    rig = rig_of(rigs, backend, tmp_path)
+    always, error = WITH.get((backend, site), (None, 0))
+    if always:
+        rig.table.arm(always, error, 1, 1 << 30)
+    try:
+        fail_all(rig, backend, site)
+    finally:
+        if always:
+            rig.table.disarm(always)
+    if FULL:
+        rig.gate.stop()
+
+
+def fail_all(rig, backend, site):
+    before = rig.table.hits(site)
+    rig.warm()
+    names, some = SITES[backend][site]
+    per_work = rig.table.hits(site) - before
+    assert per_work > 0, f"the work does not come to {site}"
+    calls = [n for n in (range(1, per_work + 1) if FULL else some) if n <= per_work]
+    missed = 0
+    for name in names:
+        for nth in calls:
+            missed += not rig.inject(site, getattr(errno, name), nth)
+    # How many calls a piece of work makes depends on how the kernel cuts its bytes, so the last ones may
+    # not be reached.
+    assert missed <= len(names) * len(calls) // 2
+    assert rig.inject(site, getattr(errno, names[0]), 1, 3), f"{site} was never made to fail"
+
+
+@pytest.mark.parametrize("backend", SITES)
+def test_nothing_is_left_of_all_this(rigs, tmp_path, backend):
+    """Each pool asserts at its end that all it gave is back."""
+    rig_of(rigs, backend, tmp_path)
+    rigs.pop(backend).close()
