@@ -201,12 +201,13 @@ class Rig:
     """A gateway, its upstream and its table. In `config` $FILES are files, $UP the upstream's
     port; `script` is the upstream's."""
 
-    def __init__(self, folder, backend, env=None, config=CONFIG, script=answer, **kwargs):
+    def __init__(self, folder, backend, env=None, config=CONFIG, script=answer,
+                 host="127.0.0.1", **kwargs):
         files = folder / "files"
         files.mkdir(parents=True, exist_ok=True)
         (files / "small.txt").write_bytes(BLOB[:3000])
         (files / "large.bin").write_bytes(LARGE)
-        self.upstream = Upstream(script)
+        self.upstream = Upstream(script, host)
         self.table = Table(folder / "table")
         text = config.replace("$FILES", str(files)).replace("$UP", str(self.upstream.port))
         self.gate = Gate(folder, text, backend,
@@ -227,14 +228,14 @@ class Rig:
 
     # ---- work ----
 
+    def connect(self, timeout=20):
+        return self.gate.connect(timeout)
+
     @contextmanager
     def client(self, slow=False):
-        s = socket.socket()
-        s.settimeout(ANSWER_S)
+        s = self.connect(ANSWER_S)
         if slow:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        s.connect(("127.0.0.1", self.gate.port))
-        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             yield s, Answers(s)
         finally:
