@@ -1,18 +1,53 @@
 #include "tools/args.h"
 #include "tools/commands.h"
 #include "tools/load.h"
+#include "tools/master.h"
 #include "tools/server.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Only root can become another user. True when that is no reason not to start. */
+static bool may_stay(const struct ag_model *m)
+{
+    if (m->chroot) {
+        (void)fprintf(stderr, "anygate: error: server.chroot needs root; hint: start as root, who "
+                              "becomes server.user, or leave chroot out\n");
+        return false;
+    }
+    if (m->user) {
+        (void)fprintf(stderr, "anygate: warning: server.user is of no effect: only root can "
+                              "become another user\n");
+    }
+    return true;
+}
+
+static int start(struct ag_config_input *in)
+{
+    struct ag_load load;
+
+    /* A master hands on what its load has read. */
+    in->opener = geteuid() == 0 ? ag_opener_record() : NULL;
+    ag_load_config(&load, in);
+    ag_load_print(&load, AG_DIAG_HUMAN);
+    if (load.snapshot && ag_master_wanted(load.snapshot->model)) {
+        return ag_master_run(in, load.snapshot);
+    }
+    ag_opener_free(in->opener);
+    in->opener = NULL;
+    if (load.snapshot && may_stay(load.snapshot->model)) {
+        return ag_server_run(in, load.snapshot, NULL);
+    }
+    ag_load_release(&load);
+    return AG_EXIT_ERROR;
+}
+
 int ag_cmd_serve(int argc, char **argv)
 {
     struct ag_config_input in = {.env = (const char *const *)environ};
     const char *routes[AG_ARGS_REPEAT_MAX], *listens[AG_ARGS_REPEAT_MAX], *operands[1];
     size_t operand_count = 0;
-    struct ag_load load;
     const struct ag_option options[] = {
         {"--config", 'c', "FILE", "configuration: .yml .yaml .json or .gate",
          .out_value = &in.file},
@@ -52,11 +87,5 @@ int ag_cmd_serve(int argc, char **argv)
     }
     in.routes = routes;
     in.listens = listens;
-    ag_load_config(&load, &in);
-    ag_load_print(&load, AG_DIAG_HUMAN);
-    if (!load.snapshot) {
-        ag_load_release(&load);
-        return AG_EXIT_ERROR;
-    }
-    return ag_server_run(&in, load.snapshot);
+    return start(&in);
 }

@@ -2,7 +2,6 @@
  * The old snapshot serves until the new one is whole: loaded without a mistake, its sockets bound. A
  * shard swaps between two turns of its loop.
  */
-#include "tools/load.h"
 #include "tools/server_parts.h"
 
 #include <stdio.h>
@@ -117,6 +116,11 @@ bool ag_server_bind(struct ag_server *s)
     return false;
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
 /* What is set up once a process: a reload cannot change it, and says so. */
 static void warn_of_restart(const struct ag_model *was, const struct ag_model *is)
 {
@@ -128,6 +132,9 @@ static void warn_of_restart(const struct ag_model *was, const struct ag_model *i
         {"server.backend", was->backend != is->backend},
         {"server.max_connections", was->max_connections != is->max_connections},
         {"server.log.format", was->log_format != is->log_format},
+        {"server.user", !same_text(was->user, is->user)},
+        {"server.chroot", !same_text(was->chroot, is->chroot)},
+        {"server.seccomp", was->seccomp != is->seccomp},
     };
 
     for (size_t i = 0; i < AG_COUNT(fixed); i++) {
@@ -136,6 +143,18 @@ static void warn_of_restart(const struct ag_model *was, const struct ag_model *i
                    fixed[i].key);
         }
     }
+}
+
+void ag_server_switch(struct ag_server *s, struct ag_load *load)
+{
+    warn_of_restart(s->snapshot->model, load->snapshot->model);
+    ag_log_set_level(load->snapshot->model->log_level);
+    s->snapshot = load->snapshot;
+    load->snapshot = NULL;
+    ag_load_release(load);
+    ag_server_publish(s);
+    ag_log(AG_LOG_INFO, "reloaded: %u route%s", s->snapshot->route_count,
+           s->snapshot->route_count == 1 ? "" : "s");
 }
 
 void ag_server_reload(struct ag_server *s)
@@ -163,12 +182,5 @@ void ag_server_reload(struct ag_server *s)
         ag_load_release(&load);
         return;
     }
-    warn_of_restart(s->snapshot->model, load.snapshot->model);
-    ag_log_set_level(load.snapshot->model->log_level);
-    s->snapshot = load.snapshot;
-    load.snapshot = NULL;
-    ag_load_release(&load);
-    ag_server_publish(s);
-    ag_log(AG_LOG_INFO, "reloaded: %u route%s", s->snapshot->route_count,
-           s->snapshot->route_count == 1 ? "" : "s");
+    ag_server_switch(s, &load);
 }

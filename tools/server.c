@@ -4,6 +4,7 @@
 #include "engine/resolver.h"
 #include "tools/commands.h"
 #include "tools/crash.h"
+#include "tools/seccomp.h"
 #include "tools/server_parts.h"
 
 #include <errno.h>
@@ -17,7 +18,6 @@
 #define HELPER_THREADS   4u
 #define HELPER_QUEUE_MAX 1024u
 #define LOG_RING_BYTES   (256u * 1024u)
-#define LISTEN_BACKLOG   4096
 
 /* ---- a shard's life ---- */
 
@@ -134,10 +134,10 @@ static void announce(const struct ag_server *server, const char *backend, const 
 
 /* ---- the control thread ---- */
 
-static void post_all(struct ag_server *s, bool abort)
+void ag_server_stop_shards(struct ag_server *s, bool at_once)
 {
     for (uint32_t i = 0; i < s->sizing.shards; i++) {
-        (void)ag_server_post(s, i, abort ? &s->each[i].abort_msg : &s->each[i].drain_msg);
+        (void)ag_server_post(s, i, at_once ? &s->each[i].abort_msg : &s->each[i].drain_msg);
     }
 }
 
@@ -149,7 +149,7 @@ static void on_stop_signal(struct ag_server *s, const char *name)
     s->stops++;
     ag_log(AG_LOG_INFO, "%s: %s", name,
            s->stops == 1 ? "draining; again to stop at once" : "stopping at once");
-    post_all(s, s->stops == 2);
+    ag_server_stop_shards(s, s->stops == 2);
 }
 
 static void on_signal(struct ag_server *s)
@@ -174,17 +174,22 @@ static void on_wake(struct ag_server *s)
 
     AG_ASSERT(n == (ssize_t)sizeof(count) || errno == EAGAIN);
     ag_server_reclaim(s);
-    if (s->reload_asked && s->stops == 0) {
+    if (s->worker) {
+        ag_server_go_on(s);
+    } else if (s->reload_asked && s->stops == 0) {
         ag_server_reload(s);
     }
 }
 
 static void control(struct ag_server *s)
 {
-    struct pollfd fds[] = {{.fd = s->signal_fd, .events = POLLIN},
-                           {.fd = s->wake_fd, .events = POLLIN}};
+    /* A worker leaves signals to its master: a terminal and a service manager send them to both. */
+    struct pollfd fds[] = {{.fd = s->worker ? -1 : s->signal_fd, .events = POLLIN},
+                           {.fd = s->wake_fd, .events = POLLIN},
+                           {.fd = -1, .events = POLLIN}};
 
     while (atomic_load(&s->running) > 0) {
+        fds[2].fd = s->worker ? s->worker->channel : -1;
         if (poll(fds, AG_COUNT(fds), -1) < 0) {
             AG_ASSERT(errno == EINTR);
             continue;
@@ -194,6 +199,9 @@ static void control(struct ag_server *s)
         }
         if (fds[1].revents) {
             on_wake(s);
+        }
+        if (fds[2].revents) {
+            ag_server_obey(s);
         }
     }
 }
@@ -211,11 +219,29 @@ static int open_signals(void)
     return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
+/* All threads are there, and nothing has come from outside. */
+static enum ag_status on_ready(void *arg, const char **out_why)
+{
+    struct ag_server *s = arg;
+    enum ag_confine seccomp = s->snapshot->model->seccomp;
+
+    if (s->worker) {
+        return ag_worker_drop(s->worker, out_why);
+    }
+    /* Not by itself: who is alone may be asked for an upgrade, and that takes an exec. */
+    return seccomp == AG_CONFINE_ON || seccomp == AG_CONFINE_LOG
+               ? ag_seccomp_apply(AG_SECCOMP_ALONE, seccomp == AG_CONFINE_LOG, out_why)
+               : AG_OK;
+}
+
 /* Shards up, then signals until they are down again. */
 static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *backend_why)
 {
-    struct ag_shards_config config = {
-        .count = s->sizing.shards, .start = start_shard, .stop = stop_shard, .arg = s};
+    struct ag_shards_config config = {.count = s->sizing.shards,
+                                      .start = start_shard,
+                                      .stop = stop_shard,
+                                      .ready = on_ready,
+                                      .arg = s};
     const char *why = "";
 
     s->helpers = ag_helpers_new(HELPER_THREADS, HELPER_QUEUE_MAX);
@@ -232,7 +258,11 @@ static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *
     announce(s, ag_backend_name(backend), backend_why);
     ag_sizing_log(&s->sizing);
     ag_server_publish(s);
+    if (s->worker) {
+        ag_worker_tell(s->worker, AG_CHANNEL_READY, 0, AG_SPAN(""));
+    }
     control(s);
+    ag_server_unstage(s);
     ag_shards_join(s->shards);
     ag_helpers_free(s->helpers);
     ag_server_reclaim(s);
@@ -266,10 +296,11 @@ static int run(struct ag_server *s, enum ag_backend_kind backend, const char *wh
     return rc;
 }
 
-int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snapshot)
+int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snapshot,
+                  struct ag_worker *worker)
 {
     const struct ag_model *m = snapshot->model;
-    struct ag_server s = {.input = input, .snapshot = snapshot};
+    struct ag_server s = {.input = input, .snapshot = snapshot, .worker = worker};
     enum ag_backend_kind backend;
     const char *why = "";
     int rc;
@@ -287,7 +318,10 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     ag_sizing_compute(snapshot, &s.sizing);
     atomic_store(&s.running, s.sizing.shards);
     (void)pthread_mutex_init(&s.ending, NULL);
-    ag_sockets_init(&s.sockets, s.sizing.shards, LISTEN_BACKLOG);
+    ag_sockets_init(&s.sockets, s.sizing.shards, AG_LISTEN_BACKLOG);
+    if (worker) {
+        ag_bundle_adopt(&worker->bundle, &s.sockets);
+    }
     s.each = calloc(s.sizing.shards, sizeof(*s.each));
     AG_ASSERT(s.each);
     rc = run(&s, backend, why);

@@ -3,12 +3,14 @@
  *
  *   server.c   start, signals, end
  *   reload.c   a new configuration in place of the old one
+ *   orders.c   in a worker: what the master sends
  */
 #pragma once
 #include "engine/shard.h"
 #include "tools/serving.h"
 #include "tools/sizing.h"
 #include "tools/sockets.h"
+#include "tools/worker.h"
 
 struct ag_server;
 
@@ -29,6 +31,7 @@ struct ag_server_dead {
 
 struct ag_server {
     const struct ag_config_input *input;
+    struct ag_worker *worker;     /* NULL: alone */
     struct ag_snapshot *snapshot; /* the current one */
     struct ag_sockets sockets;
     struct ag_shards *shards;
@@ -38,6 +41,12 @@ struct ag_server {
     int signal_fd;
     int wake_fd; /* eventfd: a shard has news */
     unsigned stops;
+    /* orders.c */
+    struct ag_load staged; /* loaded and its sockets planned; without a snapshot: none */
+    uint32_t generation;   /* of it */
+    bool load_asked;       /* a bundle is whole */
+    bool commit_asked;     /* what is staged is to be served */
+
     bool reload_asked;         /* while another change was under way */
     pthread_mutex_t ending;    /* guards `ended` against posts of the control thread */
     _Atomic uint32_t running;  /* shards that have not ended */
@@ -51,6 +60,9 @@ void ag_server_wake(struct ag_server *s);
 /* Posts to a shard, unless it has ended: then false, and nothing happens. */
 bool ag_server_post(struct ag_server *s, uint32_t shard, struct ag_msg *m);
 
+/* To all shards: drain, or end at once. */
+void ag_server_stop_shards(struct ag_server *s, bool at_once);
+
 /* ---- reload.c ---- */
 
 /* Binds what the first snapshot listens on. False after an error was printed. */
@@ -59,5 +71,16 @@ bool ag_server_bind(struct ag_server *s);
 void ag_server_publish(struct ag_server *s);
 /* Loads again and publishes. On a mistake all stays as it is and the log says why. */
 void ag_server_reload(struct ag_server *s);
+/* Publishes what was loaded, its sockets planned, in the place of the current snapshot. Takes it over. */
+void ag_server_switch(struct ag_server *s, struct ag_load *load);
 /* Frees what the shards have let go. */
 void ag_server_reclaim(struct ag_server *s);
+
+/* ---- orders.c ---- */
+
+/* The master's channel can be read. */
+void ag_server_obey(struct ag_server *s);
+/* A shard has applied a change: what waited for that. */
+void ag_server_go_on(struct ag_server *s);
+/* Gives up what is staged. */
+void ag_server_unstage(struct ag_server *s);

@@ -11,7 +11,8 @@
 #pragma once
 #include "router/model.h"
 
-#define AG_SOCKET_FDS 1024u /* as many as there may be shards */
+#define AG_LISTEN_BACKLOG 4096
+#define AG_SOCKET_FDS     1024u /* as many as there may be shards */
 
 struct ag_socket {
     union ag_addr addr;     /* as configured */

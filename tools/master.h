@@ -1,0 +1,23 @@
+/*
+ * master: a small process of one thread that keeps root's privileges, when `server.user` is set. It reads
+ * files and binds sockets, nothing from the network; all else is its worker's (worker.h).
+ *
+ *   load (recording), bind --bundle--> worker: load (replaying), serve
+ *
+ *   STARTING --READY--> SERVING --SIGHUP: load, bind, bundle--> LOADING --LOADED: COMMIT--> SERVING
+ *                                                                       --REFUSED-------->
+ *   any --SIGTERM: DRAIN; again: ABORT--> DRAINING --worker ends--> exit with its status
+ *   any --worker ends by itself--> exit 1: the supervisor starts both again
+ *
+ * It keeps duplicates of the listening sockets, so that connections waiting in them outlast a worker's
+ * end during an upgrade, and lets them go before the worker is told to drain. A worker that says what
+ * does not belong here is killed.
+ */
+#pragma once
+#include "router/snapshot.h"
+
+/* Whether this process and this configuration make a master: root, and a user to become. */
+bool ag_master_wanted(const struct ag_model *m);
+/* Runs as the master, and in the forked worker as that; returns the exit status of either. Takes over
+ * `snapshot`, which was loaded from `input` by its recording opener, and the opener. */
+int ag_master_run(const struct ag_config_input *input, struct ag_snapshot *snapshot);

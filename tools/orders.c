@@ -1,0 +1,113 @@
+/*
+ * The control thread of a worker: what the master orders takes the place of signals.
+ *
+ *   LOAD --> staged: loaded, its sockets planned --COMMIT--> published
+ *                                                 --CANCEL, drain--> given up
+ *
+ * One configuration at a time: the master sends the next one after it has committed or cancelled. But
+ * shards may still be busy with applying the one before: a commit waits for that, and a load for the
+ * commit.
+ */
+#include "tools/server_parts.h"
+
+void ag_server_unstage(struct ag_server *s)
+{
+    if (s->staged.snapshot) {
+        ag_sockets_cancel(&s->sockets);
+        ag_load_release(&s->staged);
+    }
+    s->commit_asked = false;
+}
+
+static void refuse(struct ag_server *s, uint32_t generation, struct ag_buf *why)
+{
+    const struct ag_diag *first = s->staged.diags.first;
+
+    ag_load_print(&s->staged, AG_DIAG_HUMAN);
+    if (why->len == 0 && first) {
+        ag_buf_printf(why, "%s", first->what);
+    }
+    ag_worker_tell(s->worker, AG_CHANNEL_REFUSED, generation, ag_buf_span(why));
+    ag_load_release(&s->staged);
+}
+
+static void stage(struct ag_server *s)
+{
+    uint32_t generation = s->worker->bundle.generation;
+    char text[512];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    s->load_asked = false;
+    ag_worker_load(s->worker, s->input, &s->staged, &why);
+    if (!s->staged.snapshot) {
+        refuse(s, generation, &why);
+        return;
+    }
+    ag_bundle_adopt(&s->worker->bundle, &s->sockets);
+    if (ag_sockets_plan(&s->sockets, s->staged.snapshot->model, &why) != AG_OK) {
+        refuse(s, generation, &why);
+        return;
+    }
+    s->generation = generation;
+    ag_worker_tell(s->worker, AG_CHANNEL_LOADED, generation, AG_SPAN(""));
+}
+
+void ag_server_go_on(struct ag_server *s)
+{
+    if (s->commit_asked && atomic_load(&s->changing) == 0) {
+        s->commit_asked = false;
+        ag_server_switch(s, &s->staged);
+    }
+    if (s->load_asked && !s->staged.snapshot) {
+        stage(s);
+    }
+}
+
+static void stop(struct ag_server *s, bool at_once, const char *why)
+{
+    unsigned stops = at_once ? 2 : 1;
+
+    if (s->stops >= stops) {
+        return;
+    }
+    s->stops = stops;
+    ag_log(AG_LOG_INFO, "%s: %s", why, at_once ? "stopping at once" : "draining");
+    ag_server_unstage(s);
+    ag_bundle_close(&s->worker->bundle);
+    ag_server_stop_shards(s, at_once);
+}
+
+/* False: nothing more for now. */
+static bool obey(struct ag_server *s)
+{
+    switch (ag_worker_read(s->worker)) {
+    case AG_ORDER_NONE:
+        return false;
+    case AG_ORDER_LOAD:
+        s->load_asked = s->stops == 0;
+        break;
+    case AG_ORDER_COMMIT:
+        s->commit_asked = s->staged.snapshot && s->worker->msg.generation == s->generation;
+        break;
+    case AG_ORDER_CANCEL:
+        ag_server_unstage(s);
+        break;
+    case AG_ORDER_DRAIN:
+        stop(s, false, "the master says so");
+        break;
+    case AG_ORDER_ABORT:
+        stop(s, true, "the master says so");
+        break;
+    case AG_ORDER_GONE:
+        stop(s, false, "there is no master any more");
+        return false;
+    }
+    ag_server_go_on(s);
+    return true;
+}
+
+void ag_server_obey(struct ag_server *s)
+{
+    while (obey(s)) {
+    }
+}
