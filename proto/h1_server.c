@@ -4,6 +4,9 @@
 #define PIPELINE_BYTES_MAX  (64u * 1024u)
 #define PIPELINE_SLICES_MAX 16u
 
+/* What an idle connection is given to send a request that is on its way, before a drain ends it. */
+#define DRAIN_GRACE_MS 100u
+
 static void run(struct ag_h1_server *h);
 
 static uint64_t now_of(const struct ag_h1_server *h)
@@ -422,7 +425,9 @@ void ag_h1_server_closed(struct ag_h1_server *h, enum ag_reason why)
 void ag_h1_server_drain(struct ag_h1_server *h)
 {
     h->draining = true;
+    /* A request may be on its way, or received and not seen yet: closing now would lose it. */
     if (h->state == AG_H1_IDLE && h->in.bytes == 0) {
-        close_in_order(h, AG_REASON_ABORTED);
+        h->due_ms = ag_min_u64(h->due_ms, now_of(h) + DRAIN_GRACE_MS);
+        settle_deadline(h);
     }
 }

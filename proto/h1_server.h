@@ -82,5 +82,6 @@ void ag_h1_server_deadline(struct ag_h1_server *h);
 /* The stream is gone: aborts what is live. The owner frees both afterwards. */
 void ag_h1_server_closed(struct ag_h1_server *h, enum ag_reason why);
 
-/* Drain: an idle connection ends at once, a busy one after its exchange (Connection: close). */
+/* Drain: an idle connection ends unless a request is on its way, a busy one after its exchange
+ * (Connection: close). */
 void ag_h1_server_drain(struct ag_h1_server *h);
