@@ -123,9 +123,9 @@ static const char *const never[] = {"execve",
                                     "memfd_secret"};
 
 /* A leak check stops the threads from a process beside it. */
-static const char *const when_sanitized[] = {"clone",  "ptrace",     "wait4",    "getdents64",
-                                             "prctl",  "readlink",   "pipe",     "kill",
-                                             "tgkill", "readlinkat", "mprotect", "setrlimit"};
+static const char *const when_sanitized[] = {
+    "getdents", "clone", "ptrace", "wait4",      "getdents64", "prctl",    "readlink",
+    "pipe",     "kill",  "tgkill", "readlinkat", "mprotect",   "setrlimit"};
 
 static const int options[][2] = {
     {SOL_SOCKET, SO_LINGER},    {SOL_SOCKET, SO_REUSEADDR},  {SOL_SOCKET, SO_REUSEPORT},
