@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static enum ag_status status_of(int error)
@@ -95,6 +96,11 @@ bool ag_pidfile_is_anygate(pid_t pid)
     bool alive, named = runs_as_anygate(pid, &alive);
 
     return alive && (named || binary_is_anygate(pid));
+}
+
+int ag_pidfile_watch(pid_t pid)
+{
+    return (int)syscall(SYS_pidfd_open, pid, 0); /* C libraries have no name for it in common */
 }
 
 /* ---- the file ---- */

@@ -21,6 +21,9 @@ AG_MUST_USE enum ag_status ag_pidfile_read(const char *path, pid_t *out_pid);
  * being the very binary that asks. */
 bool ag_pidfile_is_anygate(pid_t pid);
 
+/* A descriptor (close-on-exec) that is readable when process `pid` has ended; -1: errno tells. */
+int ag_pidfile_watch(pid_t pid);
+
 /* AG_ELIMIT: another living anygate holds it; AG_EACCES, AG_ESYS: no file can be made there. The reason
  * with a hint is appended to `why`. Else AG_OK: whatever is there may be replaced. */
 AG_MUST_USE enum ag_status ag_pidfile_check(const char *path, struct ag_buf *why);

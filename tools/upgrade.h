@@ -1,0 +1,57 @@
+/*
+ * upgrade: a new binary takes the place of the running one, and no connection is refused meanwhile.
+ *
+ *   predecessor: start --> [sends sockets, waits for "ready"] --> ready: it says "yours" and drains
+ *                                   \--> failed: the new process is ended, the old one goes on
+ *   successor:   inherit --> receive sockets --> serve --> say "ready" --> [yours] it is the main one
+ *
+ * What is started is the file that this process was started from, by its path then: whatever lies there
+ * now. Same arguments, same environment; ANYGATE_UPGRADE names the channel's descriptor.
+ */
+#pragma once
+#include "tools/handover.h"
+
+#include <signal.h>
+
+#define AG_UPGRADE_TIMEOUT_MS 30000
+
+/* How this process was started, and its successor while there is one. */
+struct ag_upgrade {
+    char *program; /* absolute; NULL: not known */
+    char **argv;
+    char **env;
+    char *arguments; /* what argv points into */
+    sigset_t mask;
+    /* the successor */
+    pid_t child;  /* 0: none */
+    int child_fd; /* pidfd: readable when it has ended */
+    int channel;
+    struct ag_handover_cursor cursor;
+};
+
+/* Remembers program, arguments, environment and signal mask: before any of them is changed. Without
+ * /proc nothing is known, and there can be no upgrade. */
+void ag_upgrade_init(struct ag_upgrade *u);
+/* Forgets; a successor that is not ready yet is ended. */
+void ag_upgrade_deinit(struct ag_upgrade *u);
+
+static inline bool ag_upgrade_under_way(const struct ag_upgrade *u)
+{
+    return u->child != 0;
+}
+
+/* Starts the successor. AG_ESYS: the reason is appended to `why`. */
+AG_MUST_USE enum ag_status ag_upgrade_start(struct ag_upgrade *u, struct ag_buf *why);
+/* To be called when `channel` (-1: it has been closed by the other side) is readable, or writable while
+ * `cursor.ended` is false, or when `child_fd` is readable. AG_AGAIN: not ready yet. AG_OK: it is, `out_ready` tells; then ag_upgrade_finish. AG_EPROTO:
+ * it failed and has been ended; the reason is appended to `why`. */
+AG_MUST_USE enum ag_status ag_upgrade_step(struct ag_upgrade *u, const struct ag_sockets *s,
+                                           struct ag_handover_ready *out_ready, struct ag_buf *why);
+/* Says "yours" and lets the successor go. AG_EPROTO: it has gone after all, as above. */
+AG_MUST_USE enum ag_status ag_upgrade_finish(struct ag_upgrade *u, struct ag_buf *why);
+/* Ends a successor that is not ready. */
+void ag_upgrade_abort(struct ag_upgrade *u);
+
+/* The channel to the predecessor (close-on-exec), or -1: nobody hands over. Removes ANYGATE_UPGRADE.
+ * Before any thread. AG_EINVAL: it names no channel; nothing is set. */
+AG_MUST_USE enum ag_status ag_upgrade_inherit(int *out_channel);
