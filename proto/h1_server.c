@@ -422,11 +422,16 @@ void ag_h1_server_closed(struct ag_h1_server *h, enum ag_reason why)
     ag_chain_clear(&h->in, &h->stream->loop->nodes);
 }
 
+void ag_h1_server_yield(struct ag_h1_server *h)
+{
+    h->draining = true;
+}
+
 void ag_h1_server_drain(struct ag_h1_server *h)
 {
     h->draining = true;
     /* A request may be on its way, or received and not seen yet: closing now would lose it. */
-    if (h->state == AG_H1_IDLE && h->in.bytes == 0) {
+    if (ag_h1_server_idle(h)) {
         h->due_ms = ag_min_u64(h->due_ms, now_of(h) + DRAIN_GRACE_MS);
         settle_deadline(h);
     }

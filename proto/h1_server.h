@@ -85,3 +85,11 @@ void ag_h1_server_closed(struct ag_h1_server *h, enum ag_reason why);
 /* Drain: an idle connection ends unless a request is on its way, a busy one after its exchange
  * (Connection: close). */
 void ag_h1_server_drain(struct ag_h1_server *h);
+/* The next answer is the last one, and says so: a connection that is idle now waits for it, for a
+ * request may be on its way and would be lost by closing. */
+void ag_h1_server_yield(struct ag_h1_server *h);
+/* Nothing was begun that is not at its end. */
+static inline bool ag_h1_server_idle(const struct ag_h1_server *h)
+{
+    return h->state == AG_H1_IDLE && h->in.bytes == 0;
+}

@@ -94,11 +94,23 @@ void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin 
     }
 }
 
-void ag_downstreams_abort(struct ag_downstreams *d)
+void ag_downstreams_yield(struct ag_downstreams *d)
 {
-    for (struct ag_link *it = d->open.next, *next; it != &d->open; it = next) {
-        next = it->next;
-        ag_stream_abort(&ag_container_of(it, struct ag_downstream, link)->conn.stream,
-                        AG_REASON_ABORTED);
+    ag_list_foreach(it, &d->open) {
+        ag_h1_server_yield(&ag_container_of(it, struct ag_downstream, link)->h1);
     }
+}
+
+bool ag_downstreams_abort(struct ag_downstreams *d)
+{
+    bool idle = true;
+
+    for (struct ag_link *it = d->open.next, *next; it != &d->open; it = next) {
+        struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
+
+        next = it->next;
+        idle = ag_h1_server_idle(&ds->h1) && idle;
+        ag_stream_abort(&ds->conn.stream, AG_REASON_ABORTED);
+    }
+    return idle;
 }

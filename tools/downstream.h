@@ -40,8 +40,10 @@ void ag_downstreams_deinit(struct ag_downstreams *d);
 bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream_origin *origin);
 /* Those of `origin` (NULL: of every one): idle ones end now, busy ones after their exchange. */
 void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin *origin);
-/* Ends all at once. */
-void ag_downstreams_abort(struct ag_downstreams *d);
+/* All: each ends with its next answer, idle ones too (ag_h1_server_yield). */
+void ag_downstreams_yield(struct ag_downstreams *d);
+/* Ends all at once. False: some were not idle. */
+bool ag_downstreams_abort(struct ag_downstreams *d);
 static inline bool ag_downstreams_full(const struct ag_downstreams *d)
 {
     return d->pool.used == d->pool.count;

@@ -332,14 +332,14 @@ void ag_serving_apply(struct ag_serving *s, struct ag_serving_change *c)
 
 static void cut_all(struct ag_serving *s)
 {
-    s->cut = true;
+    s->cut = s->cut || s->waiting_count > 0;
     while (s->waiting_count > 0) {
         struct waiting w = take_waiting(s, s->waiting_count - 1);
 
         close_descriptor(s, w.fd);
         free_if_done(w.from);
     }
-    ag_downstreams_abort(&s->down);
+    s->cut = !ag_downstreams_abort(&s->down) || s->cut;
 }
 
 static void on_drain_timeout(struct ag_timer *t)
@@ -347,7 +347,7 @@ static void on_drain_timeout(struct ag_timer *t)
     cut_all(ag_container_of(t, struct ag_serving, drain_timer));
 }
 
-void ag_serving_drain(struct ag_serving *s)
+static void begin_drain(struct ag_serving *s)
 {
     struct ag_link *next;
 
@@ -359,9 +359,20 @@ void ag_serving_drain(struct ag_serving *s)
         next = it->next;
         close_listener(listener_of(it));
     }
-    ag_downstreams_drain(&s->down, NULL);
     ag_loop_arm(s->ctx.loop, &s->drain_timer, s->drain_timeout_ms);
     end_soon(s);
+}
+
+void ag_serving_drain(struct ag_serving *s)
+{
+    begin_drain(s);
+    ag_downstreams_drain(&s->down, NULL);
+}
+
+void ag_serving_yield(struct ag_serving *s)
+{
+    begin_drain(s);
+    ag_downstreams_yield(&s->down);
 }
 
 void ag_serving_abort(struct ag_serving *s)

@@ -47,7 +47,7 @@ struct ag_serving {
     struct ag_task end_task;
     uint64_t drain_timeout_ms;
     bool draining;
-    bool cut; /* connections were ended before they were done */
+    bool cut; /* connections were ended while something was under way */
     /* The owner's, set before open. */
     void *owner;
     /* This shard uses `snapshot` no more. */
@@ -72,6 +72,9 @@ AG_MUST_USE enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop 
 void ag_serving_apply(struct ag_serving *s, struct ag_serving_change *c);
 /* Closes listeners; connections end after what they are at, at the latest after drain_timeout. */
 void ag_serving_drain(struct ag_serving *s);
+/* The same when another process serves on: idle connections stay for one more answer, so that none is
+ * closed under a request that is on its way. drain may follow. */
+void ag_serving_yield(struct ag_serving *s);
 /* Draining, and all connections end now. */
 void ag_serving_abort(struct ag_serving *s);
 /* After `ended`, outside callbacks: turns the loop until all is given back. */
