@@ -287,6 +287,30 @@ static void set_listens(struct loader *l, const struct ag_config_input *in)
     }
 }
 
+static void set_pid_file(struct loader *l, const struct ag_config_input *in)
+{
+    if (!in->pid_file) {
+        return;
+    }
+    struct ag_pos pos = flag_pos(l, "--pid-file", 0, in->pid_file);
+    struct ag_node *server = ag_config_map_in(l->root, "server", pos, l->arena);
+    struct ag_node *n = server ? ag_config_child(server, "pid_file") : NULL;
+
+    if (!server) {
+        return;
+    }
+    if (!n) {
+        n = ag_node_new(l->arena, AG_NODE_SCALAR, pos);
+        n->key = AG_SPAN("pid_file");
+        n->key_pos = pos;
+        ag_node_append(server, n);
+    }
+    n->kind = AG_NODE_SCALAR;
+    n->pos = pos;
+    n->first = n->last = NULL;
+    n->text = ag_span_str(in->pid_file);
+}
+
 /* A route for `serve DIR`. A path of the command line starts at the working directory, one in a route
  * at the config file: with both, it is made absolute. */
 static const char *dir_route(struct loader *l, const struct ag_config_input *in)
@@ -377,6 +401,7 @@ struct ag_node *ag_config_load(const struct ag_config_input *in, struct ag_diags
     }
     ag_config_set_env(l.root, &l.env, diags);
     set_listens(&l, in);
+    set_pid_file(&l, in);
     add_routes(&l, in);
     *out_base_dir = in->file ? dir_of(l.arena, in->file) : ".";
     return l.root;

@@ -15,6 +15,7 @@ struct ag_config_input {
     size_t route_count;
     const char *const *listens; /* -l */
     size_t listen_count;
+    const char *pid_file;     /* --pid-file, or NULL */
     const char *dir;          /* `serve ./dist`: a static route for "/", or NULL */
     const char *const *env;   /* environ, or NULL: none */
     struct ag_opener *opener; /* NULL: the system */

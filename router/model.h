@@ -57,7 +57,8 @@ struct ag_model {
     uint64_t drain_timeout_ms;
     enum ag_log_level log_level;
     enum ag_log_format log_format;
-    const char *user; /* NULL: stay; "name", "name:group" or numbers */
+    const char *pid_file; /* made from the working directory on; NULL: none */
+    const char *user;     /* NULL: stay; "name", "name:group" or numbers */
     struct ag_pos user_pos;
     const char *chroot; /* absolute; NULL: none */
     enum ag_confine seccomp;

@@ -211,12 +211,33 @@ static void read_trusted(struct ag_model *m, const struct ag_node *n, struct ag_
     }
 }
 
+/* A path in a file starts where that file is, as routes do; one of a flag or a variable at the working
+ * directory. */
+static void read_pid_file(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    const char *file = n && n->pos.source ? n->pos.source->name : "";
+    const char *slash = file[0] == '<' ? NULL : strrchr(file, '/');
+    int dir_len = slash ? (int)(slash - file) + 1 : 0;
+    struct ag_span text;
+
+    if (!ag_node_text(n, diags, &text)) {
+        return;
+    }
+    if (text.len == 0 || text.ptr[text.len - 1] == '/' || memchr(text.ptr, 0, text.len)) {
+        ag_diag_error(diags, n->pos, "such as /run/anygate.pid",
+                      "pid_file: expected a file's path");
+        return;
+    }
+    m->pid_file = ag_arena_printf(diags->arena, "%.*s%.*s", text.ptr[0] == '/' ? 0 : dir_len, file,
+                                  (int)text.len, (const char *)text.ptr);
+}
+
 void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags)
 {
     static const char *const keys[] = {
         "listen",          "workers", "backend", "admin",   "user",       "limits",
         "trusted_proxies", "log",     "chroot",  "seccomp", "access_log", "drain_timeout",
-        "max_connections"};
+        "max_connections", "pid_file"};
     static const char *const backends[] = {"auto", "io_uring", "epoll"};
     static const char *const accesses[] = {"off", "human", "combined", "json"};
     unsigned backend = AG_BACKEND_AUTO, access = AG_ACCESS_OFF;
@@ -241,6 +262,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
                        &access);
     m->access_log = (enum ag_access_format)access;
     (void)ag_node_duration(ag_node_get(server, "drain_timeout"), diags, &m->drain_timeout_ms);
+    read_pid_file(m, ag_node_get(server, "pid_file"), diags);
     (void)ag_node_u64(ag_node_get(server, "max_connections"), diags, 1, UINT32_MAX,
                       &m->max_connections);
 }
