@@ -1,0 +1,227 @@
+/*
+ * A closed loop of GETs on keep-alive connections, each request's time and latency written down, for
+ * bench/reload.py. Whatever is not a whole 200 is a failure.
+ *
+ * usage: load PORT CONNECTIONS SECONDS FILE PATH...      connection i asks for path i % paths
+ *
+ *   FILE   one struct sample a request, in order of their ends
+ *   stdin  its end stops the run early
+ *   stdout "REQUESTS FAILURES" at the end; each failure's kind on stderr
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EVENTS     64
+#define HEAD_BYTES 4096u
+#define CONNS_MAX  1024u
+#define SAMPLES    8192u
+
+struct sample {
+    uint64_t end_us; /* CLOCK_MONOTONIC */
+    uint32_t latency_us;
+    uint32_t failed;
+};
+
+struct conn {
+    int fd;
+    const char *path;
+    uint64_t begun_us;
+    size_t got;    /* bytes of the answer in `head` */
+    uint64_t left; /* of its content */
+    bool in_content;
+    char head[HEAD_BYTES];
+};
+
+static struct conn conns[CONNS_MAX];
+static struct sample samples[SAMPLES];
+static size_t sample_count;
+static uint64_t requests, failures;
+static uint16_t port;
+static int epoll_fd, out_fd;
+
+static uint64_t now_us(void)
+{
+    struct timespec ts;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+static void die(const char *what)
+{
+    perror(what);
+    exit(1); /* NOLINT(concurrency-mt-unsafe): there is one thread */
+}
+
+static void flush_samples(void)
+{
+    size_t bytes = sample_count * sizeof(samples[0]);
+
+    if (write(out_fd, samples, bytes) != (ssize_t)bytes) {
+        die("write");
+    }
+    sample_count = 0;
+}
+
+static void note(const struct conn *c, bool failed)
+{
+    uint64_t now = now_us();
+
+    samples[sample_count++] = (struct sample){now, (uint32_t)(now - c->begun_us), failed ? 1u : 0u};
+    requests++;
+    failures += failed;
+    if (sample_count == SAMPLES) {
+        flush_samples();
+    }
+}
+
+static void ask(struct conn *c)
+{
+    char text[512];
+    int n = snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: bench\r\n\r\n", c->path);
+
+    c->begun_us = now_us();
+    c->got = 0;
+    c->in_content = false;
+    /* A socket that is broken tells so when it is read from. */
+    (void)!send(c->fd, text, (size_t)n, MSG_NOSIGNAL);
+}
+
+static void open_conn(struct conn *c)
+{
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct epoll_event ev = {.events = EPOLLIN, .data = {.ptr = c}};
+    int one = 1;
+
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&to, sizeof(to)) != 0 ||
+        fcntl(c->fd, F_SETFL, O_NONBLOCK) != 0 ||
+        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) != 0 ||
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &ev) != 0) {
+        die("connect");
+    }
+    ask(c);
+}
+
+static void fail(struct conn *c, const char *what)
+{
+    (void)fprintf(stderr, "%s: %s\n", c->path, what);
+    note(c, true);
+    (void)close(c->fd);
+    open_conn(c);
+}
+
+static void answered(struct conn *c)
+{
+    note(c, false);
+    ask(c);
+}
+
+/* The head is complete at `end`; what is behind it is content. */
+static void read_head(struct conn *c, const char *end)
+{
+    size_t behind = c->got - (size_t)(end - c->head);
+    const char *length = strcasestr(c->head, "\r\nContent-Length: ");
+
+    if (strncmp(c->head, "HTTP/1.1 200 ", 13) != 0) {
+        fail(c, "not a 200");
+        return;
+    }
+    c->left = length ? strtoull(length + 18, NULL, 10) : 0;
+    c->in_content = true;
+    if (!length || behind > c->left) {
+        fail(c, "not framed as expected");
+        return;
+    }
+    c->left -= behind;
+    if (c->left == 0) {
+        answered(c);
+    }
+}
+
+static void on_readable(struct conn *c)
+{
+    static char sink[65536];
+    ssize_t n = c->in_content ? read(c->fd, sink, sizeof(sink))
+                              : read(c->fd, c->head + c->got, HEAD_BYTES - 1 - c->got);
+
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    if (n <= 0) {
+        fail(c, n == 0 ? "closed" : "reset");
+    } else if (!c->in_content) {
+        c->got += (size_t)n;
+        c->head[c->got] = '\0';
+        char *end = strstr(c->head, "\r\n\r\n");
+
+        if (end) {
+            read_head(c, end + 4);
+        } else if (c->got == HEAD_BYTES - 1) {
+            fail(c, "a head without an end");
+        }
+    } else if ((uint64_t)n > c->left) {
+        fail(c, "more than was announced");
+    } else {
+        c->left -= (uint64_t)n;
+        if (c->left == 0) {
+            answered(c);
+        }
+    }
+}
+
+static void run(uint64_t until_us)
+{
+    struct epoll_event events[EVENTS];
+    bool stopped = false;
+
+    while (!stopped && now_us() < until_us) {
+        int n = epoll_wait(epoll_fd, events, EVENTS, 100);
+
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.ptr) {
+                on_readable(events[i].data.ptr);
+            } else {
+                stopped = true;
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct epoll_event ev = {.events = EPOLLIN};
+    size_t count, paths = (size_t)(argc > 5 ? argc - 5 : 0);
+
+    if (paths == 0) {
+        (void)fprintf(stderr, "usage: load PORT CONNECTIONS SECONDS FILE PATH...\n");
+        return 2;
+    }
+    port = (uint16_t)strtoul(argv[1], NULL, 10);
+    count = strtoul(argv[2], NULL, 10);
+    out_fd = open(argv[4], O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0644);
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (count > CONNS_MAX || out_fd < 0 || epoll_fd < 0 ||
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &ev) != 0) {
+        die("load");
+    }
+    for (size_t i = 0; i < count; i++) {
+        conns[i].path = argv[5 + i % paths];
+        open_conn(&conns[i]);
+    }
+    run(now_us() + strtoull(argv[3], NULL, 10) * 1000000u);
+    flush_samples();
+    (void)printf("%llu %llu\n", (unsigned long long)requests, (unsigned long long)failures);
+    return 0;
+}

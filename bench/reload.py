@@ -1,0 +1,415 @@
+#!/usr/bin/env python3
+"""Reloads under full load: requests that fail, what they cost the slowest, memory afterwards.
+
+usage: reload.py [--reloads 200] [--before 60] [--routes 500] [--tunnels 1000] [--binary build/anygate]
+                 [--backend epoll --backend io_uring]
+
+Each backend serves one shard. bench/load.c keeps 64 connections busy with fixed, static and proxied
+answers, first for --before seconds without a reload, then with one a second. Beside it --tunnels
+WebSockets stay open throughout, and so do a chunked upload and a download, each checked byte for byte;
+chunked uploads and new connections follow each other. Fails unless no request failed, no stream was
+cut, and memory after the last reload is within the size of 8 snapshots of memory after the first 20.
+
+The slowest request of each second is compared with the p99.9 of the time before and 5 ms. So are the
+seconds before the first reload: what they exceed is the machine's doing.
+"""
+import argparse
+import hashlib
+import os
+import pathlib
+import re
+import resource
+import selectors
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+CORES = sorted(os.sched_getaffinity(0))
+SAMPLE = struct.Struct("=QII")
+UPGRADE = ("GET /ws HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+           "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+SWITCHING = (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+SLACK_US = 5000
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def connect(port):
+    for _ in range(400):
+        try:
+            s = socket.create_connection(("127.0.0.1", port), 60)
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return s
+        except ConnectionRefusedError:
+            time.sleep(0.025)
+    raise SystemExit(f"nothing answers on port {port}")
+
+
+def exactly(s, n):
+    out = b""
+    while len(out) < n:
+        data = s.recv(n - len(out))
+        if not data:
+            raise OSError(f"closed after {len(out)} of {n} bytes")
+        out += data
+    return out
+
+
+def head_of(s):
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += exactly(s, 1)
+    return head
+
+
+# ---- the upstream of tunnels and streams; what is small and fast comes from an anygate of its own
+
+class Origin:
+    """Echoes tunnels, takes a digest of uploads, and streams until it is told to end."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port = self.listener.getsockname()[1]
+        self.tunnels = selectors.DefaultSelector()
+        self.end = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=self._echo, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            s, _ = self.listener.accept()
+            threading.Thread(target=self._serve, args=(s,), daemon=True).start()
+
+    def _serve(self, s):
+        try:
+            while True:
+                head = head_of(s)
+                if head.startswith(b"GET /ws"):
+                    s.sendall(SWITCHING)
+                    self.tunnels.register(s, selectors.EVENT_READ)
+                    return
+                if head.startswith(b"GET /stream"):
+                    self._stream(s)
+                else:
+                    self._upload(s)
+        except OSError:
+            s.close()
+
+    def _stream(self, s):
+        s.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        at = 0
+        while not self.end.wait(0.02):
+            s.sendall(b"8\r\n%08d\r\n" % at)
+            at += 1
+        s.sendall(b"0\r\n\r\n")
+
+    def _upload(self, s):
+        digest = hashlib.sha256()
+        while True:
+            line = b""
+            while not line.endswith(b"\r\n"):
+                line += exactly(s, 1)
+            size = int(line, 16)
+            data = exactly(s, size + 2)
+            if size == 0:
+                break
+            digest.update(data[:-2])
+        answer = digest.hexdigest().encode()
+        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+
+    def _echo(self):
+        while True:
+            for key, _ in self.tunnels.select(0.2):
+                try:
+                    data = key.fileobj.recv(65536)
+                    if data:
+                        key.fileobj.sendall(data)
+                        continue
+                except OSError:
+                    pass
+                self.tunnels.unregister(key.fileobj)
+                key.fileobj.close()
+
+
+# ---- clients beside the load
+
+class Others:
+    """What goes on throughout; `failures` says what went wrong."""
+
+    def __init__(self, port, tunnels):
+        self.port, self.ending = port, threading.Event()
+        self.failures, self.counts = [], {}
+        self.tunnels = []
+        for _ in range(tunnels):
+            s = connect(port)
+            s.sendall(UPGRADE.encode())
+            assert head_of(s).startswith(b"HTTP/1.1 101 ")
+            self.tunnels.append(s)
+        self.threads = [threading.Thread(target=self._run, args=(f,), daemon=True) for f in
+                        (self.one_upload, self.uploads, self.one_download, self.new, self.talk)]
+        for thread in self.threads:
+            thread.start()
+
+    def _run(self, body):
+        try:
+            body()
+        except Exception as e:  # noqa: BLE001 it is told at the end
+            self.failures.append(f"{body.__name__}: {type(e).__name__}: {e}")
+
+    def count(self, name, n=1):
+        self.counts[name] = self.counts.get(name, 0) + n
+
+    def _answer(self, s):
+        head = head_of(s)
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        return exactly(s, int(re.search(rb"(?i)content-length: (\d+)", head)[1]))
+
+    def _upload(self, s, parts, pause):
+        digest = hashlib.sha256()
+        s.sendall(b"POST /up HTTP/1.1\r\nHost: bench\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for part in parts:
+            s.sendall(b"%x\r\n%s\r\n" % (len(part), part))
+            digest.update(part)
+            self.count("uploaded bytes", len(part))
+            time.sleep(pause)
+        s.sendall(b"0\r\n\r\n")
+        assert self._answer(s).decode() == digest.hexdigest(), "another digest"
+
+    def one_upload(self):
+        def parts():
+            while not self.ending.is_set():
+                yield os.urandom(800)
+        self._upload(connect(self.port), parts(), 0.05)
+
+    def uploads(self):
+        s = connect(self.port)
+        while not self.ending.is_set():
+            self._upload(s, [os.urandom(3000)] * 10, 0.01)
+            self.count("uploads")
+
+    def one_download(self):
+        s = connect(self.port)
+        s.sendall(b"GET /stream HTTP/1.1\r\nHost: bench\r\n\r\n")
+        assert head_of(s).startswith(b"HTTP/1.1 200 ")
+        at = 0
+        while (piece := exactly(s, 5)) != b"0\r\n\r\n":
+            assert piece + exactly(s, 8) == b"8\r\n%08d\r\n" % at
+            at += 1
+        self.count("download pieces", at)
+
+    def new(self):
+        while not self.ending.is_set():
+            with connect(self.port) as s:
+                s.sendall(b"GET /fixed HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+                self._answer(s)
+            self.count("new connections")
+            time.sleep(0.02)
+
+    def talk(self):
+        """A word in every tunnel, again and again; the last round sees that none was cut."""
+        i, last = 0, False
+        while self.tunnels and not last:
+            last = self.ending.is_set()
+            for s in self.tunnels:
+                word = b"%06d" % (i % 1000000)
+                s.sendall(word)
+                assert exactly(s, 6) == word, "a tunnel mixed up its bytes"
+                self.count("tunnel words")
+                i += 1
+                if not last:
+                    time.sleep(0.001)
+
+    def end(self, origin):
+        self.ending.set()
+        time.sleep(0.2)
+        origin.end.set()
+        for thread in self.threads:
+            thread.join(60)
+            if thread.is_alive():
+                self.failures.append("a client is stuck")
+        for s in self.tunnels:
+            s.close()
+        origin.end.clear()
+
+
+# ---- one backend
+
+def config(options, backend, port, small, origin, folder, generation):
+    routes = "".join(f"  GET /number/{i}/x: OK {generation}\n" for i in range(options.routes))
+    return f"""
+server: {{listen: ["127.0.0.1:{port}"], workers: 1, backend: {backend}, drain_timeout: 1s,
+         limits: {{max_body: 1g}}}}
+static: {{root: {folder}}}
+routes:
+  GET /fixed: OK ok
+  "/files/": "/files/"
+  /small: "http://127.0.0.1:{small}"
+  /*: "http://127.0.0.1:{origin}"
+{routes}"""
+
+
+def memory(pid):
+    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()
+    return int(re.search(r"Rss: +(\d+)", text)[1]) << 10, int(pages[0]) * resource.getpagesize()
+
+
+def quantile(values, q):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * q))]
+
+
+def report(name, samples, begun, moments, before):
+    """Latency in microseconds; seconds are counted from `begun`."""
+    quiet = [s for s in samples if s[0] < begun]
+    bound = quantile([s[1] for s in quiet], 0.999) + SLACK_US
+    by_second = {}
+    for end, latency, _ in samples:
+        second = int((end - samples[0][0]) // 1000000)
+        by_second[second] = max(by_second.get(second, 0), latency)
+    reloaded = [max((s[1] for s in window), default=0) for window in windows(samples, moments)]
+    calm = [by_second[s] for s in sorted(by_second) if s < before]
+    print(f"{name}: {len(samples)} requests, {len(quiet) / before:.0f}/s before, "
+          f"p50 {quantile([s[1] for s in quiet], 0.5)} us, p99.9 {bound - SLACK_US} us")
+    for what, slowest in (("without reload", calm), ("with a reload", reloaded)):
+        over = sum(x > bound for x in slowest)
+        print(f"  slowest of a second {what:<15} median {statistics.median(slowest):>7.0f} us, "
+              f"p95 {quantile(slowest, 0.95):>7} us, largest {max(slowest):>7} us, "
+              f"beyond p99.9 + 5 ms: {over} of {len(slowest)}")
+
+
+def windows(samples, moments):
+    """The samples that ended in the second after each moment."""
+    at = 0
+    for moment in moments:
+        while at < len(samples) and samples[at][0] < moment:
+            at += 1
+        end = at
+        while end < len(samples) and samples[end][0] < moment + 1000000:
+            end += 1
+        yield samples[at:end]
+
+
+def reload_all(options, server, log, write):
+    """One a second; the moments, and memory after the twentieth and the last."""
+    moments, sizes = [], []
+    for generation in range(1, options.reloads + 1):
+        next_at = time.monotonic() + 1
+        write(generation)
+        moments.append(int(time.monotonic() * 1e6))
+        server.send_signal(signal.SIGHUP)
+        time.sleep(max(0, next_at - time.monotonic()))
+        if generation in (min(20, options.reloads), options.reloads):
+            sizes.append(memory(server.pid))
+    done = log.read_text().count("reloaded: ")
+    return moments, sizes, done
+
+
+def run(options, backend, loader, origin, small, folder):
+    port, path, log = free_port(), folder / f"{backend}.yml", folder / f"{backend}.log"
+
+    def write(generation):
+        (folder / "next").write_text(
+            config(options, backend, port, small, origin.port, folder, generation))
+        os.replace(folder / "next", path)
+
+    write(0)
+    server = subprocess.Popen([options.binary, "serve", "-c", str(path)], stderr=log.open("w"))
+    bad = []
+    try:
+        connect(port).close()
+        others = Others(port, options.tunnels)
+        command = [loader, port, options.connections, options.before + options.reloads + 300,
+                   folder / "samples", "/fixed", "/files/1k.txt", "/small"]
+        load = subprocess.Popen(["taskset", "-c", str(CORES[-1]), *map(str, command)],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+        time.sleep(options.before)
+        begun = int(time.monotonic() * 1e6)
+        moments, sizes, done = reload_all(options, server, log, write)
+        others.end(origin)
+        out, errors = load.communicate()
+        samples = list(SAMPLE.iter_unpack((folder / "samples").read_bytes()))
+        report(backend, samples, begun, moments, options.before)
+        requests, failures = map(int, out.split())
+        print(f"  {done} reloads, {failures} of {requests} requests failed; beside them "
+              + ", ".join(f"{n} {what}" for what, n in sorted(others.counts.items()))
+              + f", {len(others.tunnels)} tunnels")
+        size = snapshot_bytes(options, folder)
+        grown = sizes[-1][0] - sizes[0][0]
+        print(f"  memory after 20 reloads {sizes[0][0] >> 10} KiB resident, after {done} "
+              f"{sizes[-1][0] >> 10} KiB; mapped {sizes[0][1] >> 10} and {sizes[-1][1] >> 10} KiB; "
+              f"a snapshot is about {size >> 10} KiB")
+        bad = others.failures + errors.splitlines()[:5]
+        bad += [f"{done} of {options.reloads} reloads"] * (done != options.reloads)
+        bad += [f"memory has grown by {grown} bytes"] * (grown > 8 * size + (1 << 20))
+    finally:
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(60)
+    bad += [f"exit code {code}"] * (code != 0)
+    for line in bad:
+        print(f"  FAILED {line}")
+    return not bad
+
+
+def snapshot_bytes(options, folder):
+    """What the configuration's text and tree come to is told by how `check` grows with it."""
+    sizes = []
+    for routes in (0, options.routes):
+        path = folder / "size.yml"
+        path.write_text("routes:\n  /x: OK\n" + "".join(
+            f"  GET /number/{i}/x: OK 100\n" for i in range(routes)))
+        check = subprocess.Popen([options.binary, "check", "-c", str(path)],
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, _, usage = os.wait4(check.pid, 0)
+        sizes.append(usage.ru_maxrss << 10)
+    return max(sizes[1] - sizes[0], 64 << 10)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--reloads", type=int, default=200)
+    parser.add_argument("--before", type=int, default=60)
+    parser.add_argument("--routes", type=int, default=500)
+    parser.add_argument("--tunnels", type=int, default=1000)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--binary", default=str(HERE.parent / "build/anygate"))
+    parser.add_argument("--backend", action="append", choices=["epoll", "io_uring"])
+    options = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with tempfile.TemporaryDirectory(prefix="anygate-bench-") as name:
+        folder = pathlib.Path(name)
+        (folder / "files").mkdir()
+        (folder / "files/1k.txt").write_bytes(os.urandom(512).hex().encode())
+        loader = folder / "load"
+        subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", "-o", loader, HERE / "load.c"], check=True)
+        origin, small = Origin(), free_port()
+        answering = subprocess.Popen(
+            ["taskset", "-c", str(CORES[-1]), options.binary, "serve", "-l", f"127.0.0.1:{small}",
+             "-r", "/*: OK ok"], env={**os.environ, "ANYGATE_SERVER__WORKERS": "1"},
+            stderr=subprocess.DEVNULL)
+        try:
+            connect(small).close()
+            good = [run(options, backend, loader, origin, small, folder)
+                    for backend in options.backend or ["epoll", "io_uring"]]
+        finally:
+            answering.send_signal(signal.SIGTERM)
+            answering.wait(60)
+    sys.exit(0 if all(good) else 1)
+
+
+if __name__ == "__main__":
+    main()
