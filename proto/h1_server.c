@@ -276,12 +276,30 @@ static void settle_deadline(struct ag_h1_server *h)
     }
 }
 
+/* Reads on, unless what is there already has to wait. */
 static void settle_reading(struct ag_h1_server *h)
 {
-    if (h->state == AG_H1_EXCHANGE && h->body_done &&
-        (h->in.bytes > PIPELINE_BYTES_MAX || h->in.count > PIPELINE_SLICES_MAX)) {
+    bool much = h->in.bytes > PIPELINE_BYTES_MAX || h->in.count > PIPELINE_SLICES_MAX;
+    bool waits = false;
+
+    switch ((enum ag_h1_state)h->state) {
+    case AG_H1_IDLE: /* for answers that pile up unsent */
+        waits = much;
+        break;
+    case AG_H1_HEAD: /* for more of it, up to its limit */
+        break;
+    case AG_H1_EXCHANGE: /* for the answer; for room for content. Trailers need none */
+        waits = h->body_done ? much : h->in.head && !h->in_trailers;
+        break;
+    case AG_H1_TUNNEL: /* for room */
+        waits = h->in.head != NULL;
+        break;
+    case AG_H1_CLOSING:
+        return;
+    }
+    if (waits) {
         ag_h1_server_pause(h);
-    } else if (h->state != AG_H1_EXCHANGE || h->body_done || !h->in.head) {
+    } else {
         resume_reading(h);
     }
 }
@@ -318,8 +336,8 @@ static void run(struct ag_h1_server *h)
         h->due_ms = now_of(h) + h->limits->idle_timeout_ms;
     }
     if (h->state != AG_H1_CLOSING && !settle_eof(h)) {
+        settle_reading(h); /* first: who is not read is not waited for */
         settle_deadline(h);
-        settle_reading(h);
     }
 }
 
