@@ -178,7 +178,8 @@ static void finish_exchange(struct ag_h1_server *h)
         return;
     }
     ag_h1_server_set_state(h, AG_H1_IDLE);
-    h->due_ms = now_of(h) + h->limits->idle_timeout_ms;
+    /* A drain that began behind the answer's head, which promised more, ends it as it ends idle ones. */
+    h->due_ms = now_of(h) + (h->draining ? DRAIN_GRACE_MS : h->limits->idle_timeout_ms);
 }
 
 static bool step_exchange(struct ag_h1_server *h)
