@@ -164,6 +164,24 @@ void ag_h1_server_refuse(struct ag_h1_server *h, unsigned status, enum ag_reason
     ag_exchange_fail(ex, status, why, what);
 }
 
+bool ag_h1_server_idle(const struct ag_h1_server *h)
+{
+    return h->state == AG_H1_IDLE
+               ? h->in.bytes == 0
+               : h->state == AG_H1_HEAD &&
+                     ag_span_starts(AG_SPAN("\r\n"), ag_slice_span(&h->in.head->slice));
+}
+
+/* The rest of a head will not come. */
+static void cut_head(struct ag_h1_server *h, unsigned status, enum ag_reason why, const char *what)
+{
+    if (ag_h1_server_idle(h)) {
+        close_in_order(h, AG_REASON_ABORTED);
+    } else {
+        ag_h1_server_refuse(h, status, why, what);
+    }
+}
+
 /* ---- the machine ---- */
 
 /* Both sides of the exchange are through: on to the next request, or to the end. */
@@ -208,26 +226,42 @@ static bool step_exchange(struct ag_h1_server *h)
     return progress;
 }
 
-/* The client has shut its side and all it sent was used. True when that ended the connection. */
+/* The client has shut its side: what it sent has to do. True when that ended the connection. */
 static bool settle_eof(struct ag_h1_server *h)
 {
-    if (!h->eof || h->in.bytes > 0) {
+    if (!h->eof) {
         return false;
     }
-    if (!h->ex) {
-        close_in_order(h, AG_REASON_ABORTED);
-        return true;
+    switch ((enum ag_h1_state)h->state) {
+    case AG_H1_IDLE:
+        if (h->in.bytes == 0) {
+            close_in_order(h, AG_REASON_ABORTED);
+        }
+        break;
+    case AG_H1_HEAD:
+        cut_head(h, 400, AG_REASON_EOF, "the request head broke off");
+        break;
+    case AG_H1_EXCHANGE:
+        if (h->body_done || (h->in.bytes > 0 && !h->in_trailers)) {
+            break; /* its answer is still due, or room for its content */
+        }
+        if (h->res_done) {
+            h->keep_alive = false;
+            finish_exchange(h);
+        } else {
+            ag_h1_server_close_now(h, AG_REASON_EOF);
+        }
+        break;
+    case AG_H1_TUNNEL:
+        if (!h->body_done && h->in.bytes == 0) {
+            ag_h1_server_body_complete(h, NULL);
+            ag_task_queue(h->stream->loop, &h->work);
+        }
+        break;
+    case AG_H1_CLOSING:
+        break;
     }
-    if (h->body_done) {
-        return false; /* its answer is still due */
-    }
-    if (h->state != AG_H1_TUNNEL) {
-        ag_h1_server_close_now(h, AG_REASON_EOF);
-        return true;
-    }
-    ag_h1_server_body_complete(h, NULL);
-    ag_task_queue(h->stream->loop, &h->work);
-    return false;
+    return h->state == AG_H1_CLOSING;
 }
 
 /* Size and rate of the request's content count until the answer's head is sent, and again when the
@@ -396,7 +430,7 @@ static void on_late(struct ag_h1_server *h)
     if (h->state == AG_H1_IDLE) {
         end_idle(h);
     } else if (h->state == AG_H1_HEAD) {
-        ag_h1_server_refuse(h, 408, AG_REASON_TIMEOUT, "request head took too long");
+        cut_head(h, 408, AG_REASON_TIMEOUT, "request head took too long");
         run(h);
     } else if (!h->res_started) {
         ag_h1_server_refuse(h, 408, AG_REASON_TIMEOUT, "request content took too long");
