@@ -202,8 +202,13 @@ static void finish_exchange(struct ag_h1_server *h)
 
 static bool step_exchange(struct ag_h1_server *h)
 {
-    bool progress = ag_h1_server_write_answer(h);
+    bool progress;
 
+    /* What is ready leaves before more is read: content that turns out to be malformed must not cost
+     * an answer that was there before it. */
+    if (ag_h1_server_write_answer(h)) {
+        return true;
+    }
     if (h->state == AG_H1_CLOSING) {
         return false;
     }
@@ -215,7 +220,7 @@ static bool step_exchange(struct ag_h1_server *h)
         }
         ag_body_discard(&h->ex->req_body);
     }
-    progress = ag_h1_server_read_body(h) || progress;
+    progress = ag_h1_server_read_body(h);
     if (h->state == AG_H1_CLOSING) {
         return false;
     }

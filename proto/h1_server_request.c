@@ -180,6 +180,21 @@ void ag_h1_server_body_complete(struct ag_h1_server *h, const struct ag_fields *
     ag_body_end(&h->ex->req_body, trailers);
 }
 
+/* The request's content is not what it has to be, or there is no room for it. */
+static void refuse_content(struct ag_h1_server *h, unsigned status, enum ag_reason why,
+                           const char *what)
+{
+    if (h->res_done) {
+        /* It is answered: the connection ends behind the answer, which must not be lost. */
+        h->keep_alive = false;
+        h->body_done = true;
+    } else if (h->res_started) {
+        ag_h1_server_close_now(h, why);
+    } else {
+        ag_h1_server_refuse(h, status, why, what);
+    }
+}
+
 /* The first `len` bytes of the input's first slice go to the exchange. */
 static bool forward(struct ag_h1_server *h, size_t skip, size_t len)
 {
@@ -214,7 +229,7 @@ static bool read_trailers(struct ag_h1_server *h)
     if (!trailers) {
         trailers = ex->trailers = ag_arena_zalloc(&ex->arena, sizeof(*trailers));
         if (!trailers) {
-            ag_h1_server_close_now(h, AG_REASON_RESOURCES);
+            refuse_content(h, 503, AG_REASON_RESOURCES, "no room for the trailer section");
             return false;
         }
         h->parser = (struct ag_h1_parser){0};
@@ -241,15 +256,11 @@ static bool read_trailers(struct ag_h1_server *h)
         ag_fields_rebase(trailers, from.ptr, from.len, h->in.head->slice.ptr);
     }
     if (st != AG_OK) {
-        bool proto = st == AG_EPROTO;
-
-        if (h->res_started) {
-            ag_h1_server_close_now(h, proto ? AG_REASON_PROTOCOL : AG_REASON_RESOURCES);
-        } else if (proto) {
-            ag_h1_server_refuse(h, h->parser.status, AG_REASON_PROTOCOL, h->parser.error);
+        if (st == AG_EPROTO) {
+            refuse_content(h, h->parser.status, AG_REASON_PROTOCOL, h->parser.error);
         } else {
-            ag_h1_server_refuse(h, st == AG_ELIMIT ? 431 : 503, AG_REASON_RESOURCES,
-                                "no room for the trailer section");
+            refuse_content(h, st == AG_ELIMIT ? 431 : 503, AG_REASON_RESOURCES,
+                           "no room for the trailer section");
         }
         return false;
     }
@@ -275,11 +286,7 @@ static bool read_chunked(struct ag_h1_server *h)
     enum ag_status st = ag_h1_chunk_decode(&h->chunk, in, &used, &body);
 
     if (st != AG_OK && st != AG_AGAIN) {
-        if (h->res_started) {
-            ag_h1_server_close_now(h, AG_REASON_PROTOCOL);
-        } else {
-            ag_h1_server_refuse(h, 400, AG_REASON_PROTOCOL, "malformed chunked content");
-        }
+        refuse_content(h, 400, AG_REASON_PROTOCOL, "malformed chunked content");
         return false;
     }
     if (body.len) {
