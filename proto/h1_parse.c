@@ -143,13 +143,13 @@ static enum ag_status read_request_line(struct ag_h1_parser *p, struct ag_span l
     if (method_len == 0 || line.ptr[method_len] != ' ' || method_len + 1 >= target_end) {
         return ag_h1_fail(p, 400, "malformed request line");
     }
+    r->method_name = ag_span(line.ptr, method_len);
+    r->method = (uint8_t)ag_method_from_name(r->method_name); /* HEAD: no content for errors too */
     if (version[6] != '1') {
         return ag_h1_fail(p, 505, "HTTP version not supported");
     }
     /* A higher minor version is served as the highest known one (RFC 9110 section 2.5). */
     r->version = version[8] == '0' ? AG_HTTP_10 : AG_HTTP_11;
-    r->method_name = ag_span(line.ptr, method_len);
-    r->method = (uint8_t)ag_method_from_name(r->method_name);
     r->target = ag_span_sub(line, method_len + 1, target_end);
     r->content_length = AG_LENGTH_UNKNOWN;
     return set_target(p, r, arena);
