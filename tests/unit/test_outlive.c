@@ -105,7 +105,8 @@ static struct ag_block *swap(struct world *w)
     /* Spans of the settings lie in the text: it has to go with the rest. */
     source = (struct ag_source){"t.yml", ag_span_str(ag_arena_strdup(&arena, ag_span_str(config)))};
     g->ref = (struct ag_block){.refs = 1, .free = generation_free, .fd = -1};
-    g->snapshot = ag_snapshot_compile(&arena, ag_config_parse_yaml(&source, &diags), "/", &diags);
+    g->snapshot =
+        ag_snapshot_compile(&arena, ag_config_parse_yaml(&source, &diags), "/", NULL, &diags);
     cr_assert(g->snapshot, "%s", diags.first ? diags.first->what : "?");
     w->ctx.snapshot = g->snapshot;
     w->ctx.snapshot_ref = &g->ref;
