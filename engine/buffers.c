@@ -24,6 +24,14 @@ static bool pool_feeds(const struct ag_buf_pool *p)
     return p->ring_max ? p->ring_count > 0 : p->free_count > p->reserve;
 }
 
+static void weigh(struct ag_buf_pool *p)
+{
+    const struct ag_buf_pool *all = p->bufs->pools;
+
+    p->bufs->loop->tight = all[AG_BUF_SMALL].used >= all[AG_BUF_SMALL].tight_from ||
+                           all[AG_BUF_LARGE].used >= all[AG_BUF_LARGE].tight_from;
+}
+
 static uint32_t pop_free(struct ag_buf_pool *p)
 {
     AG_ASSERT(p->free_count > 0);
@@ -46,7 +54,9 @@ static struct ag_block *hand_out(struct ag_buf_pool *p, uint32_t id)
 
     AG_ASSERT(block->refs == 0);
     block->refs = 1;
-    p->used++;
+    if (++p->used == p->tight_from) {
+        weigh(p);
+    }
     ag_unpoison(block->data, p->size);
     return block;
 }
@@ -65,7 +75,9 @@ static void slot_free(struct ag_block *block)
 
     AG_ASSERT(p->used > 0 && id < p->count);
     ag_poison(block->data, p->size);
-    p->used--;
+    if (p->used-- == p->tight_from) {
+        weigh(p);
+    }
     if (p->ring_count < p->ring_max && p->free_count >= p->reserve) {
         publish(p, id);
     } else {
@@ -112,6 +124,8 @@ static enum ag_status pool_init(struct ag_buf_pool *p, struct ag_bufs *b, uint32
     p->size = size;
     p->count = p->free_count = count;
     p->reserve = count / AG_BUF_RESERVE;
+    p->tight_from =
+        count / (p->group == AG_BUF_SMALL ? AG_BUF_TIGHT_SMALL : AG_BUF_TIGHT_LARGE) + 1;
     p->free = AG_SYS_NULL("calloc.buffers", calloc(count, sizeof(*p->free)));
     p->slots = AG_SYS_NULL("calloc.buffers", calloc(count, sizeof(*p->slots)));
     if (!p->free || !p->slots) {
@@ -208,7 +222,7 @@ struct ag_block *ag_bufs_from_ring(struct ag_bufs *b, enum ag_buf_group group, u
 
 struct ag_block *ag_bufs_for_recv(struct ag_bufs *b, enum ag_buf_group group)
 {
-    struct ag_buf_pool *p = &b->pools[group];
+    struct ag_buf_pool *p = &b->pools[b->loop->tight ? AG_BUF_SMALL : group];
 
     if (AG_FAULT("buffer.recv")) {
         return NULL;
@@ -222,6 +236,11 @@ void ag_bufs_starve(struct ag_bufs *b, struct ag_op *op)
 
     AG_ASSERT(op->kind == AG_OP_RECV);
     b->loop->stats.starved++;
+    if (op->arg == AG_BUF_LARGE && pool_feeds(&b->pools[AG_BUF_SMALL])) {
+        op->arg = AG_BUF_SMALL;
+        ag_loop_ready(b->loop, op);
+        return;
+    }
     op->state = AG_OP_STARVED;
     ag_list_push(&p->starved, &op->link);
     if (pool_feeds(p)) { /* one came back after the kernel had looked */

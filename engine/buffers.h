@@ -8,6 +8,10 @@
  *
  *   mapping:  [ block 0 | 64 ][ block 1 | 64 ] ...   the gap spreads first lines over cache sets
  *
+ * tight: so many are in use that nobody may hoard any more (ag_loop.tight): receives take one block at a
+ * time, small ones, and queues that hold some take no more. So the rest goes round: everyone who comes
+ * late still gets the block or two that it takes to be served.
+ *
  * A part of each group (AG_BUF_RESERVE) is kept from receives, so that answers can still be written
  * when input has taken the rest. Under ASan a block that nobody holds is poisoned.
  */
@@ -19,6 +23,10 @@
 #define AG_BUF_RING_LARGE 64u
 /* One of so many blocks is kept from receives. */
 #define AG_BUF_RESERVE 8u
+/* Tight when more than one of so many are in use. Of small ones there are some for every connection, of
+ * large ones there are few. */
+#define AG_BUF_TIGHT_SMALL 4u
+#define AG_BUF_TIGHT_LARGE 2u
 /* Buffer ids of a kernel ring are 16 bits wide. */
 #define AG_BUF_COUNT_MAX 65536u
 
@@ -39,6 +47,7 @@ struct ag_buf_pool {
     uint32_t free_count;       /* in `free`, or never touched */
     uint32_t untouched;        /* blocks from here on were never used */
     uint32_t reserve;          /* free blocks that receives leave alone */
+    uint32_t tight_from;       /* blocks in use from which on it is tight */
     uint32_t ring_max;         /* 0: no ring */
     uint32_t ring_count;       /* in the ring now */
     uint16_t group;            /* enum ag_buf_group */
@@ -69,9 +78,10 @@ void ag_bufs_start_rings(struct ag_bufs *b, ag_buf_publish_fn *fn);
 /* The kernel took block `id` out of the ring: its holder now is the caller (refs 1). */
 AG_MUST_USE struct ag_block *ag_bufs_from_ring(struct ag_bufs *b, enum ag_buf_group group,
                                                uint32_t id);
-/* A block to receive into without a ring; NULL: wait by ag_bufs_starve. */
+/* A block to receive into without a ring, a small one while it is tight; NULL: wait by ag_bufs_starve. */
 AG_MUST_USE struct ag_block *ag_bufs_for_recv(struct ag_bufs *b, enum ag_buf_group group);
-/* Queues `op` until a block may be had; then it becomes AG_OP_READY. */
+/* Queues `op` until a block may be had; then it becomes AG_OP_READY. One that wanted a large block is
+ * content with a small one. */
 void ag_bufs_starve(struct ag_bufs *b, struct ag_op *op);
 
 static inline uint8_t *ag_buf_data(const struct ag_buf_pool *p, uint32_t id)

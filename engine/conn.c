@@ -275,13 +275,14 @@ static void update_read(struct ag_conn *c)
 {
     struct ag_loop *l = c->stream.loop;
     bool want = wants_input(c);
+    enum ag_buf_group group = l->tight ? AG_BUF_SMALL : (enum ag_buf_group)c->group;
 
     if (ag_op_in_flight(&c->rd)) {
-        if (!want || c->rd.arg != c->group) {
+        if (!want || c->rd.arg != group) {
             ag_loop_cancel(l, &c->rd);
         }
     } else if (want) {
-        ag_loop_recv(l, &c->fd, &c->rd, (enum ag_buf_group)c->group);
+        ag_loop_recv(l, &c->fd, &c->rd, group);
     }
 }
 

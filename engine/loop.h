@@ -153,6 +153,7 @@ struct ag_loop {
     struct ag_pool files; /* struct ag_file_block (file.h), as many as there are nodes */
     struct ag_wheel wheel;
     struct ag_loop_stats stats;
+    bool tight; /* receive buffers run short: nobody may hoard (buffers.h) */
     struct ag_helpers *helpers;
     struct ag_resolver *resolver; /* NULL until ag_resolver_init */
     void *user;                   /* the owner's, e.g. the shard */

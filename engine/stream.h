@@ -68,7 +68,7 @@ struct ag_stream_ops {
     uint32_t (*progress)(struct ag_stream *);
 };
 
-/* Hysteresis of the queue towards the peer, bytes. */
+/* Hysteresis of the queue towards the peer, bytes. When the loop is tight any byte makes it full. */
 #define AG_STREAM_HIGH ((size_t)128 * 1024)
 #define AG_STREAM_LOW  ((size_t)64 * 1024)
 
@@ -113,7 +113,7 @@ static inline uint64_t ag_stream_queued(const struct ag_stream *s)
 /* True when the writer should stop until on_drain; what is written all the same is still sent. */
 static inline bool ag_stream_full(struct ag_stream *s)
 {
-    if (ag_stream_queued(s) < AG_STREAM_HIGH) {
+    if (ag_stream_queued(s) < (s->loop->tight ? 1 : AG_STREAM_HIGH)) {
         return false;
     }
     s->above_high = true;

@@ -91,7 +91,11 @@ static void submit_recv(struct ag_loop *l, struct ag_op *op)
     struct io_uring_sqe *sqe = op_sqe(l, op);
 
     if (sqe) {
-        io_uring_prep_recv_multishot(sqe, op->fd->fd, NULL, 0, 0);
+        if (l->tight) { /* one piece at a time, so that its owner can say when it is enough */
+            io_uring_prep_recv(sqe, op->fd->fd, NULL, 0, 0);
+        } else {
+            io_uring_prep_recv_multishot(sqe, op->fd->fd, NULL, 0, 0);
+        }
         sqe->flags |= IOSQE_BUFFER_SELECT;
         sqe->buf_group = op->arg;
         io_uring_sqe_set_data(sqe, op);
@@ -170,7 +174,7 @@ static void uring_start(struct ag_loop *l, struct ag_op *op)
     AG_UNREACHABLE("connect has a function of its own");
 }
 
-/* Only receives become READY here: a buffer came back. */
+/* Only receives become READY here: a buffer came back, or the next piece is wanted. */
 static void uring_perform(struct ag_loop *l, struct ag_op *op)
 {
     AG_ASSERT(op->kind == AG_OP_RECV);
@@ -262,7 +266,9 @@ static void on_recv(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t f
     }
     if (res > 0) {
         AG_ASSERT(block && (uint32_t)res <= block->size);
-        if (!more) {
+        if (!more && l->tight && !op->cancelled) {
+            ag_loop_ready(l, op);
+        } else if (!more) {
             go_on(l, op);
         }
         ag_loop_deliver(l, op,

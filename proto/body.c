@@ -64,7 +64,9 @@ void ag_body_kick(struct ag_body *b)
 
 static bool has_room(const struct ag_body *b)
 {
-    return b->discarding || (b->pinned_bytes < b->limit_bytes && b->q.count < AG_BODY_SLICES_MAX);
+    uint32_t limit = b->loop->tight ? 1 : b->limit_bytes;
+
+    return b->discarding || (b->pinned_bytes < limit && b->q.count < AG_BODY_SLICES_MAX);
 }
 
 void ag_body_set_producer(struct ag_body *b, ag_body_fn *writable, void *owner)

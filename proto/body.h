@@ -33,7 +33,7 @@ struct ag_body {
     struct ag_task wake_consumer, wake_producer;
     uint64_t total_bytes;  /* written so far */
     uint32_t pinned_bytes; /* memory held by queued slices' blocks */
-    uint32_t limit_bytes;  /* bound of pinned_bytes */
+    uint32_t limit_bytes;  /* bound of pinned_bytes; when the loop is tight one block is */
     uint8_t reason;        /* enum ag_reason of the abort */
     bool ended;            /* no more writes */
     bool aborted;          /* no more writes, and the end is not the true one */

@@ -319,7 +319,8 @@ static void settle_deadline(struct ag_h1_server *h)
 /* Reads on, unless what is there already has to wait. */
 static void settle_reading(struct ag_h1_server *h)
 {
-    bool much = h->in.bytes > PIPELINE_BYTES_MAX || h->in.count > PIPELINE_SLICES_MAX;
+    uint32_t slices_max = h->stream->loop->tight ? 0 : PIPELINE_SLICES_MAX;
+    bool much = h->in.bytes > PIPELINE_BYTES_MAX || h->in.count > slices_max;
     bool waits = false;
 
     switch ((enum ag_h1_state)h->state) {
