@@ -8,8 +8,8 @@
 
 /* ---- freeing ---- */
 
-/* On a shard's thread. Freeing a large snapshot takes a while: the control thread does it. */
-static void let_go(struct ag_serving *serving, struct ag_snapshot *snapshot)
+/* Freeing a large snapshot takes a while: the control thread does it. */
+void ag_server_let_go(struct ag_serving *serving, struct ag_snapshot *snapshot)
 {
     struct ag_server_shard *shard = serving->owner;
     struct ag_server *s = shard->server;
@@ -93,7 +93,6 @@ void ag_server_publish(struct ag_server *s)
     for (uint32_t i = 0; i < s->sizing.shards; i++) {
         struct ag_serving_change *c = make_change(s, i);
 
-        s->each[i].serving.let_go = let_go;
         if (!ag_server_post(s, i, &c->msg)) {
             ag_serving_change_drop(c); /* it has ended */
             atomic_fetch_sub(&s->changing, 1);

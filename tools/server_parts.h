@@ -73,6 +73,8 @@ void ag_server_publish(struct ag_server *s);
 void ag_server_reload(struct ag_server *s);
 /* Publishes what was loaded, its sockets planned, in the place of the current snapshot. Takes it over. */
 void ag_server_switch(struct ag_server *s, struct ag_load *load);
+/* On a shard's thread: it uses the snapshot no more. The last one sends it to ag_server_reclaim. */
+void ag_server_let_go(struct ag_serving *serving, struct ag_snapshot *snapshot);
 /* Frees what the shards have let go. */
 void ag_server_reclaim(struct ag_server *s);
 
