@@ -256,6 +256,9 @@ bool ag_file_is_warm(struct ag_loop *l, int fd, uint64_t offset, size_t len)
     if (ag_unlikely(l->backend->system->file_is_warm)) {
         return l->backend->system->file_is_warm(l, fd, offset, len);
     }
+    if (AG_FAULT("file.cold")) {
+        return false;
+    }
     size_t gap = len / (WARM_SAMPLES - 1);
 
     gap = gap > PAGE_BYTES ? gap : PAGE_BYTES;
@@ -343,7 +346,7 @@ static void start_path(struct ag_file_op *op)
     if (taken_over(op)) {
         return;
     }
-    int fd = open_once(op, RESOLVE_CACHED);
+    int fd = AG_FAULT("file.cold") ? -EAGAIN : open_once(op, RESOLVE_CACHED);
     /* EAGAIN: not all of it is in memory. EINVAL: a kernel before 5.12. */
     if (fd == -EAGAIN || fd == -EINVAL || fd == -ENOSYS || fd == -EPERM) {
         hand_over(op);
@@ -386,7 +389,7 @@ void ag_file_read(struct ag_loop *l, struct ag_file_op *op, int fd, uint8_t *buf
     if (taken_over(op)) {
         return;
     }
-    int error = read_on(op, RWF_NOWAIT);
+    int error = AG_FAULT("file.cold") ? EAGAIN : read_on(op, RWF_NOWAIT);
     if (error == EAGAIN || error == EOPNOTSUPP) {
         hand_over(op);
         return;

@@ -12,7 +12,7 @@ import re
 import socket
 import struct
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from gate import Closed, Gate, Reader, Upstream, ok
 
@@ -201,6 +201,8 @@ class Rig:
     """A gateway, its upstream and its table. In `config` $FILES are files, $UP the upstream's
     port; `script` is the upstream's."""
 
+    address = "127.0.0.1"
+
     def __init__(self, folder, backend, env=None, config=CONFIG, script=answer,
                  host="127.0.0.1", **kwargs):
         files = folder / "files"
@@ -228,14 +230,24 @@ class Rig:
 
     # ---- work ----
 
-    def connect(self, timeout=20):
-        return self.gate.connect(timeout)
+    def inside(self):
+        """Where clients' sockets are made."""
+        return nullcontext()
+
+    def connect(self, slow=False, timeout=ANSWER_S):
+        """A client's socket; a slow one takes little before it is read from."""
+        with self.inside():
+            s = socket.socket()
+        s.settimeout(timeout)
+        if slow:  # before it connects: later the kernel only makes it worse
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        s.connect((self.address, self.gate.port))
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return s
 
     @contextmanager
     def client(self, slow=False):
-        s = self.connect(ANSWER_S)
-        if slow:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        s = self.connect(slow)
         try:
             yield s, Answers(s)
         finally:

@@ -25,6 +25,7 @@ BOTH = {
     "preadv.touch": (("EINTR", "EAGAIN", "EIO", "EOPNOTSUPP"), (1, 7)),
     "openat2": ((*DESCRIPTORS, "ENOMEM", "EINTR", "EAGAIN", "EIO", "ENOSYS", "EACCES"), (1,)),
     "openat": ((*DESCRIPTORS, "ENOMEM", "EINTR", "EIO", "EACCES"), (1, 2)),
+    "file.cold": (("EAGAIN",), (1, 2)),
     "fstat": (("EIO", "ENOMEM"), (1,)),
     "sendfile": (("EINTR", "EIO", "ENOMEM", *GONE), (1, 3)),
     "sendfile.short": (SHORT, (1, 2)),

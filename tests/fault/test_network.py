@@ -3,7 +3,6 @@ double and delay packets, and that part (relay.py). Real TCP in between: every b
 """
 import hashlib
 import random
-import socket
 import threading
 import time
 
@@ -50,7 +49,7 @@ class NetRig(Rig):
     """A rig whose three parties are in three namespaces."""
 
     def __init__(self, folder, backend, net):
-        self.net = net
+        self.net, self.address = net, net.address("g")
         with net.inside("u"):
             super().__init__(folder, backend, config=CONFIG.replace("$HOST", net.address("u")), host=net.address("u"),
                              wrap=["ip", "netns", "exec", net.name("g")], wait=False)
@@ -63,13 +62,8 @@ class NetRig(Rig):
                 assert time.monotonic() < deadline, self.gate.stderr()
                 time.sleep(0.02)
 
-    def connect(self, timeout=20):
-        with self.net.inside("c"):
-            s = socket.socket()
-        s.settimeout(timeout)
-        s.connect((self.net.address("g"), self.gate.port))
-        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return s
+    def inside(self):
+        return self.net.inside("c")
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +135,7 @@ def test_a_short_partition_is_bridged(rig, net, letter):
 
 def slow_start(rig, request, take):
     """A connection whose answer has begun: `take` bytes of it were read."""
-    s = rig.connect()
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)  # the rest must not fit into sockets
+    s = rig.connect(slow=True)  # the rest must not fit into sockets
     s.sendall(request)
     r = Answers(s)
     r.until(b"\r\n\r\n")
