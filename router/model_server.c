@@ -215,12 +215,9 @@ static void read_trusted(struct ag_model *m, const struct ag_node *n, struct ag_
  * directory. */
 static void read_pid_file(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
-    const char *file = n && n->pos.source ? n->pos.source->name : "";
-    const char *slash = file[0] == '<' ? NULL : strrchr(file, '/');
-    int dir_len = slash ? (int)(slash - file) + 1 : 0;
     struct ag_span text;
 
-    if (!ag_node_text(n, diags, &text)) {
+    if (!n || !ag_node_text(n, diags, &text)) {
         return;
     }
     if (text.len == 0 || text.ptr[text.len - 1] == '/' || memchr(text.ptr, 0, text.len)) {
@@ -228,6 +225,9 @@ static void read_pid_file(struct ag_model *m, const struct ag_node *n, struct ag
                       "pid_file: expected a file's path");
         return;
     }
+    const char *file = n->pos.source ? n->pos.source->name : "";
+    const char *slash = file[0] == '<' ? NULL : strrchr(file, '/');
+    int dir_len = slash ? (int)(slash - file) + 1 : 0;
     m->pid_file = ag_arena_printf(diags->arena, "%.*s%.*s", text.ptr[0] == '/' ? 0 : dir_len, file,
                                   (int)text.len, (const char *)text.ptr);
 }

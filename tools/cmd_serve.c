@@ -55,6 +55,8 @@ int ag_cmd_serve(int argc, char **argv)
          .out_values = routes, .out_count = &in.route_count},
         {"--listen", 'l', "ADDRESS", "e.g. :8080, 127.0.0.1:80, unix:/run/a.sock; may be repeated",
          .out_values = listens, .out_count = &in.listen_count},
+        {"--pid-file", 0, "FILE", "where this process writes its number",
+         .out_value = &in.pid_file},
     };
     const struct ag_command command = {
         .usage = "anygate serve -c FILE | DIR | -l ADDRESS... -r ROUTE...",

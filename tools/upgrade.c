@@ -133,11 +133,12 @@ static char **split_arguments(char *text, size_t len)
 /* What a successor must not see: it has another number, and gets its sockets in another way. */
 static bool is_private(const char *variable)
 {
-    static const char *const names[] = {
-        VARIABLE "=", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", "WATCHDOG_PID="};
+    static const char *const names[] = {VARIABLE, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
+                                        "WATCHDOG_PID"};
+    size_t len = strcspn(variable, "=");
 
     for (size_t i = 0; i < AG_COUNT(names); i++) {
-        if (strncmp(variable, names[i], strlen(names[i])) == 0) {
+        if (strlen(names[i]) == len && strncmp(variable, names[i], len) == 0) {
             return true;
         }
     }
@@ -175,7 +176,7 @@ void ag_upgrade_init(struct ag_upgrade *u)
     u->arguments = read_arguments(&len);
     if (u->arguments) {
         u->argv = split_arguments(u->arguments, len);
-        u->program = find_program(u->argv[0]);
+        u->program = find_program(u->arguments);
     }
 }
 
