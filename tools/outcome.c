@@ -8,9 +8,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The first line has one length, so that it can be written last. */
-#define HEAD_FORMAT "%-8s%020" PRIu64 "\n"
-#define HEAD_BYTES  29
+/* The first line: three words of fixed length. */
+#define WORD_BYTES  8u /* with the space */
+#define CLOCK_BYTES 20u
+#define SIZE_BYTES  10u
+#define HEAD_BYTES  (WORD_BYTES + CLOCK_BYTES + 1 + SIZE_BYTES + 1)
 
 static const char applied_word[] = "applied ", refused_word[] = "refused ";
 
@@ -22,29 +24,43 @@ uint64_t ag_outcome_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static bool name_it(const char *pid_file, const char *ending, char *out, size_t cap)
+static bool name_it(const char *pid_file, char *out, size_t cap)
 {
-    int n = snprintf(out, cap, "%s.reload%s", pid_file, ending);
+    int n = snprintf(out, cap, "%s.reload", pid_file);
 
     return n > 0 && (size_t)n < cap;
 }
 
+/* ---- writing ---- */
+
+/* A file that cannot be written tells nothing from now on. */
+static void put(struct ag_outcome *o, const char *text, size_t len, off_t at)
+{
+    if (o->fd >= 0 && pwrite(o->fd, text, len, at) != (ssize_t)len) {
+        ag_outcome_close(o);
+    }
+}
+
 void ag_outcome_open(struct ag_outcome *o, const char *pid_file)
+{
+    char path[AG_PIDFILE_PATH];
+
+    ag_outcome_close(o);
+    if (pid_file && name_it(pid_file, path, sizeof(path))) {
+        (void)unlink(path);
+        o->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+    }
+}
+
+void ag_outcome_begin(struct ag_outcome *o)
 {
     static const char blank[HEAD_BYTES];
 
-    o->fd = -1;
     o->began_ns = ag_outcome_now_ns();
-    if (!pid_file || !name_it(pid_file, "", o->path, sizeof(o->path)) ||
-        !name_it(pid_file, ".tmp", o->temp, sizeof(o->temp))) {
-        return;
-    }
-    (void)unlink(o->temp);
-    o->fd = open(o->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (o->fd >= 0 && write(o->fd, blank, sizeof(blank)) != (ssize_t)sizeof(blank)) {
-        (void)close(o->fd);
-        (void)unlink(o->temp);
-        o->fd = -1;
+    put(o, blank, sizeof(blank), 0);
+    if (o->fd >= 0) {
+        (void)!ftruncate(o->fd, HEAD_BYTES); /* for people; the size in the first line counts */
+        (void)lseek(o->fd, HEAD_BYTES, SEEK_SET);
     }
 }
 
@@ -59,67 +75,90 @@ void ag_outcome_say(struct ag_outcome *o, const char *fmt, ...)
     }
 }
 
-void ag_outcome_close(struct ag_outcome *o, bool applied)
+void ag_outcome_end(struct ag_outcome *o, bool applied)
 {
     char head[HEAD_BYTES + 1];
-    bool good;
+    off_t end = o->fd >= 0 ? lseek(o->fd, 0, SEEK_CUR) : 0;
 
-    if (o->fd < 0) {
+    if (end < (off_t)HEAD_BYTES) {
         return;
     }
-    (void)snprintf(head, sizeof(head), HEAD_FORMAT, applied ? applied_word : refused_word,
-                   o->began_ns);
-    good = pwrite(o->fd, head, HEAD_BYTES, 0) == HEAD_BYTES;
-    good = close(o->fd) == 0 && good;
-    o->fd = -1;
-    if (!good || rename(o->temp, o->path) != 0) {
-        (void)unlink(o->temp);
+    (void)snprintf(head, sizeof(head), "%s%020" PRIu64 " %010u\n",
+                   applied ? applied_word : refused_word, o->began_ns,
+                   (unsigned)(end - (off_t)HEAD_BYTES));
+    put(o, head, HEAD_BYTES, 0);
+}
+
+void ag_outcome_close(struct ag_outcome *o)
+{
+    if (o->fd >= 0) {
+        (void)close(o->fd);
     }
+    o->fd = -1;
 }
 
 void ag_outcome_remove(const char *pid_file)
 {
     char path[AG_PIDFILE_PATH];
 
-    if (name_it(pid_file, "", path, sizeof(path))) {
+    if (name_it(pid_file, path, sizeof(path))) {
         (void)unlink(path);
     }
 }
 
 /* ---- reading ---- */
 
-static void read_text(int fd, struct ag_buf *out)
-{
-    ssize_t n = 1;
-    char more;
+struct head {
+    char bytes[HEAD_BYTES];
+    uint64_t began_ns, size_bytes;
+};
 
-    while (n > 0 && out->len < out->cap) {
-        n = read(fd, out->ptr + out->len, out->cap - out->len);
-        out->len += n > 0 ? (size_t)n : 0;
+static bool read_head(int fd, struct head *out)
+{
+    const char *clock = out->bytes + WORD_BYTES, *size = clock + CLOCK_BYTES + 1;
+
+    return pread(fd, out->bytes, HEAD_BYTES, 0) == (ssize_t)HEAD_BYTES &&
+           ag_span_u64(ag_span(clock, CLOCK_BYTES), &out->began_ns) == AG_OK &&
+           ag_span_u64(ag_span(size, SIZE_BYTES), &out->size_bytes) == AG_OK;
+}
+
+/* False: the file is shorter than its first line says. */
+static bool read_text(int fd, uint64_t size_bytes, struct ag_buf *out)
+{
+    size_t want = (size_t)ag_min_u64(size_bytes, out->cap);
+
+    out->len = 0;
+    while (out->len < want) {
+        ssize_t n = pread(fd, out->ptr + out->len, want - out->len, (off_t)(HEAD_BYTES + out->len));
+
+        if (n <= 0) {
+            return false;
+        }
+        out->len += (size_t)n;
     }
-    out->overflow = n > 0 && read(fd, &more, 1) == 1;
+    out->overflow = want < size_bytes;
+    return true;
 }
 
 enum ag_status ag_outcome_read(const char *pid_file, uint64_t since_ns, bool *out_applied,
                                struct ag_buf *out_text)
 {
-    const size_t word = sizeof(applied_word) - 1;
-    char path[AG_PIDFILE_PATH], head[HEAD_BYTES];
+    char path[AG_PIDFILE_PATH];
     enum ag_status st = AG_AGAIN;
-    uint64_t began = 0;
+    struct head before, after;
     int fd = -1;
 
-    if (name_it(pid_file, "", path, sizeof(path))) {
+    if (name_it(pid_file, path, sizeof(path))) {
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     }
     if (fd < 0) {
         return AG_AGAIN;
     }
-    if (read(fd, head, sizeof(head)) == HEAD_BYTES &&
-        ag_span_u64(ag_span(head + word, HEAD_BYTES - 1 - word), &began) == AG_OK &&
-        began >= since_ns) {
-        *out_applied = memcmp(head, applied_word, word) == 0;
-        read_text(fd, out_text);
+    /* The same first line before and after: what is between was not changed meanwhile. */
+    if (read_head(fd, &before) && before.began_ns >= since_ns &&
+        read_text(fd, before.size_bytes, out_text) && read_head(fd, &after) &&
+        memcmp(before.bytes, after.bytes, HEAD_BYTES) == 0) {
+        *out_applied = memcmp(before.bytes, applied_word, WORD_BYTES) == 0;
         st = AG_OK;
     }
     (void)close(fd);

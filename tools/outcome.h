@@ -1,32 +1,36 @@
 /*
  * outcome: what became of the last reload, in a file beside the pid file (PID_FILE.reload), for
- * `anygate reload` to tell. Written whole or not at all:
+ * `anygate reload` to tell:
  *
- *   applied 1234567890123        verdict, and CLOCK_MONOTONIC nanoseconds when the reload began
- *   anygate.yml:3:3: warning: ...   diagnoses and reasons, as the log has them
+ *   applied 00001234567890123456 0000000042    verdict; CLOCK_MONOTONIC nanoseconds when the reload
+ *   anygate.yml:3:3: warning: ...              began; bytes of the text: diagnoses, as the log has them
  *
  * Who asks for a reload notes the clock first: an outcome that began later is of a reload that saw the
- * files as they were then, whoever asked for it.
+ * files as they were then, whoever asked for it. The first line is blanked while the text changes and
+ * comes last, so nobody takes half of one for a whole. The file stays open: a process that has given
+ * away what it needs to make files (seccomp, chroot) can still tell.
  */
 #pragma once
 #include "tools/pidfile.h"
 
 struct ag_outcome {
-    int fd; /* the text goes there; -1: nobody will read it (no pid file, or no file can be made) */
+    int fd; /* the text goes there; -1: nobody will read it */
     uint64_t began_ns;
-    char path[AG_PIDFILE_PATH];
-    char temp[AG_PIDFILE_PATH];
 };
 
 uint64_t ag_outcome_now_ns(void);
 
-/* A reload begins, now. `pid_file` NULL: there is none to write beside. */
+/* Makes the file, anew; without it (`pid_file` NULL, or no file can be made) the calls below do
+ * nothing. */
 void ag_outcome_open(struct ag_outcome *o, const char *pid_file);
+/* A reload begins, now. */
+void ag_outcome_begin(struct ag_outcome *o);
 /* Appends to the text. */
 void ag_outcome_say(struct ag_outcome *o, const char *fmt, ...) AG_PRINTF(2, 3);
-/* Publishes it. */
-void ag_outcome_close(struct ag_outcome *o, bool applied);
-/* Removes what was published: the process ends. */
+/* It is over. */
+void ag_outcome_end(struct ag_outcome *o, bool applied);
+void ag_outcome_close(struct ag_outcome *o);
+/* Removes the file. */
 void ag_outcome_remove(const char *pid_file);
 
 /* AG_OK: the outcome of a reload that began at `since_ns` or later; its text is put into `out_text`,

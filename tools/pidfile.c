@@ -157,7 +157,7 @@ enum ag_status ag_pidfile_check(const char *path, struct ag_buf *why)
     return AG_OK;
 }
 
-enum ag_status ag_pidfile_write(const char *path, struct ag_buf *why)
+enum ag_status ag_pidfile_write(const char *path, pid_t pid, struct ag_buf *why)
 {
     char temp[AG_PIDFILE_PATH], text[32];
     int fd = open_temp(path, temp, sizeof(temp)), len, error = 0;
@@ -165,7 +165,7 @@ enum ag_status ag_pidfile_write(const char *path, struct ag_buf *why)
     if (fd < 0) {
         return complain(path, errno, why);
     }
-    len = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    len = snprintf(text, sizeof(text), "%d\n", (int)pid);
     if (write(fd, text, (size_t)len) != len) {
         error = errno;
     }

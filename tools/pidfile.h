@@ -27,8 +27,7 @@ int ag_pidfile_watch(pid_t pid);
 /* AG_ELIMIT: another living anygate holds it; AG_EACCES, AG_ESYS: no file can be made there. The reason
  * with a hint is appended to `why`. Else AG_OK: whatever is there may be replaced. */
 AG_MUST_USE enum ag_status ag_pidfile_check(const char *path, struct ag_buf *why);
-/* Writes this process's number, in the place of whatever is there. AG_EACCES or AG_ESYS, the reason
- * appended to `why`. */
-AG_MUST_USE enum ag_status ag_pidfile_write(const char *path, struct ag_buf *why);
+/* Writes `pid` in the place of whatever is there. AG_EACCES or AG_ESYS, the reason appended to `why`. */
+AG_MUST_USE enum ag_status ag_pidfile_write(const char *path, pid_t pid, struct ag_buf *why);
 /* Removes it when it names this process: a successor's stays. */
 void ag_pidfile_remove(const char *path);

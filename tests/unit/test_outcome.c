@@ -18,10 +18,14 @@ static void setup(void)
     cr_assert_not_null(mkdtemp(folder));
     (void)snprintf(path, sizeof(path), "%s/x.pid", folder);
     out = ag_buf(text, sizeof(text));
+    outcome.fd = -1;
+    ag_outcome_open(&outcome, path);
+    cr_assert_geq(outcome.fd, 0);
 }
 
 static void teardown(void)
 {
+    ag_outcome_close(&outcome);
     ag_outcome_remove(path);
     cr_expect_eq(rmdir(folder), 0, "something is left in %s", folder);
 }
@@ -41,19 +45,19 @@ Test(outcome, only_of_a_reload_that_began_later)
     bool applied = false;
 
     cr_assert_eq(reading(before, &applied), AG_AGAIN);
-    ag_outcome_open(&outcome, path);
+    ag_outcome_begin(&outcome);
     ag_outcome_say(&outcome, "%s:%d\n", "a.yml", 3);
     cr_assert_eq(reading(before, &applied), AG_AGAIN, "not yet whole");
     uint64_t during = ag_outcome_now_ns();
-    ag_outcome_close(&outcome, true);
+    ag_outcome_end(&outcome, true);
     cr_assert_eq(reading(before, &applied), AG_OK);
     cr_expect(applied);
     cr_expect(ag_span_eq(ag_buf_span(&out), AG_SPAN("a.yml:3\n")));
     cr_assert_eq(reading(outcome.began_ns, &applied), AG_OK);
     cr_assert_eq(reading(during, &applied), AG_AGAIN, "asked after it had read the files");
 
-    ag_outcome_open(&outcome, path);
-    ag_outcome_close(&outcome, false);
+    ag_outcome_begin(&outcome);
+    ag_outcome_end(&outcome, false);
     cr_assert_eq(reading(during, &applied), AG_OK);
     cr_expect_not(applied);
     cr_expect_eq(out.len, 0);
@@ -63,22 +67,56 @@ Test(outcome, a_long_text_is_cut)
 {
     bool applied = false;
 
-    ag_outcome_open(&outcome, path);
+    ag_outcome_begin(&outcome);
     for (int i = 0; i < 64; i++) {
         ag_outcome_say(&outcome, "x");
     }
-    ag_outcome_close(&outcome, true);
+    ag_outcome_end(&outcome, true);
     cr_assert_eq(reading(0, &applied), AG_OK);
     cr_expect_eq(out.len, sizeof(text));
     cr_expect_not(out.overflow, "it fits");
-    ag_outcome_open(&outcome, path);
+    ag_outcome_begin(&outcome);
     for (int i = 0; i < 65; i++) {
         ag_outcome_say(&outcome, "x");
     }
-    ag_outcome_close(&outcome, true);
+    ag_outcome_end(&outcome, true);
     cr_assert_eq(reading(0, &applied), AG_OK);
     cr_expect_eq(out.len, sizeof(text));
     cr_expect(out.overflow);
+}
+
+Test(outcome, a_shorter_text_after_a_longer_one)
+{
+    bool applied = true;
+
+    ag_outcome_begin(&outcome);
+    ag_outcome_say(&outcome, "a long text");
+    ag_outcome_end(&outcome, true);
+    ag_outcome_begin(&outcome);
+    ag_outcome_say(&outcome, "short");
+    cr_assert_eq(reading(0, &applied), AG_AGAIN, "the one before is not told again");
+    ag_outcome_end(&outcome, false);
+    cr_assert_eq(reading(0, &applied), AG_OK);
+    cr_expect(ag_span_eq(ag_buf_span(&out), AG_SPAN("short")));
+    cr_expect_not(applied);
+}
+
+/* A link that somebody has put there is replaced. */
+Test(outcome, a_link_is_not_followed)
+{
+    char file[160], target[128];
+    bool applied = false;
+
+    (void)snprintf(file, sizeof(file), "%s.reload", path);
+    (void)snprintf(target, sizeof(target), "%s/precious", folder);
+    ag_outcome_close(&outcome);
+    cr_assert_eq(unlink(file), 0);
+    cr_assert_eq(symlink(target, file), 0);
+    ag_outcome_open(&outcome, path);
+    ag_outcome_begin(&outcome);
+    ag_outcome_end(&outcome, true);
+    cr_assert_eq(reading(0, &applied), AG_OK);
+    cr_expect_neq(access(target, F_OK), 0);
 }
 
 Test(outcome, nowhere_to_write)
@@ -88,19 +126,23 @@ Test(outcome, nowhere_to_write)
 
     ag_outcome_open(&outcome, NULL);
     cr_expect_eq(outcome.fd, -1);
+    ag_outcome_begin(&outcome);
     ag_outcome_say(&outcome, "x");
-    ag_outcome_close(&outcome, true);
+    ag_outcome_end(&outcome, true);
     (void)snprintf(missing, sizeof(missing), "%s/no/x.pid", folder);
     ag_outcome_open(&outcome, missing);
     cr_expect_eq(outcome.fd, -1);
-    ag_outcome_close(&outcome, true);
     cr_expect_eq(ag_outcome_read(missing, 0, &applied, &out), AG_AGAIN);
 }
 
 Test(outcome, what_is_none)
 {
-    static const char *const texts[] = {"", "applied", "applied 12\n",
-                                        "applied 0000000000000000001x\n"};
+    static const char *const texts[] = {"",
+                                        "applied",
+                                        "applied 12\n",
+                                        "applied 0000000000000000001x 0000000000\n",
+                                        "applied 00000000000000000012 000000000x\n",
+                                        "applied 00000000000000000012 0000000005\nfour"};
     char file[160];
     bool applied;
 

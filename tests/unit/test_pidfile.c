@@ -93,7 +93,7 @@ Test(pidfile, write_read_remove)
     cr_assert_eq(ag_pidfile_read(path, &pid), AG_ENOENT);
     cr_assert_eq(ag_pidfile_check(path, &why), AG_OK, "%s", why_text);
     cr_assert_eq(ag_pidfile_read(path, &pid), AG_ENOENT, "checking leaves nothing");
-    cr_assert_eq(ag_pidfile_write(path, &why), AG_OK, "%s", why_text);
+    cr_assert_eq(ag_pidfile_write(path, getpid(), &why), AG_OK, "%s", why_text);
     cr_assert_eq(ag_pidfile_read(path, &pid), AG_OK);
     cr_expect_eq(pid, getpid());
     cr_assert_eq(stat(path, &st), 0);
@@ -195,7 +195,7 @@ Test(pidfile, a_living_one_is_respected)
 
 Test(pidfile, a_successor_keeps_its_own)
 {
-    cr_assert_eq(ag_pidfile_write(path, &why), AG_OK);
+    cr_assert_eq(ag_pidfile_write(path, getpid(), &why), AG_OK);
     put_pid(getppid());
     ag_pidfile_remove(path);
     cr_expect_eq(access(path, F_OK), 0);
@@ -208,7 +208,7 @@ Test(pidfile, a_link_is_replaced_not_followed)
 
     (void)snprintf(target, sizeof(target), "%s/precious", folder);
     cr_assert_eq(symlink(target, path), 0);
-    cr_assert_eq(ag_pidfile_write(path, &why), AG_OK, "%s", why_text);
+    cr_assert_eq(ag_pidfile_write(path, getpid(), &why), AG_OK, "%s", why_text);
     cr_expect_neq(access(target, F_OK), 0);
     cr_assert_eq(lstat(path, &st), 0);
     cr_expect(S_ISREG(st.st_mode));
@@ -222,9 +222,9 @@ Test(pidfile, places_where_no_file_can_be)
     cr_expect_eq(ag_pidfile_check(missing, &why), AG_ESYS);
     cr_expect(strstr(why_text, "No such file or directory; hint: its directory does not exist"),
               "%s", why_text);
-    cr_expect_eq(ag_pidfile_write(missing, &why), AG_ESYS);
+    cr_expect_eq(ag_pidfile_write(missing, getpid(), &why), AG_ESYS);
     cr_expect_eq(ag_pidfile_check("/proc/x.pid", &why), AG_ESYS);
     cr_assert_eq(mkdir(path, 0700), 0);
-    cr_expect_eq(ag_pidfile_write(path, &why), AG_ESYS, "a directory");
+    cr_expect_eq(ag_pidfile_write(path, getpid(), &why), AG_ESYS, "a directory");
     cr_assert_eq(rmdir(path), 0);
 }
