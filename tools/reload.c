@@ -134,6 +134,7 @@ static void warn_of_restart(const struct ag_model *was, const struct ag_model *i
         {"server.user", !same_text(was->user, is->user)},
         {"server.chroot", !same_text(was->chroot, is->chroot)},
         {"server.seccomp", was->seccomp != is->seccomp},
+        {"server.pid_file", !same_text(was->pid_file, is->pid_file)},
     };
 
     for (size_t i = 0; i < AG_COUNT(fixed); i++) {
@@ -167,17 +168,19 @@ void ag_server_reload(struct ag_server *s)
         return;
     }
     s->reload_asked = false;
+    if (!ag_lifecycle_reload_begins(&s->life)) {
+        return;
+    }
     ag_load_config(&load, s->input);
-    ag_load_print(&load, AG_DIAG_HUMAN);
+    ag_lifecycle_print(&s->life, &load);
     if (!load.snapshot) {
-        ag_log(AG_LOG_ERROR, "reload refused: %u error%s; the configuration before stays",
-               load.diags.errors, load.diags.errors == 1 ? "" : "s");
+        ag_buf_printf(&why, "%u error%s", load.diags.errors, load.diags.errors == 1 ? "" : "s");
+        ag_lifecycle_reload_refused(&s->life, ag_buf_span(&why));
         ag_load_release(&load);
         return;
     }
     if (ag_sockets_plan(&s->sockets, load.snapshot->model, &why) != AG_OK) {
-        ag_log(AG_LOG_ERROR, "reload refused: %.*s; the configuration before stays", (int)why.len,
-               text);
+        ag_lifecycle_reload_refused(&s->life, ag_buf_span(&why));
         ag_load_release(&load);
         return;
     }

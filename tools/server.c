@@ -54,6 +54,22 @@ static void on_abort(struct ag_loop *l, struct ag_msg *m)
     ag_serving_abort(&ag_container_of(m, struct ag_server_shard, abort_msg)->serving);
 }
 
+static void on_yield(struct ag_loop *l, struct ag_msg *m)
+{
+    (void)l;
+    ag_serving_yield(&ag_container_of(m, struct ag_server_shard, yield_msg)->serving);
+}
+
+static void on_ping(struct ag_loop *l, struct ag_msg *m)
+{
+    struct ag_server *s = ag_container_of(m, struct ag_server_shard, ping_msg)->server;
+
+    (void)l;
+    if (atomic_fetch_sub(&s->unheard, 1) == 1) {
+        ag_server_wake(s);
+    }
+}
+
 static void on_ended(struct ag_serving *serving)
 {
     ag_loop_stop(serving->ctx.loop);
@@ -71,6 +87,8 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     s->shard = shard;
     s->drain_msg.run = on_drain;
     s->abort_msg.run = on_abort;
+    s->yield_msg.run = on_yield;
+    s->ping_msg.run = on_ping;
     s->serving.owner = s;
     s->serving.ended = on_ended;
     s->serving.let_go = ag_server_let_go;
@@ -135,11 +153,54 @@ static void announce(const struct ag_server *server, const char *backend, const 
 
 /* ---- the control thread ---- */
 
+/* `offset`: of the message in struct ag_server_shard. How many shards will get it. */
+static uint32_t post_all(struct ag_server *s, size_t offset)
+{
+    uint32_t posted = 0;
+
+    for (uint32_t i = 0; i < s->sizing.shards; i++) {
+        posted += ag_server_post(s, i, (struct ag_msg *)(void *)((char *)&s->each[i] + offset));
+    }
+    return posted;
+}
+
 void ag_server_stop_shards(struct ag_server *s, bool at_once)
 {
-    for (uint32_t i = 0; i < s->sizing.shards; i++) {
-        (void)ag_server_post(s, i, at_once ? &s->each[i].abort_msg : &s->each[i].drain_msg);
+    (void)post_all(s, at_once ? offsetof(struct ag_server_shard, abort_msg)
+                              : offsetof(struct ag_server_shard, drain_msg));
+}
+
+void ag_server_yield_shards(struct ag_server *s)
+{
+    (void)post_all(s, offsetof(struct ag_server_shard, yield_msg));
+}
+
+static void all_heard(struct ag_server *s)
+{
+    if (s->pinging && atomic_load(&s->unheard) == 0) {
+        s->pinging = false;
+        ag_lifecycle_alive(&s->life);
     }
+}
+
+void ag_server_ping_shards(struct ag_server *s)
+{
+    uint32_t posted;
+
+    AG_ASSERT(!s->pinging);
+    s->pinging = true;
+    /* One more, so that it does not come to zero before all are posted. */
+    atomic_store(&s->unheard, s->sizing.shards + 1);
+    posted = post_all(s, offsetof(struct ag_server_shard, ping_msg));
+    atomic_fetch_sub(&s->unheard, s->sizing.shards - posted + 1);
+    all_heard(s);
+}
+
+static void stop(struct ag_server *s, bool at_once)
+{
+    s->stops = at_once ? 2 : 1;
+    ag_lifecycle_stopping(&s->life);
+    ag_server_stop_shards(s, at_once);
 }
 
 static void on_stop_signal(struct ag_server *s, const char *name)
@@ -147,11 +208,42 @@ static void on_stop_signal(struct ag_server *s, const char *name)
     if (s->stops == 2) {
         return;
     }
-    s->stops++;
     ag_log(AG_LOG_INFO, "%s: %s", name,
-           s->stops == 1 ? "draining; again to stop at once" : "stopping at once");
-    ag_server_stop_shards(s, s->stops == 2);
+           s->stops == 0 ? "draining; again to stop at once" : "stopping at once");
+    stop(s, s->stops == 1);
 }
+
+/* ---- what the lifecycle asks for ---- */
+
+static void yield(void *owner)
+{
+    ag_server_yield_shards(owner);
+}
+
+static void quit(void *owner)
+{
+    struct ag_server *s = owner;
+
+    atomic_store(&s->cut, true);
+    if (s->stops < 2) {
+        stop(s, true);
+    }
+}
+
+static void reload(void *owner)
+{
+    ag_server_reload(owner);
+}
+
+static void ping(void *owner)
+{
+    ag_server_ping_shards(owner);
+}
+
+static const struct ag_lifecycle_ops lifecycle_ops = {
+    .yield = yield, .quit = quit, .reload = reload, .ping = ping};
+
+/* ---- its loop ---- */
 
 static void on_signal(struct ag_server *s)
 {
@@ -162,12 +254,43 @@ static void on_signal(struct ag_server *s)
     }
     if (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM) {
         on_stop_signal(s, info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
-    } else if (info.ssi_signo == SIGHUP && s->stops == 0) {
+    } else if (info.ssi_signo == SIGHUP) {
+        ag_server_reload(s);
+    } else if (info.ssi_signo == SIGUSR2) {
+        ag_lifecycle_upgrade(&s->life);
+    }
+}
+
+/* A line for the service manager. */
+static void describe(const struct ag_server *s, char *out, size_t cap)
+{
+    (void)snprintf(out, cap, "serving %u route%s on %u shard%s", s->snapshot->route_count,
+                   s->snapshot->route_count == 1 ? "" : "s", s->sizing.shards,
+                   s->sizing.shards == 1 ? "" : "s");
+}
+
+/* Every shard has applied the change: the first one, or a reload's. */
+static void settle(struct ag_server *s)
+{
+    if (atomic_load(&s->changing) > 0 || s->stops > 0) {
+        return;
+    }
+    if (!s->life.is_up || s->life.reloading) {
+        char status[sizeof(s->life.status)];
+
+        describe(s, status, sizeof(status));
+        if (s->life.is_up) {
+            ag_lifecycle_reload_applied(&s->life, status);
+        } else {
+            ag_lifecycle_up(&s->life, status);
+        }
+    }
+    if (s->reload_asked) {
         ag_server_reload(s);
     }
 }
 
-/* A shard has ended, has applied a change, or has let a snapshot go. */
+/* A shard has ended, has applied a change, has let a snapshot go, or has answered. */
 static void on_wake(struct ag_server *s)
 {
     uint64_t count;
@@ -177,21 +300,24 @@ static void on_wake(struct ag_server *s)
     ag_server_reclaim(s);
     if (s->worker) {
         ag_server_go_on(s);
-    } else if (s->reload_asked && s->stops == 0) {
-        ag_server_reload(s);
+    } else {
+        settle(s);
     }
+    all_heard(s);
 }
 
 static void control(struct ag_server *s)
 {
     /* A worker leaves signals to its master: a terminal and a service manager send them to both. */
-    struct pollfd fds[] = {{.fd = s->worker ? -1 : s->signal_fd, .events = POLLIN},
-                           {.fd = s->wake_fd, .events = POLLIN},
-                           {.fd = -1, .events = POLLIN}};
+    struct pollfd fds[3 + AG_LIFECYCLE_FDS] = {
+        {.fd = s->worker ? -1 : s->signal_fd, .events = POLLIN},
+        {.fd = s->wake_fd, .events = POLLIN},
+        {.fd = -1, .events = POLLIN}};
 
     while (atomic_load(&s->running) > 0) {
         fds[2].fd = s->worker ? s->worker->channel : -1;
-        if (poll(fds, AG_COUNT(fds), -1) < 0) {
+        ag_lifecycle_fds(&s->life, fds + 3);
+        if (poll(fds, AG_COUNT(fds), ag_lifecycle_wait_ms(&s->life)) < 0) {
             AG_ASSERT(errno == EINTR);
             continue;
         }
@@ -204,6 +330,7 @@ static void control(struct ag_server *s)
         if (fds[2].revents) {
             ag_server_obey(s);
         }
+        ag_lifecycle_turn(&s->life, &s->sockets);
     }
 }
 
@@ -216,6 +343,7 @@ static int open_signals(void)
     (void)sigaddset(&set, SIGINT);
     (void)sigaddset(&set, SIGTERM);
     (void)sigaddset(&set, SIGHUP);
+    (void)sigaddset(&set, SIGUSR2);
     (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
@@ -282,7 +410,7 @@ static int run(struct ag_server *s, enum ag_backend_kind backend, const char *wh
     if (s->signal_fd < 0 || s->wake_fd < 0) {
         (void)fprintf(stderr, "anygate: error: no descriptor for signals: %s\n",
                       strerrordesc_np(errno));
-    } else if (ag_server_bind(s)) {
+    } else if (ag_server_bind(s) && (s->worker || ag_lifecycle_claim(&s->life, m->pid_file))) {
         if (ag_log_start(STDERR_FILENO, m->log_level, m->log_format, LOG_RING_BYTES) == AG_OK) {
             rc = serve(s, backend, why);
             ag_log_stop();
@@ -304,7 +432,7 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     struct ag_server s = {.input = input, .snapshot = snapshot, .worker = worker};
     enum ag_backend_kind backend;
     const char *why = "";
-    int rc;
+    int rc = AG_EXIT_ERROR;
 
     ag_crash_install();
     if (ag_backend_choose(m->backend, &backend, &why) != AG_OK) {
@@ -325,7 +453,13 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     }
     s.each = calloc(s.sizing.shards, sizeof(*s.each));
     AG_ASSERT(s.each);
-    rc = run(&s, backend, why);
+    ag_lifecycle_init(&s.life, &lifecycle_ops, &s);
+    if (worker || ag_lifecycle_open(&s.life, m, &s.sockets)) {
+        rc = run(&s, backend, why);
+    } else {
+        ag_snapshot_free(snapshot);
+    }
+    ag_lifecycle_close(&s.life);
     free(s.each);
     ag_sockets_deinit(&s.sockets);
     (void)pthread_mutex_destroy(&s.ending);

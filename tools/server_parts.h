@@ -7,6 +7,7 @@
  */
 #pragma once
 #include "engine/shard.h"
+#include "tools/lifecycle.h"
 #include "tools/serving.h"
 #include "tools/sizing.h"
 #include "tools/sockets.h"
@@ -19,7 +20,7 @@ struct ag_server_shard {
     struct ag_server *server;
     struct ag_shard *shard;
     struct ag_serving serving;
-    struct ag_msg drain_msg, abort_msg;
+    struct ag_msg drain_msg, abort_msg, yield_msg, ping_msg;
     bool ended; /* under server->ending: posts no more, and takes no more posts */
 };
 
@@ -34,23 +35,26 @@ struct ag_server {
     struct ag_worker *worker;     /* NULL: alone */
     struct ag_snapshot *snapshot; /* the current one */
     struct ag_sockets sockets;
+    struct ag_lifecycle life; /* a worker's is its master's */
     struct ag_shards *shards;
     struct ag_server_shard *each; /* one a shard */
     struct ag_sizing sizing;
     struct ag_helpers *helpers;
     int signal_fd;
-    int wake_fd; /* eventfd: a shard has news */
-    unsigned stops;
+    int wake_fd;    /* eventfd: a shard has news */
+    unsigned stops; /* to drain, then at once */
     /* orders.c */
     struct ag_load staged; /* loaded and its sockets planned; without a snapshot: none */
     uint32_t generation;   /* of it */
     bool load_asked;       /* a bundle is whole */
     bool commit_asked;     /* what is staged is to be served */
 
+    bool pinging;              /* and not all shards have answered */
     bool reload_asked;         /* while another change was under way */
     pthread_mutex_t ending;    /* guards `ended` against posts of the control thread */
     _Atomic uint32_t running;  /* shards that have not ended */
     _Atomic uint32_t changing; /* shards that have not yet applied the change under way */
+    _Atomic uint32_t unheard;  /* shards that have not yet answered the ping under way */
     _Atomic(struct ag_server_dead *) dead;
     _Atomic bool cut;
 };
@@ -62,6 +66,10 @@ bool ag_server_post(struct ag_server *s, uint32_t shard, struct ag_msg *m);
 
 /* To all shards: drain, or end at once. */
 void ag_server_stop_shards(struct ag_server *s, bool at_once);
+/* To all shards: another process serves on (ag_serving_yield). */
+void ag_server_yield_shards(struct ag_server *s);
+/* Has all shards answer: then the lifecycle is told. One at a time. */
+void ag_server_ping_shards(struct ag_server *s);
 
 /* ---- reload.c ---- */
 

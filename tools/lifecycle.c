@@ -1,0 +1,441 @@
+#include "tools/lifecycle.h"
+
+#include "engine/log.h"
+#include "tools/activation.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A predecessor sends everything as soon as its child runs. */
+#define RECEIVE_TIMEOUT_MS 5000
+
+static uint64_t now_ms(void)
+{
+    return ag_outcome_now_ns() / 1000000u;
+}
+
+static bool complain(const struct ag_buf *why)
+{
+    (void)fprintf(stderr, "anygate: error: %.*s\n", (int)why->len, (const char *)why->ptr);
+    return false;
+}
+
+/* ---- start ---- */
+
+static bool inherit(struct ag_lifecycle *lc, struct ag_sockets *s, struct ag_buf *why)
+{
+    if (ag_upgrade_inherit(&lc->predecessor) != AG_OK) {
+        ag_buf_printf(why, "ANYGATE_UPGRADE is set, but names no channel to another anygate; hint: "
+                           "only an upgrading anygate sets it");
+        return false;
+    }
+    return lc->predecessor < 0 ||
+           ag_handover_receive(lc->predecessor, RECEIVE_TIMEOUT_MS, s, why) == AG_OK;
+}
+
+static bool activate(const struct ag_model *m, struct ag_sockets *s, struct ag_buf *why)
+{
+    struct ag_activation *a = calloc(1, sizeof(*a));
+    bool good;
+
+    AG_ASSERT(a);
+    good = ag_activation_read(a, AG_ACTIVATION_FIRST, why) == AG_OK &&
+           ag_activation_give(a, m, s, why) == AG_OK;
+    free(a);
+    return good;
+}
+
+void ag_lifecycle_init(struct ag_lifecycle *lc, const struct ag_lifecycle_ops *ops, void *owner)
+{
+    *lc = (struct ag_lifecycle){.ops = ops, .owner = owner};
+    lc->predecessor = lc->notify.fd = lc->outcome.fd = -1;
+    ag_upgrade_init(&lc->upgrade);
+}
+
+bool ag_lifecycle_open(struct ag_lifecycle *lc, const struct ag_model *m, struct ag_sockets *s)
+{
+    char text[512];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    if (!inherit(lc, s, &why) || (lc->predecessor < 0 && !activate(m, s, &why))) {
+        return complain(&why);
+    }
+    if (ag_notify_open(&lc->notify) != AG_OK) {
+        (void)fprintf(stderr, "anygate: warning: NOTIFY_SOCKET names no socket that can be used; "
+                              "the service manager is told nothing\n");
+    }
+    return true;
+}
+
+static bool write_pid_file(struct ag_lifecycle *lc, struct ag_buf *why)
+{
+    lc->claimed = ag_pidfile_write(lc->pid_file, getpid(), why) == AG_OK;
+    return lc->claimed;
+}
+
+bool ag_lifecycle_claim(struct ag_lifecycle *lc, const char *pid_file)
+{
+    char text[2 * AG_PIDFILE_PATH];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    if (!pid_file) {
+        return true;
+    }
+    if ((size_t)snprintf(lc->pid_file, sizeof(lc->pid_file), "%s", pid_file) >=
+        sizeof(lc->pid_file) - 32) { /* names are made by appending to it */
+        ag_buf_printf(&why, "the path of the pid file is too long: %.60s...", pid_file);
+        return complain(&why);
+    }
+    if (lc->predecessor < 0 &&
+        (ag_pidfile_check(lc->pid_file, &why) != AG_OK || !write_pid_file(lc, &why))) {
+        return complain(&why);
+    }
+    ag_outcome_open(&lc->outcome, lc->pid_file);
+    return true;
+}
+
+static void tell_ready(struct ag_lifecycle *lc)
+{
+    ag_notify_send(&lc->notify, "READY=1\nSTATUS=%s", lc->status);
+}
+
+static void set_status(struct ag_lifecycle *lc, const char *status)
+{
+    (void)snprintf(lc->status, sizeof(lc->status), "%s", status);
+}
+
+void ag_lifecycle_up(struct ag_lifecycle *lc, const char *status)
+{
+    AG_ASSERT(!lc->is_up);
+    lc->is_up = true;
+    lc->watchdog_due_ms = now_ms();
+    set_status(lc, status);
+    if (lc->predecessor < 0) {
+        tell_ready(lc);
+    } else {
+        /* It is gone when this fails; then the channel says so too. */
+        (void)!ag_handover_say_ready(lc->predecessor, lc->pid_file);
+    }
+}
+
+/* ---- the end ---- */
+
+static void stop_upgrade(struct ag_lifecycle *lc, const char *why)
+{
+    if (ag_upgrade_under_way(&lc->upgrade)) {
+        ag_upgrade_abort(&lc->upgrade);
+        ag_log(AG_LOG_WARN, "upgrade given up: %s", why);
+    }
+}
+
+void ag_lifecycle_stopping(struct ag_lifecycle *lc)
+{
+    if (lc->stopping) {
+        return;
+    }
+    lc->stopping = true;
+    stop_upgrade(lc, "this process is to stop");
+    ag_notify_send(&lc->notify, "STOPPING=1\nSTATUS=draining");
+    if (lc->reloading) {
+        ag_lifecycle_reload_refused(lc, AG_SPAN("the server is stopping"));
+    }
+}
+
+static void forget_pid_file(struct ag_lifecycle *lc)
+{
+    if (lc->claimed) {
+        ag_outcome_remove(lc->pid_file);
+        ag_pidfile_remove(lc->pid_file);
+    }
+    lc->claimed = false;
+}
+
+void ag_lifecycle_close(struct ag_lifecycle *lc)
+{
+    forget_pid_file(lc);
+    ag_outcome_close(&lc->outcome);
+    ag_notify_close(&lc->notify);
+    ag_upgrade_deinit(&lc->upgrade);
+    if (lc->predecessor >= 0) {
+        (void)close(lc->predecessor);
+    }
+    lc->predecessor = -1;
+}
+
+/* Serving matters more: what cannot be written is told, and no more. */
+static void put_pid_file(const char *path, pid_t pid)
+{
+    char text[2 * AG_PIDFILE_PATH];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    if (path[0] && ag_pidfile_write(path, pid, &why) != AG_OK) {
+        ag_log(AG_LOG_ERROR, "%.*s", (int)why.len, text);
+    }
+}
+
+/* ---- the predecessor ---- */
+
+static void take_over(struct ag_lifecycle *lc, const char *how)
+{
+    (void)close(lc->predecessor);
+    lc->predecessor = -1;
+    lc->claimed = lc->pid_file[0] != '\0';
+    ag_log(AG_LOG_INFO, "upgraded: process %d serves; %s", (int)getpid(), how);
+    tell_ready(lc);
+}
+
+static void hear_predecessor(struct ag_lifecycle *lc)
+{
+    enum ag_handover_word word = AG_HANDOVER_READY;
+    struct ag_handover_ready unused;
+    enum ag_status st = ag_handover_hear(lc->predecessor, &word, &unused);
+
+    if (st == AG_ENOENT) {
+        if (lc->is_up) {
+            put_pid_file(lc->pid_file, getpid());
+            take_over(lc, "its predecessor is gone");
+        }
+    } else if (st == AG_OK && word == AG_HANDOVER_YOURS) {
+        take_over(lc, "its predecessor drains");
+    } else if (st == AG_OK && word == AG_HANDOVER_NEVER) {
+        (void)close(lc->predecessor);
+        lc->predecessor = -1;
+        ag_log(AG_LOG_ERROR, "upgrade: the predecessor has given this process up");
+        lc->ops->quit(lc->owner);
+    }
+}
+
+/* ---- the successor ---- */
+
+/* A reload that was asked for meanwhile is done by who serves now. */
+static void pass_reload(struct ag_lifecycle *lc, pid_t successor)
+{
+    if (!lc->reload_asked) {
+        return;
+    }
+    lc->reload_asked = false;
+    if (successor) {
+        (void)kill(successor, SIGHUP);
+    } else {
+        lc->ops->reload(lc->owner);
+    }
+}
+
+static void upgrade_failed(struct ag_lifecycle *lc, const struct ag_buf *why)
+{
+    if (lc->claimed) {
+        ag_outcome_open(&lc->outcome,
+                        lc->pid_file); /* the new process may have made one of its own */
+    }
+    ag_log(AG_LOG_ERROR, "upgrade failed: %.*s; this process goes on serving", (int)why->len,
+           (const char *)why->ptr);
+    ag_notify_send(&lc->notify, "STATUS=%s; the upgrade failed", lc->status);
+    pass_reload(lc, 0);
+}
+
+/* Before "yours", since the manager hears the main process alone, and so that there is always a pid
+ * file, and one that names a living process. */
+static void hand_over(struct ag_lifecycle *lc, const struct ag_handover_ready *ready)
+{
+    bool same = strcmp(ready->pid_file, lc->pid_file) == 0;
+    char text[512];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    ag_notify_send(&lc->notify, "MAINPID=%d", (int)ready->pid);
+    put_pid_file(ready->pid_file, ready->pid);
+    if (ag_upgrade_finish(&lc->upgrade, &why) != AG_OK) {
+        ag_notify_send(&lc->notify, "MAINPID=%d", (int)getpid());
+        put_pid_file(lc->pid_file, getpid());
+        upgrade_failed(lc, &why);
+        return;
+    }
+    lc->handed_over = true;
+    if (same) {
+        lc->claimed = false;
+    } else {
+        forget_pid_file(lc);
+    }
+    ag_notify_close(&lc->notify);
+    ag_log(AG_LOG_INFO, "upgraded: process %d serves; process %d drains", (int)ready->pid,
+           (int)getpid());
+    lc->ops->yield(lc->owner);
+    pass_reload(lc, ready->pid);
+}
+
+static void step_upgrade(struct ag_lifecycle *lc, const struct ag_sockets *s)
+{
+    char text[2048];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+    struct ag_handover_ready ready;
+    enum ag_status st = ag_upgrade_step(&lc->upgrade, s, &ready, &why);
+
+    if (st == AG_OK) {
+        hand_over(lc, &ready);
+    } else if (st == AG_EPROTO) {
+        upgrade_failed(lc, &why);
+    } else if (now_ms() >= lc->upgrade_by_ms) {
+        ag_upgrade_abort(&lc->upgrade);
+        ag_buf_printf(&why, "%s was not ready within %d s", lc->upgrade.program,
+                      AG_UPGRADE_TIMEOUT_MS / 1000);
+        upgrade_failed(lc, &why);
+    }
+}
+
+/* Why there can be no upgrade now, or NULL. */
+static const char *against_upgrade(const struct ag_lifecycle *lc)
+{
+    if (lc->stopping) {
+        return "this process is stopping";
+    }
+    if (lc->handed_over) {
+        return "this process has a successor and drains";
+    }
+    if (!lc->is_up || lc->predecessor >= 0) {
+        return "this process is still starting";
+    }
+    if (ag_upgrade_under_way(&lc->upgrade)) {
+        return "one is under way";
+    }
+    if (lc->reloading) {
+        return "a reload is under way; try again";
+    }
+    if (getpid() == 1) {
+        return "process 1 of a container cannot end without it; hint: replace the container";
+    }
+    return NULL;
+}
+
+void ag_lifecycle_upgrade(struct ag_lifecycle *lc)
+{
+    const char *against = against_upgrade(lc);
+    char text[2048];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    if (against) {
+        ag_log(AG_LOG_WARN, "SIGUSR2: no upgrade: %s", against);
+        return;
+    }
+    if (ag_upgrade_start(&lc->upgrade, &why) != AG_OK) {
+        upgrade_failed(lc, &why);
+        return;
+    }
+    ag_log(AG_LOG_INFO, "SIGUSR2: upgrade: %s is started as process %d", lc->upgrade.program,
+           (int)lc->upgrade.child);
+    lc->upgrade_by_ms = now_ms() + AG_UPGRADE_TIMEOUT_MS;
+}
+
+/* ---- reload ---- */
+
+bool ag_lifecycle_reload_begins(struct ag_lifecycle *lc)
+{
+    if (lc->predecessor >= 0) {
+        hear_predecessor(lc); /* it passes reloads on after it has said "yours" */
+    }
+    if (ag_upgrade_under_way(&lc->upgrade)) {
+        lc->reload_asked = true;
+        ag_log(AG_LOG_INFO, "SIGHUP: an upgrade is under way; the reload follows it");
+        return false;
+    }
+    if (lc->handed_over) {
+        ag_log(AG_LOG_WARN, "SIGHUP: no reload: this process has a successor and drains");
+        return false;
+    }
+    ag_outcome_begin(&lc->outcome);
+    if (lc->stopping) {
+        ag_lifecycle_reload_refused(lc, AG_SPAN("the server is stopping"));
+        return false;
+    }
+    lc->reloading = true;
+    ag_notify_reloading(&lc->notify);
+    return true;
+}
+
+void ag_lifecycle_print(struct ag_lifecycle *lc, const struct ag_load *load)
+{
+    ag_load_print(load, AG_DIAG_HUMAN);
+    if (lc->outcome.fd >= 0) {
+        ag_diags_print(&load->diags, lc->outcome.fd, AG_DIAG_HUMAN, false);
+    }
+}
+
+void ag_lifecycle_reload_refused(struct ag_lifecycle *lc, struct ag_span why)
+{
+    lc->reloading = false;
+    ag_log(AG_LOG_ERROR, "reload refused: %.*s; the configuration before stays", (int)why.len,
+           (const char *)why.ptr);
+    ag_outcome_say(&lc->outcome, "reload refused: %.*s; the configuration before stays\n",
+                   (int)why.len, (const char *)why.ptr);
+    ag_outcome_end(&lc->outcome, false);
+    if (!lc->stopping) {
+        ag_notify_send(&lc->notify, "READY=1\nSTATUS=%s; the last reload was refused", lc->status);
+    }
+}
+
+void ag_lifecycle_reload_applied(struct ag_lifecycle *lc, const char *status)
+{
+    AG_ASSERT(lc->reloading);
+    lc->reloading = false;
+    set_status(lc, status);
+    ag_outcome_end(&lc->outcome, true);
+    tell_ready(lc);
+}
+
+/* ---- the loop ---- */
+
+void ag_lifecycle_fds(const struct ag_lifecycle *lc, struct pollfd out[static AG_LIFECYCLE_FDS])
+{
+    const struct ag_upgrade *u = &lc->upgrade;
+
+    out[0] = (struct pollfd){.fd = lc->predecessor, .events = POLLIN};
+    out[1] = (struct pollfd){.fd = u->channel, .events = POLLIN};
+    out[2] = (struct pollfd){.fd = u->child_fd, .events = POLLIN};
+    if (!u->cursor.ended) {
+        out[1].events |= POLLOUT;
+    }
+}
+
+static bool watched(const struct ag_lifecycle *lc)
+{
+    return lc->is_up && !lc->pinged && !lc->handed_over && lc->predecessor < 0 &&
+           ag_notify_on(&lc->notify) && lc->notify.watchdog_ms > 0;
+}
+
+int ag_lifecycle_wait_ms(const struct ag_lifecycle *lc)
+{
+    uint64_t now = now_ms(), until = UINT64_MAX;
+
+    if (ag_upgrade_under_way(&lc->upgrade)) {
+        until = lc->upgrade_by_ms;
+    }
+    if (watched(lc)) {
+        until = ag_min_u64(until, lc->watchdog_due_ms);
+    }
+    if (until == UINT64_MAX) {
+        return -1;
+    }
+    return until <= now ? 0 : (int)ag_min_u64(until - now, 60000);
+}
+
+void ag_lifecycle_turn(struct ag_lifecycle *lc, const struct ag_sockets *s)
+{
+    if (lc->predecessor >= 0) {
+        hear_predecessor(lc);
+    }
+    if (ag_upgrade_under_way(&lc->upgrade)) {
+        step_upgrade(lc, s);
+    }
+    if (watched(lc) && now_ms() >= lc->watchdog_due_ms) {
+        lc->pinged = true;
+        lc->ops->ping(lc->owner);
+    }
+}
+
+void ag_lifecycle_alive(struct ag_lifecycle *lc)
+{
+    AG_ASSERT(lc->pinged);
+    lc->pinged = false;
+    lc->watchdog_due_ms = now_ms() + lc->notify.watchdog_ms;
+    ag_notify_send(&lc->notify, "WATCHDOG=1");
+}
