@@ -15,6 +15,8 @@ static const struct command commands[] = {
     {"check", ag_cmd_check, "validate a config without binding; print routes and warnings"},
     {"routes", ag_cmd_routes, "print the route tree, or which route a request takes and why"},
     {"tune", ag_cmd_tune, "compare this system with what a busy gateway wants; --apply sets it"},
+    {"reload", ag_cmd_reload, "make a running server load its configuration again"},
+    {"stop", ag_cmd_stop, "stop a running server and wait until it has ended"},
     {"version", ag_cmd_version, "print build, libraries, crypto acceleration and backend"},
 };
 

@@ -12,4 +12,6 @@ int ag_cmd_serve(int argc, char **argv);
 int ag_cmd_check(int argc, char **argv);
 int ag_cmd_routes(int argc, char **argv);
 int ag_cmd_tune(int argc, char **argv);
+int ag_cmd_reload(int argc, char **argv);
+int ag_cmd_stop(int argc, char **argv);
 int ag_cmd_version(int argc, char **argv);
