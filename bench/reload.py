@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Reloads under full load: requests that fail, what they cost the slowest, memory afterwards.
 
-usage: reload.py [--reloads 200] [--before 60] [--routes 500] [--tunnels 1000] [--binary build/anygate]
-                 [--backend epoll --backend io_uring]
+usage: reload.py [--reloads 200] [--before 60] [--interval 1] [--routes 500] [--tunnels 1000]
+                 [--connections 64] [--binary build/anygate] [--backend epoll --backend io_uring]
 
 Each backend serves one shard. bench/load.c keeps 64 connections busy with fixed, static and proxied
-answers, first for --before seconds without a reload, then with one a second. Beside it --tunnels
+answers, first for --before seconds without a reload, then with one every --interval seconds. Beside it --tunnels
 WebSockets stay open throughout, and so do a chunked upload and a download, each checked byte for byte;
 chunked uploads and new connections follow each other. Fails unless no request failed, no stream was
 cut, and memory after the last reload is within the size of 8 snapshots of memory after the first 20.
 
 The slowest request of each second is compared with the p99.9 of the time before and 5 ms. So are the
-seconds before the first reload: what they exceed is the machine's doing.
+seconds before the first reload and, from --interval 2 on, those between: what they exceed is the
+machine's doing, not the reload's.
 """
 import argparse
 import hashlib
@@ -271,21 +272,21 @@ def quantile(values, q):
     return ordered[min(len(ordered) - 1, int(len(ordered) * q))]
 
 
-def report(name, samples, begun, moments, before):
+def report(name, samples, begun, moments, before, interval):
     """Latency in microseconds; seconds are counted from `begun`."""
     quiet = [s for s in samples if s[0] < begun]
     bound = quantile([s[1] for s in quiet], 0.999) + SLACK_US
-    by_second = {}
-    for end, latency, _ in samples:
-        second = int((end - samples[0][0]) // 1000000)
-        by_second[second] = max(by_second.get(second, 0), latency)
-    reloaded = [max((s[1] for s in window), default=0) for window in windows(samples, moments)]
-    calm = [by_second[s] for s in sorted(by_second) if s < before]
+    kinds = {"before": [begun - (before - i) * 1000000 for i in range(1, before)],
+             "with a reload": moments,
+             "between": [m + 1000000 for m in moments] if interval >= 2 else []}
     print(f"{name}: {len(samples)} requests, {len(quiet) / before:.0f}/s before, "
           f"p50 {quantile([s[1] for s in quiet], 0.5)} us, p99.9 {bound - SLACK_US} us")
-    for what, slowest in (("without reload", calm), ("with a reload", reloaded)):
+    for what, starts in kinds.items():
+        slowest = [max((s[1] for s in w), default=0) for w in windows(samples, starts)]
+        if not slowest:
+            continue
         over = sum(x > bound for x in slowest)
-        print(f"  slowest of a second {what:<15} median {statistics.median(slowest):>7.0f} us, "
+        print(f"  slowest of a second {what:<13} median {statistics.median(slowest):>7.0f} us, "
               f"p95 {quantile(slowest, 0.95):>7} us, largest {max(slowest):>7} us, "
               f"beyond p99.9 + 5 ms: {over} of {len(slowest)}")
 
@@ -303,10 +304,10 @@ def windows(samples, moments):
 
 
 def reload_all(options, server, log, write):
-    """One a second; the moments, and memory after the twentieth and the last."""
+    """The moments, and memory after the twentieth and the last."""
     moments, sizes = [], []
     for generation in range(1, options.reloads + 1):
-        next_at = time.monotonic() + 1
+        next_at = time.monotonic() + options.interval
         write(generation)
         moments.append(int(time.monotonic() * 1e6))
         server.send_signal(signal.SIGHUP)
@@ -331,7 +332,7 @@ def run(options, backend, loader, origin, small, folder):
     try:
         connect(port).close()
         others = Others(port, options.tunnels)
-        command = [loader, port, options.connections, options.before + options.reloads + 300,
+        command = [loader, port, options.connections, options.before + options.reloads * options.interval + 300,
                    folder / "samples", "/fixed", "/files/1k.txt", "/small"]
         load = subprocess.Popen(["taskset", "-c", str(CORES[-1]), *map(str, command)],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -342,7 +343,7 @@ def run(options, backend, loader, origin, small, folder):
         others.end(origin)
         out, errors = load.communicate()
         samples = list(SAMPLE.iter_unpack((folder / "samples").read_bytes()))
-        report(backend, samples, begun, moments, options.before)
+        report(backend, samples, begun, moments, options.before, options.interval)
         requests, failures = map(int, out.split())
         print(f"  {done} reloads, {failures} of {requests} requests failed; beside them "
               + ", ".join(f"{n} {what}" for what, n in sorted(others.counts.items()))
@@ -382,6 +383,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--reloads", type=int, default=200)
     parser.add_argument("--before", type=int, default=60)
+    parser.add_argument("--interval", type=int, default=1)
     parser.add_argument("--routes", type=int, default=500)
     parser.add_argument("--tunnels", type=int, default=1000)
     parser.add_argument("--connections", type=int, default=64)
