@@ -266,7 +266,7 @@ static void hand_over(struct ag_lifecycle *lc, const struct ag_handover_ready *r
 
 static void step_upgrade(struct ag_lifecycle *lc, const struct ag_sockets *s)
 {
-    char text[2048];
+    char text[1024];
     struct ag_buf why = ag_buf(text, sizeof(text));
     struct ag_handover_ready ready;
     enum ag_status st = ag_upgrade_step(&lc->upgrade, s, &ready, &why);
@@ -310,7 +310,7 @@ static const char *against_upgrade(const struct ag_lifecycle *lc)
 void ag_lifecycle_upgrade(struct ag_lifecycle *lc)
 {
     const char *against = against_upgrade(lc);
-    char text[2048];
+    char text[1024];
     struct ag_buf why = ag_buf(text, sizeof(text));
 
     if (against) {
