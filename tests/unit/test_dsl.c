@@ -200,6 +200,7 @@ static const struct {
     {"g3t /x: OK", 1, "neither a method", "GET"},
     {"example.com: OK", 1, "neither a method", "slash"},
     {"GET TRACE /x: OK", 5, "TRACE cannot be routed", NULL},
+    {"CONNECT /x: OK", 1, "CONNECT cannot be routed", NULL},
     {"/a*b: OK", 3, "'*'", "whole segment"},
     {"/*/a: OK", 2, "not the last", ":name"},
     {"/*a.b: OK", 2, "not a splat", NULL},

@@ -104,6 +104,8 @@ Test(redirect, refused)
         cr_expect(make(f, &r, "/u/:id", 301, targets[i]) == AG_EINVAL, "%s", targets[i]);
     }
     cr_expect(make(f, &r, "/u/:id", 301, "/x#/:id") == AG_EINVAL);
+    cr_expect(make(f, &r, "/u/:id", 301, "https://:id") == AG_EINVAL);
+    cr_expect(make(f, &r, "/u/:id", 301, "https:/:id") == AG_EINVAL);
     cr_expect(make(f, &r, "/u/:id", 200, "/x") == AG_EINVAL);
     cr_expect(make(f, &r, "/u/:id", 304, "/x") == AG_EINVAL);
     fake_free(f);

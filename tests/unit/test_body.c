@@ -1,0 +1,185 @@
+/* The push queue between a message's producer and its consumer. */
+#include "proto/body.h"
+
+#include "loops.h"
+
+struct counts {
+    unsigned readable, writable;
+};
+
+static void on_readable(struct ag_body *b, void *owner)
+{
+    (void)b;
+    ((struct counts *)owner)->readable++;
+}
+
+static void on_writable(struct ag_body *b, void *owner)
+{
+    (void)b;
+    ((struct counts *)owner)->writable++;
+}
+
+static struct fixture *f;
+static struct ag_body b;
+static struct counts counts;
+
+static void setup(void)
+{
+    f = fixture_new(AG_BACKEND_EPOLL, 128, 16);
+    counts = (struct counts){0};
+    ag_body_init(&b, &f->loop);
+    ag_body_set_consumer(&b, on_readable, &counts);
+    ag_body_set_producer(&b, on_writable, &counts);
+}
+
+static void teardown(void)
+{
+    ag_body_deinit(&b);
+    fixture_free(f);
+}
+
+TestSuite(body, .init = setup, .fini = teardown);
+
+/* `len` bytes in a buffer of their own. */
+static void write_buf(enum ag_buf_group group, uint32_t len)
+{
+    struct ag_block *block = ag_loop_buf(&f->loop, group);
+
+    cr_assert(block && len <= block->size);
+    memset(block->data, 'x', len);
+    cr_assert_eq(ag_body_write(&b, (struct ag_slice){{.ptr = block->data}, len, block}), AG_OK);
+}
+
+static void take(void)
+{
+    struct ag_slice s = ag_body_take(&b);
+
+    cr_assert_gt(s.len, 0);
+    ag_slice_release(&s);
+}
+
+static void run_tasks(void)
+{
+    ag_loop_turn(&f->loop, 0);
+}
+
+Test(body, is_bounded_by_the_memory_it_pins)
+{
+    unsigned n = 0;
+
+    while (ag_body_room(&b)) {
+        write_buf(AG_BUF_LARGE, AG_BUF_LARGE_BYTES);
+        n++;
+    }
+    cr_expect_geq(n * AG_BUF_LARGE_BYTES, AG_BODY_BYTES_MAX);
+    cr_expect_lt((n - 1) * AG_BUF_LARGE_BYTES, AG_BODY_BYTES_MAX);
+    run_tasks();
+    cr_expect_eq(counts.writable, 0);
+    cr_expect_eq(counts.readable, 1, "many writes make one wake-up");
+    while (b.pinned_bytes > AG_BODY_BYTES_MAX / 2) {
+        cr_expect_eq(counts.writable, 0, "not before it is half empty");
+        take();
+        run_tasks();
+    }
+    cr_expect_eq(counts.writable, 1);
+}
+
+Test(body, is_bounded_by_its_slices)
+{
+    unsigned n = 0;
+
+    while (ag_body_room(&b)) {
+        cr_assert_eq(ag_body_write(&b, (struct ag_slice){{.ptr = (const uint8_t *)"x"}, 1, NULL}),
+                     AG_OK);
+        n++;
+    }
+    cr_expect_eq(n, AG_BODY_SLICES_MAX);
+    for (; n > AG_BODY_SLICES_MAX / 2; n--) {
+        run_tasks();
+        cr_expect_eq(counts.writable, 0);
+        take();
+    }
+    run_tasks();
+    cr_expect_eq(counts.writable, 1);
+}
+
+Test(body, a_few_bytes_do_not_hold_a_large_buffer)
+{
+    write_buf(AG_BUF_LARGE, AG_BUF_LARGE_BYTES);
+    for (unsigned i = 0; i < 10; i++) {
+        write_buf(AG_BUF_LARGE, 10);
+    }
+    cr_expect_eq(ag_loop_bufs_used(&f->loop, AG_BUF_LARGE), 1);
+    cr_expect_eq(ag_loop_bufs_used(&f->loop, AG_BUF_SMALL), 10);
+    cr_expect_eq(b.pinned_bytes, AG_BUF_LARGE_BYTES + 10 * AG_BUF_SMALL_BYTES);
+    take();
+    struct ag_slice s = ag_body_take(&b);
+    cr_expect_eq(s.len, 10);
+    cr_expect_eq(s.ptr[9], 'x');
+    ag_slice_release(&s);
+}
+
+Test(body, what_is_first_or_fills_its_buffer_is_not_copied)
+{
+    write_buf(AG_BUF_LARGE, 10);
+    write_buf(AG_BUF_LARGE, AG_BUF_LARGE_BYTES / 4 + 1);
+    cr_expect_eq(ag_loop_bufs_used(&f->loop, AG_BUF_LARGE), 2);
+    cr_expect_eq(ag_loop_bufs_used(&f->loop, AG_BUF_SMALL), 0);
+}
+
+Test(body, neighbours_in_one_buffer_are_charged_once)
+{
+    struct ag_block *block = ag_loop_buf(&f->loop, AG_BUF_LARGE);
+
+    cr_assert(block);
+    for (unsigned i = 0; i < 3; i++) {
+        cr_assert_eq(ag_body_write(&b, (struct ag_slice){{.ptr = block->data + 20000u * i},
+                                                         20000,
+                                                         ag_block_hold(block)}),
+                     AG_OK);
+        cr_expect_eq(b.pinned_bytes, AG_BUF_LARGE_BYTES);
+    }
+    ag_block_release(block);
+    take();
+    cr_expect_eq(b.pinned_bytes, AG_BUF_LARGE_BYTES);
+    take();
+    take();
+    cr_expect_eq(b.pinned_bytes, 0);
+}
+
+Test(body, the_end_comes_behind_the_bytes)
+{
+    write_buf(AG_BUF_SMALL, 5);
+    ag_body_end(&b, NULL);
+    cr_expect(ag_body_has_news(&b) && !ag_body_at_end(&b));
+    take();
+    cr_expect(ag_body_has_news(&b) && ag_body_at_end(&b));
+    ag_body_abort(&b, AG_REASON_RESET);
+    cr_expect(!b.aborted, "an end is an end");
+}
+
+Test(body, an_abort_is_no_end)
+{
+    write_buf(AG_BUF_SMALL, 5);
+    ag_body_abort(&b, AG_REASON_RESET);
+    ag_body_end(&b, NULL);
+    cr_expect(!b.ended && b.reason == AG_REASON_RESET);
+    take();
+    cr_expect(ag_body_has_news(&b) && !ag_body_at_end(&b));
+    write_buf(AG_BUF_SMALL, 5); /* dropped */
+    cr_expect_eq(b.q.bytes, 0);
+}
+
+Test(body, what_nobody_wants_is_dropped)
+{
+    while (ag_body_room(&b)) {
+        write_buf(AG_BUF_LARGE, AG_BUF_LARGE_BYTES);
+    }
+    ag_body_discard(&b);
+    run_tasks();
+    cr_expect_eq(counts.writable, 1);
+    cr_expect_eq(ag_loop_bufs_used(&f->loop, AG_BUF_LARGE), 0);
+    cr_expect(ag_body_room(&b));
+    write_buf(AG_BUF_LARGE, 100);
+    cr_expect_eq(b.q.bytes, 0);
+}
