@@ -65,6 +65,40 @@ def test_a_dead_upstream_is_502(backend, tmp_path):
         assert b"refused" in r.body
 
 
+def test_what_a_filter_sets_has_no_alias(backend, tmp_path):
+    config = CONFIG.replace('"/fixed": OK OK', 'GET /set/user:\n    action: "http://127.0.0.1:%d"\n'
+                            '    filters: [{headers: {request: {set: {X-User: gate}}}}]')
+    with Upstream(lambda i, head: ok()) as up:
+        with Gate(tmp_path, config % (up.port, up.port), backend) as gate:
+            for name in "X-User", "X_User", "x_uSER":
+                assert gate.get("/set/user", f"{name}: evil\r\nX_Other: fine\r\n").status == 200
+                fields = fields_of(up.requests.pop())
+                assert ("x-user", "gate") in fields and ("x_other", "fine") in fields
+                assert not [v for _, v in fields if v == "evil"]
+
+
+def test_requests_behind_one_that_waits_are_not_all_read(backend, tmp_path):
+    go_on = threading.Event()
+
+    def script(index, head):
+        go_on.wait(20)
+        return ok()
+    with Upstream(script) as up:
+        config = CONFIG.replace("700ms", "20s") % up.port
+        with Gate(tmp_path, config, backend) as gate, gate.connect() as s:
+            s.settimeout(0.5)
+            request, sent = b"GET /fixed HTTP/1.1\r\nHost: x\r\n\r\n" * 1000, 0
+            s.sendall(b"GET /l HTTP/1.1\r\nHost: x\r\n\r\n")
+            try:
+                while sent < 64_000_000:
+                    sent += s.send(request)
+            except TimeoutError:
+                pass  # what the kernel holds, and little more
+            assert sent < 64_000_000
+            go_on.set()
+            assert Reader(s).response().body == b"OK"
+
+
 # ---- both directions ----
 
 def test_continue_is_relayed(liar):

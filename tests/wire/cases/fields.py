@@ -56,6 +56,8 @@ clause("9110 5.5", "a value has no controls but tab",
        *(bad(f"value with {name}", get(b"X-A: a%cb\r\n" % c)) for name, c in [
            ("NUL", 0), ("SOH", 1), ("backspace", 8), ("vertical tab", 11), ("form feed", 12),
            ("escape", 27), ("unit separator", 31), ("DEL", 127)]),
+       *(bad(f"a long value with {name}", get(b"X-A: %s%c%s\r\n" % (b"a" * 40, c, b"b" * 40)))
+         for name, c in [("NUL", 0), ("escape", 27), ("unit separator", 31), ("DEL", 127)]),
        bad("NUL at the end", get(b"X-A: a\0\r\n")),
        bad("NUL at the start", get(b"X-A:\0a\r\n")),
        bad("NUL in the empty line", b"GET /up/g HTTP/1.1\r\nHost: x\r\n\0\r\n"),
@@ -188,6 +190,9 @@ clause("9110 7.8", "an Upgrade that is not a whole WebSocket handshake is droppe
        good("WebSocket with a bad key", get(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
                                             b"Sec-WebSocket-Key: AAAA\r\n"),
             sent=up(kept=b"Sec-WebSocket-Key: AAAA\r\n")),
+       good("two protocols", get(b"Connection: Upgrade\r\nUpgrade: websocket, foo/1\r\n"
+                                 b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"),
+            sent=up(kept=b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n")),
        good("in HTTP/1.0", b"GET /up/g HTTP/1.0\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: foo/1\r\n\r\n",
             closes=True, sent=up(via=b"1.0")),
        good("Upgrade with content", post(b"Connection: Upgrade\r\nUpgrade: foo/1\r\n" + CL + b"5\r\n",
