@@ -31,7 +31,6 @@ BOTH = {
     "sendfile.short": (SHORT, (1, 2)),
     "getpeername": (("ENOTCONN", "ENOBUFS"), (1,)),
     "siocoutq": (("EINVAL",), (1,)),
-    "tcp_info": (("ENOPROTOOPT",), (1,)),
     "tcp_nodelay": (("ENOBUFS",), (1,)),
     "shutdown": (("ENOTCONN",), (1,)),
     "socket": ((*DESCRIPTORS, *MEMORY), (1,)),
