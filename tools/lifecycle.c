@@ -167,7 +167,7 @@ void ag_lifecycle_close(struct ag_lifecycle *lc)
 /* Serving matters more: what cannot be written is told, and no more. */
 static void put_pid_file(const char *path, pid_t pid)
 {
-    char text[2 * AG_PIDFILE_PATH];
+    char text[AG_PIDFILE_PATH + 200];
     struct ag_buf why = ag_buf(text, sizeof(text));
 
     if (path[0] && ag_pidfile_write(path, pid, &why) != AG_OK) {
@@ -266,7 +266,7 @@ static void hand_over(struct ag_lifecycle *lc, const struct ag_handover_ready *r
 
 static void step_upgrade(struct ag_lifecycle *lc, const struct ag_sockets *s)
 {
-    char text[1024];
+    char text[600];
     struct ag_buf why = ag_buf(text, sizeof(text));
     struct ag_handover_ready ready;
     enum ag_status st = ag_upgrade_step(&lc->upgrade, s, &ready, &why);
