@@ -197,7 +197,8 @@ static void finish_exchange(struct ag_h1_server *h)
     }
     ag_h1_server_set_state(h, AG_H1_IDLE);
     /* A drain that began behind the answer's head, which promised more, ends it as it ends idle ones. */
-    h->due_ms = now_of(h) + (h->draining ? DRAIN_GRACE_MS : h->limits->idle_timeout_ms);
+    h->due_ms =
+        now_of(h) + (h->draining && !h->yielding ? DRAIN_GRACE_MS : h->limits->idle_timeout_ms);
 }
 
 static bool step_exchange(struct ag_h1_server *h)
@@ -483,12 +484,13 @@ void ag_h1_server_closed(struct ag_h1_server *h, enum ag_reason why)
 
 void ag_h1_server_yield(struct ag_h1_server *h)
 {
-    h->draining = true;
+    h->draining = h->yielding = true;
 }
 
 void ag_h1_server_drain(struct ag_h1_server *h)
 {
     h->draining = true;
+    h->yielding = false;
     /* A request may be on its way, or received and not seen yet: closing now would lose it. */
     if (ag_h1_server_idle(h)) {
         h->due_ms = ag_min_u64(h->due_ms, now_of(h) + DRAIN_GRACE_MS);
