@@ -6,6 +6,7 @@
 #include "tools/worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -366,7 +367,18 @@ static int open_signals(void)
     return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
-/* In the child: nothing of the master's goes along but the channel and the standard descriptors. */
+/* What is typed at a terminal, and whoever reads this program's output, is no business of the worker's. */
+static void let_standard_streams_go(void)
+{
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (fd >= 0) {
+        (void)dup2(fd, STDIN_FILENO);
+        (void)dup2(fd, STDOUT_FILENO);
+    }
+}
+
+/* In the child: nothing of the master's goes along but the channel and the log. */
 static AG_COLD int be_worker(struct master *m, int channel)
 {
     struct ag_worker w = {
@@ -379,6 +391,7 @@ static AG_COLD int be_worker(struct master *m, int channel)
     (void)close(m->signal_fd);
     (void)close(m->channel);
     m->signal_fd = m->channel = -1;
+    let_standard_streams_go();
     (void)syscall(SYS_close_range, STDERR_FILENO + 1, channel - 1, 0);
     (void)syscall(SYS_close_range, channel + 1, ~0u, 0);
     rc = ag_worker_run(&w, &m->input);

@@ -159,6 +159,7 @@ def test_no_descriptor_goes_along(backend, tmp_path, jail):
     assert "/etc/passwd" in master.values()  # the test's own doing
     assert not other & set(master.values())
     assert listen & set(master.values())
+    assert worker[0] == worker[1] == "/dev/null"
     for fd, to in worker.items():
         assert fd <= 2 or to.startswith(("socket:", "anon_inode:", "pipe:")) or to == "/", (fd, to)
     assert not any("memfd:" in to for to in [*worker.values(), *master.values()])
