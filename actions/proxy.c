@@ -96,14 +96,15 @@ static void on_done(struct ag_h1_client *h1, bool reusable)
     let_go(call);
 }
 
-/* A pooled connection that the upstream had just closed is nobody's fault: once, silently, when
- * nothing can happen twice and nothing is lost (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1). */
+/* A pooled connection that the upstream had just closed, or spoilt, is nobody's fault: once, silently,
+ * when nothing can happen twice and nothing is lost (RFC 9110 section 9.2.2, RFC 9112 section
+ * 9.3.1). */
 static bool may_repeat(const struct proxy_call *call, const struct ag_h1_client *h1,
                        enum ag_reason why)
 {
     const struct ag_body *body = &call->ex->req_body;
     bool untouched = body->total_bytes == body->q.bytes;
-    bool dead = why == AG_REASON_EOF || why == AG_REASON_RESET;
+    bool dead = why == AG_REASON_EOF || why == AG_REASON_RESET || why == AG_REASON_PROTOCOL;
 
     return dead && call->settings && !call->retried && !h1->received &&
            call->claim.conn->calls > 1 && untouched &&

@@ -77,10 +77,15 @@ static void end_badly(struct ag_h1_client *c, enum ag_reason why, const char *de
     c->ops->failed(c, why, detail);
 }
 
+/* Nothing has left while the whole head lies in the queue. */
+static bool has_left(const struct ag_h1_client *c)
+{
+    return c->sent || c->stream->sending_bytes > 0 || ag_stream_queued(c->stream) != c->written;
+}
+
 static void fail(struct ag_h1_client *c, enum ag_reason why, const char *detail)
 {
-    /* Nothing has left while the whole head lies in the queue: then the call may be made elsewhere. */
-    c->sent = c->sent || c->stream->sending_bytes > 0 || ag_stream_queued(c->stream) != c->written;
+    c->sent = has_left(c); /* if not, the call may be made elsewhere */
     ag_stream_abort(c->stream, why);
     end_badly(c, why, detail);
 }
@@ -107,6 +112,7 @@ static void resume_reading(struct ag_h1_client *c)
 static void become_ready(struct ag_h1_client *c, uint64_t answer_bytes)
 {
     set_state(c, AG_H1_CLIENT_READY);
+    c->repeated = true;
     resume_reading(c);
     c->full_run = 0;
     if (c->large) {
@@ -650,6 +656,12 @@ void ag_h1_client_data(struct ag_h1_client *c, struct ag_slice s)
             set_state(c, AG_H1_CLIENT_DEAD);
             ag_stream_abort(c->stream, AG_REASON_PROTOCOL);
         }
+        return;
+    }
+    if (c->repeated && !c->received && !has_left(c)) {
+        /* It lay there before the request was made: what is left of another's answer. */
+        ag_slice_release(&s);
+        fail(c, AG_REASON_PROTOCOL, "an answer to no request");
         return;
     }
     c->received = true;
