@@ -2,6 +2,7 @@
 import base64
 import hashlib
 import queue
+import signal
 import threading
 import time
 
@@ -75,6 +76,27 @@ def test_what_a_filter_sets_has_no_alias(backend, tmp_path):
                 fields = fields_of(up.requests.pop())
                 assert ("x-user", "gate") in fields and ("x_other", "fine") in fields
                 assert not [v for _, v in fields if v == "evil"]
+
+
+def test_an_answer_before_its_request_is_nobodys(liar):
+    """Both wait in the kernel when the gateway looks: the request, then what the upstream says unasked."""
+    gate, up, script = liar
+    script.answer = ok(b"one")
+    with gate.connect() as s:
+        reader = Reader(s)
+        s.sendall(b"GET /l HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert reader.response().body == b"one"
+        script.answer = ok(b"two")
+        idle = up.open[-1]
+        gate.process.send_signal(signal.SIGSTOP)
+        try:
+            s.sendall(b"POST /l HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            time.sleep(0.05)
+            idle.sendall(ok(b"POISON"))
+            time.sleep(0.05)
+        finally:
+            gate.process.send_signal(signal.SIGCONT)
+        assert reader.response().body == b"two"
 
 
 def test_requests_behind_one_that_waits_are_not_all_read(backend, tmp_path):
