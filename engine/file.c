@@ -114,9 +114,23 @@ static int open_once(const struct ag_file_op *op, uint64_t extra)
         .flags = op->what == WHAT_STAT ? STAT_FLAGS : OPEN_FLAGS,
         .resolve = resolve[op->follow] | RESOLVE_NO_MAGICLINKS | extra,
     };
-    long fd = AG_SYS("openat2", syscall(SYS_openat2, op->dir_fd, op->path, &how, sizeof(how)));
+    long fd;
 
+    do { /* a network file system may be interrupted */
+        fd = AG_SYS("openat2", syscall(SYS_openat2, op->dir_fd, op->path, &how, sizeof(how)));
+    } while (fd < 0 && errno == EINTR);
     return fd < 0 ? -errno : (int)fd;
+}
+
+/* The same by openat. */
+static int open_plain(int dir, const char *path, int flags)
+{
+    int fd;
+
+    do {
+        fd = AG_SYS("openat", openat(dir, path, flags));
+    } while (fd < 0 && errno == EINTR);
+    return fd < 0 ? -errno : fd;
 }
 
 /* One segment down; takes `dir` when it is not the root. */
@@ -128,8 +142,7 @@ static int step(const struct ag_file_op *op, int dir, const char *name, size_t l
     if (len < sizeof(segment)) {
         memcpy(segment, name, len);
         segment[len] = '\0';
-        fd = AG_SYS("openat", openat(dir, segment, flags));
-        fd = fd < 0 ? -errno : fd;
+        fd = open_plain(dir, segment, flags);
     }
     if (dir != op->dir_fd) {
         (void)close(dir);
@@ -145,9 +158,7 @@ static int open_walk(const struct ag_file_op *op)
     const char *at = op->path;
 
     if (op->follow == AG_FOLLOW_ANY) {
-        int fd = AG_SYS("openat", openat(op->dir_fd, op->path, flags));
-
-        return fd < 0 ? -errno : fd;
+        return open_plain(op->dir_fd, op->path, flags);
     }
     if (has_parent(op->path)) {
         return -EXDEV;
