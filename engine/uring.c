@@ -206,7 +206,7 @@ static void uring_connect(struct ag_loop *l, struct ag_op *op, const union ag_ad
 
 static void uring_cancel(struct ag_loop *l, struct ag_op *op)
 {
-    struct io_uring_sqe *sqe = get_sqe(l->uring);
+    struct io_uring_sqe *sqe = AG_FAULT("uring.cancel") ? NULL : get_sqe(l->uring);
 
     if (ag_unlikely(!sqe)) {
         ag_list_push(&l->uring->to_cancel, &op->link);
@@ -281,6 +281,8 @@ static void on_recv(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t f
     AG_ASSERT(!more);
     if (res == -ENOBUFS && !op->cancelled) {
         ag_bufs_starve(l->bufs, op);
+    } else if (res == -EINTR) {
+        go_on(l, op);
     } else {
         final(l, op, res == -ENOBUFS ? -ECANCELED : res);
     }
