@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import struct
+import threading
 import time
 from contextlib import contextmanager, nullcontext
 
@@ -83,12 +84,26 @@ def answer(index, head):
         return websocket
     if head.startswith(b"POST"):
         return acknowledge
+    if path == "/up/held":
+        return held
     size = int(path.rsplit("/", 1)[1])
     if path.startswith("/up/chunked/"):
         chunks = [BLOB[i:min(i + 50000, size)] for i in range(0, size, 50000)]
         return (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
                 + b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n")
     return ok(BLOB[:size])
+
+
+def held(peer, head, rest):
+    """An answer that does not end before the gateway leaves."""
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1")
+    try:
+        while peer.sock.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    peer.upstream.left.release()
+    return None
 
 
 def acknowledge(peer, head, rest):
@@ -210,6 +225,7 @@ class Rig:
         (files / "small.txt").write_bytes(BLOB[:3000])
         (files / "large.bin").write_bytes(LARGE)
         self.upstream = Upstream(script, host)
+        self.upstream.left = threading.Semaphore(0)
         self.table = Table(folder / "table")
         text = config.replace("$FILES", str(files)).replace("$UP", str(self.upstream.port))
         self.gate = Gate(folder, text, backend,
@@ -268,11 +284,15 @@ class Rig:
             exchange(s, r, b"", "GET", LARGE)
 
     def vanish(self):
-        """A client that is gone when its answer has begun."""
-        with self.client(slow=True) as (s, r):
-            s.sendall(get("/up/1000000"))
-            r.until(b"\r\n\r\n")
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        """A client that is gone when its answer has begun: the upstream is left, too."""
+        for path in ("/up/1000000", "/up/held"):
+            with self.client(slow=True) as (s, r):
+                s.sendall(get(path))
+                if b" 200 " not in r.until(b"\r\n\r\n"):
+                    raise Closed("refused")
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        if not self.upstream.left.acquire(timeout=ANSWER_S):
+            raise Wrong("the upstream was not left when its client had gone")
 
     def pipelined(self):
         with self.client() as (s, r):
@@ -361,15 +381,18 @@ class Rig:
         assert self.work() == []
         self.settle()
 
-    def inject(self, site, error, nth=1, count=1):
-        """Work with a fault, then work without: that must go well. True: the fault came to pass."""
+    def inject(self, site, error, nth=1, count=1, harmless=False):
+        """Work with a fault, then work without: that must go well, and both when the fault is harmless.
+        True: the fault came to pass."""
         name = errno.errorcode[error]
         before = self.table.failed(site)
         try:
             self.table.arm(site, error, nth, count)
-            self.work()
+            failed = self.work()
             self.settle()
             self.table.disarm(site)
+            if failed and harmless:
+                raise Wrong(f"it was noticed: {failed}")
             failed = self.work()
             if failed:
                 raise Wrong(f"afterwards: {failed}")
