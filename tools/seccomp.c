@@ -55,73 +55,30 @@ static const char *const when_alone[] = {"bind",     "listen",   "unlink",     "
                                          "pwrite64", "ftruncate"};
 
 /* No code of this program nor of its libraries comes here. */
-static const char *const never[] = {"execve",
-                                    "execveat",
-                                    "ptrace",
-                                    "process_vm_readv",
-                                    "process_vm_writev",
-                                    "kcmp",
-                                    "pidfd_getfd",
-                                    "mount",
-                                    "umount2",
-                                    "pivot_root",
-                                    "chroot",
-                                    "fsopen",
-                                    "fsmount",
-                                    "move_mount",
-                                    "open_tree",
-                                    "mount_setattr",
-                                    "unshare",
-                                    "setns",
-                                    "bpf",
-                                    "perf_event_open",
-                                    "userfaultfd",
-                                    "keyctl",
-                                    "add_key",
-                                    "request_key",
-                                    "init_module",
-                                    "finit_module",
-                                    "delete_module",
-                                    "kexec_load",
-                                    "kexec_file_load",
-                                    "reboot",
-                                    "swapon",
-                                    "swapoff",
-                                    "acct",
-                                    "iopl",
-                                    "ioperm",
-                                    "modify_ldt",
-                                    "setuid",
-                                    "setgid",
-                                    "setreuid",
-                                    "setregid",
-                                    "setresuid",
-                                    "setresgid",
-                                    "setgroups",
-                                    "setfsuid",
-                                    "setfsgid",
-                                    "capset",
-                                    "io_uring_setup",
-                                    "open_by_handle_at",
-                                    "quotactl",
-                                    "syslog",
-                                    "settimeofday",
-                                    "clock_settime",
-                                    "adjtimex",
-                                    "clock_adjtime",
-                                    "sethostname",
-                                    "setdomainname",
-                                    "vhangup",
-                                    "mknod",
-                                    "mknodat",
-                                    "lookup_dcookie",
-                                    "fanotify_init",
-                                    "memfd_secret"};
+static const char *const never[] = {
+    /* other programs and processes */
+    "execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd",
+    /* another view of the system */
+    "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsmount", "move_mount", "open_tree",
+    "mount_setattr", "unshare", "setns", "open_by_handle_at", "quotactl",
+    /* another identity */
+    "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "setfsuid",
+    "setfsgid", "capset", "keyctl", "add_key", "request_key",
+    /* code in the kernel, and what watches it */
+    "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "init_module", "finit_module",
+    "delete_module", "kexec_load", "kexec_file_load", "fanotify_init", "lookup_dcookie",
+    "memfd_secret",
+    /* the machine */
+    "reboot", "swapon", "swapoff", "acct", "iopl", "ioperm", "modify_ldt", "syslog", "settimeofday",
+    "clock_settime", "adjtimex", "clock_adjtime", "sethostname", "setdomainname", "vhangup",
+    "mknod", "mknodat"};
 
 /* A leak check stops the threads from a process beside it. */
 static const char *const when_sanitized[] = {
-    "getdents", "clone", "ptrace", "wait4",      "getdents64", "prctl",    "readlink",
-    "pipe",     "kill",  "tgkill", "readlinkat", "mprotect",   "setrlimit"};
+    /* that process */
+    "clone", "wait4", "getppid", "prctl", "ptrace", "kill", "tgkill",
+    /* what it looks at */
+    "getdents", "getdents64", "readlink", "readlinkat", "mprotect"};
 
 static const int options[][2] = {
     {SOL_SOCKET, SO_LINGER},    {SOL_SOCKET, SO_REUSEADDR},  {SOL_SOCKET, SO_REUSEPORT},
