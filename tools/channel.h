@@ -3,9 +3,13 @@
  *
  *   master -> worker   BUNDLE, then DESCRIPTORS until all are there      a configuration (bundle.h)
  *                      COMMIT or CANCEL                                  serve it, or forget it
+ *                      YIELD                                             another process serves on
  *                      DRAIN, then maybe ABORT                           stop
+ *                      PING                                              have every shard answer
  *   worker -> master   READY                                             serves the first bundle
  *                      LOADED or REFUSED with a text                     what became of a later one
+ *                      APPLIED                                           every shard serves by it
+ *                      ALIVE                                             every shard has answered
  *
  * The worker may be in somebody else's hands: the master takes no descriptor from it, reads only what
  * has the form below, and never waits for it. Nothing is queued here: a peer that lets the socket fill
@@ -19,11 +23,15 @@ enum ag_channel_type {
     AG_CHANNEL_DESCRIPTORS, /* count: carried here */
     AG_CHANNEL_COMMIT,
     AG_CHANNEL_CANCEL,
+    AG_CHANNEL_YIELD,
     AG_CHANNEL_DRAIN,
     AG_CHANNEL_ABORT,
+    AG_CHANNEL_PING,
     AG_CHANNEL_READY,
     AG_CHANNEL_LOADED,
     AG_CHANNEL_REFUSED,
+    AG_CHANNEL_APPLIED,
+    AG_CHANNEL_ALIVE,
     AG_CHANNEL_TYPES,
 };
 

@@ -164,6 +164,13 @@ void ag_lifecycle_close(struct ag_lifecycle *lc)
     lc->predecessor = -1;
 }
 
+void ag_lifecycle_leave(struct ag_lifecycle *lc)
+{
+    lc->claimed = false;
+    lc->upgrade.child = 0;
+    ag_lifecycle_close(lc);
+}
+
 /* Serving matters more: what cannot be written is told, and no more. */
 static void put_pid_file(const char *path, pid_t pid)
 {

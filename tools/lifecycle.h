@@ -64,6 +64,8 @@ void ag_lifecycle_up(struct ag_lifecycle *lc, const char *status);
 void ag_lifecycle_stopping(struct ag_lifecycle *lc);
 /* Harmless after init alone. */
 void ag_lifecycle_close(struct ag_lifecycle *lc);
+/* The same in a forked child: what it holds is its parent's, whose files and successor stay. */
+void ag_lifecycle_leave(struct ag_lifecycle *lc);
 
 /* ---- the control thread's loop ---- */
 

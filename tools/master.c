@@ -2,6 +2,7 @@
 
 #include "tools/commands.h"
 #include "tools/crash.h"
+#include "tools/lifecycle.h"
 #include "tools/sizing.h"
 #include "tools/worker.h"
 
@@ -20,11 +21,14 @@
 /* A worker that was told to end and is still there so long after it should have gone is killed. */
 #define PATIENCE_MS 10000u
 
-enum state { STARTING, SERVING, LOADING, DRAINING };
+enum state { STARTING, SERVING, LOADING, APPLYING, DRAINING };
 
 struct master {
     struct ag_config_input input; /* opener: of the load under way */
-    struct ag_sockets sockets;
+    struct ag_lifecycle life;
+    struct ag_sockets sockets; /* empty once the worker is to end */
+    uint32_t shards;
+    uint32_t routes; /* of what is served, or loaded */
     struct ag_user user;
     char *chroot; /* or NULL */
     enum ag_confine seccomp;
@@ -36,6 +40,7 @@ struct master {
     bool reload_asked;   /* while another was under way */
     unsigned stops;
     bool killed;
+    bool given_up; /* by the predecessor: whatever the worker does, this was no success */
     uint64_t drain_timeout_ms;
     uint64_t kill_at_ms; /* 0: not waiting for the worker's end */
 };
@@ -53,8 +58,9 @@ static void set_state(struct master *m, enum state to)
     static const uint8_t edges[] = {
         [STARTING] = 1 << SERVING | 1 << DRAINING,
         [SERVING] = 1 << LOADING | 1 << DRAINING,
-        [LOADING] = 1 << SERVING | 1 << DRAINING,
-        [DRAINING] = 0,
+        [LOADING] = 1 << SERVING | 1 << APPLYING | 1 << DRAINING,
+        [APPLYING] = 1 << SERVING | 1 << DRAINING,
+        [DRAINING] = 1 << DRAINING, /* by yielding, then by a signal */
     };
 
     AG_ASSERT(edges[m->state] >> to & 1);
@@ -80,6 +86,16 @@ static void tell(struct master *m, enum ag_channel_type type)
     }
 }
 
+/* The worker is to end: for `order`, and at the latest after `ms` (and some patience). */
+static void send_off(struct master *m, enum ag_channel_type order, uint64_t ms)
+{
+    set_state(m, DRAINING);
+    ag_sockets_cancel(&m->sockets);
+    ag_sockets_deinit(&m->sockets); /* or they would go on to take connections */
+    tell(m, order);
+    m->kill_at_ms = now_ms() + ms + PATIENCE_MS;
+}
+
 static void stop(struct master *m, const char *name)
 {
     if (m->stops == 2) {
@@ -87,15 +103,11 @@ static void stop(struct master *m, const char *name)
     }
     ag_log(AG_LOG_INFO, "%s: %s", name,
            m->stops == 0 ? "draining; again to stop at once" : "stopping at once");
+    ag_lifecycle_stopping(&m->life);
     if (m->stops++ == 0) {
-        set_state(m, DRAINING);
-        ag_sockets_cancel(&m->sockets);
-        ag_sockets_deinit(&m->sockets); /* or they would go on to take connections */
-        tell(m, AG_CHANNEL_DRAIN);
-        m->kill_at_ms = now_ms() + m->drain_timeout_ms + PATIENCE_MS;
+        send_off(m, AG_CHANNEL_DRAIN, m->drain_timeout_ms);
     } else {
-        tell(m, AG_CHANNEL_ABORT);
-        m->kill_at_ms = now_ms() + PATIENCE_MS;
+        send_off(m, AG_CHANNEL_ABORT, 0);
     }
 }
 
@@ -112,7 +124,7 @@ static int judge(const struct master *m, int status)
         return AG_EXIT_ERROR;
     }
     if (m->state == DRAINING) {
-        return WEXITSTATUS(status);
+        return m->given_up ? AG_EXIT_ERROR : WEXITSTATUS(status);
     }
     ag_log(AG_LOG_ERROR, "worker %d %s", m->worker,
            m->state == STARTING ? "could not start" : "ended by itself");
@@ -131,11 +143,6 @@ static enum ag_status send_bundle(struct master *m, struct ag_buf *why)
 
 /* ---- reload ---- */
 
-static void refuse(const char *why, int len)
-{
-    ag_log(AG_LOG_ERROR, "reload refused: %.*s; the configuration before stays", len, why);
-}
-
 /* False: refused, with the reason in `why`. */
 static bool load_and_send(struct master *m, struct ag_buf *why)
 {
@@ -144,13 +151,14 @@ static bool load_and_send(struct master *m, struct ag_buf *why)
 
     m->input.opener = ag_opener_record();
     ag_load_config(&load, &m->input);
-    ag_load_print(&load, AG_DIAG_HUMAN);
+    ag_lifecycle_print(&m->life, &load);
     if (!load.snapshot) {
         ag_buf_printf(why, "%u error%s", load.diags.errors, load.diags.errors == 1 ? "" : "s");
     } else if (ag_sockets_plan(&m->sockets, load.snapshot->model, why) == AG_OK) {
         sent = send_bundle(m, why) == AG_OK;
         if (sent) {
             m->drain_timeout_ms = load.snapshot->model->drain_timeout_ms;
+            m->routes = load.snapshot->route_count;
             ag_log_set_level(load.snapshot->model->log_level);
         } else {
             ag_sockets_cancel(&m->sockets);
@@ -167,57 +175,91 @@ static void reload(struct master *m)
     char text[512];
     struct ag_buf why = ag_buf(text, sizeof(text));
 
-    if (m->state != SERVING) {
-        ag_log(AG_LOG_INFO, "SIGHUP: %s",
-               m->state == DRAINING ? "too late, it is draining" : "after what is under way");
-        m->reload_asked = m->state != DRAINING;
+    if (m->state != SERVING && m->state != DRAINING) {
+        m->reload_asked = true; /* when the one before is served */
         return;
     }
     m->reload_asked = false;
+    if (!ag_lifecycle_reload_begins(&m->life)) {
+        return;
+    }
     if (load_and_send(m, &why)) {
         set_state(m, LOADING);
     } else {
-        refuse(text, (int)why.len);
+        ag_lifecycle_reload_refused(&m->life, ag_buf_span(&why));
     }
 }
 
 /* ---- what the worker says ---- */
 
-/* What became of the bundle under way. */
-static void settle(struct master *m, const struct ag_channel_msg *msg)
+/* A line for the service manager. */
+static const char *describe(const struct master *m, char *room, size_t cap)
 {
-    set_state(m, SERVING);
-    if (msg->type == AG_CHANNEL_LOADED) {
-        ag_sockets_commit(&m->sockets); /* before the worker closes what is wanted no more */
-        tell(m, AG_CHANNEL_COMMIT);
-    } else {
-        char text[512];
-        struct ag_buf escaped = ag_buf(text, sizeof(text));
+    (void)snprintf(room, cap, "serving %u route%s on %u shard%s", m->routes,
+                   m->routes == 1 ? "" : "s", m->shards, m->shards == 1 ? "" : "s");
+    return room;
+}
 
-        ag_sockets_cancel(&m->sockets);
-        ag_log_escape(&escaped, ag_span(msg->text, ag_min_size(msg->text_len, 80)));
-        refuse(text, (int)escaped.len);
-    }
+static void on_ready(struct master *m)
+{
+    char status[sizeof(m->life.status)];
+
+    set_state(m, SERVING);
+    ag_sockets_commit(&m->sockets);
+    ag_log(AG_LOG_INFO, "worker %d serves", m->worker);
+    ag_lifecycle_up(&m->life, describe(m, status, sizeof(status)));
+}
+
+static void on_loaded(struct master *m)
+{
+    set_state(m, APPLYING);
+    ag_sockets_commit(&m->sockets); /* before the worker closes what is wanted no more */
+    tell(m, AG_CHANNEL_COMMIT);
+}
+
+static void on_refused(struct master *m, const struct ag_channel_msg *msg)
+{
+    char text[512];
+    struct ag_buf escaped = ag_buf(text, sizeof(text));
+
+    set_state(m, SERVING);
+    ag_sockets_cancel(&m->sockets);
+    ag_log_escape(&escaped, ag_span(msg->text, ag_min_size(msg->text_len, 80)));
+    ag_lifecycle_reload_refused(&m->life, ag_buf_span(&escaped));
+}
+
+static void on_applied(struct master *m)
+{
+    char status[sizeof(m->life.status)];
+
+    set_state(m, SERVING);
+    ag_lifecycle_reload_applied(&m->life, describe(m, status, sizeof(status)));
 }
 
 /* False: nothing that belongs here. */
 static bool on_message(struct master *m, const struct ag_channel_msg *msg)
 {
-    bool ready = m->state == STARTING && msg->type == AG_CHANNEL_READY;
-    bool loaded = m->state == LOADING && msg->generation == m->generation &&
-                  (msg->type == AG_CHANNEL_LOADED || msg->type == AG_CHANNEL_REFUSED);
+    bool good = true, current = msg->generation == m->generation;
 
-    if (ready) {
-        set_state(m, SERVING);
-        ag_sockets_commit(&m->sockets);
-        ag_log(AG_LOG_INFO, "worker %d serves", m->worker);
-    } else if (loaded) {
-        settle(m, msg);
+    if (msg->type == AG_CHANNEL_ALIVE && m->life.pinged) {
+        ag_lifecycle_alive(&m->life);
+    } else if (m->state == DRAINING) {
+        return true; /* it was on its way */
+    } else if (msg->type == AG_CHANNEL_READY && m->state == STARTING) {
+        on_ready(m);
+    } else if (msg->type == AG_CHANNEL_LOADED && m->state == LOADING && current) {
+        on_loaded(m);
+    } else if (msg->type == AG_CHANNEL_REFUSED && m->state == LOADING && current) {
+        on_refused(m, msg);
+    } else if (msg->type == AG_CHANNEL_APPLIED && m->state == APPLYING && current) {
+        on_applied(m);
+    } else {
+        good = false;
     }
     if (m->reload_asked && m->state == SERVING) {
         reload(m);
     }
-    return ready || loaded || m->state == DRAINING; /* then it was on its way */
+    return good;
 }
 
 static AG_COLD void on_channel(struct master *m)
@@ -242,6 +284,37 @@ static AG_COLD void on_channel(struct master *m)
     }
 }
 
+/* ---- what the lifecycle asks for ---- */
+
+static void life_yield(void *owner)
+{
+    struct master *m = owner;
+
+    send_off(m, AG_CHANNEL_YIELD, m->drain_timeout_ms);
+}
+
+static void life_quit(void *owner)
+{
+    struct master *m = owner;
+
+    m->given_up = true;
+    m->stops = 2;
+    send_off(m, AG_CHANNEL_ABORT, 0);
+}
+
+static void life_reload(void *owner)
+{
+    reload(owner);
+}
+
+static void life_ping(void *owner)
+{
+    tell(owner, AG_CHANNEL_PING);
+}
+
+static const struct ag_lifecycle_ops life_ops = {
+    .yield = life_yield, .quit = life_quit, .reload = life_reload, .ping = life_ping};
+
 /* ---- the loop ---- */
 
 /* False: the worker has ended, with *out_rc. */
@@ -261,6 +334,9 @@ static bool on_signal(struct master *m, int *out_rc)
     case SIGHUP:
         reload(m);
         break;
+    case SIGUSR2:
+        ag_lifecycle_upgrade(&m->life);
+        break;
     default: /* SIGCHLD */
         if (waitpid(m->worker, &status, WNOHANG) == m->worker) {
             *out_rc = judge(m, status);
@@ -274,31 +350,35 @@ static bool on_signal(struct master *m, int *out_rc)
 static int wait_ms(const struct master *m)
 {
     uint64_t now = now_ms();
+    int wait = ag_lifecycle_wait_ms(&m->life);
 
     if (m->kill_at_ms == 0 || m->killed) {
-        return -1;
+        return wait;
     }
-    return m->kill_at_ms > now ? (int)ag_min_u64(m->kill_at_ms - now, INT32_MAX) : 0;
+    uint64_t left = m->kill_at_ms > now ? m->kill_at_ms - now : 0;
+    return (int)ag_min_u64(left, wait < 0 ? INT32_MAX : (uint64_t)wait);
 }
 
 static int supervise(struct master *m)
 {
+    struct pollfd fds[2 + AG_LIFECYCLE_FDS];
     int rc = AG_EXIT_ERROR;
 
     for (;;) {
-        struct pollfd fds[] = {{.fd = m->signal_fd, .events = POLLIN},
-                               {.fd = m->channel, .events = POLLIN}};
+        fds[0] = (struct pollfd){.fd = m->signal_fd, .events = POLLIN};
+        fds[1] = (struct pollfd){.fd = m->channel, .events = POLLIN};
+        ag_lifecycle_fds(&m->life, fds + 2);
         int n = poll(fds, AG_COUNT(fds), wait_ms(m));
-
         AG_ASSERT(n >= 0 || errno == EINTR);
-        if (n == 0) {
-            kill_worker(m);
-        }
         if (n > 0 && fds[1].revents) {
             on_channel(m);
         }
         if (n > 0 && fds[0].revents && !on_signal(m, &rc)) {
             return rc;
+        }
+        ag_lifecycle_turn(&m->life, &m->sockets);
+        if (m->kill_at_ms != 0 && now_ms() >= m->kill_at_ms) {
+            kill_worker(m);
         }
     }
 }
@@ -343,6 +423,11 @@ static bool prepare(struct master *m, const struct ag_snapshot *snapshot)
     ag_sizing_compute(snapshot, &sizing);
     ag_sockets_init(&m->sockets, sizing.shards, AG_LISTEN_BACKLOG);
     m->sockets.keeps = true;
+    m->shards = sizing.shards;
+    m->routes = snapshot->route_count;
+    if (!ag_lifecycle_open(&m->life, model, &m->sockets)) {
+        return false;
+    }
     if (ag_sockets_plan(&m->sockets, model, &why) != AG_OK) {
         (void)fprintf(stderr, "anygate: error: %.*s\n", (int)why.len, text);
         return false;
@@ -351,12 +436,12 @@ static bool prepare(struct master *m, const struct ag_snapshot *snapshot)
     m->seccomp = model->seccomp;
     m->drain_timeout_ms = model->drain_timeout_ms;
     ag_log_direct(STDERR_FILENO, model->log_level, model->log_format);
-    return true;
+    return ag_lifecycle_claim(&m->life, model->pid_file);
 }
 
 static int open_signals(void)
 {
-    static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD};
+    static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2, SIGCHLD};
     sigset_t set;
 
     (void)sigemptyset(&set);
@@ -386,6 +471,7 @@ static AG_COLD int be_worker(struct master *m, int channel)
     int rc;
 
     ag_sockets_deinit(&m->sockets);
+    ag_lifecycle_leave(&m->life);
     ag_opener_free(m->input.opener);
     m->input.opener = NULL;
     (void)close(m->signal_fd);
@@ -447,6 +533,7 @@ int ag_master_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     bool prepared;
 
     ag_crash_install();
+    ag_lifecycle_init(&m.life, &life_ops, &m);
     /* Who sees it listen may ask it to stop: from here on that is done in order. */
     m.signal_fd = open_signals();
     if (m.signal_fd < 0) {
@@ -458,6 +545,7 @@ int ag_master_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     if (prepared) {
         rc = start(&m);
     }
+    ag_lifecycle_close(&m.life);
     ag_sockets_deinit(&m.sockets);
     ag_opener_free(m.input.opener);
     free(m.chroot);

@@ -4,14 +4,15 @@
  *
  *   load (recording), bind --bundle--> worker: load (replaying), serve
  *
- *   STARTING --READY--> SERVING --SIGHUP: load, bind, bundle--> LOADING --LOADED: COMMIT--> SERVING
- *                                                                       --REFUSED-------->
+ *   STARTING --READY--> SERVING --SIGHUP: load, bind, bundle--> LOADING --REFUSED--> SERVING
+ *                                    LOADING --LOADED: COMMIT--> APPLYING --APPLIED--> SERVING
  *   any --SIGTERM: DRAIN; again: ABORT--> DRAINING --worker ends--> exit with its status
+ *   SERVING --a successor serves (SIGUSR2): YIELD--> DRAINING
  *   any --worker ends by itself--> exit 1: the supervisor starts both again
  *
- * It keeps duplicates of the listening sockets, so that connections waiting in them outlast a worker's
- * end during an upgrade, and lets them go before the worker is told to drain. A worker that says what
- * does not belong here is killed.
+ * It keeps duplicates of the listening sockets, for a successor, and lets them go before the worker is
+ * told to drain. A worker that says what does not belong here is killed. Service manager, pid file and
+ * upgrade (lifecycle.h) are the master's.
  */
 #pragma once
 #include "router/snapshot.h"

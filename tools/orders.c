@@ -1,12 +1,10 @@
 /*
  * The control thread of a worker: what the master orders takes the place of signals.
  *
- *   LOAD --> staged: loaded, its sockets planned --COMMIT--> published
+ *   LOAD --> staged: loaded, its sockets planned --COMMIT--> published --shards--> the master is told
  *                                                 --CANCEL, drain--> given up
  *
- * One configuration at a time: the master sends the next one after it has committed or cancelled. But
- * shards may still be busy with applying the one before: a commit waits for that, and a load for the
- * commit.
+ * One configuration at a time: the master sends the next one when it knows what became of the last.
  */
 #include "tools/server_parts.h"
 
@@ -16,7 +14,6 @@ void ag_server_unstage(struct ag_server *s)
         ag_sockets_cancel(&s->sockets);
         ag_load_release(&s->staged);
     }
-    s->commit_asked = false;
 }
 
 static void refuse(struct ag_server *s, uint32_t generation, struct ag_buf *why)
@@ -37,7 +34,6 @@ static void stage(struct ag_server *s)
     char text[512];
     struct ag_buf why = ag_buf(text, sizeof(text));
 
-    s->load_asked = false;
     ag_worker_load(s->worker, s->input, &s->staged, &why);
     if (!s->staged.snapshot) {
         refuse(s, generation, &why);
@@ -52,14 +48,22 @@ static void stage(struct ag_server *s)
     ag_worker_tell(s->worker, AG_CHANNEL_LOADED, generation, AG_SPAN(""));
 }
 
-void ag_server_go_on(struct ag_server *s)
+static void commit(struct ag_server *s)
 {
-    if (s->commit_asked && atomic_load(&s->changing) == 0) {
-        s->commit_asked = false;
+    if (s->staged.snapshot && s->worker->msg.generation == s->generation) {
+        AG_ASSERT(atomic_load(&s->changing) == 0);
         ag_server_switch(s, &s->staged);
+        s->untold = true;
     }
-    if (s->load_asked && !s->staged.snapshot) {
-        stage(s);
+}
+
+void ag_server_report(struct ag_server *s)
+{
+    if (s->untold && atomic_load(&s->changing) == 0) {
+        s->untold = false;
+        ag_worker_tell(s->worker, s->serves ? AG_CHANNEL_APPLIED : AG_CHANNEL_READY, s->generation,
+                       AG_SPAN(""));
+        s->serves = true;
     }
 }
 
@@ -84,13 +88,23 @@ static bool obey(struct ag_server *s)
     case AG_ORDER_NONE:
         return false;
     case AG_ORDER_LOAD:
-        s->load_asked = s->stops == 0;
+        if (s->stops == 0) {
+            stage(s);
+        }
         break;
     case AG_ORDER_COMMIT:
-        s->commit_asked = s->staged.snapshot && s->worker->msg.generation == s->generation;
+        commit(s);
         break;
     case AG_ORDER_CANCEL:
         ag_server_unstage(s);
+        break;
+    case AG_ORDER_YIELD:
+        ag_server_yield_shards(s);
+        break;
+    case AG_ORDER_PING:
+        if (!s->pinging) {
+            ag_server_ping_shards(s);
+        }
         break;
     case AG_ORDER_DRAIN:
         stop(s, false, "the master says so");
@@ -102,7 +116,6 @@ static bool obey(struct ag_server *s)
         stop(s, false, "there is no master any more");
         return false;
     }
-    ag_server_go_on(s);
     return true;
 }
 

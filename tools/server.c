@@ -179,7 +179,11 @@ static void all_heard(struct ag_server *s)
 {
     if (s->pinging && atomic_load(&s->unheard) == 0) {
         s->pinging = false;
-        ag_lifecycle_alive(&s->life);
+        if (s->worker) {
+            ag_worker_tell(s->worker, AG_CHANNEL_ALIVE, 0, AG_SPAN(""));
+        } else {
+            ag_lifecycle_alive(&s->life);
+        }
     }
 }
 
@@ -299,7 +303,7 @@ static void on_wake(struct ag_server *s)
     AG_ASSERT(n == (ssize_t)sizeof(count) || errno == EAGAIN);
     ag_server_reclaim(s);
     if (s->worker) {
-        ag_server_go_on(s);
+        ag_server_report(s);
     } else {
         settle(s);
     }
@@ -387,9 +391,7 @@ static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *
     announce(s, ag_backend_name(backend), backend_why);
     ag_sizing_log(&s->sizing);
     ag_server_publish(s);
-    if (s->worker) {
-        ag_worker_tell(s->worker, AG_CHANNEL_READY, 0, AG_SPAN(""));
-    }
+    s->untold = s->worker != NULL;
     control(s);
     ag_server_unstage(s);
     ag_shards_join(s->shards);

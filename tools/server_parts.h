@@ -46,8 +46,8 @@ struct ag_server {
     /* orders.c */
     struct ag_load staged; /* loaded and its sockets planned; without a snapshot: none */
     uint32_t generation;   /* of it */
-    bool load_asked;       /* a bundle is whole */
-    bool commit_asked;     /* what is staged is to be served */
+    bool untold;           /* of what is published: that every shard has applied it */
+    bool serves;           /* the master knows */
 
     bool pinging;              /* and not all shards have answered */
     bool reload_asked;         /* while another change was under way */
@@ -90,7 +90,7 @@ void ag_server_reclaim(struct ag_server *s);
 
 /* The master's channel can be read. */
 void ag_server_obey(struct ag_server *s);
-/* A shard has applied a change: what waited for that. */
-void ag_server_go_on(struct ag_server *s);
+/* Tells the master once every shard has applied what was published. */
+void ag_server_report(struct ag_server *s);
 /* Gives up what is staged. */
 void ag_server_unstage(struct ag_server *s);

@@ -42,8 +42,7 @@ static void size_connections(struct ag_sizing *s)
 {
     uint64_t total = s->connections_asked;
 
-    s->connections_by_fds =
-        s->nofile > 2 * FDS_RESERVED ? s->nofile - FDS_RESERVED : s->nofile / 2;
+    s->connections_by_fds = s->nofile > 2 * FDS_RESERVED ? s->nofile - FDS_RESERVED : s->nofile / 2;
     if (total == 0) {
         total = s->connections_by_fds / 2;
     }

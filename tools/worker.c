@@ -23,13 +23,19 @@ static enum ag_worker_order order_of(struct ag_worker *w)
         return AG_ORDER_COMMIT;
     case AG_CHANNEL_CANCEL:
         return AG_ORDER_CANCEL;
+    case AG_CHANNEL_YIELD:
+        return AG_ORDER_YIELD;
     case AG_CHANNEL_DRAIN:
         return AG_ORDER_DRAIN;
     case AG_CHANNEL_ABORT:
         return AG_ORDER_ABORT;
+    case AG_CHANNEL_PING:
+        return AG_ORDER_PING;
     case AG_CHANNEL_READY:
     case AG_CHANNEL_LOADED:
     case AG_CHANNEL_REFUSED:
+    case AG_CHANNEL_APPLIED:
+    case AG_CHANNEL_ALIVE:
     case AG_CHANNEL_TYPES:
         break;
     }

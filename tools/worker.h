@@ -4,8 +4,8 @@
  * its privileges up, and only then accepts connections.
  *
  *   bundle --load--> snapshot --shards up--> drop --> READY, serve
- *   later bundle --load--> LOADED --COMMIT--> published (orders.c)
- *   DRAIN, or the master's end: drain and end
+ *   later bundle --load--> LOADED --COMMIT--> published (orders.c) --shards--> APPLIED
+ *   YIELD, DRAIN, or the master's end: drain and end
  */
 #pragma once
 #include "tools/bundle.h"
@@ -28,8 +28,10 @@ enum ag_worker_order {
     AG_ORDER_LOAD, /* worker->bundle is whole */
     AG_ORDER_COMMIT,
     AG_ORDER_CANCEL,
+    AG_ORDER_YIELD,
     AG_ORDER_DRAIN,
     AG_ORDER_ABORT,
+    AG_ORDER_PING,
     AG_ORDER_GONE, /* there is no master any more; told once */
 };
 

@@ -514,10 +514,12 @@ def channel_of(pid):
 
 @pytest.mark.parametrize("words", [
     [0, 0, 0, 0],          # no type
-    [8, 99, 0, 0],         # loaded, though nothing was sent
-    [7, 0, 0, 0],          # ready, again
-    [5, 0, 0, 0],          # an order of the master's
-    [9, 1, 0, 0xffffffff],  # a text that is not there
+    [9, 1, 0, 0],          # ready, again
+    [10, 1, 0, 0],         # loaded, though nothing was sent
+    [12, 1, 0, 0],         # applied, too
+    [13, 0, 0, 0],         # alive, though nobody asked
+    [6, 0, 0, 0],          # an order of the master's
+    [11, 1, 0, 0xffffffff],  # a text that is not there
 ])
 def test_a_worker_that_talks_nonsense_is_killed(tmp_path, words):
     gate = Master(tmp_path, FIXED, "epoll")
