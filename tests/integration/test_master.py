@@ -557,3 +557,42 @@ def test_the_master_logs_as_it_is_told(tmp_path):
             return [line for line in gate.stderr().splitlines() if "serves" in line]
         wait_for(lambda: len(lines()) == 2, "one of each", gate)
         assert all(line.startswith('{"') for line in lines()), lines()
+
+
+# ---- lifecycle ----
+
+def test_an_upgrade_goes_through_the_master(backend, tmp_path, jail):
+    """The new master has the sockets from the old one, and its worker serves when the old one stops."""
+    pid_file = tmp_path / "pid"
+    gate = Master(tmp_path, FIXED, backend, jail=jail, args=["--pid-file", str(pid_file)])
+    worker = gate.worker
+    assert int(pid_file.read_text()) == gate.process.pid
+    try:
+        gate.rewrite(lambda t: t.replace("fine", "upgraded"))
+        gate.process.send_signal(signal.SIGUSR2)
+        assert gate.process.wait(30) == 0
+        assert gone(worker)
+        successor = int(pid_file.read_text())
+        assert successor != gate.process.pid
+        assert gate.get("/ok").body == b"upgraded"
+        assert "Seccomp" in statuses(children(successor)[0])[0]
+        assert statuses(children(successor)[0])[0]["Uid"].split()[0] == str(NOBODY)
+    finally:
+        successor = int(pid_file.read_text())
+        os.kill(successor, signal.SIGTERM)
+        wait_for(lambda: gone(successor), "the successor's end", gate)
+        gate.log.close()
+    assert not pid_file.exists()
+
+
+def test_reload_by_command_tells_the_outcome(backend, tmp_path, jail):
+    pid_file = tmp_path / "pid"
+    with Master(tmp_path, FIXED, backend, jail=jail, args=["--pid-file", str(pid_file)]) as gate:
+        gate.await_worker()
+        done = run("reload", "--pid-file", pid_file)
+        assert done.returncode == 0, done.stderr
+        gate.rewrite(lambda t: t + "  /bad: FORBIDEN\n")
+        done = run("reload", "--pid-file", pid_file)
+        assert done.returncode == 1
+        assert 'error: "FORBIDEN"' in done.stdout + done.stderr
+        assert gate.get("/ok").body == b"fine"
