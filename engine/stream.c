@@ -199,11 +199,31 @@ enum ag_status ag_stream_put(struct ag_stream *s, struct ag_span bytes)
     return AG_OK;
 }
 
+/* Few bytes that wait must not hold much memory: a peer that takes nothing would, a piece at a time, pin
+ * every buffer of the shard, for the queue is bounded by its bytes. They are copied behind each other. */
+static bool copied(struct ag_stream *s, const struct ag_slice *slice)
+{
+    const struct ag_block *owner = slice->owner;
+    uint8_t *to;
+
+    if (ag_stream_queued(s) == 0 || !owner || ag_slice_is_file(slice) ||
+        slice->len >= owner->size / 4 || slice->len > AG_BUF_SMALL_BYTES) {
+        return false;
+    }
+    to = ag_stream_reserve(s, slice->len);
+    if (!to) {
+        return false;
+    }
+    memcpy(to, slice->ptr, slice->len);
+    ag_stream_commit(s, slice->len);
+    return true;
+}
+
 enum ag_status ag_stream_write(struct ag_stream *s, struct ag_slice slice)
 {
     enum ag_status st;
 
-    if (s->closing) {
+    if (s->closing || copied(s, &slice)) {
         ag_slice_release(&slice);
         return AG_OK;
     }

@@ -126,7 +126,8 @@ AG_MUST_USE uint8_t *ag_stream_reserve(struct ag_stream *s, size_t n);
 void ag_stream_commit(struct ag_stream *s, size_t n);
 /* Copies `bytes` of any length into reserved room. AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_stream_put(struct ag_stream *s, struct ag_span bytes);
-/* Queues the slice by reference (memory or file), taking its reference also on failure. AG_ENOMEM. */
+/* Queues the slice by reference (memory or file), taking its reference also on failure; a small part of a
+ * block that has to wait is copied instead. AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_stream_write(struct ag_stream *s, struct ag_slice slice);
 
 /* Stops on_data; at most what was under way still comes. Idempotent. */

@@ -201,6 +201,31 @@ BOTH(stream, out_of_nodes_is_a_value)
     sink_free(f, k);
 }
 
+/* Each piece comes in a buffer of its own; what the peer does not take must not hold them all. */
+BOTH(stream, waiting_pieces_hold_little_memory)
+{
+    struct fixture *f = fixture_new(kind, 8, 4);
+    struct sink *k = sink_new(f);
+    char want[128] = "";
+
+    for (unsigned i = 0; i < 100; i++) {
+        enum ag_buf_group group = i % 2 ? AG_BUF_SMALL : AG_BUF_LARGE;
+        struct ag_slice s = {.len = 1, .owner = ag_loop_buf(&f->loop, group)};
+
+        cr_assert(s.owner, "piece %u finds no buffer", i);
+        want[i] = (char)('a' + i % 26);
+        s.owner->data[7] = (uint8_t)want[i];
+        s.ptr = s.owner->data + 7;
+        cr_assert_eq(ag_stream_write(&k->stream, s), AG_OK);
+    }
+    cr_expect_leq(ag_loop_bufs_used(&f->loop, AG_BUF_SMALL), 1);
+    cr_expect_leq(ag_loop_bufs_used(&f->loop, AG_BUF_LARGE), 1, "the first went as it was");
+    cr_expect_eq(ag_stream_queued(&k->stream), 100);
+    take(k, 100);
+    cr_expect_arr_eq(k->got, want, 100);
+    sink_free(f, k);
+}
+
 BOTH(stream, watermarks)
 {
     struct fixture *f = fixture_new(kind, 8, 2);
