@@ -38,6 +38,20 @@ static uint64_t after(uint64_t from_ms, uint32_t ms)
     return ms ? from_ms + ms : 0;
 }
 
+/* The request waits to be sent, and not for its answer yet. */
+static bool is_sending(const struct ag_upstream_conn *c)
+{
+    return ag_stream_queued(&c->conn.stream) > 0 && !(c->h1.req_done && c->h1.head_done);
+}
+
+/* When anything moved last, either way. */
+static uint64_t moved_ms(const struct ag_upstream_conn *c)
+{
+    uint64_t now = now_of(c), sent = now - (uint32_t)((uint32_t)now - c->conn.stream.sent_ms);
+
+    return c->h1.progress_ms > sent ? c->h1.progress_ms : sent;
+}
+
 /* When the call is late in its present phase; *out_what says for what. */
 static uint64_t phase_due(const struct ag_upstream_conn *c, const char **out_what)
 {
@@ -46,18 +60,18 @@ static uint64_t phase_due(const struct ag_upstream_conn *c, const char **out_wha
 
     if (h->state == AG_H1_CLIENT_TUNNEL) {
         *out_what = "upstream: idle timeout";
-        return after(h->progress_ms, t->idle_ms);
+        return after(moved_ms(c), t->idle_ms);
     }
-    if (!h->req_done && ag_stream_queued(&c->conn.stream) > 0) {
+    if (is_sending(c)) {
         *out_what = "write to upstream: timeout";
-        return after(h->progress_ms, t->write_ms);
+        return after(moved_ms(c), t->write_ms);
     }
     if (h->paused || (!h->req_done && !h->head_done)) {
         return 0; /* the client is who is waited for; its own limits hold */
     }
     if (!h->head_done) {
         *out_what = "wait for upstream's answer: timeout";
-        return after(h->progress_ms, t->first_byte_ms);
+        return after(moved_ms(c), t->first_byte_ms);
     }
     *out_what = "read from upstream: timeout";
     return after(h->progress_ms, t->read_ms);
@@ -124,6 +138,10 @@ static void on_deadline(struct ag_stream *s)
     uint64_t due = due_of(c, &what);
 
     c->alarm_ms = 0;
+    if (due && due <= now_of(c) && c->state == AG_UPSTREAM_ACTIVE && ag_stream_has_moved(s)) {
+        c->h1.progress_ms = now_of(c); /* a long send tells nothing before its end */
+        due = due_of(c, &what);
+    }
     if (due == 0 || due > now_of(c)) {
         watch(c);
     } else if (c->state == AG_UPSTREAM_IDLE) {

@@ -116,6 +116,7 @@ void ag_stream_sent(struct ag_stream *s, uint64_t bytes)
 {
     AG_ASSERT(bytes <= s->sending_bytes);
     s->sending_bytes -= bytes;
+    s->sent_ms = (uint32_t)s->loop->now_ms;
     /* All is gone: an idle stream holds no buffer. */
     if (ag_stream_queued(s) == 0) {
         s->emptied = true;
@@ -283,17 +284,30 @@ void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms)
     }
 }
 
+/* Bytes of progress since the last look. */
+static uint32_t take_progress(struct ag_stream *s)
+{
+    uint32_t mark = s->ops->progress(s);
+    uint32_t moved = mark > s->mark ? mark - s->mark : s->mark - mark;
+
+    s->mark = mark;
+    return moved;
+}
+
+bool ag_stream_has_moved(struct ag_stream *s)
+{
+    return s->ops->progress && ag_stream_queued(s) > 0 && take_progress(s) > 0;
+}
+
 bool ag_stream_too_slow(struct ag_stream *s)
 {
     uint64_t now = s->loop->now_ms;
-    uint32_t mark, moved;
+    uint32_t moved;
 
     if (!s->ops->progress) {
         return false;
     }
-    mark = s->ops->progress(s);
-    moved = mark > s->mark ? mark - s->mark : s->mark - mark;
-    s->mark = mark;
+    moved = take_progress(s);
     if (s->emptied || s->pace.due_ms == 0) {
         s->emptied = false;
         /* It began to wait up to a look ago. */

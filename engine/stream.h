@@ -86,6 +86,7 @@ struct ag_stream {
     uint32_t scratch_used;    /* bytes of it that are written */
     uint32_t rate, stall_ms;  /* of the peer taking output, see ag_stream_too_slow */
     uint32_t mark;            /* its progress at the last look */
+    uint32_t sent_ms;         /* loop time, its low bits, when bytes last left the queue */
     struct ag_pace pace;      /* due_ms 0: not looked yet */
     bool emptied;             /* the queue was empty since the last look */
     bool above_high;          /* on_drain is owed */
@@ -160,6 +161,9 @@ static inline uint32_t ag_stream_look_ms(const struct ag_stream *s)
 /* To be called every look_ms while output is queued: true when the peer takes too little of it, by what
  * it has acknowledged. The first call after the queue was empty only begins the watch. */
 bool ag_stream_too_slow(struct ag_stream *s);
+/* The same question without a rate: whether output is queued of which the peer has acknowledged anything
+ * since the last look. */
+bool ag_stream_has_moved(struct ag_stream *s);
 
 /* One deadline a stream: on_deadline in after_ms; a new one replaces it; UINT64_MAX cancels. */
 void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms);
