@@ -38,10 +38,16 @@ static void fail(struct proxy_call *call, unsigned status, enum ag_reason why, c
     if (!call->answered) {
         ag_body_discard(&ex->req_body);
         ag_exchange_fail(ex, status, why, detail);
-    } else if (ex->reason == AG_REASON_NONE) {
-        /* The aborted content ends the stream, after what came before it. */
-        ex->reason = (uint8_t)why;
-        ex->detail = detail;
+    } else {
+        if (ex->reason == AG_REASON_NONE) {
+            ex->reason = (uint8_t)why;
+            ex->detail = detail;
+        }
+        /* The aborted content ends the stream, after what came before it; but for a tunnel whose
+         * upstream had ended its part: nothing else would tell the client. */
+        if (ex->res_body.ended) {
+            ex->server->reset(ex, why);
+        }
     }
     let_go(call);
 }

@@ -43,8 +43,8 @@ struct ag_h1_server {
     struct ag_h1_parser parser;
     struct ag_h1_chunk chunk;
     struct ag_task work;
-    uint64_t body_left;       /* of a request with Content-Length */
-    uint64_t body_bytes;      /* content bytes of this request so far */
+    uint64_t body_left;  /* of a request with Content-Length */
+    uint64_t body_bytes; /* content of this request so far; of an answered one: what was dropped */
     struct ag_pace body_pace; /* of the request's content, while limits hold for it */
     uint64_t res_left;        /* of an answer with Content-Length */
     uint64_t due_ms;          /* loop time: IDLE, HEAD: the end of it; else of a stream's silence */

@@ -27,6 +27,7 @@ static void answer_done(struct ag_h1_server *h)
 {
     h->res_done = true;
     if (!h->body_done) {
+        h->body_bytes = 0;
         ag_h1_server_await_body(h); /* limits hold again: nothing is left to stream for */
     }
 }
