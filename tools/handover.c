@@ -97,11 +97,12 @@ static enum ag_status receive(int channel, struct message *m)
     ssize_t n;
 
     m->fd_count = 0;
+    /* The end of a side that has not read everything comes as ECONNRESET, once, before its last words. */
     do {
         n = recvmsg(channel, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
+    } while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     if (n < 0) {
-        return errno == EAGAIN ? AG_AGAIN : errno == ECONNRESET ? AG_ENOENT : AG_ESYS;
+        return errno == EAGAIN ? AG_AGAIN : AG_ESYS;
     }
     take_fds(&msg, m);
     m->len = (size_t)n;
@@ -328,11 +329,14 @@ enum ag_status ag_handover_say_ready(int channel, const char *pid_file)
     return transmit(channel, ag_span(text, (size_t)len), NULL, 0);
 }
 
+/* Those that are all of their message. */
+static const char *const plain[] = {
+    [AG_HANDOVER_YOURS] = "yours", [AG_HANDOVER_TAKEN] = "taken", [AG_HANDOVER_NEVER] = "never"};
+
 enum ag_status ag_handover_say(int channel, enum ag_handover_word word)
 {
     AG_ASSERT(word != AG_HANDOVER_READY);
-    return transmit(channel, word == AG_HANDOVER_YOURS ? AG_SPAN("yours") : AG_SPAN("never"), NULL,
-                    0);
+    return transmit(channel, ag_span_str(plain[word]), NULL, 0);
 }
 
 /* "4711 /run/x.pid", the path being what is left. */
@@ -366,9 +370,11 @@ enum ag_status ag_handover_hear(int channel, enum ag_handover_word *out_word,
         *out_word = AG_HANDOVER_READY;
         return parse_ready(rest, out_ready);
     }
-    if (strcmp(m.text, "yours") == 0 || strcmp(m.text, "never") == 0) {
-        *out_word = m.text[0] == 'y' ? AG_HANDOVER_YOURS : AG_HANDOVER_NEVER;
-        return AG_OK;
+    for (unsigned i = AG_HANDOVER_YOURS; i < AG_COUNT(plain); i++) {
+        if (strcmp(m.text, plain[i]) == 0) {
+            *out_word = (enum ag_handover_word)i;
+            return AG_OK;
+        }
     }
     return AG_EPROTO;
 }

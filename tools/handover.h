@@ -5,7 +5,8 @@
  *   "socket shared 127.0.0.1:80" + descriptors -->             one or more for each address
  *   "end 1" -->                                                how many addresses there were
  *                                              <-- "ready 4711 /run/x.pid"   it serves; its pid file
- *   "yours" -->                                                the predecessor accepts no more
+ *   "yours" -->                                                it is the main process
+ *                                              <-- "taken"     the predecessor accepts no more
  *   or "never" -->                                             it was given up: end
  *
  * Messages are text, so that releases understand each other: a word, and what follows it.
@@ -35,7 +36,12 @@ AG_MUST_USE enum ag_status ag_handover_send(int channel, const struct ag_sockets
 AG_MUST_USE enum ag_status ag_handover_receive(int channel, int timeout_ms, struct ag_sockets *s,
                                                struct ag_buf *why);
 
-enum ag_handover_word { AG_HANDOVER_READY, AG_HANDOVER_YOURS, AG_HANDOVER_NEVER };
+enum ag_handover_word {
+    AG_HANDOVER_READY,
+    AG_HANDOVER_YOURS,
+    AG_HANDOVER_TAKEN,
+    AG_HANDOVER_NEVER,
+};
 
 /* What "ready" tells. */
 struct ag_handover_ready {
@@ -45,7 +51,7 @@ struct ag_handover_ready {
 
 /* "ready" of this process. AG_ESYS: the other side is gone. */
 AG_MUST_USE enum ag_status ag_handover_say_ready(int channel, const char *pid_file);
-/* "yours" or "never". AG_ESYS. */
+/* Any other word. AG_ESYS. */
 AG_MUST_USE enum ag_status ag_handover_say(int channel, enum ag_handover_word word);
 /* The next word, without waiting. AG_AGAIN: none yet; AG_ENOENT: the other side is gone; AG_EPROTO: it
  * is no word of these. `out_ready` is set with AG_HANDOVER_READY. */

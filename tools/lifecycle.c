@@ -122,10 +122,32 @@ void ag_lifecycle_up(struct ag_lifecycle *lc, const char *status)
 
 /* ---- the end ---- */
 
+/* Serving matters more: what cannot be written is told, and no more. */
+static void put_pid_file(const char *path, pid_t pid)
+{
+    char text[AG_PIDFILE_PATH + 200];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    if (path[0] && ag_pidfile_write(path, pid, &why) != AG_OK) {
+        ag_log(AG_LOG_ERROR, "%.*s", (int)why.len, text);
+    }
+}
+
+/* What was offered was not taken. */
+static void take_back(struct ag_lifecycle *lc)
+{
+    if (lc->successor.pid != 0) {
+        ag_notify_send(&lc->notify, "MAINPID=%d", (int)getpid());
+        put_pid_file(lc->pid_file, getpid());
+    }
+    lc->successor.pid = 0;
+}
+
 static void stop_upgrade(struct ag_lifecycle *lc, const char *why)
 {
     if (ag_upgrade_under_way(&lc->upgrade)) {
         ag_upgrade_abort(&lc->upgrade);
+        take_back(lc);
         ag_log(AG_LOG_WARN, "upgrade given up: %s", why);
     }
 }
@@ -136,6 +158,7 @@ void ag_lifecycle_stopping(struct ag_lifecycle *lc)
         return;
     }
     lc->stopping = true;
+    lc->upgrade_asked = false;
     stop_upgrade(lc, "this process is to stop");
     ag_notify_send(&lc->notify, "STOPPING=1\nSTATUS=draining");
     if (lc->reloading) {
@@ -171,17 +194,6 @@ void ag_lifecycle_leave(struct ag_lifecycle *lc)
     ag_lifecycle_close(lc);
 }
 
-/* Serving matters more: what cannot be written is told, and no more. */
-static void put_pid_file(const char *path, pid_t pid)
-{
-    char text[AG_PIDFILE_PATH + 200];
-    struct ag_buf why = ag_buf(text, sizeof(text));
-
-    if (path[0] && ag_pidfile_write(path, pid, &why) != AG_OK) {
-        ag_log(AG_LOG_ERROR, "%.*s", (int)why.len, text);
-    }
-}
-
 /* ---- the predecessor ---- */
 
 static void take_over(struct ag_lifecycle *lc, const char *how)
@@ -205,6 +217,7 @@ static void hear_predecessor(struct ag_lifecycle *lc)
             take_over(lc, "its predecessor is gone");
         }
     } else if (st == AG_OK && word == AG_HANDOVER_YOURS) {
+        (void)!ag_handover_say(lc->predecessor, AG_HANDOVER_TAKEN);
         take_over(lc, "its predecessor drains");
     } else if (st == AG_OK && word == AG_HANDOVER_NEVER) {
         (void)close(lc->predecessor);
@@ -230,8 +243,34 @@ static void pass_reload(struct ag_lifecycle *lc, pid_t successor)
     }
 }
 
+/* Before "yours", since the manager hears the main process alone, and so that there is always a pid
+ * file, and one that names a living process. */
+static void offer(struct ag_lifecycle *lc, const struct ag_handover_ready *ready)
+{
+    lc->successor = *ready;
+    ag_notify_send(&lc->notify, "MAINPID=%d", (int)ready->pid);
+    put_pid_file(ready->pid_file, ready->pid);
+    ag_upgrade_offer(&lc->upgrade);
+}
+
+static void hand_over(struct ag_lifecycle *lc)
+{
+    lc->handed_over = true;
+    if (strcmp(lc->successor.pid_file, lc->pid_file) == 0) {
+        lc->claimed = false;
+    } else {
+        forget_pid_file(lc);
+    }
+    ag_notify_close(&lc->notify);
+    ag_log(AG_LOG_INFO, "upgraded: process %d serves; process %d drains", (int)lc->successor.pid,
+           (int)getpid());
+    lc->ops->yield(lc->owner);
+    pass_reload(lc, lc->successor.pid);
+}
+
 static void upgrade_failed(struct ag_lifecycle *lc, const struct ag_buf *why)
 {
+    take_back(lc);
     if (lc->claimed) {
         ag_outcome_open(&lc->outcome,
                         lc->pid_file); /* the new process may have made one of its own */
@@ -242,51 +281,30 @@ static void upgrade_failed(struct ag_lifecycle *lc, const struct ag_buf *why)
     pass_reload(lc, 0);
 }
 
-/* Before "yours", since the manager hears the main process alone, and so that there is always a pid
- * file, and one that names a living process. */
-static void hand_over(struct ag_lifecycle *lc, const struct ag_handover_ready *ready)
-{
-    bool same = strcmp(ready->pid_file, lc->pid_file) == 0;
-    char text[512];
-    struct ag_buf why = ag_buf(text, sizeof(text));
-
-    ag_notify_send(&lc->notify, "MAINPID=%d", (int)ready->pid);
-    put_pid_file(ready->pid_file, ready->pid);
-    if (ag_upgrade_finish(&lc->upgrade, &why) != AG_OK) {
-        ag_notify_send(&lc->notify, "MAINPID=%d", (int)getpid());
-        put_pid_file(lc->pid_file, getpid());
-        upgrade_failed(lc, &why);
-        return;
-    }
-    lc->handed_over = true;
-    if (same) {
-        lc->claimed = false;
-    } else {
-        forget_pid_file(lc);
-    }
-    ag_notify_close(&lc->notify);
-    ag_log(AG_LOG_INFO, "upgraded: process %d serves; process %d drains", (int)ready->pid,
-           (int)getpid());
-    lc->ops->yield(lc->owner);
-    pass_reload(lc, ready->pid);
-}
-
 static void step_upgrade(struct ag_lifecycle *lc, const struct ag_sockets *s)
 {
     char text[600];
     struct ag_buf why = ag_buf(text, sizeof(text));
     struct ag_handover_ready ready;
-    enum ag_status st = ag_upgrade_step(&lc->upgrade, s, &ready, &why);
 
-    if (st == AG_OK) {
-        hand_over(lc, &ready);
-    } else if (st == AG_EPROTO) {
+    switch (ag_upgrade_step(&lc->upgrade, s, &ready, &why)) {
+    case AG_UPGRADE_READY:
+        offer(lc, &ready);
+        break;
+    case AG_UPGRADE_TAKEN:
+        hand_over(lc);
+        break;
+    case AG_UPGRADE_FAILED:
         upgrade_failed(lc, &why);
-    } else if (now_ms() >= lc->upgrade_by_ms) {
-        ag_upgrade_abort(&lc->upgrade);
-        ag_buf_printf(&why, "%s was not ready within %d s", lc->upgrade.program,
-                      AG_UPGRADE_TIMEOUT_MS / 1000);
-        upgrade_failed(lc, &why);
+        break;
+    case AG_UPGRADE_NOTHING:
+        if (now_ms() >= lc->upgrade_by_ms) {
+            ag_upgrade_abort(&lc->upgrade);
+            ag_buf_printf(&why, "%s was not ready within %d s", lc->upgrade.program,
+                          AG_UPGRADE_TIMEOUT_MS / 1000);
+            upgrade_failed(lc, &why);
+        }
+        break;
     }
 }
 
@@ -299,14 +317,8 @@ static const char *against_upgrade(const struct ag_lifecycle *lc)
     if (lc->handed_over) {
         return "this process has a successor and drains";
     }
-    if (!lc->is_up || lc->predecessor >= 0) {
-        return "this process is still starting";
-    }
     if (ag_upgrade_under_way(&lc->upgrade)) {
         return "one is under way";
-    }
-    if (lc->reloading) {
-        return "a reload is under way; try again";
     }
     if (getpid() == 1) {
         return "process 1 of a container cannot end without it; hint: replace the container";
@@ -324,6 +336,11 @@ void ag_lifecycle_upgrade(struct ag_lifecycle *lc)
         ag_log(AG_LOG_WARN, "SIGUSR2: no upgrade: %s", against);
         return;
     }
+    if (!lc->is_up || lc->predecessor >= 0 || lc->reloading) {
+        lc->upgrade_asked = true; /* when that is through */
+        return;
+    }
+    lc->upgrade_asked = false;
     if (ag_upgrade_start(&lc->upgrade, &why) != AG_OK) {
         upgrade_failed(lc, &why);
         return;
@@ -432,6 +449,9 @@ void ag_lifecycle_turn(struct ag_lifecycle *lc, const struct ag_sockets *s)
     }
     if (ag_upgrade_under_way(&lc->upgrade)) {
         step_upgrade(lc, s);
+    }
+    if (lc->upgrade_asked) {
+        ag_lifecycle_upgrade(lc);
     }
     if (watched(lc) && now_ms() >= lc->watchdog_due_ms) {
         lc->pinged = true;

@@ -35,12 +35,14 @@ struct ag_lifecycle {
     void *owner;
     struct ag_notify notify;
     struct ag_upgrade upgrade;
-    struct ag_outcome outcome; /* of reloads */
-    int predecessor;           /* its channel until it says "yours"; -1: none */
-    bool is_up;                /* all shards serve */
-    bool handed_over;          /* a successor serves */
+    struct ag_outcome outcome;          /* of reloads */
+    struct ag_handover_ready successor; /* once it was ready; pid 0: none */
+    int predecessor;                    /* its channel until it says "yours"; -1: none */
+    bool is_up;                         /* all shards serve */
+    bool handed_over;                   /* a successor serves */
     bool stopping;
-    bool reload_asked; /* during an upgrade */
+    bool upgrade_asked; /* while starting or reloading */
+    bool reload_asked;  /* during an upgrade */
     bool reloading;
     bool pinged;                    /* and not all have answered */
     bool claimed;                   /* the pid file is ours */

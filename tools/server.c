@@ -367,6 +367,19 @@ static enum ag_status on_ready(void *arg, const char **out_why)
                : AG_OK;
 }
 
+/* The exit status. */
+static int say_end(const struct ag_server *s)
+{
+    const char *cut = atomic_load(&s->cut) ? "; connections were cut" : "";
+
+    if (s->life.handed_over) { /* the successor writes to the same log */
+        ag_log(AG_LOG_INFO, "process %d has drained%s", (int)getpid(), cut);
+    } else {
+        ag_log(AG_LOG_INFO, "stopped%s", cut);
+    }
+    return cut[0] ? AG_EXIT_ERROR : AG_EXIT_OK;
+}
+
 /* Shards up, then signals until they are down again. */
 static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *backend_why)
 {
@@ -397,8 +410,7 @@ static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *
     ag_shards_join(s->shards);
     ag_helpers_free(s->helpers);
     ag_server_reclaim(s);
-    ag_log(AG_LOG_INFO, "%s", atomic_load(&s->cut) ? "stopped; connections were cut" : "stopped");
-    return atomic_load(&s->cut) ? AG_EXIT_ERROR : AG_EXIT_OK;
+    return say_end(s);
 }
 
 static int run(struct ag_server *s, enum ag_backend_kind backend, const char *why)

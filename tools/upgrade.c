@@ -247,6 +247,7 @@ enum ag_status ag_upgrade_start(struct ag_upgrade *u, struct ag_buf *why)
         return AG_ESYS;
     }
     u->cursor = (struct ag_handover_cursor){0};
+    u->offered = false;
     error = spawn(u, ends[1]);
     (void)close(ends[1]);
     u->channel = ends[0];
@@ -284,11 +285,11 @@ void ag_upgrade_abort(struct ag_upgrade *u)
     let_go(u);
 }
 
-static enum ag_status give_up(struct ag_upgrade *u, const char *what, struct ag_buf *why)
+static enum ag_upgrade_event give_up(struct ag_upgrade *u, const char *what, struct ag_buf *why)
 {
     ag_buf_printf(why, "%s %s", u->program, what);
     ag_upgrade_abort(u);
-    return AG_EPROTO;
+    return AG_UPGRADE_FAILED;
 }
 
 /* True when it has: then it is forgotten, and `why` says how. */
@@ -310,18 +311,18 @@ static bool has_ended(struct ag_upgrade *u, struct ag_buf *why)
     return true;
 }
 
-enum ag_status ag_upgrade_step(struct ag_upgrade *u, const struct ag_sockets *s,
-                               struct ag_handover_ready *out_ready, struct ag_buf *why)
+enum ag_upgrade_event ag_upgrade_step(struct ag_upgrade *u, const struct ag_sockets *s,
+                                      struct ag_handover_ready *out_ready, struct ag_buf *why)
 {
     enum ag_handover_word word = AG_HANDOVER_NEVER;
     enum ag_status st;
 
     AG_ASSERT(u->child != 0);
     if (has_ended(u, why)) {
-        return AG_EPROTO;
+        return AG_UPGRADE_FAILED;
     }
     if (u->channel < 0) {
-        return AG_AGAIN;
+        return AG_UPGRADE_NOTHING;
     }
     if (!u->cursor.ended && ag_handover_send(u->channel, s, &u->cursor) == AG_ESYS &&
         errno != EPIPE) {
@@ -332,21 +333,24 @@ enum ag_status ag_upgrade_step(struct ag_upgrade *u, const struct ag_sockets *s,
         /* It ends, and how is to be seen; or it does nothing until time is up. */
         (void)close(u->channel);
         u->channel = -1;
-        return AG_AGAIN;
     }
-    if (st == AG_EPROTO || (st == AG_OK && word != AG_HANDOVER_READY)) {
-        return give_up(u, "says what this release does not understand", why);
+    if (st == AG_AGAIN || st == AG_ENOENT) {
+        return AG_UPGRADE_NOTHING;
     }
-    return st;
+    if (st == AG_OK && word == AG_HANDOVER_READY && !u->offered) {
+        return AG_UPGRADE_READY;
+    }
+    if (st == AG_OK && word == AG_HANDOVER_TAKEN && u->offered) {
+        let_go(u);
+        return AG_UPGRADE_TAKEN;
+    }
+    return give_up(u, "says what this release does not understand", why);
 }
 
-enum ag_status ag_upgrade_finish(struct ag_upgrade *u, struct ag_buf *why)
+void ag_upgrade_offer(struct ag_upgrade *u)
 {
-    if (ag_handover_say(u->channel, AG_HANDOVER_YOURS) != AG_OK) {
-        return give_up(u, "left when it was ready", why);
-    }
-    let_go(u);
-    return AG_OK;
+    u->offered = true;
+    (void)!ag_handover_say(u->channel, AG_HANDOVER_YOURS);
 }
 
 enum ag_status ag_upgrade_inherit(int *out_channel)

@@ -1,8 +1,8 @@
 /*
  * upgrade: a new binary takes the place of the running one, and no connection is refused meanwhile.
  *
- *   predecessor: start --> [sends sockets, waits for "ready"] --> ready: it says "yours" and drains
- *                                   \--> failed: the new process is ended, the old one goes on
+ *   predecessor: start --> [sends sockets, waits for "ready"] --> offer: "yours" --> [waits for "taken"]
+ *                    \--> failed: the new process is ended, the old one goes on
  *   successor:   inherit --> receive sockets --> serve --> say "ready" --> [yours] it is the main one
  *
  * What is started is the file that this process was started from, by its path then: whatever lies there
@@ -27,6 +27,7 @@ struct ag_upgrade {
     int child_fd; /* pidfd: readable when it has ended */
     int channel;
     struct ag_handover_cursor cursor;
+    bool offered; /* "yours" was said */
 };
 
 /* Remembers program, arguments, environment and signal mask: before any of them is changed. Without
@@ -42,13 +43,19 @@ static inline bool ag_upgrade_under_way(const struct ag_upgrade *u)
 
 /* Starts the successor. AG_ESYS: the reason is appended to `why`. */
 AG_MUST_USE enum ag_status ag_upgrade_start(struct ag_upgrade *u, struct ag_buf *why);
+enum ag_upgrade_event {
+    AG_UPGRADE_NOTHING, /* yet */
+    AG_UPGRADE_READY,   /* it serves, `out_ready` tells more; ag_upgrade_offer is due */
+    AG_UPGRADE_TAKEN,   /* it is the main process, and none of ours any more */
+    AG_UPGRADE_FAILED,  /* it has been ended; the reason is appended to `why` */
+};
+
 /* To be called when `channel` (-1: it has been closed by the other side) is readable, or writable while
- * `cursor.ended` is false, or when `child_fd` is readable. AG_AGAIN: not ready yet. AG_OK: it is, `out_ready` tells; then ag_upgrade_finish. AG_EPROTO:
- * it failed and has been ended; the reason is appended to `why`. */
-AG_MUST_USE enum ag_status ag_upgrade_step(struct ag_upgrade *u, const struct ag_sockets *s,
-                                           struct ag_handover_ready *out_ready, struct ag_buf *why);
-/* Says "yours" and lets the successor go. AG_EPROTO: it has gone after all, as above. */
-AG_MUST_USE enum ag_status ag_upgrade_finish(struct ag_upgrade *u, struct ag_buf *why);
+ * `cursor.ended` is false, or when `child_fd` is readable. */
+enum ag_upgrade_event ag_upgrade_step(struct ag_upgrade *u, const struct ag_sockets *s,
+                                      struct ag_handover_ready *out_ready, struct ag_buf *why);
+/* Says "yours". When it has gone meanwhile, the next step tells. */
+void ag_upgrade_offer(struct ag_upgrade *u);
 /* Ends a successor that is not ready. */
 void ag_upgrade_abort(struct ag_upgrade *u);
 

@@ -327,6 +327,7 @@ Test(handover, words)
     cr_assert_eq(ag_handover_say_ready(ends[0], "/run/a b.pid"), AG_OK);
     cr_assert_eq(ag_handover_say_ready(ends[0], NULL), AG_OK);
     cr_assert_eq(ag_handover_say(ends[0], AG_HANDOVER_YOURS), AG_OK);
+    cr_assert_eq(ag_handover_say(ends[0], AG_HANDOVER_TAKEN), AG_OK);
     cr_assert_eq(ag_handover_say(ends[0], AG_HANDOVER_NEVER), AG_OK);
     cr_assert_eq(ag_handover_hear(ends[1], &word, &ready), AG_OK);
     cr_expect_eq(word, AG_HANDOVER_READY);
@@ -336,6 +337,8 @@ Test(handover, words)
     cr_expect_str_eq(ready.pid_file, "");
     cr_assert_eq(ag_handover_hear(ends[1], &word, &ready), AG_OK);
     cr_expect_eq(word, AG_HANDOVER_YOURS);
+    cr_assert_eq(ag_handover_hear(ends[1], &word, &ready), AG_OK);
+    cr_expect_eq(word, AG_HANDOVER_TAKEN);
     cr_assert_eq(ag_handover_hear(ends[1], &word, &ready), AG_OK);
     cr_expect_eq(word, AG_HANDOVER_NEVER);
     cr_assert_eq(ag_handover_hear(ends[1], &word, &ready), AG_AGAIN);
@@ -351,4 +354,19 @@ Test(handover, words)
     ends[0] = -1;
     cr_expect_eq(ag_handover_hear(ends[1], &word, &ready), AG_ENOENT);
     cr_expect_eq(ag_handover_say(ends[1], AG_HANDOVER_YOURS), AG_ESYS);
+}
+
+/* The last words of a side that goes without having read all. */
+Test(handover, last_words)
+{
+    struct ag_handover_ready ready = {0};
+    enum ag_handover_word word = AG_HANDOVER_NEVER;
+
+    cr_assert_eq(ag_handover_say(ends[1], AG_HANDOVER_YOURS), AG_OK);
+    cr_assert_eq(ag_handover_say(ends[0], AG_HANDOVER_TAKEN), AG_OK);
+    (void)close(ends[0]);
+    ends[0] = -1;
+    cr_expect_eq(ag_handover_hear(ends[1], &word, &ready), AG_OK);
+    cr_expect_eq(word, AG_HANDOVER_TAKEN);
+    cr_expect_eq(ag_handover_hear(ends[1], &word, &ready), AG_ENOENT);
 }

@@ -57,18 +57,18 @@ static void script(const char *text)
     upgrade.program = strdup(program);
 }
 
-static enum ag_status step_until_settled(void)
+static enum ag_upgrade_event await_event(void)
 {
-    enum ag_status st = AG_AGAIN;
+    enum ag_upgrade_event event = AG_UPGRADE_NOTHING;
 
-    while (st == AG_AGAIN) {
+    while (event == AG_UPGRADE_NOTHING) {
         struct pollfd fds[] = {{.fd = upgrade.channel, .events = POLLIN},
                                {.fd = upgrade.child_fd, .events = POLLIN}};
 
         cr_assert_gt(poll(fds, AG_COUNT(fds), 20000), 0, "nothing happens");
-        st = ag_upgrade_step(&upgrade, &sockets, &ready, &why);
+        event = ag_upgrade_step(&upgrade, &sockets, &ready, &why);
     }
-    return st;
+    return event;
 }
 
 static void expect_failure(const char *text, const char *want)
@@ -78,7 +78,7 @@ static void expect_failure(const char *text, const char *want)
     memset(why_text, 0, sizeof(why_text));
     cr_assert_eq(ag_upgrade_start(&upgrade, &why), AG_OK, "%s", why_text);
     cr_assert(ag_upgrade_under_way(&upgrade));
-    cr_assert_eq(step_until_settled(), AG_EPROTO);
+    cr_assert_eq(await_event(), AG_UPGRADE_FAILED);
     cr_expect(strstr(why_text, want), "%s: %s", text, why_text);
     cr_expect_not(ag_upgrade_under_way(&upgrade));
     cr_expect_eq(upgrade.channel, -1);
@@ -132,7 +132,7 @@ Test(upgrade, one_that_hangs_is_ended)
     script("exec sleep 1000");
     cr_assert_eq(ag_upgrade_start(&upgrade, &why), AG_OK);
     child = upgrade.child;
-    cr_expect_eq(ag_upgrade_step(&upgrade, &sockets, &ready, &why), AG_AGAIN);
+    cr_expect_eq(ag_upgrade_step(&upgrade, &sockets, &ready, &why), AG_UPGRADE_NOTHING);
     ag_upgrade_abort(&upgrade);
     cr_expect_not(ag_upgrade_under_way(&upgrade));
     cr_expect_eq(kill(child, 0), -1);
@@ -206,14 +206,18 @@ Test(upgrade, ready_and_yours)
     pid_t child = upgrade.child;
     int other = channel_of_ours();
     cr_assert_eq(ag_handover_say_ready(other, "/x"), AG_OK);
-    cr_assert_eq(step_until_settled(), AG_OK);
+    cr_assert_eq(await_event(), AG_UPGRADE_READY);
     cr_expect_eq(ready.pid, getpid());
     cr_expect_str_eq(ready.pid_file, "/x");
     cr_assert_eq(ag_handover_receive(other, 1000, &sockets, &why), AG_OK, "%s", why_text);
-    cr_assert_eq(ag_upgrade_finish(&upgrade, &why), AG_OK);
-    cr_expect_not(ag_upgrade_under_way(&upgrade));
+    cr_expect_eq(ag_handover_hear(other, &word, &ready), AG_AGAIN, "not before it is offered");
+    ag_upgrade_offer(&upgrade);
+    cr_expect(ag_upgrade_under_way(&upgrade));
     cr_expect_eq(ag_handover_hear(other, &word, &ready), AG_OK);
     cr_expect_eq(word, AG_HANDOVER_YOURS);
+    cr_assert_eq(ag_handover_say(other, AG_HANDOVER_TAKEN), AG_OK);
+    cr_expect_eq(await_event(), AG_UPGRADE_TAKEN);
+    cr_expect_not(ag_upgrade_under_way(&upgrade));
     cr_expect_eq(kill(child, 0), 0, "it lives on");
     (void)close(other);
     (void)kill(child, SIGKILL);
@@ -226,10 +230,32 @@ Test(upgrade, gone_after_ready)
     cr_assert_eq(ag_upgrade_start(&upgrade, &why), AG_OK);
     int other = channel_of_ours();
     cr_assert_eq(ag_handover_say_ready(other, NULL), AG_OK);
-    cr_assert_eq(step_until_settled(), AG_OK);
+    cr_assert_eq(await_event(), AG_UPGRADE_READY);
     (void)close(other);
-    cr_expect_eq(ag_upgrade_finish(&upgrade, &why), AG_EPROTO);
-    cr_expect(strstr(why_text, "left when it was ready"), "%s", why_text);
+    (void)kill(upgrade.child, SIGKILL);
+    ag_upgrade_offer(&upgrade);
+    cr_expect_eq(await_event(), AG_UPGRADE_FAILED);
+    cr_expect(strstr(why_text, "was ended by signal 9"), "%s", why_text);
+}
+
+/* Each word at its time alone. */
+Test(upgrade, words_out_of_turn)
+{
+    for (int i = 0; i < 2; i++) {
+        script("exec sleep 1000");
+        cr_assert_eq(ag_upgrade_start(&upgrade, &why), AG_OK);
+        int other = channel_of_ours();
+        if (i == 0) {
+            cr_assert_eq(ag_handover_say(other, AG_HANDOVER_TAKEN), AG_OK);
+        } else {
+            cr_assert_eq(ag_handover_say_ready(other, NULL), AG_OK);
+            cr_assert_eq(await_event(), AG_UPGRADE_READY);
+            ag_upgrade_offer(&upgrade);
+            cr_assert_eq(ag_handover_say_ready(other, NULL), AG_OK);
+        }
+        cr_expect_eq(await_event(), AG_UPGRADE_FAILED);
+        (void)close(other);
+    }
 }
 
 Test(upgrade, one_that_speaks_another_language)
@@ -242,7 +268,7 @@ Test(upgrade, one_that_speaks_another_language)
         int other = channel_of_ours();
         cr_assert_gt(send(other, words[i], strlen(words[i]), 0), 0);
         why.len = 0;
-        cr_expect_eq(step_until_settled(), AG_EPROTO, "%s", words[i]);
+        cr_expect_eq(await_event(), AG_UPGRADE_FAILED, "%s", words[i]);
         cr_expect(strstr(why_text, "does not understand"), "%s", why_text);
         (void)close(other);
     }
