@@ -528,32 +528,36 @@ static int start(struct master *m)
 
 int ag_master_run(const struct ag_config_input *input, struct ag_snapshot *snapshot)
 {
-    struct master m = {.input = *input, .signal_fd = -1, .channel = -1};
+    struct master *m = calloc(1, sizeof(*m));
     int rc = AG_EXIT_ERROR;
     bool prepared;
 
+    AG_ASSERT(m); /* at the start */
+    m->input = *input;
+    m->signal_fd = m->channel = -1;
     ag_crash_install();
-    ag_lifecycle_init(&m.life, &life_ops, &m);
+    ag_lifecycle_init(&m->life, &life_ops, m);
     /* Who sees it listen may ask it to stop: from here on that is done in order. */
-    m.signal_fd = open_signals();
-    if (m.signal_fd < 0) {
+    m->signal_fd = open_signals();
+    if (m->signal_fd < 0) {
         (void)fprintf(stderr, "anygate: error: no descriptor for signals: %s\n",
                       strerrordesc_np(errno));
     }
-    prepared = m.signal_fd >= 0 && prepare(&m, snapshot);
+    prepared = m->signal_fd >= 0 && prepare(m, snapshot);
     ag_snapshot_free(snapshot);
     if (prepared) {
-        rc = start(&m);
+        rc = start(m);
     }
-    ag_lifecycle_close(&m.life);
-    ag_sockets_deinit(&m.sockets);
-    ag_opener_free(m.input.opener);
-    free(m.chroot);
-    if (m.signal_fd >= 0) {
-        (void)close(m.signal_fd);
+    ag_lifecycle_close(&m->life);
+    ag_sockets_deinit(&m->sockets);
+    ag_opener_free(m->input.opener);
+    free(m->chroot);
+    if (m->signal_fd >= 0) {
+        (void)close(m->signal_fd);
     }
-    if (m.channel >= 0) {
-        (void)close(m.channel);
+    if (m->channel >= 0) {
+        (void)close(m->channel);
     }
+    free(m);
     return rc;
 }
