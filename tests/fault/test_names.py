@@ -7,8 +7,9 @@ import threading
 import time
 
 import pytest
-from faults import BLOB, Rig, get
+from faults import Rig
 from gate import Closed
+from work import BLOB, get
 
 SERVER = "127.86.0.53"  # an address of its own: port 53 of 127.0.0.1 may be taken
 CONFIG = """

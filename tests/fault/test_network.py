@@ -8,10 +8,11 @@ import threading
 import time
 
 import pytest
-from faults import BLOB, LARGE, Answers, Rig, exchange, get, post
+from faults import Rig
 from gate import Closed
 from relay import Net
 from test_calls import FULL
+from work import BLOB, LARGE, Answers, exchange, get, post
 
 SEED = random.randrange(1 << 32)
 CONFIG = """
@@ -50,9 +51,10 @@ class NetRig(Rig):
     """A rig whose three parties are in three namespaces."""
 
     def __init__(self, folder, backend, net):
-        self.net, self.address = net, net.address("g")
+        self.net = net
         with net.inside("u"):
             super().__init__(folder, backend, config=CONFIG.replace("$HOST", net.address("u")), host=net.address("u"),
+                             address=net.address("g"),
                              wrap=["ip", "netns", "exec", net.name("g")], wait=False)
         deadline = time.monotonic() + 20
         while True:
