@@ -64,6 +64,7 @@ LIB    := $(OUT)/libanygate.a
 MAIN   := $(OUT)/tools/anygate.o
 UNIT   := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
 FUZZ   := $(patsubst %.c,$(OUT)/%,$(wildcard fuzz/fuzz_*.c))
+SIM    := $(OUT)/tests/sim/sim
 # What targets share.
 FUZZ_PARTS := $(filter-out fuzz/fuzz_% fuzz/replay.c,$(wildcard fuzz/*.c))
 LINTED := $(patsubst ./%,build/lint/%.ok,$(shell find . -path ./build -prune -o -path ./.git \
@@ -82,6 +83,8 @@ $(UNIT): %: %.o $(if $(filter tsan,$(MODE)),$(OUT)/tests/tsan_main.o) $(LIB)
 # Without clang the same targets replay files given as arguments.
 $(FUZZ): %: %.o $(FUZZ_PARTS:%.c=$(OUT)/%.o) $(if $(filter fuzz,$(MODE)),,$(OUT)/fuzz/replay.o) $(LIB)
 	$(LINK) $^ $(LIBS)
+$(SIM): $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/sim/*.c)) $(LIB)
+	$(LINK) $^ $(LIBS)
 
 # What `anygate version` tells.
 empty :=
@@ -96,7 +99,7 @@ $(OUT)/tests/%.o: CFLAGS += $(RELAX)
 # Of ours only engine/tls* sees wolfSSL, and so do its tests; who links needs the library.
 $(filter $(OUT)/engine/tls%,$(OBJ)) $(filter $(OUT)/tests/unit/test_tls%,$(UNIT:=.o)): \
   $(WOLFSSL_STAMP)
-$(OUT)/anygate $(UNIT) $(FUZZ): | $(WOLFSSL_STAMP)
+$(OUT)/anygate $(UNIT) $(FUZZ) $(SIM): | $(WOLFSSL_STAMP)
 $(WOLFSSL_STAMP): tools/deps.sh
 	$(Q)tools/deps.sh wolfssl
 # Files whose content is a command line or a list: when it changes, all that depends is rebuilt.
@@ -121,6 +124,11 @@ unit: $(UNIT)                    ## run tests/unit in this MODE
 unit: RUN = $(if $(filter tsan,$(MODE)),$(shell setarch -R true 2>/dev/null && echo setarch -R))
 replay: $(FUZZ)                  # builds what tools/test.sh runs
 unit-build: $(UNIT)
+# SEED=n [VERBOSE=1]: one run, told. Else SEEDS=n runs from FROM on.
+sim: $(SIM)                      ## run whole simulated servers: SEEDS=n [FROM=n], or SEED=n [VERBOSE=1]
+	$(Q)$(SIM) $(if $(SEED),--seed $(SEED) $(if $(VERBOSE),--verbose),--from $(or $(FROM),1) \
+	  --count $(or $(SEEDS),1000) --jobs $(JOBS))
+sim-build: $(SIM)
 fuzz:                            ## run every fuzz/fuzz_*.c for FUZZ_S seconds (clang)
 	$(Q)$(MAKE) --no-print-directory CC=clang MODE=fuzz fuzz-run
 fuzz-run: $(FUZZ)
@@ -154,6 +162,7 @@ clean:                           ## remove what was built, but for build/deps an
 	$(Q)rm -rf $(filter-out build/deps build/npm,$(wildcard build/*))
 help:                            ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
-.PHONY: all deps run test fault unit unit-build replay fuzz fuzz-run fuzz-coverage mutate lint lint-all lint-tree install clean help FORCE
+.PHONY: all deps run test fault unit unit-build sim sim-build replay fuzz fuzz-run fuzz-coverage mutate \
+  lint lint-all lint-tree install clean help FORCE
 .SECONDARY:
 -include $(wildcard $(OUT)/*/*.d $(OUT)/*/*/*.d build/lint/*/*.d build/lint/*/*/*.d)

@@ -3,6 +3,7 @@
 #
 #   unit         tests/unit by Criterion: gcc debug, ASan+UBSan, TSan
 #   replay       fuzz/corpus/X through fuzz/fuzz_X, built by gcc with ASan+UBSan
+#   sim          whole servers on a simulated network (tests/sim), ASan+UBSan
 #   wire, integration, fault   pytest against the ASan+UBSan server
 #
 # Whole logs are kept in build/test-logs; the end of one is shown when something in it failed. The
@@ -95,6 +96,22 @@ replay() {
     ended
 }
 
+# 1,000 seeds, and some of them twice, which must be the same run.
+sim() {
+    began sim
+    build asan sim-build
+    for run in "--count 1000 --jobs $JOBS" "--count 50 --twice"; do
+        log=$logs/sim-${run##* }.log
+        # shellcheck disable=SC2086 # options
+        if timeout 300 build/gcc-asan/tests/sim/sim $run >"$log" 2>&1; then
+            add 1 0 sim "$log"
+        else
+            add 0 1 "sim $run: run the seed by make sim MODE=asan SEED=n VERBOSE=1" "$log"
+        fi
+    done
+    ended
+}
+
 # The number in attribute $1 of pytest's report.
 reported() {
     sed -nE "s/.*<testsuite [^>]*\<$1=\"([0-9]+)\".*/\1/p" "$report" | head -n 1
@@ -135,6 +152,7 @@ else
     unit tsan
 fi
 replay
+sim
 python
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

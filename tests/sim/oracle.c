@@ -1,0 +1,423 @@
+#include "tests/sim/run.h"
+
+#include <inttypes.h>
+
+/* What a simulated connection takes without the upstream's reading it, and slowly sends. */
+#define SYSTEM_BYTES 20000u
+
+/* Less than any configured time for a whole exchange. */
+#define TOTAL_US (15 * SIM_S)
+
+/* ---- what may be ---- */
+
+static uint32_t plan_allows(const struct request *q)
+{
+    switch ((enum plan)q->plan) {
+    case PLAN_LENGTH:
+    case PLAN_CHUNKED:
+    case PLAN_CLOSE:
+    case PLAN_EMPTY:
+    case PLAN_INTERIM:
+    case PLAN_EXTRA:
+        return OUT_RIGHT;
+    case PLAN_EARLY: /* what is still being sent meets a closed door */
+        return q->body_bytes ? OUT_RIGHT | OUT_CUT : OUT_RIGHT;
+    case PLAN_EARLY_CLOSE:
+        return OUT_RIGHT | OUT_502 | OUT_CUT;
+    case PLAN_NO_ANSWER:
+        return OUT_504;
+    case PLAN_STALL:
+    case PLAN_BAD_CHUNK:
+        return OUT_CUT;
+    case PLAN_CUT_FIN: /* with content unread its close is a reset, and erases the head */
+        return q->body_bytes || q->chunked ? OUT_CUT | OUT_502 : OUT_CUT;
+    case PLAN_CUT_RST:
+        return OUT_CUT | OUT_502;
+    case PLAN_STORM:
+    case PLAN_CUT_HEAD:
+    case PLAN_CLOSED:
+    case PLAN_RESET:
+    case PLAN_GARBAGE:
+    case PLAN_TWO_LENGTHS:
+        return OUT_502;
+    case PLANS:
+        break;
+    }
+    AG_UNREACHABLE("no such plan");
+}
+
+static uint32_t proxy_allows(const struct run *r, const struct request *q)
+{
+    uint32_t m = plan_allows(q);
+
+    if (q->upstream == 'm' || q->upstream == 'x') { /* no such name, nobody there */
+        m = OUT_502;
+    } else if (q->upstream == 'b') {
+        m |= OUT_502 | OUT_504;
+    } else if (q->upstream == 'c') {
+        m |= OUT_503;
+    }
+    /* The connection may just be closing: only what can be repeated is. */
+    if (!q->idempotent || q->body_bytes || q->chunked || q->kind == REQUEST_TUNNEL) {
+        m |= OUT_502;
+    }
+    /* The clock for the first byte runs while the system still sends what it has taken. */
+    if (q->body_bytes > SYSTEM_BYTES) {
+        m |= OUT_504;
+    }
+    if (r->weather.upstream_storms) {
+        m |= OUT_502 | OUT_504 | OUT_CUT;
+    }
+    if (r->weather.names && (q->upstream == 'n' || q->upstream == 'm')) {
+        m |= OUT_502 | OUT_504;
+    }
+    return m;
+}
+
+/* By itself, whatever else happens on its connection. */
+static uint32_t allows_alone(const struct run *r, const struct request *q)
+{
+    uint32_t m = OUT_RIGHT;
+    bool proxied = q->kind == REQUEST_PROXY || q->kind == REQUEST_TUNNEL;
+
+    if (proxied) {
+        m = proxy_allows(r, q);
+    }
+    if (q->body_bytes > SITE_BODY_MAX) { /* an upstream's own word may come before */
+        m = (proxied && q->plan > PLAN_LAST_RIGHT ? m : m & ~(uint32_t)OUT_RIGHT) | OUT_413 |
+            OUT_CUT;
+    }
+    if (q->kind == REQUEST_STATIC && r->weather.files) {
+        m |= OUT_500 | OUT_503 | OUT_CUT;
+    }
+    if (r->weather.shortage) {
+        m |= OUT_503 | OUT_CUT | (proxied ? OUT_502 | OUT_504 : 0);
+    }
+    return m;
+}
+
+static bool port_went(const struct run *r, const struct client *c)
+{
+    return c->port_at_risk || !r->listens[c->port - SITE_PORT].open;
+}
+
+/* A receive had to wait for a buffer. */
+static bool was_starved(const struct run *r)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < r->shard_count; i++) {
+        n += r->host.loops[i].loop.stats.starved;
+    }
+    return n > 0;
+}
+
+uint32_t oracle_allows(const struct run *r, const struct client *c, const struct request *q)
+{
+    uint32_t m = allows_alone(r, q);
+
+    if (c->probe) {
+        return m & ~(uint32_t)(OUT_CUT | OUT_503) ? m : m | OUT_RIGHT;
+    }
+    if (c->manners.rude || c->end->conn->faulted || c->end->conn->profile.stall_per_mille) {
+        m |= OUT_CUT | OUT_408 | OUT_504; /* 504: all of it took too long */
+    }
+    if (q->slow && r->sim->now_us > q->sent_us + TOTAL_US) {
+        m |= OUT_CUT | OUT_504; /* some configurations bound the whole of it */
+    }
+    if (was_starved(r)) { /* who is not read from looks like one who does not write */
+        m |= OUT_408;
+    }
+    if (c->discarded || (c->discards_length && r->config_count > 1)) {
+        m |= OUT_CUT;
+    }
+    if ((c->drained_under || port_went(r, c)) && !q->spared) {
+        m |= OUT_CUT;
+    }
+    /* A reset takes along what was answered before and has not left. */
+    for (uint32_t i = c->answered; i <= c->sending && i < c->request_count; i++) {
+        m |= allows_alone(r, c->requests[i]) & OUT_CUT;
+    }
+    return m;
+}
+
+/* ---- answers ---- */
+
+static enum outcome outcome_of(unsigned status)
+{
+    switch (status) {
+    case 408:
+        return OUT_408;
+    case 413:
+        return OUT_413;
+    case 500:
+        return OUT_500;
+    case 502:
+        return OUT_502;
+    case 503:
+        return OUT_503;
+    case 504:
+        return OUT_504;
+    default:
+        return OUT_RIGHT;
+    }
+}
+
+static unsigned right_status(const struct request *q)
+{
+    switch ((enum request_kind)q->kind) {
+    case REQUEST_FIXED:
+    case REQUEST_FIXED_LARGE:
+    case REQUEST_PARAM:
+    case REQUEST_FILTERED:
+    case REQUEST_ECHO:
+        return 200;
+    case REQUEST_STATIC:
+        return q->range_to ? 206 : 200;
+    case REQUEST_REDIRECT:
+        return 302;
+    case REQUEST_MISSING:
+        return 404;
+    case REQUEST_METHOD:
+        return 405;
+    case REQUEST_BAD:
+        return 400;
+    case REQUEST_PROXY:
+        return q->plan == PLAN_EMPTY ? 204 : 200;
+    case REQUEST_TUNNEL:
+        return q->refused_upgrade ? 403 : 101;
+    case REQUEST_KINDS:
+        break;
+    }
+    AG_UNREACHABLE("no such kind of request");
+}
+
+static void check_proxied(struct run *r, struct client *c, const struct request *q)
+{
+    unsigned count;
+    uint64_t id = message_number(message_field(&c->message, "x-id", &count));
+
+    if (count != 1 || id != q->id) {
+        sim_fail(r->sim, "client %u: request %u got the answer to %" PRIu64, c->index, q->id, id);
+    }
+    (void)message_field(&c->message, "x-hop", &count);
+    if (count) {
+        sim_fail(r->sim, "client %u: request %u got a field of the upstream's connection", c->index,
+                 q->id);
+    }
+}
+
+void oracle_head(struct run *r, struct client *c, struct request *q)
+{
+    unsigned status = c->message.status;
+    uint32_t allowed = oracle_allows(r, c, q);
+    bool right = status == right_status(q);
+
+    sim_note(r->sim, "client: answer", q->id, status);
+    c->kind_of_answer = (uint8_t)(right ? OUT_RIGHT : outcome_of(status));
+    if (!right && (c->kind_of_answer == OUT_RIGHT || !(allowed & c->kind_of_answer))) {
+        sim_fail(r->sim, "client %u: request %u (kind %u, plan %u, %s) got %u; allowed %x",
+                 c->index, q->id, q->kind, q->plan, q->target, status, allowed);
+    }
+    if (right && !(allowed & (OUT_RIGHT | OUT_CUT))) {
+        sim_fail(r->sim, "client %u: request %u (kind %u, plan %u) got a right answer", c->index,
+                 q->id, q->kind, q->plan);
+    }
+    c->text_wanted = true;
+    c->text_len = 0;
+    c->content_len = 0;
+    if (!right) {
+        return;
+    }
+    if (q->kind == REQUEST_STATIC) {
+        c->text_wanted = false;
+        c->content_key = SITE_FILE_KEY + q->file;
+        c->content_from = q->range_to ? q->range_from : 0;
+        c->content_len = q->range_to ? q->range_to - q->range_from + 1 : q->answer_bytes;
+    } else if (q->kind == REQUEST_PROXY || q->kind == REQUEST_TUNNEL) {
+        check_proxied(r, c, q);
+        c->text_wanted = false;
+        c->content_key = answer_key(q);
+        c->content_from = 0;
+        c->content_len = q->plan == PLAN_EMPTY || status == 101 ? 0 : q->answer_bytes;
+    }
+    if (q->head) {
+        c->content_len = 0;
+    }
+}
+
+/* ---- whole answers ---- */
+
+static bool text_is(const struct client *c, const char *want)
+{
+    return c->text_len == strlen(want) && memcmp(c->text, want, c->text_len) == 0;
+}
+
+static bool text_has(const struct client *c, const char *want)
+{
+    return memmem(c->text, c->text_len, want, strlen(want)) != NULL;
+}
+
+/* The body of one of the configurations that were current while it was under way. */
+static bool is_fixed_body(const struct run *r, const struct client *c, const struct request *q)
+{
+    char want[16384];
+
+    for (uint32_t i = q->config_first; i < r->config_count; i++) {
+        (void)site_fixed_body(r->configs[i], q->kind == REQUEST_FIXED_LARGE, want, sizeof(want));
+        if (text_is(c, want)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_echo(const struct client *c, const struct request *q)
+{
+    char want[SITE_ECHO_MAX + 64];
+    const struct net_conn *conn = c->end->conn;
+    size_t shown = ag_min_u64(q->body_bytes, SITE_ECHO_MAX);
+    int n;
+
+    (void)snprintf(want, sizeof(want),
+                   "{\"method\":\"%s\",\"path\":\"/echo/%u\",\"query\":\"e=%u\",\"params\":{\"*\":"
+                   "\"%u\"},\"protocol\":\"HTTP/1.%c\",\"remote\":\"%u.%u.%u.%u:%u\"",
+                   q->method, q->id, q->id * 3, q->id, q->version_10 ? '0' : '1',
+                   conn->client_ip >> 24, conn->client_ip >> 16 & 255, conn->client_ip >> 8 & 255,
+                   conn->client_ip & 255, conn->client_port);
+    if (c->text_len < strlen(want) || memcmp(c->text, want, strlen(want)) != 0) {
+        return false;
+    }
+    (void)snprintf(want, sizeof(want), "[\"X-Id\",\"%u\"]", q->id);
+    if (!text_has(c, want)) {
+        return false;
+    }
+    n = snprintf(want, sizeof(want), "\"body\":\"");
+    content_fill(request_key(q), 0, (uint8_t *)want + n, shown);
+    for (size_t i = 0; i < shown; i++) {
+        want[(size_t)n + i] = (char)('a' + (uint8_t)want[(size_t)n + i] % 16);
+    }
+    want[(size_t)n + shown] = '"';
+    want[(size_t)n + shown + 1] = '\0';
+    if (!text_has(c, want)) {
+        return false;
+    }
+    (void)snprintf(want, sizeof(want), ",\"base64\":false,\"truncated\":%s,\"body_length\":%u}\n",
+                   q->body_bytes > shown ? "true" : "false", q->body_bytes);
+    return text_has(c, want);
+}
+
+static bool is_right_text(const struct run *r, const struct client *c, const struct request *q)
+{
+    char want[256];
+    unsigned count;
+
+    switch ((enum request_kind)q->kind) {
+    case REQUEST_FIXED:
+    case REQUEST_FIXED_LARGE:
+        return is_fixed_body(r, c, q);
+    case REQUEST_PARAM:
+        (void)snprintf(want, sizeof(want), "id %u", q->id);
+        return text_is(c, want);
+    case REQUEST_FILTERED:
+        return text_is(c, "filtered") &&
+               ag_span_eq(message_field(&c->message, "x-tell", &count), AG_SPAN("/filtered")) &&
+               count == 1;
+    case REQUEST_ECHO:
+        return is_echo(c, q);
+    case REQUEST_REDIRECT:
+        (void)snprintf(want, sizeof(want), "/fixed/p/%u", q->id);
+        return ag_span_eq(message_field(&c->message, "location", &count), ag_span_str(want)) &&
+               count == 1;
+    case REQUEST_MISSING:
+        return c->text_len == 0 || text_has(c, "404");
+    case REQUEST_METHOD:
+        return c->text_len == 0 || text_has(c, "405");
+    case REQUEST_BAD: /* its text takes a buffer */
+        return text_has(c, "400") || (r->weather.shortage && c->text_len == 0);
+    case REQUEST_STATIC:
+    case REQUEST_PROXY:
+    case REQUEST_TUNNEL:
+    case REQUEST_KINDS:
+        break;
+    }
+    return false;
+}
+
+void oracle_answer(struct run *r, struct client *c, struct request *q)
+{
+    if (c->kind_of_answer != OUT_RIGHT) {
+        return; /* an error of the server's, as allowed */
+    }
+    if (!(oracle_allows(r, c, q) & OUT_RIGHT)) {
+        sim_fail(r->sim, "client %u: request %u (plan %u) looks complete and cannot be", c->index,
+                 q->id, q->plan);
+    }
+    if (!c->text_wanted) {
+        if (c->message.body_bytes != c->content_len) {
+            sim_fail(r->sim, "client %u: request %u: %" PRIu64 " bytes of %" PRIu64, c->index,
+                     q->id, c->message.body_bytes, c->content_len);
+        }
+    } else if (!(q->head ? c->text_len == 0 : is_right_text(r, c, q))) {
+        sim_fail(r->sim, "client %u: request %u (%s): wrong answer: %.*s", c->index, q->id,
+                 q->target, (int)c->text_len, (const char *)c->text);
+    }
+}
+
+void oracle_gone(struct run *r, struct client *c, bool by_error)
+{
+    const struct request *q;
+
+    sim_note(r->sim, "client: gone", c->index, by_error);
+    if (c->told_close || c->answered == c->request_count) {
+        return;
+    }
+    q = c->requests[c->answered];
+    if (!(oracle_allows(r, c, q) & OUT_CUT)) {
+        sim_fail(r->sim, "client %u: no answer to request %u (kind %u, plan %u, %s): %s", c->index,
+                 q->id, q->kind, q->plan, q->target, by_error ? "reset" : "closed");
+    }
+}
+
+void oracle_refused(struct run *r, struct client *c)
+{
+    const struct weather *w = &r->weather;
+
+    if (c->probe || !(c->drained_under || r->draining || port_went(r, c) || w->few_slots ||
+                      w->shortage || w->storms)) {
+        sim_fail(r->sim, "client %u: cannot connect: error %d", c->index, -c->end->error);
+    }
+}
+
+/* ---- bounds ---- */
+
+static void check_downstream(const struct run *r, const struct ag_downstream *d)
+{
+    const struct ag_h1_server *h = &d->h1;
+
+    if (h->in.bytes > 256 * 1024 || h->in.count > 128) {
+        sim_fail(r->sim, "%" PRIu64 " bytes in %u slices wait as input", h->in.bytes, h->in.count);
+    }
+    if (ag_stream_queued(h->stream) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX) {
+        sim_fail(r->sim, "%" PRIu64 " bytes wait to be sent", ag_stream_queued(h->stream));
+    }
+    if (h->ex && (h->ex->req_body.pinned_bytes > AG_BODY_BYTES_MAX + AG_BUF_LARGE_BYTES ||
+                  h->ex->res_body.pinned_bytes > AG_BODY_BYTES_MAX + AG_BUF_LARGE_BYTES ||
+                  h->ex->req_body.q.count > AG_BODY_SLICES_MAX + 1 ||
+                  h->ex->res_body.q.count > AG_BODY_SLICES_MAX + 1)) {
+        sim_fail(r->sim, "a body holds too much");
+    }
+}
+
+void oracle_bounds(struct run *r)
+{
+    for (uint32_t i = 0; i < r->shard_count; i++) {
+        const struct ag_downstreams *d = &r->shards[i].serving.down;
+
+        if (r->host.loops[i].live && !r->shards[i].ended) {
+            ag_list_foreach(it, &d->open) {
+                check_downstream(r, ag_container_of(it, struct ag_downstream, link));
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+#include "tests/sim/site.h"
+
+#include "tests/sim/content.h"
+#include "tools/load.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILES 4u
+
+static char dir[64];
+static struct ag_snapshot *cached[SITE_CONFIGS];
+
+static const struct {
+    const char *name;
+    uint32_t bytes;
+} files[FILES] = {
+    {"small.bin", SITE_SMALL},
+    {"middle.bin", SITE_MIDDLE},
+    {"large.bin", SITE_LARGE},
+    {"empty.bin", 0},
+};
+
+/* ---- texts ---- */
+
+static uint32_t pick(uint32_t number, uint32_t what, uint32_t from, uint32_t to)
+{
+    return from + (uint32_t)(sim_hash(number, 1000 + what) % (to - from + 1));
+}
+
+void site_config(uint32_t number, struct site_config *out)
+{
+    *out = (struct site_config){
+        .number = number,
+        .listens = {true, pick(number, 1, 0, 2) > 0, pick(number, 2, 0, 2) > 0},
+        .header_ms = pick(number, 3, 3000, 6000),
+        .idle_ms = pick(number, 4, 15000, 40000),
+        .body_ms = pick(number, 5, 2000, 6000),
+        .write_ms = pick(number, 6, 2000, 6000),
+        .drain_ms = pick(number, 7, 8000, 20000),
+        .connect_ms = pick(number, 8, 1000, 3000),
+        .first_byte_ms = pick(number, 9, 2000, 5000),
+        .read_ms = pick(number, 10, 2000, 5000),
+        .upstream_write_ms = pick(number, 11, 2000, 5000),
+        .tunnel_ms = pick(number, 12, 3000, 8000),
+        .total_ms = pick(number, 13, 0, 3) ? 0 : 20000,
+        .discard_bytes = pick(number, 14, 0, 2) ? 32768 : 262144,
+        .few_connections = pick(number, 15, 1, 4),
+        .few_pending = pick(number, 16, 0, 3),
+        .max_idle = pick(number, 17, 0, 6),
+        .keep_ms = pick(number, 18, 50, 5000),
+        .max_age_ms = pick(number, 19, 0, 2) ? 0 : 2000,
+        .max_requests = pick(number, 20, 0, 2) ? 0 : 3,
+        .fixed_large = pick(number, 21, 1025, 9000),
+    };
+}
+
+size_t site_fixed_body(uint32_t number, bool large, char *to, size_t max)
+{
+    struct site_config c;
+    int n = snprintf(to, max, "config %u", number);
+
+    site_config(number, &c);
+    if (!large) {
+        return (size_t)n;
+    }
+    AG_ASSERT(c.fixed_large < max);
+    for (uint32_t i = (uint32_t)n; i < c.fixed_large; i++) {
+        to[i] = (char)('a' + sim_hash(number, i) % 26);
+    }
+    to[c.fixed_large] = '\0';
+    return c.fixed_large;
+}
+
+static void print_server(FILE *f, const struct site_config *c)
+{
+    (void)fprintf(f, "version: 1\nserver:\n  listen: [");
+    for (uint32_t i = 0; i < SITE_PORTS; i++) {
+        if (c->listens[i]) {
+            (void)fprintf(f, "%s\"10.0.0.1:%u\"", i ? ", " : "", SITE_PORT + i);
+        }
+    }
+    (void)fprintf(f,
+                  "]\n  drain_timeout: %ums\n  limits: {header_timeout: %ums, idle_timeout: %ums, "
+                  "body_timeout: %ums, write_timeout: %ums, max_body: %u, max_discard: %u}\n",
+                  c->drain_ms, c->header_ms, c->idle_ms, c->body_ms, c->write_ms, SITE_BODY_MAX,
+                  c->discard_bytes);
+    (void)fprintf(f, "echo: {max_body: %u}\nstatic: {root: site, cache: {max_file: 64k}}\n",
+                  SITE_ECHO_MAX);
+}
+
+static void print_proxy(FILE *f, const struct site_config *c)
+{
+    (void)fprintf(f,
+                  "proxy:\n  timeouts: {connect: %ums, first_byte: %ums, read: %ums, write: %ums, "
+                  "idle: %ums, total: %ums}\n  keepalive: {max_idle: %u, idle_timeout: %ums, "
+                  "max_age: %ums, max_requests: %u}\n  upstreams:\n",
+                  c->connect_ms, c->first_byte_ms, c->read_ms, c->upstream_write_ms, c->tunnel_ms,
+                  c->total_ms, c->max_idle, c->keep_ms, c->max_age_ms, c->max_requests);
+    (void)fprintf(f,
+                  "    a: {servers: [\"10.1.0.1:80\", \"10.1.0.2:80 weight=2\"]}\n"
+                  "    b: {servers: [\"10.1.0.3:80\", \"10.1.0.4:80\"]}\n"
+                  "    c: {servers: [\"10.1.0.5:80\"], max_connections: %u, max_pending: %u}\n"
+                  "    n: {servers: [\"good.sim:80\"]}\n"
+                  "    m: {servers: [\"bad.sim:80\"]}\n"
+                  "    x: {servers: [\"10.1.0.9:80\"]}\n",
+                  c->few_connections, c->few_pending);
+}
+
+static void print_routes(FILE *f, uint32_t number)
+{
+    char small[64], large[16384];
+
+    (void)site_fixed_body(number, false, small, sizeof(small));
+    (void)site_fixed_body(number, true, large, sizeof(large));
+    (void)fprintf(f,
+                  "plugins:\n  tell: {headers: {set: {X-Tell: \"{path}\"}}}\nroutes:\n"
+                  "  /fixed/small: 200 %s\n  /fixed/large: 200 %s\n"
+                  "  /fixed/p/:id: 200 id {param.id}\n"
+                  "  /filtered:\n    action: 200 filtered\n    filters: [tell]\n"
+                  "  /echo/*: *\n  GET /get: 200 got\n  /r/*rest: FOUND -> /fixed/*rest\n"
+                  "  \"/s/\": \"./site/\"\n",
+                  small, large);
+    for (const char *up = "abcnmx"; *up; up++) {
+        (void)fprintf(f, "  /%c/*: http://%c\n", *up, *up);
+    }
+}
+
+/* ---- files ---- */
+
+static void path_of(char out[static 128], const char *fmt, ...) AG_PRINTF(2, 3);
+
+static void path_of(char out[static 128], const char *fmt, ...)
+{
+    int n = snprintf(out, 128, "%s/", dir);
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vsnprintf(out + n, 128 - (size_t)n, fmt, args);
+    va_end(args);
+}
+
+static void write_file(uint32_t i)
+{
+    /* Validators are made of it: the same in every process. */
+    const struct timespec times[2] = {{.tv_sec = 1700000000}, {.tv_sec = 1700000000}};
+    uint8_t *bytes = malloc(files[i].bytes + 1);
+    char path[128];
+    FILE *f;
+
+    AG_ASSERT(bytes);
+    content_fill(SITE_FILE_KEY + i, 0, bytes, files[i].bytes);
+    path_of(path, "site/%s", files[i].name);
+    f = fopen(path, "we");
+    AG_ASSERT(f && fwrite(bytes, 1, files[i].bytes, f) == files[i].bytes);
+    AG_ASSERT(fclose(f) == 0 && utimensat(AT_FDCWD, path, times, 0) == 0);
+    free(bytes);
+}
+
+static void write_config(uint32_t number)
+{
+    struct site_config c;
+    char path[128];
+    FILE *f;
+
+    site_config(number, &c);
+    path_of(path, "%u.yml", number);
+    f = fopen(path, "we");
+    AG_ASSERT(f);
+    print_server(f, &c);
+    print_proxy(f, &c);
+    print_routes(f, number);
+    AG_ASSERT(fclose(f) == 0);
+}
+
+void site_init(void)
+{
+    const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    char path[128];
+
+    (void)snprintf(dir, sizeof(dir), "%s/sim-XXXXXX", base);
+    AG_ASSERT(mkdtemp(dir));
+    path_of(path, "site");
+    AG_ASSERT(mkdir(path, 0700) == 0);
+    for (uint32_t i = 0; i < FILES; i++) {
+        write_file(i);
+    }
+    for (uint32_t i = 0; i < SITE_CONFIGS; i++) {
+        write_config(i);
+    }
+}
+
+void site_deinit(void)
+{
+    char path[128];
+
+    for (uint32_t i = 0; i < SITE_CONFIGS; i++) {
+        if (cached[i]) {
+            ag_snapshot_free(cached[i]);
+        }
+        path_of(path, "%u.yml", i);
+        (void)unlink(path);
+    }
+    for (uint32_t i = 0; i < FILES; i++) {
+        path_of(path, "site/%s", files[i].name);
+        (void)unlink(path);
+    }
+    path_of(path, "site");
+    (void)rmdir(path);
+    (void)rmdir(dir);
+}
+
+static struct ag_snapshot *compile(uint32_t number)
+{
+    char path[128];
+    struct ag_config_input in = {.file = path};
+    struct ag_load load;
+
+    path_of(path, "%u.yml", number);
+    ag_load_config(&load, &in);
+    if (!load.snapshot || load.diags.errors) {
+        ag_load_print(&load, AG_DIAG_HUMAN);
+        AG_UNREACHABLE("the simulation's configuration is wrong");
+    }
+    struct ag_snapshot *snapshot = load.snapshot;
+    load.snapshot = NULL;
+    ag_load_release(&load);
+    return snapshot;
+}
+
+struct ag_snapshot *site_snapshot(uint32_t number, bool own)
+{
+    AG_ASSERT(number < SITE_CONFIGS);
+    if (own) {
+        return compile(number);
+    }
+    if (!cached[number]) {
+        cached[number] = compile(number);
+    }
+    return cached[number];
+}

@@ -1,0 +1,43 @@
+/*
+ * site: the configurations that runs serve, and the files. Configuration N is a text that follows from N
+ * alone; it is compiled once for each process, because the snapshot is immutable (some runs compile one
+ * of their own, to see it freed).
+ *
+ *   /fixed/small, /fixed/large, /fixed/p/:id, /filtered, /echo/..., /r/... -> /fixed/...
+ *   /s/...: files    /a/... to /x/...: upstreams (upstream.h)
+ */
+#pragma once
+#include "tests/sim/net.h"
+
+#include "router/snapshot.h"
+
+#define SITE_CONFIGS  32u
+#define SITE_PORT     8080u /* in every configuration; 8081 and 8082 in some */
+#define SITE_PORTS    3u
+#define SITE_BODY_MAX 131072u
+#define SITE_ECHO_MAX 4096u
+#define SITE_IP       NET_IP(10, 0, 0, 1)
+#define SITE_LARGE    200000u /* bytes of /s/large.bin, which is sent by sendfile */
+#define SITE_MIDDLE   40000u
+#define SITE_SMALL    1234u
+#define SITE_FILE_KEY UINT64_C(7000000)
+
+struct site_config {
+    uint32_t number;
+    bool listens[SITE_PORTS];
+    uint32_t header_ms, idle_ms, body_ms, write_ms, drain_ms;
+    uint32_t connect_ms, first_byte_ms, read_ms, upstream_write_ms, tunnel_ms, total_ms;
+    uint32_t discard_bytes;
+    uint32_t few_connections, few_pending; /* of upstream c */
+    uint32_t max_idle, keep_ms, max_age_ms, max_requests;
+    uint32_t fixed_large; /* bytes of /fixed/large */
+};
+
+/* Writes files and configuration texts into a directory of its own. */
+void site_init(void);
+void site_deinit(void);
+void site_config(uint32_t number, struct site_config *out);
+/* The cached one, or (`own`) one that the caller frees. */
+struct ag_snapshot *site_snapshot(uint32_t number, bool own);
+/* The bodies of fixed answers. `large`: of /fixed/large. */
+size_t site_fixed_body(uint32_t number, bool large, char *to, size_t max);

@@ -1,0 +1,503 @@
+#include "tests/sim/upstream.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#define SERVERS   8u
+#define PIECE_MAX 16384u
+#define FIRST_US  (60 * SIM_S)
+/* A slow answer comes in so many pieces, at most so far from each other: less than any timeout. */
+#define SLOW_PIECES 8u
+#define SLOW_US     (SIM_S)
+
+struct server {
+    struct run *run;
+    char group;
+    uint32_t ip;
+    struct net_listener *listener;
+    uint64_t idle_us;  /* closes idle connections after at most this */
+    uint64_t delay_us; /* before an answer, at most */
+    uint32_t piece_max;
+    uint64_t pause_us; /* between two writes, two reads */
+};
+
+struct up {
+    struct server *server;
+    struct net_end *end;
+    struct message message;
+    struct request *q; /* NULL: idle, or its head is on the way */
+    struct answer answer;
+    size_t sent;
+    uint32_t serial; /* of requests: a late event knows its own */
+    bool answering, answered;
+    bool read_all; /* the request's content */
+    bool tunnel;
+    bool input_ended; /* of a tunnel */
+    uint64_t tunnel_sent, tunnel_got;
+    bool reading, writing; /* an event is under way */
+    struct up *next;
+};
+
+struct upstreams {
+    struct server servers[SERVERS];
+    uint32_t server_count;
+    struct up *all;
+};
+
+static void write_soon(struct up *u, uint64_t max_us);
+static void read_soon(struct up *u);
+
+static struct sim *sim_of(const struct up *u)
+{
+    return u->server->run->sim;
+}
+
+/* ---- the end of a connection ---- */
+
+static void close_now(struct up *u, bool reset)
+{
+    if (u->end->open) {
+        if (reset) {
+            net_abort(u->end);
+        } else {
+            net_close(u->end);
+        }
+    }
+}
+
+struct idle {
+    struct up *up;
+    uint32_t serial;
+};
+
+static void on_idle(struct sim *s, void *arg)
+{
+    struct idle *i = arg;
+
+    if (i->up->serial == i->serial && !i->up->message.begun) {
+        sim_note(s, "upstream: idle", i->up->end->conn->id, 0);
+        close_now(i->up, net_unacked(i->up->end) == 0 && sim_chance(s, 200));
+    }
+}
+
+static void next_request(struct up *u)
+{
+    struct idle *i = sim_alloc(sim_of(u), sizeof(*i));
+
+    message_begin(&u->message, sim_of(u), true, false);
+    u->q = NULL;
+    u->answering = u->answered = u->read_all = false;
+    u->sent = 0;
+    *i = (struct idle){u, ++u->serial};
+    /* A new connection is given time for its first request. */
+    sim_at(sim_of(u), u->serial == 1 ? FIRST_US : sim_below(sim_of(u), u->server->idle_us), on_idle,
+           i);
+}
+
+/* ---- requests ---- */
+
+static void check_forwarded(struct up *u, const struct request *q)
+{
+    struct message *m = &u->message;
+    char ip[32];
+    unsigned count;
+    uint32_t from = q->client->end->conn->client_ip;
+    struct ag_span value = message_field(m, "x-forwarded-for", &count);
+
+    (void)snprintf(ip, sizeof(ip), "%u.%u.%u.%u", from >> 24, from >> 16 & 255, from >> 8 & 255,
+                   from & 255);
+    if (count != 1 || !ag_span_eq(value, ag_span_str(ip))) {
+        sim_fail(sim_of(u), "upstream: request %u of %s is forwarded for %.*s", q->id, ip,
+                 (int)value.len, (const char *)value.ptr);
+    }
+    value = message_field(m, "host", &count);
+    if (count != 1 || !ag_span_eq(value, AG_SPAN("sim.test"))) {
+        sim_fail(sim_of(u), "upstream: request %u has another Host", q->id);
+    }
+    (void)message_field(m, "x-hop", &count);
+    if (count) {
+        sim_fail(sim_of(u), "upstream: request %u has a field of the client's connection", q->id);
+    }
+    value = message_field(m, "x-pad", &count);
+    if (value.len != q->pad_bytes) {
+        sim_fail(sim_of(u), "upstream: request %u: a field of %zu bytes for %u", q->id, value.len,
+                 q->pad_bytes);
+    }
+}
+
+static void check_framing(struct up *u, const struct request *q)
+{
+    struct message *m = &u->message;
+    unsigned count;
+    uint64_t length = message_number(message_field(m, "content-length", &count));
+
+    if (!m->chunked && (count ? length : 0) != q->body_bytes) {
+        sim_fail(sim_of(u), "upstream: request %u has content of %" PRIu64 " bytes for %u", q->id,
+                 count ? length : 0, q->body_bytes);
+    }
+    if (q->kind == REQUEST_TUNNEL) {
+        struct ag_span value = message_field(m, "upgrade", &count);
+
+        if (count != 1 || !ag_span_ieq(value, AG_SPAN("websocket"))) {
+            sim_fail(sim_of(u), "upstream: request %u lost its Upgrade", q->id);
+        }
+    }
+}
+
+static struct request *identify(struct up *u)
+{
+    struct run *r = u->server->run;
+    struct message *m = &u->message;
+    unsigned count;
+    uint64_t id = message_number(message_field(m, "x-id", &count));
+    struct request *q;
+
+    if (count != 1 || id >= r->request_count) {
+        sim_fail(r->sim, "upstream: a request of nobody: %.*s", (int)ag_min_size(m->head_len, 200),
+                 (const char *)m->head);
+    }
+    q = r->requests[id];
+    if ((q->kind != REQUEST_PROXY && q->kind != REQUEST_TUNNEL) ||
+        q->upstream != u->server->group || !ag_span_eq(m->method, ag_span_str(q->method)) ||
+        !ag_span_eq(m->target, ag_span_str(q->target))) {
+        sim_fail(r->sim, "upstream %c: request %u came as %.*s %.*s", u->server->group, q->id,
+                 (int)m->method.len, (const char *)m->method.ptr, (int)m->target.len,
+                 (const char *)m->target.ptr);
+    }
+    check_forwarded(u, q);
+    check_framing(u, q);
+    q->seen++;
+    if (q->seen > (q->idempotent ? 2u : 1u)) {
+        sim_fail(r->sim, "upstream: request %u (%s) came %u times", q->id, q->method, q->seen);
+    }
+    return q;
+}
+
+static void begin_answer(struct up *u)
+{
+    if (!u->answering) {
+        u->answering = true;
+        answer_make(sim_of(u), u->q, !u->message.keep_alive, &u->answer);
+        write_soon(u, u->server->delay_us);
+    }
+}
+
+static bool is_early(const struct request *q)
+{
+    return q->plan == PLAN_EARLY || q->plan == PLAN_EARLY_CLOSE ||
+           (q->plan > PLAN_EARLY_CLOSE && q->plan != PLAN_EXTRA && q->id % 3 == 0);
+}
+
+static void on_head(struct up *u)
+{
+    u->q = identify(u);
+    sim_note(sim_of(u), "upstream: request", u->q->id, u->q->seen);
+    if (is_early(u->q)) {
+        begin_answer(u);
+    }
+}
+
+/* Answer and request are both through: the next one, unless the connection has ended. */
+static void settle(struct up *u)
+{
+    if (u->answered && u->read_all && u->end->open && !u->tunnel) {
+        next_request(u);
+        if (net_has_input(u->end)) {
+            read_soon(u);
+        }
+    }
+}
+
+static void on_complete(struct up *u)
+{
+    struct request *q = u->q;
+
+    if (u->message.body_bytes != q->body_bytes) {
+        sim_fail(sim_of(u), "upstream: request %u looks complete with %" PRIu64 " of %u bytes",
+                 q->id, u->message.body_bytes, q->body_bytes);
+    }
+    q->completed++;
+    u->read_all = true;
+    begin_answer(u);
+    settle(u);
+}
+
+/* Text, when the route is echo; proxied content is bytes. */
+static void take_content(struct up *u, struct ag_span body)
+{
+    uint64_t at = u->message.body_bytes - body.len;
+
+    if (!content_is(request_key(u->q), at, body)) {
+        sim_fail(sim_of(u), "upstream: request %u: wrong bytes at %" PRIu64, u->q->id, at);
+    }
+}
+
+static size_t feed(struct up *u, struct ag_span in)
+{
+    struct message *m = &u->message;
+    struct ag_span body;
+    size_t used;
+
+    if (u->read_all && u->q) {
+        sim_fail(sim_of(u), "upstream: bytes behind request %u, which has no answer yet", u->q->id);
+    }
+    used = message_feed(m, in, &body);
+    if (m->state == MESSAGE_BAD) {
+        sim_fail(sim_of(u), "upstream: malformed request: %s: %.*s", m->error,
+                 (int)ag_min_size(m->head_len, 200), (const char *)m->head);
+    }
+    if (m->head_seen && !u->q) {
+        on_head(u);
+    }
+    if (body.len) {
+        take_content(u, body);
+    }
+    if (m->state == MESSAGE_DONE) {
+        on_complete(u);
+    }
+    return used;
+}
+
+/* ---- tunnels ---- */
+
+static void tunnel_bytes(struct up *u, struct ag_span bytes)
+{
+    if (bytes.len > u->q->tunnel_up - u->tunnel_got ||
+        !content_is(request_key(u->q), u->tunnel_got, bytes)) {
+        sim_fail(sim_of(u), "upstream: wrong bytes at %" PRIu64 " of the tunnel of request %u",
+                 u->tunnel_got, u->q->id);
+    }
+    u->tunnel_got += bytes.len;
+}
+
+static void tunnel_write(struct up *u)
+{
+    const struct request *q = u->q;
+
+    while (u->end->open && u->tunnel_sent < q->tunnel_down) {
+        struct ag_span piece = content_at(answer_key(q), u->tunnel_sent,
+                                          ag_min_u64(q->tunnel_down - u->tunnel_sent,
+                                                     q->slow ? q->tunnel_down / SLOW_PIECES + 1
+                                                             : sim_between(sim_of(u), 1, 20000)));
+        int64_t n = net_write(u->end, piece.ptr, piece.len);
+
+        if (n < 0) {
+            return;
+        }
+        u->tunnel_sent += (uint64_t)n;
+        if (q->slow && u->tunnel_sent < q->tunnel_down) {
+            write_soon(u, SLOW_US);
+            return;
+        }
+    }
+    if (u->end->open && u->tunnel_sent == q->tunnel_down) {
+        if (u->input_ended) {
+            close_now(u, false);
+        } else if (q->id % 2 == 0) {
+            net_shut(u->end);
+        }
+    }
+}
+
+/* The other side has ended its part: this one ends, when it has sent all. */
+static void tunnel_input_ended(struct up *u, bool by_error)
+{
+    const struct request *q = u->q;
+
+    u->input_ended = true;
+    if (!by_error && u->tunnel_got != q->tunnel_up &&
+        !(oracle_allows(u->server->run, q->client, q) & OUT_CUT)) {
+        sim_fail(sim_of(u), "upstream: the tunnel of request %u ends after %" PRIu64 " of %u",
+                 q->id, u->tunnel_got, q->tunnel_up);
+    }
+    if (by_error || u->tunnel_sent == q->tunnel_down || u->end->dead) {
+        close_now(u, false);
+    }
+}
+
+/* ---- events ---- */
+
+static void finish_answer(struct up *u)
+{
+    u->answered = true;
+    if (u->q->kind == REQUEST_TUNNEL && u->answer.end == ANSWER_KEEP && !u->q->refused_upgrade) {
+        u->tunnel = true;
+        tunnel_write(u);
+        return;
+    }
+    switch ((enum answer_end)u->answer.end) {
+    case ANSWER_KEEP:
+        settle(u);
+        return;
+    case ANSWER_FIN:
+        close_now(u, false);
+        return;
+    case ANSWER_RST:
+        close_now(u, true);
+        return;
+    case ANSWER_STALL:
+        u->answered = false; /* it never ends */
+        return;
+    }
+}
+
+static void on_write(struct sim *s, void *arg)
+{
+    struct up *u = arg;
+
+    u->writing = false;
+    if (!u->end->open) {
+        return;
+    }
+    if (u->tunnel) {
+        tunnel_write(u);
+        return;
+    }
+    while (u->answering && !u->answered && u->sent < u->answer.len) {
+        size_t len = ag_min_size(u->answer.len - u->sent, PIECE_MAX);
+        int64_t n;
+
+        if (u->q->slow) {
+            len = ag_min_size(len, u->answer.len / SLOW_PIECES + 1);
+        } else if (u->server->piece_max) {
+            len = sim_between(s, 1, ag_min_u64(len, u->server->piece_max + u->sent / 32));
+        }
+        n = net_write(u->end, u->answer.bytes + u->sent, len);
+        if (n < 0) {
+            return; /* an error shows when it reads */
+        }
+        u->q->answering = true;
+        u->sent += (size_t)n;
+        if ((u->server->pause_us || u->q->slow) && u->sent < u->answer.len) {
+            write_soon(u, u->q->slow ? SLOW_US : u->server->pause_us);
+            return;
+        }
+    }
+    if (u->answering && !u->answered && u->sent == u->answer.len) {
+        finish_answer(u);
+    }
+}
+
+static void write_soon(struct up *u, uint64_t max_us)
+{
+    if (!u->writing) {
+        u->writing = true;
+        sim_at(sim_of(u), max_us ? sim_below(sim_of(u), max_us) : 0, on_write, u);
+    }
+}
+
+static void on_read(struct sim *s, void *arg)
+{
+    struct up *u = arg;
+    uint8_t buf[PIECE_MAX];
+    int64_t n;
+
+    u->reading = false;
+    while (u->end->open && !u->input_ended && net_has_input(u->end)) {
+        n = net_read(u->end, buf, sizeof(buf));
+        if (n <= 0) {
+            if (u->tunnel) {
+                tunnel_input_ended(u, n < 0);
+            } else {
+                close_now(u, false);
+            }
+            return;
+        }
+        sim_note(s, "upstream: read", u->end->conn->id, (uint64_t)n);
+        sim_show(s, buf, (size_t)n);
+        for (size_t at = 0; at < (size_t)n && u->end->open;) {
+            if (u->tunnel) {
+                tunnel_bytes(u, ag_span(buf + at, (size_t)n - at));
+                break;
+            }
+            at += feed(u, ag_span(buf + at, (size_t)n - at));
+        }
+        if (u->server->pause_us) {
+            read_soon(u);
+            return;
+        }
+    }
+}
+
+static void read_soon(struct up *u)
+{
+    if (!u->reading) {
+        uint64_t max_us = u->server->pause_us;
+
+        u->reading = true;
+        sim_at(sim_of(u), max_us ? sim_below(sim_of(u), max_us) : 0, on_read, u);
+    }
+}
+
+static void on_notify(struct net_end *e)
+{
+    struct up *u = e->owner;
+
+    if (e->dead && u->input_ended) {
+        close_now(u, false);
+        return;
+    }
+    if (net_has_input(e) && !u->input_ended) {
+        read_soon(u);
+    }
+    if (net_has_room(e) && (u->tunnel || (u->answering && u->sent > 0))) {
+        write_soon(u, u->server->pause_us);
+    }
+}
+
+static void on_accept(struct net_listener *l)
+{
+    struct server *v = l->owner;
+    struct net_end *e;
+
+    while ((e = net_accept(l)) != NULL) {
+        struct up *u = sim_alloc(v->run->sim, sizeof(*u));
+
+        u->server = v;
+        u->end = e;
+        e->owner = u;
+        e->notify = on_notify;
+        e->forgets = sim_chance(v->run->sim, 300);
+        u->next = v->run->upstreams->all;
+        v->run->upstreams->all = u;
+        next_request(u);
+    }
+}
+
+/* ---- servers ---- */
+
+static void start_server(struct run *r, char group, uint32_t ip)
+{
+    struct sim *s = r->sim;
+    struct server *v = &r->upstreams->servers[r->upstreams->server_count++];
+
+    *v = (struct server){.run = r, .group = group, .ip = ip};
+    v->listener = net_listen(s, ip, 80, 64, on_accept, v);
+    v->idle_us = sim_between(s, SIM_MS, sim_chance(s, 500) ? 100 * SIM_MS : 10 * SIM_S);
+    v->delay_us = sim_chance(s, 500) ? sim_below(s, 300 * SIM_MS) : 0;
+    if (sim_chance(s, 400)) {
+        v->piece_max = (uint32_t)sim_between(s, 1, sim_chance(s, 300) ? 8 : 3000);
+        v->pause_us = v->piece_max > 64 ? sim_below(s, 5 * SIM_MS) : sim_below(s, 100);
+    }
+}
+
+void upstreams_start(struct run *r)
+{
+    r->upstreams = sim_alloc(r->sim, sizeof(*r->upstreams));
+    start_server(r, 'a', NET_IP(10, 1, 0, 1));
+    start_server(r, 'a', NET_IP(10, 1, 0, 2));
+    start_server(r, 'b', NET_IP(10, 1, 0, 3));
+    start_server(r, 'b', NET_IP(10, 1, 0, 4));
+    start_server(r, 'c', NET_IP(10, 1, 0, 5));
+    start_server(r, 'n', NET_IP(10, 1, 0, 6));
+}
+
+uint32_t upstreams_open(const struct run *r)
+{
+    uint32_t n = 0;
+
+    for (const struct up *u = r->upstreams->all; u; u = u->next) {
+        n += u->end->open;
+    }
+    return n;
+}
