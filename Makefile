@@ -92,7 +92,7 @@ VERSION = -DAG_BUILD='"$(MODE)"' -DAG_LIBRARIES='"$(subst $(empty) $(empty),$(em
   liburing libcares yaml-0.1 libxxhash,$(p)/$(shell pkg-config --modversion $(p)),))"'
 $(OUT)/tools/cmd_version.o: CFLAGS += $(VERSION)
 build/lint/tools/cmd_version.c.ok: STD += $(VERSION)
-build/lint/engine/fault.%.ok: STD += $(FAULTS)
+build/lint/engine/fault.%.ok build/lint/engine/uring.c.ok: STD += $(FAULTS)
 $(OUT)/%.o: %.c $(OUT)/flags
 	$(Q)echo "  CC $<"; mkdir -p $(@D); $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 $(OUT)/tests/%.o: CFLAGS += $(RELAX)
