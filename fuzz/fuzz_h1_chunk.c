@@ -47,6 +47,18 @@ static void decode(struct run *r, struct ag_span in, size_t most)
     }
 }
 
+/* The header written for a chunk of this length is read as the same length. */
+static void check_header(uint64_t len)
+{
+    uint8_t header[AG_H1_CHUNK_HEADER_MAX];
+    struct ag_h1_chunk chunk = {0};
+    struct ag_span body;
+    size_t used, n = ag_h1_chunk_header(len, header);
+
+    AG_ASSERT(ag_h1_chunk_decode(&chunk, ag_span(header, n), &used, &body) == AG_AGAIN);
+    AG_ASSERT(used == n && chunk.state == AG_H1_CHUNK_DATA && chunk.left == len);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct run whole, pieces;
@@ -61,6 +73,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     AG_ASSERT(whole.chunk.state == pieces.chunk.state && whole.chunk.left == pieces.chunk.left);
     AG_ASSERT(ag_span_eq(ag_buf_span(&whole.body), ag_buf_span(&pieces.body)));
     AG_ASSERT((whole.status == AG_OK) == (whole.chunk.state == AG_H1_CHUNK_TRAILERS));
+    if (whole.body.len > 0) {
+        check_header(whole.body.len);
+    }
     free(whole.body.ptr);
     free(pieces.body.ptr);
     return 0;

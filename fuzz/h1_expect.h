@@ -1,0 +1,56 @@
+/*
+ * h1_expect: what a server with the actions of h1_actions.h has to make of what a client sends, by the
+ * independent reading of h1_oracle.h, and whether it did.
+ *
+ * Some things depend on when bytes come, not on which: a request that waits may be answered before or
+ * after its content turns out to be malformed. Such messages are marked, not left out.
+ */
+#pragma once
+#include "fuzz/h1_actions.h"
+#include "fuzz/h1_oracle.h"
+
+#define EXPECT_MAX 256u
+
+/* How the server of the test is set up. */
+#define EXPECT_LINE_MAX    256u
+#define EXPECT_HEAD_MAX    1024u
+#define EXPECT_FIELD_MAX   30u
+#define EXPECT_DISCARD_MAX 64u
+#define EXPECT_REQUESTS    40u /* on one connection */
+
+struct expected {
+    struct oracle_head head;
+    struct oracle_body body;
+    size_t at; /* where its content starts in the input */
+    enum act act;
+    bool seen;         /* the pipeline gets it */
+    unsigned status;   /* of the answer; 0: see `statuses` */
+    unsigned statuses; /* oracle's bits: one of these will do too */
+    bool answered;     /* its answer is sent to the end */
+    bool optional;     /* may stay without answer */
+    bool aborts;       /* the connection does not end in order */
+    bool may_abort;
+    bool must_close; /* it is the last one */
+    bool may_close;
+};
+
+struct expectation {
+    struct ag_span in;
+    struct expected v[EXPECT_MAX];
+    unsigned count;
+    struct ag_buf room; /* paths and content */
+};
+
+/* Reads all of `in`, which ends the connection. False: more messages than are kept.
+ *   room  memory for what is read, twice as long as `in` */
+bool expect_all(struct expectation *x, struct ag_span in, struct ag_buf room);
+
+/* What became of a connection. */
+struct outcome {
+    struct ag_span out; /* what the client got */
+    uint8_t *scratch;   /* memory as long as it */
+    bool aborted;       /* it did not end in order */
+    bool strict;        /* all of the input came, and nothing else happened */
+};
+/* Panics when that is not what was to be. */
+void expect_check(const struct expectation *x, const struct acts *a, const struct outcome *o);
