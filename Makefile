@@ -11,6 +11,7 @@ Q     := $(if $(V),,@)
 JOBS  ?= $(shell nproc)
 PREFIX ?= /usr/local
 FUZZ_S ?= 10
+SOAK_S ?= 600
 WOLFSSL ?= source
 DEPS    ?= build/deps
 export WOLFSSL DEPS
@@ -145,6 +146,8 @@ fault:                           ## fail every system call of the engine in turn
 mutate:                          ## remove each check in turn: a test must fail (LIST=, ONLY=name)
 	$(Q)tools/deps.sh test
 	$(Q)nice /usr/bin/python3 tests/mutate/run.py --jobs $(JOBS) $(LIST:%=--list %) $(ONLY:%=--only %)
+soak: all                        ## a mix of everything for SOAK_S seconds (600): memory must stay flat
+	$(Q)/usr/bin/python3 bench/soak/soak.py --seconds $(SOAK_S)
 lint:                            ## format, clang-tidy, cppcheck, -fanalyzer, headers, layers
 	$(Q)tools/deps.sh test
 	$(Q)$(MAKE) --no-print-directory -k -O -j$(JOBS) CC=gcc MODE=debug lint-all
@@ -162,7 +165,7 @@ clean:                           ## remove what was built, but for build/deps an
 	$(Q)rm -rf $(filter-out build/deps build/npm,$(wildcard build/*))
 help:                            ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
-.PHONY: all deps run test fault unit unit-build sim sim-build replay fuzz fuzz-run fuzz-coverage mutate \
+.PHONY: all deps run test fault soak unit unit-build sim sim-build replay fuzz fuzz-run fuzz-coverage mutate \
   lint lint-all lint-tree install clean help FORCE
 .SECONDARY:
 -include $(wildcard $(OUT)/*/*.d $(OUT)/*/*/*.d build/lint/*/*.d build/lint/*/*/*.d)

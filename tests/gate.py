@@ -250,9 +250,9 @@ class Upstream:
     The script returns bytes to send, or a callable that is given the socket and the bytes read so far.
     """
 
-    def __init__(self, script, host="127.0.0.1"):
+    def __init__(self, script, host="127.0.0.1", port=0):
         self.script = script
-        self.sock = socket.create_server((host, 0), backlog=64)
+        self.sock = socket.create_server((host, port), backlog=64)
         self.port = self.sock.getsockname()[1]
         self.received = []  # bytes of each connection
         self.requests = []  # complete heads seen, in order
