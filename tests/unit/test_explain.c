@@ -227,10 +227,11 @@ Test(explain, limits_that_hold_and_where_they_differ)
              "  /up: {action: '*', limits: {body_timeout: 1500ms}, stream: true}\n");
     struct ag_buf b = ag_buf(l->out, sizeof(l->out) - 1);
     static const char *const wanted[] = {
-        "limits of :8080\n  header_timeout: 10s, idle_timeout: 75s, max_line: 8k, max_header: 32k, "
-        "max_fields: 100, max_discard: 256k, max_requests: 0, max_connections: 0\n"
-        "  max_body: 10m, min_rate: 240, body_grace: 5s, body_timeout: 30s, min_read_rate: 240, "
-        "write_timeout: 30s, stream: grpc\nlimits of 127.0.0.1:81\n",
+        "limits of :8080\n  header_timeout: 10s, idle_timeout: 75s, max_line: 8k, ",
+        ", max_header: 32k, max_fields: 100, max_discard: 256k, max_requests: 0, ",
+        ", max_connections: 0\n  max_body: 10m, min_rate: 240, body_grace: 5s, ",
+        ", body_timeout: 30s, min_read_rate: 240, write_timeout: 30s, stream: grpc\n",
+        "\nlimits of 127.0.0.1:81\n",
         "idle_timeout: 5m, ",
         "  max_body: 1g, ",
         "limits of /api/* in GET HEAD /\n  max_body: 1500\n",
