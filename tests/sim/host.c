@@ -9,83 +9,19 @@
 /* Bytes that a sendfile reads at once. */
 #define FILE_PIECE 16384u
 
-static void look(struct host_sock *s);
-
-/* ---- descriptors ---- */
-
-struct host_sock *host_sock_of(const struct host *h, int fd)
-{
-    uint32_t i = (uint32_t)(fd - HOST_FD_BASE);
-
-    if (fd < HOST_FD_BASE || i >= HOST_FDS || !h->fds[i]) {
-        sim_fail(h->sim, "descriptor %d is used and not open", fd);
-    }
-    return h->fds[i];
-}
-
-bool host_is_open(const struct host *h, int fd)
-{
-    return fd >= HOST_FD_BASE && fd < HOST_FD_BASE + (int)HOST_FDS && h->fds[fd - HOST_FD_BASE];
-}
-
-/* The lowest number, as a kernel does: a descriptor used after its close meets another's socket. */
-struct host_sock *host_open_fd(struct host *h, enum host_kind kind)
-{
-    struct host_sock *s;
-    uint32_t i = 0;
-
-    while (i < HOST_FDS && h->fds[i]) {
-        i++;
-    }
-    if (i == HOST_FDS) {
-        sim_fail(h->sim, "the host's table of descriptors is full");
-    }
-    s = sim_alloc(h->sim, sizeof(*s));
-    s->fd = HOST_FD_BASE + (int)i;
-    s->kind = kind;
-    h->fds[i] = s;
-    h->fd_count++;
-    h->fd_most = h->fd_count > h->fd_most ? h->fd_count : h->fd_most;
-    return s;
-}
-
-void host_close(struct host *h, int fd)
-{
-    struct host_sock *s = host_sock_of(h, fd);
-
-    if (s->rd || s->wr) {
-        sim_fail(h->sim, "descriptor %d is closed with an op in flight", fd);
-    }
-    if (s->kind == HOST_SOCKET && s->end) {
-        s->end->notify = NULL;
-        net_close(s->end);
-    } else if (s->kind == HOST_LISTENER) {
-        s->listener->notify = NULL;
-        net_unlisten(s->listener);
-    }
-    h->fds[fd - HOST_FD_BASE] = NULL;
-    h->fd_count--;
-}
-
-static void on_end(struct net_end *e)
-{
-    look(e->owner);
-}
-
-static void on_listener(struct net_listener *l)
-{
-    look(l->owner);
-}
-
-int host_listen(struct host *h, uint16_t port, uint32_t backlog)
-{
-    struct host_sock *s = host_open_fd(h, HOST_LISTENER);
-
-    s->listener = net_listen(h->sim, h->ip, port, backlog, on_listener, s);
-    return s->fd;
-}
-
 /* ---- completions ---- */
+
+/* An array of twice as many; *cap of `size` bytes each are kept. */
+static void *grown(struct sim *s, const void *array, uint32_t *cap, size_t size)
+{
+    void *larger = sim_alloc_raw(s, (*cap ? 2 * *cap : 256) * size);
+
+    if (*cap) {
+        memcpy(larger, array, *cap * size);
+    }
+    *cap = *cap ? 2 * *cap : 256;
+    return larger;
+}
 
 static void complete(struct host_sock *s, const struct host_completion *c)
 {
@@ -95,9 +31,7 @@ static void complete(struct host_sock *s, const struct host_completion *c)
         l->done_at = l->done_count = 0;
     }
     if (l->done_count == l->done_cap) {
-        l->done_cap = l->done_cap ? 2 * l->done_cap : 256;
-        l->done = realloc(l->done, l->done_cap * sizeof(*l->done));
-        AG_ASSERT(l->done);
+        l->done = grown(l->host->sim, l->done, &l->done_cap, sizeof(*l->done));
     }
     l->done[l->done_count++] = *c;
 }
@@ -179,41 +113,6 @@ static void host_reap(struct ag_loop *loop)
 }
 
 /* ---- what ops do ---- */
-
-int host_open_limited(struct host *h, struct host_sock **out)
-{
-    static const int errors[] = {-EMFILE, -ENFILE, -ENOMEM, -ENOBUFS};
-
-    if (h->fd_count >= h->fd_limit) {
-        h->shortages++;
-        return -EMFILE;
-    }
-    if (fails(h, h->faults.socket)) {
-        h->shortages++;
-        return errors[sim_below(h->sim, AG_COUNT(errors))];
-    }
-    *out = host_open_fd(h, HOST_SOCKET);
-    return 0;
-}
-
-int host_accept_one(struct host *h, struct net_listener *l)
-{
-    struct host_sock *s;
-    int err;
-
-    if (!l->first) {
-        return -EAGAIN;
-    }
-    err = host_open_limited(h, &s);
-    if (err) {
-        return err;
-    }
-    s->end = net_accept(l);
-    s->end->notify = on_end;
-    s->end->owner = s;
-    sim_note(h->sim, "host: accept", s->end->conn->id, (uint64_t)s->fd);
-    return s->fd;
-}
 
 static void do_accept(struct host_sock *s)
 {
@@ -365,7 +264,7 @@ static int32_t try_write(struct host_sock *s, struct ag_op *op)
 }
 
 /* Something about it changed, or an op was armed. */
-static void look(struct host_sock *s)
+void host_look(struct host_sock *s)
 {
     if (s->rd && s->rd_armed && !s->rd_over) {
         if (s->rd->kind == AG_OP_ACCEPT) {
@@ -395,7 +294,7 @@ static void late_look(struct sim *sim, void *arg)
     (void)sim;
     s->look_asked = false;
     if (s->loop->host->fds[s->fd - HOST_FD_BASE] == s) {
-        look(s);
+        host_look(s);
     }
 }
 
@@ -405,7 +304,7 @@ void host_look_soon(struct host_sock *s)
     struct host *h = s->loop->host;
 
     if (!fails(h, h->faults.lag)) {
-        look(s);
+        host_look(s);
     } else if (!s->look_asked) {
         s->look_asked = true;
         sim_at(h->sim, sim_below(h->sim, 5 * SIM_MS), late_look, s);
@@ -453,9 +352,7 @@ static void ask(struct host_sock *s, struct ag_op *op, bool write, bool cancel)
     struct host_loop *l = s->loop;
 
     if (l->asked_count == l->asked_cap) {
-        l->asked_cap = l->asked_cap ? 2 * l->asked_cap : 64;
-        l->asked = realloc(l->asked, l->asked_cap * sizeof(*l->asked));
-        AG_ASSERT(l->asked);
+        l->asked = grown(l->host->sim, l->asked, &l->asked_cap, sizeof(*l->asked));
     }
     l->asked[l->asked_count++] =
         (struct host_entry){s, op, write ? s->wr_run : s->rd_run, write, cancel};
@@ -501,7 +398,7 @@ static void host_connect(struct ag_loop *l, struct ag_op *op, const union ag_add
     AG_ASSERT(s->kind == HOST_SOCKET && !s->end && addr->sa.sa_family == AF_INET);
     s->loop = of(l);
     s->end = net_connect(h->sim, h->ip, ntohl(addr->in.sin_addr.s_addr), ntohs(addr->in.sin_port),
-                         on_end, s);
+                         host_on_end, s);
     s->wr = op;
     s->wr_run++;
     ask(s, op, true, false);
@@ -706,24 +603,7 @@ void host_loop_deinit(struct host *h, uint32_t index)
 
 void host_begin(struct host *h, struct sim *s)
 {
-    for (uint32_t i = 0; i < HOST_LOOPS; i++) {
-        struct host_loop *l = &h->loops[i];
-
-        *l = (struct host_loop){
-            .done = l->done, .done_cap = l->done_cap, .asked = l->asked, .asked_cap = l->asked_cap};
-    }
-    memset(h->fds, 0, sizeof(h->fds));
+    memset(h, 0, sizeof(*h));
     h->sim = s;
-    h->faults = (struct host_faults){0};
-    h->fd_count = h->fd_most = h->pending_files = h->pending_names = 0;
-    h->shortages = 0;
     h->fd_limit = HOST_FDS;
-}
-
-void host_free(struct host *h)
-{
-    for (uint32_t i = 0; i < HOST_LOOPS; i++) {
-        free(h->loops[i].done);
-        free(h->loops[i].asked);
-    }
 }

@@ -17,7 +17,7 @@
 #include "engine/file.h"
 
 #define HOST_FD_BASE  1000000 /* far from real descriptors: a stray system call fails */
-#define HOST_FDS      4096u
+#define HOST_FDS      1024u
 #define HOST_LOOPS    3u
 #define HOST_RING_MAX 256u
 
@@ -73,7 +73,7 @@ struct host_loop {
 
 /* Per mille; what goes wrong inside the host. */
 struct host_faults {
-    uint32_t accept, socket, send, recv; /* the call fails */
+    uint32_t socket, send, recv; /* the call fails; accept as socket */
     uint32_t file, file_slow;
     uint32_t name, name_slow;
     uint32_t lag; /* completions and submissions that take their time */
@@ -94,9 +94,8 @@ struct host {
     uint32_t (*resolve)(struct sim *, const char *name, uint32_t ips[static 4]);
 };
 
-/* Forgets the last run; memory of the queues is kept. */
+/* Forgets the last run. */
 void host_begin(struct host *h, struct sim *s);
-void host_free(struct host *h);
 /* Loop `index`, with pools of these sizes. */
 void host_loop_init(struct host *h, uint32_t index, bool like_epoll,
                     const struct ag_loop_config *c);

@@ -1,7 +1,8 @@
 /*
  * host_parts: what the files of the host share; nobody else includes it.
  *
- *   host.c          descriptors, ops and their completions (struct ag_backend)
+ *   host_fd.c       descriptors
+ *   host.c          ops and their completions (struct ag_backend)
  *   host_system.c   what is answered at once (struct ag_system)
  */
 #pragma once
@@ -37,4 +38,7 @@ int host_open_limited(struct host *h, struct host_sock **out);
 /* A descriptor, -EAGAIN: nobody waits, or another -errno. */
 int host_accept_one(struct host *h, struct net_listener *l);
 /* Something about it changed: completions come, now or a little later. */
+void host_look(struct host_sock *s);
+/* notify of an end that a descriptor has. */
+void host_on_end(struct net_end *e);
 void host_look_soon(struct host_sock *s);

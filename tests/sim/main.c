@@ -37,12 +37,16 @@ struct progress {
 
 static struct sim sim;
 static struct run run;
+static char epitaph[64]; /* what is to be said when the server ends this process */
 
 /* ---- one process ---- */
 
 static void run_one(const struct options *o, uint64_t seed, struct progress *p)
 {
-    uint64_t trace = run_seed(&run, &sim, seed, o->verbose);
+    uint64_t trace;
+
+    (void)snprintf(epitaph, sizeof(epitaph), "sim: seed %" PRIu64 " ended by a signal\n", seed);
+    trace = run_seed(&run, &sim, seed, o->verbose);
 
     if (o->one) {
         (void)printf("seed %" PRIu64 ": trace %016" PRIx64 ", %u requests, %" PRIu64
@@ -62,10 +66,7 @@ static void run_one(const struct options *o, uint64_t seed, struct progress *p)
 /* A panic of the server's ends the process without telling the seed. */
 static void on_abort(int sig)
 {
-    char text[64];
-    int n = snprintf(text, sizeof(text), "sim: seed %" PRIu64 " ended by a signal\n", sim.seed);
-
-    (void)!write(STDERR_FILENO, text, (size_t)n);
+    (void)!write(STDERR_FILENO, epitaph, strlen(epitaph));
     (void)signal(sig, SIG_DFL);
     (void)raise(sig);
 }
@@ -80,7 +81,6 @@ static void work(const struct options *o, uint64_t stride, struct progress *p)
         run_one(o, atomic_load(&p->next), p);
         atomic_fetch_add(&p->next, stride);
     }
-    run_free(&run);
     sim_deinit(&sim);
 }
 
@@ -103,7 +103,7 @@ static pid_t spawn(const struct options *o, struct progress *p)
 /* Starts a worker again behind a seed that failed, until there are too many. */
 static uint64_t run_all(const struct options *o, struct progress *each)
 {
-    pid_t pids[JOBS_MAX];
+    pid_t pids[JOBS_MAX] = {0};
     uint64_t failed = 0, running = o->jobs;
 
     for (uint64_t i = 0; i < o->jobs; i++) {

@@ -147,8 +147,8 @@ static void frame(struct message *m)
     if (te > 1 || cl > 1 || (te && cl) || (cl && length == UINT64_MAX) ||
         (te && !ag_span_ieq(coding, AG_SPAN("chunked"))) || (te && m->version_10)) {
         bad(m, "ambiguous framing");
-    } else if (!m->request &&
-               (no_body || m->status < 200 || m->status == 204 || m->status == 304)) {
+    } else if (m->request ? !te && !cl
+                          : no_body || m->status < 200 || m->status == 204 || m->status == 304) {
         m->state = MESSAGE_DONE;
     } else if (te) {
         m->chunked = true;
@@ -156,8 +156,6 @@ static void frame(struct message *m)
     } else if (cl) {
         m->left = length;
         m->state = length ? MESSAGE_BODY : MESSAGE_DONE;
-    } else if (m->request) {
-        m->state = MESSAGE_DONE;
     } else {
         m->close_delimited = true;
         m->keep_alive = false;

@@ -321,7 +321,7 @@ void net_abort(struct net_end *e)
 /* ---- listeners ---- */
 
 struct net_listener *net_listen(struct sim *s, uint32_t ip, uint16_t port, uint32_t backlog,
-                                void (*on_notify)(struct net_listener *), void *owner)
+                                void (*on_event)(struct net_listener *), void *owner)
 {
     struct net_listener *l = sim_alloc(s, sizeof(*l));
 
@@ -330,7 +330,7 @@ struct net_listener *net_listen(struct sim *s, uint32_t ip, uint16_t port, uint3
                                .port = port,
                                .open = true,
                                .backlog = backlog,
-                               .notify = on_notify,
+                               .notify = on_event,
                                .owner = owner,
                                .next = s->net->listeners};
     s->net->listeners = l;
@@ -459,7 +459,7 @@ static void on_syn(struct sim *s, void *arg)
         sim_at(s, latency(c), on_refused, c);
     } else if (fate == NET_UNREACHABLE) {
         sim_at(s, latency(c), on_unreachable, c);
-    } else if (fate == NET_DROP || l->queued >= l->backlog) {
+    } else if (fate == NET_DROP || !l || l->queued >= l->backlog) {
         if (c->tries++ >= SYN_TRIES) {
             connect_fails(c, -ETIMEDOUT);
         } else {
@@ -471,7 +471,7 @@ static void on_syn(struct sim *s, void *arg)
 }
 
 struct net_end *net_connect(struct sim *s, uint32_t from_ip, uint32_t ip, uint16_t port,
-                            void (*on_notify)(struct net_end *), void *owner)
+                            void (*on_event)(struct net_end *), void *owner)
 {
     struct net_conn *c = sim_alloc(s, sizeof(*c));
     struct net *n = s->net;
@@ -490,7 +490,7 @@ struct net_end *net_connect(struct sim *s, uint32_t from_ip, uint32_t ip, uint16
         c->pipe[i].conn = c;
     }
     c->end[0].open = true;
-    c->end[0].notify = on_notify;
+    c->end[0].notify = on_event;
     c->end[0].owner = owner;
     n->profile(s, c);
     AG_ASSERT(c->profile.window > 0);

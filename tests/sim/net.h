@@ -106,7 +106,7 @@ void net_begin(struct sim *s);
 
 /* Several may listen on one address: connections are spread. */
 struct net_listener *net_listen(struct sim *s, uint32_t ip, uint16_t port, uint32_t backlog,
-                                void (*notify)(struct net_listener *), void *owner);
+                                void (*on_event)(struct net_listener *), void *owner);
 /* Resets what waits in its queue. */
 void net_unlisten(struct net_listener *l);
 /* The end of the first connection that waits, or NULL. The caller sets notify and owner. */
@@ -114,7 +114,7 @@ struct net_end *net_accept(struct net_listener *l);
 
 /* notify says when it is OPEN or FAILED. */
 struct net_end *net_connect(struct sim *s, uint32_t from_ip, uint32_t ip, uint16_t port,
-                            void (*notify)(struct net_end *), void *owner);
+                            void (*on_event)(struct net_end *), void *owner);
 
 /* Bytes taken (> 0), or -EAGAIN, -ECONNRESET, -EPIPE. */
 int64_t net_write(struct net_end *e, const void *ptr, size_t len);

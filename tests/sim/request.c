@@ -78,8 +78,10 @@ static void choose_proxy(struct run *r, struct request *q)
     static const char groups[] = "aaaabbcnmx";
     struct sim *s = r->sim;
 
-    q->upstream = r->probing || !r->weather.flaky ? 'a' : groups[sim_below(s, sizeof(groups) - 1)];
-    if (!r->probing && !r->weather.flaky && sim_chance(s, 200)) {
+    q->upstream = 'a';
+    if (!r->probing && r->weather.flaky) {
+        q->upstream = groups[sim_below(s, sizeof(groups) - 1)];
+    } else if (!r->probing && sim_chance(s, 200)) {
         q->upstream = 'n';
     }
     (void)snprintf(q->target, sizeof(q->target), "/%c/%u?q=%u", q->upstream, q->id, q->id * 7);

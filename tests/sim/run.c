@@ -270,7 +270,7 @@ static void choose_faults(struct run *r)
     f->name = r->weather.names ? 200 : 0;
     f->name_slow = r->weather.names ? 300 : 0;
     if (r->weather.shortage && sim_chance(s, 500)) {
-        f->accept = f->socket = (uint32_t)sim_below(s, 100);
+        f->socket = (uint32_t)sim_below(s, 100);
         f->send = (uint32_t)sim_below(s, 10);
         r->host.fd_limit = (uint32_t)sim_between(s, 20, 60);
     }
@@ -477,11 +477,9 @@ uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose)
     struct host *h = &r->host;
 
     sim_begin(s, seed, verbose);
-    host_begin(h, s);
     net_begin(s);
-    memset(r, 0, offsetof(struct run, host));
-    memset((uint8_t *)r + offsetof(struct run, weather), 0,
-           sizeof(*r) - offsetof(struct run, weather));
+    memset(r, 0, sizeof(*r));
+    host_begin(h, s);
     r->sim = s;
     s->run = r;
     s->net->profile = profile;
@@ -499,9 +497,4 @@ uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose)
     live_until(r, is_quiet, "upstreams");
     check_end(r);
     return s->trace;
-}
-
-void run_free(struct run *r)
-{
-    host_free(&r->host);
 }

@@ -225,7 +225,6 @@ struct run {
 
 /* Runs the server's life of `seed`; ends the process when a mistake is found. Returns the trace. */
 uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose);
-void run_free(struct run *r);
 
 /* ---- request.c ---- */
 
