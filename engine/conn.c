@@ -426,9 +426,12 @@ static void conn_peer(struct ag_stream *s, union ag_addr *out_addr)
     ag_conn_peer(ag_conn_of(s), out_addr);
 }
 
-static uint32_t conn_progress(struct ag_stream *s)
+static uint32_t conn_progress(struct ag_stream *s, uint32_t *out_unsent)
 {
-    return ag_loop_progress(s->loop, &ag_conn_of(s)->fd);
+    const struct ag_fd *f = &ag_conn_of(s)->fd;
+
+    *out_unsent = ag_loop_unsent(s->loop, f);
+    return ag_loop_progress(s->loop, f);
 }
 
 static const struct ag_stream_ops conn_ops = {

@@ -55,11 +55,9 @@ static bool unix_is_dead(const union ag_addr *addr)
     return dead;
 }
 
-static bool set_on(int fd, int level, int option)
+static bool set_int(int fd, int level, int option, int value)
 {
-    const int one = 1;
-
-    return AG_SYS("listen.setsockopt", setsockopt(fd, level, option, &one, sizeof(one))) == 0;
+    return AG_SYS("listen.setsockopt", setsockopt(fd, level, option, &value, sizeof(value))) == 0;
 }
 
 static bool set_options(int fd, int family, bool reuse_port)
@@ -67,10 +65,11 @@ static bool set_options(int fd, int family, bool reuse_port)
     if (family == AF_UNIX) {
         return true;
     }
-    /* Linux hands TCP_NODELAY of the listener on to what it accepts: no call per connection. */
-    return set_on(fd, SOL_SOCKET, SO_REUSEADDR) && set_on(fd, IPPROTO_TCP, TCP_NODELAY) &&
-           (!reuse_port || set_on(fd, SOL_SOCKET, SO_REUSEPORT)) &&
-           (family != AF_INET6 || set_on(fd, IPPROTO_IPV6, IPV6_V6ONLY));
+    /* Linux hands TCP's options of the listener on to what it accepts: no call per connection. */
+    return set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1) && set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1) &&
+           set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, AG_UNSENT_MAX) &&
+           (!reuse_port || set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1)) &&
+           (family != AF_INET6 || set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1));
 }
 
 static bool bind_addr(int fd, const union ag_addr *addr)

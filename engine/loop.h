@@ -236,7 +236,11 @@ void ag_fd_init(struct ag_fd *f, int fd);
 void ag_loop_close(struct ag_loop *l, struct ag_fd *f);
 /* Shuts the writing side (SHUT_WR). */
 void ag_loop_shut(struct ag_loop *l, struct ag_fd *f);
-/* Sends small pieces at once (TCP_NODELAY). */
+/* What the system holds unsent for one TCP peer at most, bytes (TCP_NOTSENT_LOWAT). Otherwise it takes
+ * megabytes for a peer that takes none, and thousands of those take the memory that all sockets share
+ * (net.ipv4.tcp_mem). What is on its way, unacknowledged, does not count. */
+#define AG_UNSENT_MAX (32 * 1024)
+/* Sends small pieces at once (TCP_NODELAY), and lets the system hold AG_UNSENT_MAX. */
 void ag_loop_nodelay(struct ag_loop *l, struct ag_fd *f);
 /* The coming close drops what is unsent and resets the connection (SO_LINGER of 0). */
 void ag_loop_reset_on_close(struct ag_loop *l, struct ag_fd *f);

@@ -119,7 +119,6 @@ void ag_stream_sent(struct ag_stream *s, uint64_t bytes)
     s->sent_ms = (uint32_t)s->loop->now_ms;
     /* All is gone: an idle stream holds no buffer. */
     if (ag_stream_queued(s) == 0) {
-        s->emptied = true;
         drop_scratch(s);
     }
     if (s->above_high && !s->closing && ag_stream_queued(s) <= AG_STREAM_LOW) {
@@ -287,10 +286,11 @@ void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms)
 /* Bytes of progress since the last look. */
 static uint32_t take_progress(struct ag_stream *s)
 {
-    uint32_t mark = s->ops->progress(s);
+    uint32_t unsent = 0, mark = s->ops->progress(s, &unsent);
     uint32_t moved = mark > s->mark ? mark - s->mark : s->mark - mark;
 
     s->mark = mark;
+    s->owed_bytes = ag_stream_queued(s) + unsent;
     return moved;
 }
 
@@ -301,15 +301,14 @@ bool ag_stream_has_moved(struct ag_stream *s)
 
 bool ag_stream_too_slow(struct ag_stream *s)
 {
-    uint64_t now = s->loop->now_ms;
+    uint64_t now = s->loop->now_ms, owed = s->owed_bytes;
     uint32_t moved;
 
     if (!s->ops->progress) {
         return false;
     }
     moved = take_progress(s);
-    if (s->emptied || s->pace.due_ms == 0) {
-        s->emptied = false;
+    if (s->pace.due_ms == 0 || moved >= owed) {
         /* It began to wait up to a look ago. */
         ag_pace_start(&s->pace, now, s->stall_ms - s->stall_ms / 3);
         return false;

@@ -64,8 +64,8 @@ struct ag_stream_ops {
     void (*abort)(struct ag_stream *, enum ag_reason);
     /* May be NULL: then the peer is not known. */
     void (*peer)(struct ag_stream *, union ag_addr *out_addr);
-    /* As ag_loop_progress. May be NULL: then nobody is too slow. */
-    uint32_t (*progress)(struct ag_stream *);
+    /* ag_loop_progress, and ag_loop_unsent into *out_unsent. May be NULL: then nobody is too slow. */
+    uint32_t (*progress)(struct ag_stream *, uint32_t *out_unsent);
 };
 
 /* Hysteresis of the queue towards the peer, bytes. When the loop is tight any byte makes it full. */
@@ -87,8 +87,8 @@ struct ag_stream {
     uint32_t rate, stall_ms;  /* of the peer taking output, see ag_stream_too_slow */
     uint32_t mark;            /* its progress at the last look */
     uint32_t sent_ms;         /* loop time, its low bits, when bytes last left the queue */
+    uint64_t owed_bytes;      /* what it had not acknowledged then, here and in the kernel */
     struct ag_pace pace;      /* due_ms 0: not looked yet */
-    bool emptied;             /* the queue was empty since the last look */
     bool above_high;          /* on_drain is owed */
     bool closing;             /* finish or abort was called: writes are dropped */
     bool incomplete;          /* set before abort: what was sent ends by the close, so a close would
@@ -159,7 +159,8 @@ static inline uint32_t ag_stream_look_ms(const struct ag_stream *s)
     return s->stall_ms / 3 + 1;
 }
 /* To be called every look_ms while output is queued: true when the peer takes too little of it, by what
- * it has acknowledged. The first call after the queue was empty only begins the watch. */
+ * it has acknowledged. The watch begins with the first call, and anew with one that finds acknowledged
+ * all that the one before saw waiting. */
 bool ag_stream_too_slow(struct ag_stream *s);
 /* The same question without a rate: whether output is queued of which the peer has acknowledged anything
  * since the last look. */

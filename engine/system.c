@@ -95,10 +95,12 @@ static void kernel_shut(struct ag_loop *l, int fd)
 
 static void kernel_nodelay(struct ag_loop *l, int fd)
 {
-    const int one = 1;
+    const int one = 1, unsent = AG_UNSENT_MAX;
 
     (void)l;
     (void)AG_SYS("tcp_nodelay", setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
+    (void)AG_SYS("tcp_lowat",
+                 setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent)));
 }
 
 static void kernel_reset_on_close(struct ag_loop *l, int fd)

@@ -303,8 +303,8 @@ static void settle_deadline(struct ag_h1_server *h)
     struct ag_timer *t = &h->stream->deadline;
     uint64_t now = now_of(h), due = due_of(h);
 
-    /* While idle, what is left of an answer is looked at when that ends. */
-    if (h->state == AG_H1_IDLE || ag_stream_queued(h->stream) == 0) {
+    /* While idle, a little that is left of an answer can wait for the end of that. */
+    if (ag_stream_queued(h->stream) <= (h->state == AG_H1_IDLE ? AG_STREAM_LOW : 0)) {
         h->look_ms = 0;
     } else if (h->look_ms == 0) {
         h->look_ms = now + ag_stream_look_ms(h->stream);
