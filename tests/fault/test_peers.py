@@ -11,7 +11,7 @@ import time
 import pytest
 from faults import Rig
 from gate import Closed, Reader, free_port
-from peers import LONG, STAGES, WAYS, Lying, leave
+from lying import LONG, STAGES, WAYS, Lying, leave
 from work import BLOB, LARGE, Answers, get, post
 
 CONFIG = """
