@@ -410,7 +410,7 @@ uint64_t ag_log_dropped(void)
 static void write_direct(struct ag_span line)
 {
     while (line.len) {
-        ssize_t n = write(ag_log_state.fd, line.ptr, line.len);
+        ssize_t n = AG_SYS("log.direct", write(ag_log_state.fd, line.ptr, line.len));
 
         if (n < 0 && errno == EINTR) {
             continue;

@@ -1,5 +1,7 @@
 #include "engine/opener.h"
 
+#include "engine/fault.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -69,7 +71,7 @@ static int read_whole(int fd, struct ag_arena *arena, size_t size, struct ag_spa
     size_t len = 0;
 
     while (len < size) {
-        ssize_t n = read(fd, text + len, size - len);
+        ssize_t n = AG_SYS("load.read", read(fd, text + len, size - len));
 
         if (n < 0 && errno == EINTR) {
             continue;
@@ -92,9 +94,9 @@ static void ask_file(struct ag_arena *arena, const char *path, size_t max_bytes,
 {
     struct stat st;
     /* Not to be stuck on a fifo. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int fd = AG_SYS("load.open", open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
 
-    if (fd < 0 || fstat(fd, &st) != 0) {
+    if (fd < 0 || AG_SYS("load.fstat", fstat(fd, &st)) != 0) {
         refuse(out, errno);
     } else {
         describe(out, &st);
@@ -112,11 +114,11 @@ static void ask_file(struct ag_arena *arena, const char *path, size_t max_bytes,
 static void ask_dir(const char *path, struct ag_answer *out)
 {
     struct stat st;
-    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = AG_SYS("load.dir", open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
 
     if (fd < 0) {
         refuse(out, errno);
-    } else if (fstat(fd, &st) != 0) {
+    } else if (AG_SYS("load.fstat", fstat(fd, &st)) != 0) {
         refuse(out, errno);
         (void)close(fd);
     } else {
@@ -129,7 +131,7 @@ static void ask_look(const char *path, struct ag_answer *out)
 {
     struct stat st;
 
-    if (stat(path, &st) != 0) {
+    if (AG_SYS("load.stat", stat(path, &st)) != 0) {
         refuse(out, errno);
     } else {
         describe(out, &st);
@@ -272,7 +274,7 @@ static void answer(const struct ag_opener *o, const struct fact *f, struct ag_ar
         out->text = keep_text(arena, f->answer.text);
     }
     if (f->fd_index != NO_FD) {
-        out->fd = fcntl(o->fds[f->fd_index], F_DUPFD_CLOEXEC, 0);
+        out->fd = AG_SYS("load.dup", fcntl(o->fds[f->fd_index], F_DUPFD_CLOEXEC, 0));
         if (out->fd < 0) {
             refuse(out, errno);
         }

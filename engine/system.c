@@ -108,7 +108,7 @@ static void kernel_reset_on_close(struct ag_loop *l, int fd)
     const struct linger reset = {.l_onoff = 1, .l_linger = 0};
 
     (void)l;
-    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    (void)AG_SYS("so_linger", setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)));
 }
 
 static uint32_t kernel_unsent(struct ag_loop *l, int fd)

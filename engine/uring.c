@@ -591,7 +591,8 @@ static int restrict_and_enable(struct io_uring *ring)
     }
     r[n].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
     r[n++].sqe_flags = IOSQE_BUFFER_SELECT;
-    return syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_RESTRICTIONS, r, n) < 0 ||
+    return AG_SYS("uring.restrict", syscall(SYS_io_uring_register, ring->ring_fd,
+                                            IORING_REGISTER_RESTRICTIONS, r, n)) < 0 ||
                    syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
                            0) < 0
                ? -errno

@@ -3,6 +3,7 @@
 After each nothing is left: descriptors are as many as before, and the end of the process asserts that
 every pool is whole.
 """
+import errno
 import hashlib
 import socket
 import threading
@@ -95,6 +96,15 @@ def test_upstream_goes_wrong_at_each_stage(rig, how):
     error = 504 if how == "stall" else 502
     got = {stage: a.status() for stage, a in asked.items()}
     assert got == {stage: "cut" if begun else error for stage, (_, begun) in STAGES.items()}
+
+
+def test_what_is_cut_ends_early_even_if_it_cannot_be_reset(rig):
+    rig.table.arm("so_linger", errno.ENOBUFS, 1, 1 << 30)
+    before = rig.table.failed("so_linger")
+    asked = [Asking(rig, get(f"/up/{stage}/reset")) for stage, (_, begun) in STAGES.items() if begun]
+    assert {a.status() for a in asked} == {"cut"}
+    rig.table.disarm("so_linger")
+    assert rig.table.failed("so_linger") > before
 
 
 @pytest.mark.parametrize("how", WAYS)

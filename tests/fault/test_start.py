@@ -2,11 +2,12 @@
 import errno
 import os
 import re
+import signal
 import time
 
 import pytest
-from faults import SITES_MAX, Table
-from gate import BINARY, Closed, Gate, run
+from faults import SITES_MAX, Rig, Table
+from gate import BINARY, Closed, Gate, free_port, run
 from test_calls import SITES
 
 FULL = bool(os.environ.get("FAULT_FULL"))
@@ -44,9 +45,21 @@ START = {
     "uring.setup": ("io_uring", "EPERM", (1, 2), ENDS),
     "uring.register": ("io_uring", "EINVAL", (1, 2, 3, 4), ENDS),
     "mmap.uring": ("io_uring", "ENOMEM", (1, 2, 3, 4), ENDS),
+    "uring.restrict": ("io_uring", "ENOMEM", (1, 2), ENDS),
+}
+# site: errnos, calls to fail in turn, at a reload that adds a listener and a folder
+RELOAD = {
+    "load.open": (("EMFILE", "ENFILE", "ENOMEM", "EACCES"), (1,)),
+    "load.fstat": (("EIO", "ENOMEM"), (1, 2, 3)),
+    "load.read": (("EIO", "EINTR"), (1,)),
+    "load.dir": (("EMFILE", "ENFILE", "ENOMEM"), (1, 2)),
+    "listen.socket": (("EMFILE", "ENFILE", "ENOBUFS"), (1,)),
+    "listen.setsockopt": (("ENOBUFS",), (1, 2)),
+    "bind": (("EADDRINUSE", "ENOMEM"), (1,)),
+    "listen": (("EADDRINUSE",), (1,)),
 }
 # What another test makes fail.
-ELSEWHERE = {"tcp_info", "dns.connect", "dns.recvfrom", "dns.sendmsg", "poll", "uring.cqe.poll"}
+ELSEWHERE = {"tcp_info", "so_linger", "load.stat", "load.dup", "log.direct", "dns.connect", "dns.recvfrom", "dns.sendmsg", "poll", "uring.cqe.poll"}
 
 
 def outcome(gate):
@@ -100,11 +113,50 @@ def test_little_locked_memory_makes_a_smaller_ring(tmp_path):
     check(tmp_path, "io_uring", "uring.setup=ENOMEM@2", SERVES)
 
 
+def reload(rig, text):
+    """What the log says of it."""
+    config = rig.gate.folder / "anygate.yml"
+    before = len(rig.gate.stderr())
+    config.write_text(text)
+    rig.gate.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while not (said := re.search(r"reloaded: |reload refused: .*", rig.gate.stderr()[before:])):
+        assert time.monotonic() < deadline and rig.gate.process.poll() is None, rig.gate.stderr()
+        time.sleep(0.005)
+    return said[0]
+
+
+def test_a_reload_that_fails_leaves_all_as_it_was(tmp_path):
+    rig = Rig(tmp_path, "epoll")
+    rig.warm()
+    (tmp_path / "more").mkdir()
+    old = (tmp_path / "anygate.yml").read_text()
+    new = old.replace("listen: [", f'listen: ["127.0.0.1:{free_port()}", ') + f'  "/more": {tmp_path}/more/\n'
+    for site, (names, calls) in RELOAD.items():
+        for name in names:
+            for nth in calls:
+                before = rig.table.failed(site)
+                rig.table.arm(site, getattr(errno, name), nth)
+                said = reload(rig, new)
+                rig.table.disarm(site)
+                assert rig.table.failed(site) == before + 1, (site, nth)
+                # A folder that is not to be had is none that is missing for ever.
+                assert site in ("load.dir", "load.fstat") or name == "EINTR" or "refused" in said, (site, name)
+                rig.pipelined()
+                if "refused" not in said:
+                    assert "reloaded" in reload(rig, old)
+                rig.pipelined()
+                rig.settle()
+    assert "reloaded" in reload(rig, new) and "reloaded" in reload(rig, old)
+    rig.warm()
+    rig.close()
+
+
 def test_every_site_is_made_to_fail(tmp_path):
     table = Table(tmp_path / "table")
     assert run("version", env={"ANYGATE_FAULT_TABLE": str(table.path)}).returncode == 0
     table.read()
-    known = set(START) | ELSEWHERE | set(SITES["epoll"]) | set(SITES["io_uring"])
+    known = set(START) | set(RELOAD) | ELSEWHERE | set(SITES["epoll"]) | set(SITES["io_uring"])
     assert set(table.at) == known
     assert len(table.at) < SITES_MAX
 
