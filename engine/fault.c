@@ -11,10 +11,8 @@
 #    define ERRNO_MAX 140
 
 /* Made by the linker: the bounds of the section of AG_FAULT's entries. */
-extern struct ag_fault_site
-    *const __start_ag_fault_sites[]; /* NOLINT(bugprone-reserved-identifier) */
-extern struct ag_fault_site
-    *const __stop_ag_fault_sites[]; /* NOLINT(bugprone-reserved-identifier) */
+extern struct ag_fault_site *const sites_begin[] __asm__("__start_ag_fault_sites");
+extern struct ag_fault_site *const sites_end[] __asm__("__stop_ag_fault_sites");
 
 _Static_assert(sizeof(struct ag_fault_record) == 64, "tests/fault/table.py reads it");
 
@@ -138,14 +136,14 @@ static void arm(struct ag_fault_record *table, const char *at)
 /* Before main, so that no call is missed and no lock is needed. */
 __attribute__((constructor)) static void start(void)
 {
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): there is no other thread yet */
     const char *spec = getenv("ANYGATE_FAULT"), *path = getenv("ANYGATE_FAULT_TABLE");
 
     if (!spec && !path) {
         return;
     }
     struct ag_fault_record *table = map_table(path);
-    for (struct ag_fault_site *const *it = __start_ag_fault_sites; it < __stop_ag_fault_sites;
-         it++) {
+    for (struct ag_fault_site *const *it = sites_begin; it < sites_end; it++) {
         struct ag_fault_record *r = find(table, (*it)->name, strlen((*it)->name));
 
         (void)snprintf(r->name, sizeof(r->name), "%s", (*it)->name);

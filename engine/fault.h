@@ -60,7 +60,7 @@ intptr_t ag_fault_hang_up(int fd, int error);
                 __attribute__((used, section("ag_fault_sites"))) = &fault_site_; \
             fault_site_.record ? ag_fault_hit(&fault_site_) : 0;                 \
         })
-#    define AG_SYS_OR_(site_name, failure, call)                 \
+#    define AG_SYS_OR(site_name, failure, call)                  \
         ({                                                       \
             int fault_error_ = AG_FAULT(site_name);              \
             if (fault_error_) {                                  \
@@ -68,11 +68,11 @@ intptr_t ag_fault_hang_up(int fd, int error);
             }                                                    \
             fault_error_ ? (__typeof__(call))(failure) : (call); \
         })
-#    define AG_SYS(site_name, call) AG_SYS_OR_(site_name, (intptr_t)-1, call)
+#    define AG_SYS(site_name, call) AG_SYS_OR(site_name, (intptr_t)-1, call)
 #    define AG_SYS_ON(fd, site_name, call) \
-        AG_SYS_OR_(site_name, ag_fault_hang_up(fd, fault_error_), call)
-#    define AG_SYS_NULL(site_name, call) AG_SYS_OR_(site_name, (intptr_t)0, call)
-#    define AG_SYS_NEG(site_name, call)  AG_SYS_OR_(site_name, -fault_error_, call)
+        AG_SYS_OR(site_name, ag_fault_hang_up(fd, fault_error_), call)
+#    define AG_SYS_NULL(site_name, call) AG_SYS_OR(site_name, (intptr_t)0, call)
+#    define AG_SYS_NEG(site_name, call)  AG_SYS_OR(site_name, -fault_error_, call)
 #else
 static inline void ag_fault_hang_up(int fd, int error)
 {
