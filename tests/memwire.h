@@ -236,8 +236,9 @@ static inline void memwire_peer(struct ag_stream *s, union ag_addr *out_addr)
     }
 }
 
-static inline uint32_t memwire_progress(struct ag_stream *s)
+static inline uint32_t memwire_progress(struct ag_stream *s, uint32_t *out_unsent)
 {
+    *out_unsent = 0; /* what is taken from the queue is the peer's at once */
     return (uint32_t)memwire_of(s)->out.len;
 }
 
