@@ -110,7 +110,7 @@ static void check_head(const struct head *h)
 
     AG_ASSERT(h->lengths + h->codings <= (!interim && h->status != 204));
     AG_ASSERT(h->chunked == (h->codings == 1));
-    AG_ASSERT(h->dates <= 1 && h->dates >= dated);
+    AG_ASSERT(h->dates <= 1 && (h->dates == 1 || !dated));
     AG_ASSERT(h->upgrade == (h->status == 101) && h->upgrade_field >= h->upgrade);
     AG_ASSERT(!interim || (!h->close && !h->keep_alive));
 }

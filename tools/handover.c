@@ -357,7 +357,7 @@ static enum ag_status parse_ready(const char *rest, struct ag_handover_ready *ou
 enum ag_status ag_handover_hear(int channel, enum ag_handover_word *out_word,
                                 struct ag_handover_ready *out_ready)
 {
-    struct message m;
+    struct message m = {0};
     enum ag_status st = receive(channel, &m);
     const char *rest;
 

@@ -145,7 +145,7 @@ enum ag_status ag_outcome_read(const char *pid_file, uint64_t since_ns, bool *ou
 {
     char path[AG_PIDFILE_PATH];
     enum ag_status st = AG_AGAIN;
-    struct head before, after;
+    struct head before = {0}, after = {0};
     int fd = -1;
 
     if (name_it(pid_file, path, sizeof(path))) {

@@ -57,9 +57,10 @@ const struct ag_socket *ag_sockets_find(const struct ag_sockets *s, const union 
 /* A socket without descriptors yet. */
 static struct ag_socket *add(struct ag_sockets *s, const union ag_addr *addr)
 {
-    struct ag_socket *k = &s->items[s->count++];
+    struct ag_socket *k;
 
-    AG_ASSERT(s->count <= AG_SOCKETS_MAX);
+    AG_ASSERT(s->count < AG_SOCKETS_MAX);
+    k = &s->items[s->count++];
     k->addr = *addr;
     k->id = ++s->last_id;
     k->fd_count = 0;

@@ -47,6 +47,7 @@ static struct ag_model *model_of(const union ag_addr *addrs, unsigned count)
 {
     struct ag_model *m = calloc(1, sizeof(*m));
 
+    cr_assert_not_null(m);
     m->listen_count = (uint16_t)count;
     for (unsigned i = 0; i < count; i++) {
         m->listens[i].addr = addrs[i];

@@ -46,6 +46,8 @@ class Liar:
             if answer.then == "reset":
                 self.told.wait(0.05)  # or what was sent before it may be lost with it
                 peer.reset()
+            elif answer.then != "wait":
+                peer.sock.close()  # before anyone is told that all is done
         finally:
             self.done.set()
         return rest if answer.then == "wait" else None
