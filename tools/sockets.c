@@ -59,7 +59,7 @@ static struct ag_socket *add(struct ag_sockets *s, const union ag_addr *addr)
 {
     struct ag_socket *k;
 
-    AG_ASSERT(s->count < AG_SOCKETS_MAX);
+    AG_ASSERT(s->items && s->count < AG_SOCKETS_MAX);
     k = &s->items[s->count++];
     k->addr = *addr;
     k->id = ++s->last_id;
