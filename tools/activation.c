@@ -1,5 +1,6 @@
 #include "tools/activation.h"
 
+#include "engine/loop.h"
 #include "engine/resolver.h"
 
 #include <errno.h>
@@ -60,13 +61,15 @@ static bool read_address(struct ag_activated *item)
 
 static bool prepare(int fd, int family)
 {
-    const int one = 1;
+    const int one = 1, unsent = AG_UNSENT_MAX;
     int flags = fcntl(fd, F_GETFL);
 
-    /* TCP_NODELAY is handed on to what the socket accepts. */
+    /* TCP's options are handed on to what the socket accepts. */
     return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
            fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 &&
-           (family == AF_UNIX || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) == 0);
+           (family == AF_UNIX ||
+            (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) == 0 &&
+             setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent)) == 0));
 }
 
 static void describe(struct ag_buf *why, const struct ag_activated *item)

@@ -9,6 +9,8 @@ import pytest
 from gate import BINARY, Gate, Upstream, free_port
 from test_reload import PATIENCE, await_that
 
+TCP_NOTSENT_LOWAT = 25
+
 SIMPLE = ('server: {listen: ["127.0.0.1:$PORT"], pid_file: anygate.pid}\n'
           'routes:\n  GET /ok: OK OK\n')
 
@@ -148,6 +150,8 @@ def test_a_given_socket_is_served(backend, tmp_path):
             assert early.recv(100).startswith(b"HTTP/1.1 200 ")
         for _ in range(10):
             assert b"200 OK" in get(port)
+        # As on a socket of its own; what is accepted has it from there.
+        assert given.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) == 32 << 10
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
         socket.create_connection(("127.0.0.1", port)).close()  # the manager listens on
