@@ -163,8 +163,10 @@ void ag_server_reload(struct ag_server *s)
     struct ag_buf why = ag_buf(text, sizeof(text));
     struct ag_load load;
 
-    if (atomic_load(&s->changing) > 0) {
-        s->reload_asked = true; /* when every shard has the one before */
+    /* Not by the shards alone: that the first configuration is served, or the one before, has to be told
+     * before the next is begun, or it is taken for that. */
+    if (atomic_load(&s->changing) > 0 || !s->life.is_up || s->life.reloading) {
+        s->reload_asked = true; /* settle comes back to it */
         return;
     }
     s->reload_asked = false;

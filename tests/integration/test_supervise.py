@@ -4,10 +4,12 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from gate import BINARY, Gate, Upstream, free_port
 from test_reload import PATIENCE, await_that
+from tracing import POLLS, Held
 
 TCP_NOTSENT_LOWAT = 25
 
@@ -215,6 +217,25 @@ def test_reload(backend, tmp_path):
         assert done.returncode == 0 and "its log tells" in done.stdout
     done = command("reload", "--pid-file", tmp_path / "anygate.pid")
     assert done.returncode == 1 and "no server runs" in done.stderr
+
+
+def test_a_reload_asked_for_as_it_starts(backend, tmp_path):
+    """The signal comes when all shards serve, and before the control thread has heard so."""
+    gate = Gate(tmp_path, SIMPLE.replace("{", "{workers: 1, ", 1), backend, wait=False)
+    pid = gate.process.pid
+    tasks = Path(f"/proc/{pid}/task")
+    await_that(lambda: "shard-0\n" in [(t / "comm").read_text() for t in tasks.iterdir()],
+               gate.stderr)
+    with gate:
+        with Held(pid) as control:
+            control.run_to(POLLS)
+            assert gate.get("/ok").body == b"OK"
+            os.kill(pid, signal.SIGHUP)
+        outcome = tmp_path / "anygate.pid.reload"
+        await_that(lambda: outcome.read_text().startswith("applied "), gate.stderr)
+        assert gate.stderr().count("reloaded: 1 route") == 1
+        done = command("reload", "-c", tmp_path / "anygate.yml")
+        assert (done.returncode, done.stdout) == (0, "reloaded\n"), done
 
 
 def test_who_is_meant(tmp_path):
