@@ -166,6 +166,9 @@ static void epoll_forget(struct ag_loop *l, struct ag_fd *f)
     if (f->registered) {
         struct entry *entry = &l->epoll->table[f->fd];
         AG_ASSERT(entry->f == f);
+        if (f->shared) { /* else closing it takes it out */
+            (void)epoll_ctl(l->epoll->fd, EPOLL_CTL_DEL, f->fd, NULL);
+        }
         entry->f = NULL;
         entry->generation++;
         f->registered = false;

@@ -176,6 +176,7 @@ void ag_listener_open(struct ag_listener *ls, struct ag_loop *l, int fd,
 
     *ls = (struct ag_listener){.loop = l, .accepted = accepted, .user = user};
     ag_fd_init(&ls->fd, fd);
+    ls->fd.shared = true; /* with a successor, or a master */
     ag_op_init(&ls->op, on_accept);
     ag_timer_init(&ls->retry, on_retry);
     ag_loop_local(l, &ls->fd, &ls->addr);

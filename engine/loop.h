@@ -91,7 +91,8 @@ struct ag_fd {
     bool readable; /* epoll: an edge was seen and not yet used up */
     bool writable;
     bool hangup;           /* epoll: the peer has closed; read to the end */
-    bool registered;       /* epoll: in the set */
+    bool registered : 1;   /* epoll: in the set */
+    bool shared     : 1;   /* with other processes: it stays open when it is closed here */
     struct ag_op *rd, *wr; /* in flight */
 };
 

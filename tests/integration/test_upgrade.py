@@ -272,6 +272,30 @@ def test_an_idle_connection_has_one_more_answer(backend, tmp_path):
         assert gate.get("/ok").body == b"OK"
 
 
+def switches(pid):
+    """How often the shards of this process have gone to sleep."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text().startswith("shard-"):
+            total += int(re.search(r"\nvoluntary_ctxt_switches:\s+(\d+)",
+                                   (task / "status").read_text())[1])
+    return total
+
+
+def test_the_old_process_sleeps(backend, tmp_path):
+    """What comes to the sockets that it has handed over does not wake it."""
+    with Upgrading(tmp_path, SIMPLE, backend) as gate, gate.connect() as s:
+        s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n")  # holds it
+        time.sleep(0.1)
+        old = gate.upgrade()
+        before = switches(old)
+        for _ in range(300):
+            assert gate.get("/ok").body == b"OK"
+        assert switches(old) - before < 100  # its timers may
+        s.sendall(b"\r\n")
+        assert Reader(s).response().status == 200
+
+
 def test_tunnels_live_until_drain_timeout(backend, tmp_path):
     with Upstream(lambda i, head: echoing) as origin, Upgrading(tmp_path, f"""
 server: {{listen: ["127.0.0.1:$PORT"], workers: 1, drain_timeout: 500ms}}
