@@ -1,6 +1,6 @@
 /*
- * A closed loop of GETs on keep-alive connections, each request's time and latency written down, for
- * bench/reload.py. Whatever is not a whole 200 is a failure.
+ * A closed loop of GETs on connections that are kept as long as the server keeps them, each request's
+ * time and latency written down, for bench/reload.py and bench/upgrade.py. Whatever is not a whole 200 is a failure.
  *
  * usage: load PORT CONNECTIONS SECONDS FILE PATH...      connection i asks for path i % paths
  *
@@ -39,6 +39,7 @@ struct conn {
     size_t got;    /* bytes of the answer in `head` */
     uint64_t left; /* of its content */
     bool in_content;
+    bool last; /* the answer says that it closes: another connection then */
     char head[HEAD_BYTES];
 };
 
@@ -114,18 +115,27 @@ static void open_conn(struct conn *c)
     ask(c);
 }
 
+static void reopen(struct conn *c)
+{
+    (void)close(c->fd);
+    open_conn(c);
+}
+
 static void fail(struct conn *c, const char *what)
 {
     (void)fprintf(stderr, "%s: %s\n", c->path, what);
     note(c, true);
-    (void)close(c->fd);
-    open_conn(c);
+    reopen(c);
 }
 
 static void answered(struct conn *c)
 {
     note(c, false);
-    ask(c);
+    if (c->last) {
+        reopen(c);
+    } else {
+        ask(c);
+    }
 }
 
 /* The head is complete at `end`; what is behind it is content. */
@@ -140,6 +150,7 @@ static void read_head(struct conn *c, const char *end)
     }
     c->left = length ? strtoull(length + 18, NULL, 10) : 0;
     c->in_content = true;
+    c->last = strcasestr(c->head, "\r\nConnection: close\r\n") != NULL;
     if (!length || behind > c->left) {
         fail(c, "not framed as expected");
         return;

@@ -153,15 +153,21 @@ class Others:
         self.port, self.ending = port, threading.Event()
         self.failures, self.counts = [], {}
         self.tunnels = []
-        for _ in range(tunnels):
-            s = connect(port)
+        self.threads = []
+        self.add_tunnels(tunnels)
+        self.start(self.one_upload, self.uploads, self.one_download, self.new, self.talk)
+
+    def add_tunnels(self, count):
+        for _ in range(count):
+            s = connect(self.port)
             s.sendall(UPGRADE.encode())
             assert head_of(s).startswith(b"HTTP/1.1 101 ")
             self.tunnels.append(s)
-        self.threads = [threading.Thread(target=self._run, args=(f,), daemon=True) for f in
-                        (self.one_upload, self.uploads, self.one_download, self.new, self.talk)]
-        for thread in self.threads:
-            thread.start()
+
+    def start(self, *bodies):
+        for body in bodies:
+            self.threads.append(threading.Thread(target=self._run, args=(body,), daemon=True))
+            self.threads[-1].start()
 
     def _run(self, body):
         try:
@@ -173,9 +179,11 @@ class Others:
         self.counts[name] = self.counts.get(name, 0) + n
 
     def _answer(self, s):
+        """The content, and whether the connection stays."""
         head = head_of(s)
         assert head.startswith(b"HTTP/1.1 200 "), head
-        return exactly(s, int(re.search(rb"(?i)content-length: (\d+)", head)[1]))
+        return (exactly(s, int(re.search(rb"(?i)content-length: (\d+)", head)[1])),
+                b"\r\nConnection: close\r\n" not in head)
 
     def _upload(self, s, parts, pause):
         digest = hashlib.sha256()
@@ -186,7 +194,9 @@ class Others:
             self.count("uploaded bytes", len(part))
             time.sleep(pause)
         s.sendall(b"0\r\n\r\n")
-        assert self._answer(s).decode() == digest.hexdigest(), "another digest"
+        content, kept = self._answer(s)
+        assert content.decode() == digest.hexdigest(), "another digest"
+        return kept
 
     def one_upload(self):
         def parts():
@@ -195,10 +205,12 @@ class Others:
         self._upload(connect(self.port), parts(), 0.05)
 
     def uploads(self):
-        s = connect(self.port)
         while not self.ending.is_set():
-            self._upload(s, [os.urandom(3000)] * 10, 0.01)
-            self.count("uploads")
+            with connect(self.port) as s:
+                kept = True
+                while kept and not self.ending.is_set():
+                    kept = self._upload(s, [os.urandom(3000)] * 10, 0.01)
+                    self.count("uploads")
 
     def one_download(self):
         s = connect(self.port)
@@ -247,10 +259,10 @@ class Others:
 
 # ---- one backend
 
-def config(options, backend, port, small, origin, folder, generation):
+def config(options, backend, port, small, origin, folder, generation, server="drain_timeout: 1s"):
     routes = "".join(f"  GET /number/{i}/x: OK {generation}\n" for i in range(options.routes))
     return f"""
-server: {{listen: ["127.0.0.1:{port}"], workers: 1, backend: {backend}, drain_timeout: 1s,
+server: {{listen: ["127.0.0.1:{port}"], workers: 1, backend: {backend}, {server},
          limits: {{max_body: 1g}}}}
 static: {{root: {folder}}}
 routes:
@@ -272,12 +284,12 @@ def quantile(values, q):
     return ordered[min(len(ordered) - 1, int(len(ordered) * q))]
 
 
-def report(name, samples, begun, moments, before, interval):
+def report(name, samples, begun, moments, before, interval, event="a reload"):
     """Latency in microseconds; seconds are counted from `begun`."""
     quiet = [s for s in samples if s[0] < begun]
     bound = quantile([s[1] for s in quiet], 0.999) + SLACK_US
     kinds = {"before": [begun - (before - i) * 1000000 for i in range(1, before)],
-             "with a reload": moments,
+             f"with {event}": moments,
              "between": [m + 1000000 for m in moments] if interval >= 2 else []}
     print(f"{name}: {len(samples)} requests, {len(quiet) / before:.0f}/s before, "
           f"p50 {quantile([s[1] for s in quiet], 0.5)} us, p99.9 {bound - SLACK_US} us")
@@ -286,7 +298,7 @@ def report(name, samples, begun, moments, before, interval):
         if not slowest:
             continue
         over = sum(x > bound for x in slowest)
-        print(f"  slowest of a second {what:<13} median {statistics.median(slowest):>7.0f} us, "
+        print(f"  slowest of a second {what:<15} median {statistics.median(slowest):>7.0f} us, "
               f"p95 {quantile(slowest, 0.95):>7} us, largest {max(slowest):>7} us, "
               f"beyond p99.9 + 5 ms: {over} of {len(slowest)}")
 
@@ -318,6 +330,14 @@ def reload_all(options, server, log, write):
     return moments, sizes, done
 
 
+def start_load(options, loader, port, folder, seconds):
+    command = [loader, port, options.connections, seconds + 300, folder / "samples", "/fixed",
+               "/files/1k.txt", "/small"]
+    return subprocess.Popen(["taskset", "-c", str(CORES[-1]), *map(str, command)],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)
+
+
 def run(options, backend, loader, origin, small, folder):
     port, path, log = free_port(), folder / f"{backend}.yml", folder / f"{backend}.log"
 
@@ -332,11 +352,7 @@ def run(options, backend, loader, origin, small, folder):
     try:
         connect(port).close()
         others = Others(port, options.tunnels)
-        command = [loader, port, options.connections, options.before + options.reloads * options.interval + 300,
-                   folder / "samples", "/fixed", "/files/1k.txt", "/small"]
-        load = subprocess.Popen(["taskset", "-c", str(CORES[-1]), *map(str, command)],
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
+        load = start_load(options, loader, port, folder, options.before + options.reloads * options.interval)
         time.sleep(options.before)
         begun = int(time.monotonic() * 1e6)
         moments, sizes, done = reload_all(options, server, log, write)
@@ -379,17 +395,20 @@ def snapshot_bytes(options, folder):
     return max(sizes[1] - sizes[0], 64 << 10)
 
 
-def main():
+def arguments(before, interval, tunnels):
     parser = argparse.ArgumentParser()
-    parser.add_argument("--reloads", type=int, default=200)
-    parser.add_argument("--before", type=int, default=60)
-    parser.add_argument("--interval", type=int, default=1)
+    parser.add_argument("--before", type=int, default=before)
+    parser.add_argument("--interval", type=int, default=interval)
     parser.add_argument("--routes", type=int, default=500)
-    parser.add_argument("--tunnels", type=int, default=1000)
+    parser.add_argument("--tunnels", type=int, default=tunnels)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--binary", default=str(HERE.parent / "build/anygate"))
     parser.add_argument("--backend", action="append", choices=["epoll", "io_uring"])
-    options = parser.parse_args()
+    return parser
+
+
+def run_all(options, run, modes):
+    """run(options, mode, loader, origin, small's port, folder) for each; the exit code."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory(prefix="anygate-bench-") as name:
@@ -405,12 +424,18 @@ def main():
             stderr=subprocess.DEVNULL)
         try:
             connect(small).close()
-            good = [run(options, backend, loader, origin, small, folder)
-                    for backend in options.backend or ["epoll", "io_uring"]]
+            good = [run(options, mode, loader, origin, small, folder) for mode in modes]
         finally:
             answering.send_signal(signal.SIGTERM)
             answering.wait(60)
-    sys.exit(0 if all(good) else 1)
+    return 0 if all(good) else 1
+
+
+def main():
+    parser = arguments(before=60, interval=1, tunnels=1000)
+    parser.add_argument("--reloads", type=int, default=200)
+    options = parser.parse_args()
+    sys.exit(run_all(options, run, options.backend or ["epoll", "io_uring"]))
 
 
 if __name__ == "__main__":

@@ -230,6 +230,43 @@ routes:
             assert gate.exit_code(pid) == 0, gate.stderr()
 
 
+def descriptors(pid):
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@pytest.mark.parametrize("server", ["", "user: nobody, "], ids=["alone", "master"])
+def test_twenty_in_a_row(backend, tmp_path, server):
+    """The last process has what the first one had, and nobody noticed. bench/upgrade.py: under load."""
+    if server and os.geteuid() != 0:
+        pytest.skip("only root has rights to give up")
+    with Origin() as origin, Upgrading(tmp_path, f"""
+server: {{{server}listen: ["127.0.0.1:$PORT"], workers: 2}}
+routes:
+  GET /ok: OK OK
+  "/up": "http://127.0.0.1:{origin.port}"
+""", backend) as gate:
+        assert reload_command(gate).returncode == 0  # after every shard has all that it needs
+        first, old = descriptors(gate.pid), []
+        clients = Clients(gate)
+        clients.add("fixed", last_answers(b"/ok", b"OK", pause=0.002))
+        clients.add("uploads", chunked)
+        clients.add("new", new_connections)
+        await_that(lambda: len(clients.counts) == 3, lambda: (clients.counts, clients.complaints))
+        for _ in range(20):
+            old.append(gate.upgrade())
+            before = dict(clients.counts)
+            await_that(lambda: all(clients.counts[n] > before[n] for n in before),
+                       lambda: (clients.counts, before, clients.complaints))
+            assert not clients.complaints, clients.complaints
+        clients.end()
+        for pid in old:
+            assert gate.exit_code(pid) == 0, gate.stderr()
+        assert gate.get("/ok").body == b"OK"
+        # But for idle connections to the upstream, one more for each would be twenty.
+        await_that(lambda: descriptors(gate.pid) <= first + 4,
+                   lambda: (first, descriptors(gate.pid)))
+
+
 def test_what_waits_in_the_queue_is_answered(backend, tmp_path):
     """Connections that the kernel has accepted and no process has."""
     with Upgrading(tmp_path, SIMPLE, backend) as gate:
@@ -513,12 +550,12 @@ def test_nothing_else_is_handed_over(backend, tmp_path):
     """A successor has the descriptors that a process has which was started by hand."""
     with Upgrading(tmp_path, SIMPLE, backend) as gate:
         assert reload_command(gate).returncode == 0  # after every shard has all that it needs
-        first = len(list(Path(f"/proc/{gate.pid}/fd").iterdir()))
+        first = descriptors(gate.pid)
         with gate.connect() as open_meanwhile:
             open_meanwhile.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n")
             for _ in range(3):
                 gate.upgrade()
-        await_that(lambda: len(list(Path(f"/proc/{gate.pid}/fd").iterdir())) <= first,
+        await_that(lambda: descriptors(gate.pid) <= first,
                    lambda: [os.readlink(e) for e in Path(f"/proc/{gate.pid}/fd").iterdir()])
 
 
