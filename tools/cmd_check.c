@@ -8,6 +8,16 @@
 
 #define REPORT_BYTES (16u << 20)
 
+/* No warning: whose rights it will have is not the configuration's to say alone. */
+static void print_notes(const struct ag_model *m)
+{
+    if (geteuid() == 0 && !m->user) {
+        (void)printf(
+            "note: started by this user, it runs as root; hint: server.user names who serves "
+            "once files and ports are open\n");
+    }
+}
+
 static void print_tree(const struct ag_load *load)
 {
     uint8_t *room = malloc(REPORT_BYTES);
@@ -67,6 +77,7 @@ int ag_cmd_check(int argc, char **argv)
         ag_explain_warnings(load.snapshot, &load.diags);
         if (!json) {
             print_tree(&load);
+            print_notes(load.snapshot->model);
         }
     }
     (void)fflush(stdout);

@@ -149,6 +149,11 @@ static void announce(const struct ag_server *server, const char *backend, const 
                    (int)b.len, text);
         }
     }
+    if (geteuid() == 0) { /* a worker is root no more */
+        ag_log(AG_LOG_WARN,
+               "runs as root, and so would whoever breaks in; hint: server.user names who "
+               "serves once files and ports are open");
+    }
 }
 
 /* ---- the control thread ---- */
