@@ -222,6 +222,7 @@ static void hear_predecessor(struct ag_lifecycle *lc)
     } else if (st == AG_OK && word == AG_HANDOVER_NEVER) {
         (void)close(lc->predecessor);
         lc->predecessor = -1;
+        lc->stopping = true; /* the service manager does not hear of it: it knows the predecessor */
         ag_log(AG_LOG_ERROR, "upgrade: the predecessor has given this process up");
         lc->ops->quit(lc->owner);
     }
@@ -384,17 +385,28 @@ void ag_lifecycle_print(struct ag_lifecycle *lc, const struct ag_load *load)
     }
 }
 
-void ag_lifecycle_reload_refused(struct ag_lifecycle *lc, struct ag_span why)
+static void end_badly(struct ag_lifecycle *lc, const char *verb, struct ag_span why,
+                      const char *rest)
 {
     lc->reloading = false;
-    ag_log(AG_LOG_ERROR, "reload refused: %.*s; the configuration before stays", (int)why.len,
-           (const char *)why.ptr);
-    ag_outcome_say(&lc->outcome, "reload refused: %.*s; the configuration before stays\n",
-                   (int)why.len, (const char *)why.ptr);
+    ag_log(AG_LOG_ERROR, "reload %s: %.*s%s", verb, (int)why.len, (const char *)why.ptr, rest);
+    ag_outcome_say(&lc->outcome, "reload %s: %.*s%s\n", verb, (int)why.len, (const char *)why.ptr,
+                   rest);
     ag_outcome_end(&lc->outcome, false);
     if (!lc->stopping) {
-        ag_notify_send(&lc->notify, "READY=1\nSTATUS=%s; the last reload was refused", lc->status);
+        ag_notify_send(&lc->notify, "READY=1\nSTATUS=%s; the last reload %s%s", lc->status,
+                       rest[0] ? "was " : "", verb);
     }
+}
+
+void ag_lifecycle_reload_refused(struct ag_lifecycle *lc, struct ag_span why)
+{
+    end_badly(lc, "refused", why, "; the configuration before stays");
+}
+
+void ag_lifecycle_reload_failed(struct ag_lifecycle *lc, struct ag_span why)
+{
+    end_badly(lc, "failed", why, "");
 }
 
 void ag_lifecycle_reload_applied(struct ag_lifecycle *lc, const char *status)

@@ -84,9 +84,11 @@ void ag_lifecycle_alive(struct ag_lifecycle *lc);
 /* ---- reload and upgrade ---- */
 
 /* SIGHUP. False: it is not to be done now (kept for later, or refused: the log says so). True: it has
- * begun; exactly one of the next two follows. */
+ * begun; exactly one of refused, failed and applied follows. */
 bool ag_lifecycle_reload_begins(struct ag_lifecycle *lc);
 void ag_lifecycle_reload_refused(struct ag_lifecycle *lc, struct ag_span why);
+/* The same when the configuration before may not be what is served. */
+void ag_lifecycle_reload_failed(struct ag_lifecycle *lc, struct ag_span why);
 /* The diagnoses, to the log and to who asked. */
 void ag_lifecycle_print(struct ag_lifecycle *lc, const struct ag_load *load);
 /* Every shard serves by the new configuration. `status` as above. */

@@ -20,6 +20,8 @@
 
 /* A worker that was told to end and is still there so long after it should have gone is killed. */
 #define PATIENCE_MS 10000u
+/* A worker's answer to a bundle or to COMMIT is due after this, and ten times what the load took here. */
+#define ANSWER_MS 5000u
 
 enum state { STARTING, SERVING, LOADING, APPLYING, DRAINING };
 
@@ -37,12 +39,15 @@ struct master {
     pid_t worker;
     enum state state;
     uint32_t generation; /* of the last bundle */
+    uint32_t cancelled;  /* of the last one that the worker did not answer in time */
     bool reload_asked;   /* while another was under way */
     unsigned stops;
     bool killed;
     bool given_up; /* by the predecessor: whatever the worker does, this was no success */
     uint64_t drain_timeout_ms;
-    uint64_t kill_at_ms; /* 0: not waiting for the worker's end */
+    uint64_t kill_at_ms;   /* 0: not waiting for the worker's end */
+    uint64_t answer_ms;    /* how long the worker may take for the load under way */
+    uint64_t answer_by_ms; /* 0: no answer is due, or it is overdue */
 };
 
 static uint64_t now_ms(void)
@@ -65,6 +70,7 @@ static void set_state(struct master *m, enum state to)
 
     AG_ASSERT(edges[m->state] >> to & 1);
     m->state = to;
+    m->answer_by_ms = to == LOADING || to == APPLYING ? now_ms() + m->answer_ms : 0;
 }
 
 /* ---- the worker ---- */
@@ -146,6 +152,7 @@ static enum ag_status send_bundle(struct master *m, struct ag_buf *why)
 /* False: refused, with the reason in `why`. */
 static bool load_and_send(struct master *m, struct ag_buf *why)
 {
+    uint64_t begun_ms = now_ms();
     struct ag_load load;
     bool sent = false;
 
@@ -167,15 +174,47 @@ static bool load_and_send(struct master *m, struct ag_buf *why)
     ag_load_release(&load);
     ag_opener_free(m->input.opener);
     m->input.opener = NULL;
+    m->answer_ms = ANSWER_MS + 10 * (now_ms() - begun_ms);
     return sent;
+}
+
+/* The worker should have taken up what was committed; until it has there can be no other reload. */
+static bool is_overdue(const struct master *m)
+{
+    return m->state == APPLYING && m->answer_by_ms == 0;
+}
+
+/* The worker's control thread hangs, or a shard does. What it still serves it shall serve: none of its
+ * connections is cut. Who watches it (watchdog) finds it, too. */
+static void on_silence(struct master *m)
+{
+    bool applying = m->state == APPLYING;
+    char text[160];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    m->answer_by_ms = 0; /* overdue from now on */
+    ag_buf_printf(
+        &why, "worker %d has not %s within %u s; hint: it hangs; restart, or upgrade by SIGUSR2",
+        m->worker, applying ? "taken the configuration up" : "answered",
+        (unsigned)(m->answer_ms / 1000));
+    if (applying) { /* there is no way back; it may still come to it */
+        ag_lifecycle_reload_failed(&m->life, ag_buf_span(&why));
+        return;
+    }
+    m->cancelled = m->generation;
+    set_state(m, SERVING);
+    ag_sockets_cancel(&m->sockets);
+    tell(m, AG_CHANNEL_CANCEL);
+    ag_lifecycle_reload_refused(&m->life, ag_buf_span(&why));
 }
 
 static void reload(struct master *m)
 {
+    bool overdue = is_overdue(m);
     char text[512];
     struct ag_buf why = ag_buf(text, sizeof(text));
 
-    if (m->state != SERVING && m->state != DRAINING) {
+    if (m->state != SERVING && m->state != DRAINING && !overdue) {
         m->reload_asked = true; /* when the one before is served */
         return;
     }
@@ -183,10 +222,20 @@ static void reload(struct master *m)
     if (!ag_lifecycle_reload_begins(&m->life)) {
         return;
     }
-    if (load_and_send(m, &why)) {
+    if (overdue) {
+        ag_buf_printf(&why, "worker %d has not taken the last one up yet", m->worker);
+        ag_lifecycle_reload_failed(&m->life, ag_buf_span(&why));
+    } else if (load_and_send(m, &why)) {
         set_state(m, LOADING);
     } else {
         ag_lifecycle_reload_refused(&m->life, ag_buf_span(&why));
+    }
+}
+
+static void reload_if_asked(struct master *m)
+{
+    if (m->reload_asked && (m->state == SERVING || is_overdue(m))) {
+        reload(m);
     }
 }
 
@@ -233,7 +282,18 @@ static void on_applied(struct master *m)
     char status[sizeof(m->life.status)];
 
     set_state(m, SERVING);
-    ag_lifecycle_reload_applied(&m->life, describe(m, status, sizeof(status)));
+    if (m->life.reloading) {
+        ag_lifecycle_reload_applied(&m->life, describe(m, status, sizeof(status)));
+    } else {
+        ag_log(AG_LOG_INFO, "worker %d has taken the configuration up after all", m->worker);
+    }
+}
+
+/* Answers to what was cancelled since: they crossed. */
+static bool is_late(const struct master *m, const struct ag_channel_msg *msg)
+{
+    return (msg->type == AG_CHANNEL_LOADED || msg->type == AG_CHANNEL_REFUSED) &&
+           msg->generation != 0 && msg->generation <= m->cancelled;
 }
 
 /* False: nothing that belongs here. */
@@ -254,11 +314,9 @@ static bool on_message(struct master *m, const struct ag_channel_msg *msg)
     } else if (msg->type == AG_CHANNEL_APPLIED && m->state == APPLYING && current) {
         on_applied(m);
     } else {
-        good = false;
+        good = is_late(m, msg);
     }
-    if (m->reload_asked && m->state == SERVING) {
-        reload(m);
-    }
+    reload_if_asked(m);
     return good;
 }
 
@@ -349,13 +407,16 @@ static bool on_signal(struct master *m, int *out_rc)
 
 static int wait_ms(const struct master *m)
 {
-    uint64_t now = now_ms();
+    uint64_t now = now_ms(), until = m->killed || m->kill_at_ms == 0 ? UINT64_MAX : m->kill_at_ms;
     int wait = ag_lifecycle_wait_ms(&m->life);
 
-    if (m->kill_at_ms == 0 || m->killed) {
+    if (m->answer_by_ms != 0) {
+        until = ag_min_u64(until, m->answer_by_ms);
+    }
+    if (until == UINT64_MAX) {
         return wait;
     }
-    uint64_t left = m->kill_at_ms > now ? m->kill_at_ms - now : 0;
+    uint64_t left = until > now ? until - now : 0;
     return (int)ag_min_u64(left, wait < 0 ? INT32_MAX : (uint64_t)wait);
 }
 
@@ -379,6 +440,10 @@ static int supervise(struct master *m)
         ag_lifecycle_turn(&m->life, &m->sockets);
         if (m->kill_at_ms != 0 && now_ms() >= m->kill_at_ms) {
             kill_worker(m);
+        }
+        if (m->answer_by_ms != 0 && now_ms() >= m->answer_by_ms) {
+            on_silence(m);
+            reload_if_asked(m);
         }
     }
 }

@@ -6,6 +6,8 @@
  *
  *   STARTING --READY--> SERVING --SIGHUP: load, bind, bundle--> LOADING --REFUSED--> SERVING
  *                                    LOADING --LOADED: COMMIT--> APPLYING --APPLIED--> SERVING
+ *                                    LOADING --no answer in time: CANCEL--> SERVING
+ *                                    APPLYING --no answer in time--> no other reload until there is one
  *   any --SIGTERM: DRAIN; again: ABORT--> DRAINING --worker ends--> exit with its status
  *   SERVING --a successor serves (SIGUSR2): YIELD--> DRAINING
  *   any --worker ends by itself--> exit 1: the supervisor starts both again

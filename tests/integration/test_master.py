@@ -13,9 +13,11 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from gate import BINARY, Gate, Reader, Upstream, free_port, ok, run, without_sanitizers
+from tracing import Held
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 
@@ -206,6 +208,27 @@ def nobody(tmp_path):
     return str(binary), ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
+def test_root_without_a_user_is_told(backend, tmp_path):
+    warning, note = "warn  runs as root, and so would whoever breaks in; hint: server.user", "note: "
+    with Gate(tmp_path / "root", FIXED.replace("SERVER", ""), backend) as gate:
+        wait_for(lambda: warning in gate.stderr(), "the warning", gate)
+    done = run("check", "-c", tmp_path / "root/anygate.yml", "--strict")
+    assert done.returncode == 0 and "it runs as root; hint: server.user" in done.stdout
+    assert "note:" not in run("check", "-c", tmp_path / "root/anygate.yml", "--format",
+                              "json").stdout
+    with Master(tmp_path / "user", FIXED, backend) as gate:
+        wait_for(lambda: "runs as 65534" in gate.stderr(), "the worker's log", gate)
+        assert "runs as root" not in gate.stderr()
+    assert note not in run("check", "-c", tmp_path / "user/anygate.yml").stdout
+    binary, wrap = nobody(tmp_path)
+    with Gate(tmp_path / "nobody", FIXED.replace("SERVER", ""), backend, binary=binary,
+              wrap=wrap) as gate:
+        wait_for(lambda: "listening on" in gate.stderr(), "the log", gate)
+        assert "runs as root" not in gate.stderr()
+    done = run("check", "-c", tmp_path / "nobody/anygate.yml", binary=binary, wrap=wrap)
+    assert done.returncode == 0 and note not in done.stdout
+
+
 def test_without_root_the_user_stays(backend, tmp_path):
     binary, wrap = nobody(tmp_path)
     with Master(tmp_path, FIXED, backend, binary=binary, wrap=wrap) as gate:
@@ -390,6 +413,52 @@ def test_a_bad_configuration_is_refused(backend, tmp_path, jail):
         gate.rewrite(lambda t: t.replace("user: nobody", "user: daemon"))
         gate.reload()
         assert "server.user has changed, which takes effect at a restart" in gate.stderr()
+
+
+def test_a_worker_that_does_not_answer(tmp_path, jail):
+    """The reload is given up; what the worker says to it later is no nonsense."""
+    pid_file = tmp_path / "pid"
+    with Master(tmp_path, FIXED, "epoll", jail=jail, args=["--pid-file", str(pid_file)]) as gate:
+        worker, new = gate.worker, free_port()
+        os.kill(worker, signal.SIGSTOP)
+        gate.rewrite(lambda t: t.replace("fine", "changed")
+                     .replace("listen: [", f'listen: ["127.0.0.1:{new}", '))
+        try:
+            done = run("reload", "--pid-file", pid_file)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert done.returncode == 1
+        assert re.search(rf"reload refused: worker {worker} has not answered within \d+ s; hint: .*; "
+                         "the configuration before stays", done.stderr), done
+        assert gate.get("/ok").body == b"fine"
+        wait_for(lambda: not busy(new), "the new port is closed", gate)
+        done = run("reload", "--pid-file", pid_file)
+        assert done.returncode == 0, done
+        assert gate.get("/ok", port=new).body == b"changed"
+        assert gate.worker == worker
+
+
+def test_a_shard_that_hangs(backend, tmp_path, jail):
+    """The configuration is the worker's by then: no way back, and nothing else is begun."""
+    pid_file = tmp_path / "pid"
+    with Master(tmp_path, FIXED, backend, jail=jail, args=["--pid-file", str(pid_file)]) as gate:
+        worker = gate.worker
+        tasks = Path(f"/proc/{worker}/task")
+        shard = next(t for t in tasks.iterdir() if (t / "comm").read_text() == "shard-0\n")
+        gate.rewrite(lambda t: t.replace("fine", "changed"))
+        with Held(int(shard.name)):
+            done = run("reload", "--pid-file", pid_file)
+            assert done.returncode == 1
+            assert f"reload failed: worker {worker} has not taken the configuration up" in done.stderr
+            done = run("reload", "--pid-file", pid_file)
+            assert done.returncode == 1
+            assert f"worker {worker} has not taken the last one up yet" in done.stderr
+        wait_for(lambda: "has taken the configuration up after all" in gate.stderr(), "it", gate)
+        assert gate.get("/ok").body == b"changed"
+        gate.rewrite(lambda t: t.replace("changed", "again"))
+        assert run("reload", "--pid-file", pid_file).returncode == 0
+        assert gate.get("/ok").body == b"again"
+        assert gate.worker == worker
 
 
 def test_reloads_leave_nothing_behind(backend, tmp_path, jail):
