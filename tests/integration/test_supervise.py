@@ -107,7 +107,7 @@ def test_a_successor_becomes_the_main_process(backend, tmp_path):
 
 # ---- sockets of the manager
 
-def activated(tmp_path, config, backend, listeners, names="web"):
+def activated(tmp_path, config, backend, listeners, names="web", env=None):
     """`listeners` become descriptors from 3 on, as the manager hands them over."""
     (tmp_path / "start").write_text(
         "#!/usr/bin/python3\nimport os, sys\n"
@@ -125,7 +125,8 @@ def activated(tmp_path, config, backend, listeners, names="web"):
     return subprocess.Popen(
         [tmp_path / "start", numbers, BINARY, "serve", "-c", tmp_path / "anygate.yml"],
         pass_fds=[s.fileno() for s in listeners], stdin=subprocess.DEVNULL, stderr=log,
-        cwd=tmp_path, env={**os.environ, "ANYGATE_SERVER__BACKEND": backend, "NO_COLOR": "1"})
+        cwd=tmp_path,
+        env={**os.environ, "ANYGATE_SERVER__BACKEND": backend, "NO_COLOR": "1", **(env or {})})
 
 
 def get(port, family=socket.AF_INET):
