@@ -4,8 +4,10 @@
  *   sim --seed N [--verbose]     one run, told
  *   sim --count N [--from M] [--jobs N] [--twice] [--failures N]
  *
- * Prints each seed that fails, then a line of figures; the exit code is 0 when none failed. --twice runs
- * each seed two times, of which the traces must be equal.
+ * Prints each seed that fails with the command that runs it again, what it is at every ten seconds, and at
+ * the end a line of figures; the exit code is 0 when none failed. The figures' trace is made of the runs'
+ * traces in any order: the same seeds give the same one, however they were spread over processes. --twice
+ * runs each seed two times, of which the traces must be equal.
  */
 #include "tests/sim/run.h"
 
@@ -17,22 +19,29 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define JOBS_MAX 64u
+/* Processor time that no run takes: it hangs within one turn. */
+#define HANG_S 60
+/* Between two lines of what has been done so far. */
+#define TELL_S 10
 
 struct options {
+    const char *program;
     uint64_t from, count, jobs, failures;
     bool one, verbose, twice;
 };
 
-/* What a worker is at; shared with its parent. */
+/* Shared by all processes. */
 struct progress {
-    _Atomic uint64_t next;   /* the seed it runs, or will */
-    _Atomic uint64_t passed; /* seeds */
-    _Atomic uint64_t requests, turns, events, virtual_s;
+    _Atomic uint64_t next;         /* the first seed that nobody has taken */
+    _Atomic uint64_t at[JOBS_MAX]; /* the seed each worker is at */
+    _Atomic uint64_t passed;       /* seeds */
+    _Atomic uint64_t requests, turns, events, virtual_s, trace;
 };
 
 static struct sim sim;
@@ -43,9 +52,11 @@ static char epitaph[64]; /* what is to be said when the server ends this process
 
 static void run_one(const struct options *o, uint64_t seed, struct progress *p)
 {
+    const struct itimerval hang = {.it_value = {.tv_sec = HANG_S}};
     uint64_t trace;
 
     (void)snprintf(epitaph, sizeof(epitaph), "sim: seed %" PRIu64 " ended by a signal\n", seed);
+    AG_ASSERT(setitimer(ITIMER_VIRTUAL, &hang, NULL) == 0);
     trace = run_seed(&run, &sim, seed, o->verbose);
 
     if (o->one) {
@@ -61,32 +72,41 @@ static void run_one(const struct options *o, uint64_t seed, struct progress *p)
     atomic_fetch_add(&p->turns, run.turns);
     atomic_fetch_add(&p->events, sim.events);
     atomic_fetch_add(&p->virtual_s, sim.now_us / SIM_S);
+    atomic_fetch_add(&p->trace, trace);
 }
 
-/* A panic of the server's ends the process without telling the seed. */
-static void on_abort(int sig)
+/* A panic of the server's, or a loop without end, ends the process without telling the seed. */
+static void on_signal(int sig)
 {
     (void)!write(STDERR_FILENO, epitaph, strlen(epitaph));
     (void)signal(sig, SIG_DFL);
     (void)raise(sig);
 }
 
-static void work(const struct options *o, uint64_t stride, struct progress *p)
+static void work(const struct options *o, uint64_t worker, struct progress *p)
 {
-    (void)signal(SIGABRT, on_abort);
-    (void)signal(SIGSEGV, on_abort);
-    (void)signal(SIGILL, on_abort);
+    static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGVTALRM};
+
+    for (size_t i = 0; i < AG_COUNT(signals); i++) {
+        (void)signal(signals[i], on_signal);
+    }
+    (void)signal(SIGALRM, SIG_DFL);
     sim_init(&sim);
-    while (atomic_load(&p->next) < o->from + o->count) {
-        run_one(o, atomic_load(&p->next), p);
-        atomic_fetch_add(&p->next, stride);
+    for (;;) {
+        uint64_t seed = atomic_fetch_add(&p->next, 1);
+
+        if (seed >= o->from + o->count) {
+            break;
+        }
+        atomic_store(&p->at[worker], seed);
+        run_one(o, seed, p);
     }
     sim_deinit(&sim);
 }
 
 /* ---- all of them ---- */
 
-static pid_t spawn(const struct options *o, struct progress *p)
+static pid_t spawn(const struct options *o, uint64_t worker, struct progress *p)
 {
     pid_t pid;
 
@@ -94,54 +114,10 @@ static pid_t spawn(const struct options *o, struct progress *p)
     pid = fork();
     AG_ASSERT(pid >= 0);
     if (pid == 0) {
-        work(o, o->jobs, p);
+        work(o, worker, p);
         exit(0); /* NOLINT(concurrency-mt-unsafe): sanitizers look for leaks then */
     }
     return pid;
-}
-
-/* Starts a worker again behind a seed that failed, until there are too many. */
-static uint64_t run_all(const struct options *o, struct progress *each)
-{
-    pid_t pids[JOBS_MAX] = {0};
-    uint64_t failed = 0, running = o->jobs;
-
-    for (uint64_t i = 0; i < o->jobs; i++) {
-        atomic_store(&each[i].next, o->from + i);
-        pids[i] = spawn(o, &each[i]);
-    }
-    while (running > 0) {
-        int status = 0;
-        pid_t pid = wait(&status);
-        uint64_t i = 0;
-
-        AG_ASSERT(pid > 0);
-        while (pids[i] != pid) {
-            i++;
-        }
-        if (status == 0) {
-            running--;
-            continue;
-        }
-        failed++;
-        (void)fprintf(stderr, "sim: FAIL seed %" PRIu64 "\n", atomic_load(&each[i].next));
-        if (failed >= o->failures) {
-            running--;
-            pids[i] = -1;
-            atomic_store(&each[i].next, UINT64_MAX / 2);
-            for (uint64_t k = 0; k < o->jobs; k++) {
-                if (pids[k] > 0) {
-                    (void)kill(pids[k], SIGTERM);
-                }
-            }
-            break;
-        }
-        atomic_fetch_add(&each[i].next, o->jobs);
-        pids[i] = spawn(o, &each[i]);
-    }
-    while (wait(NULL) > 0) {
-    }
-    return failed;
 }
 
 static double seconds_since(const struct timespec *start)
@@ -152,21 +128,85 @@ static double seconds_since(const struct timespec *start)
     return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
 }
 
-static int summarize(const struct options *o, const struct progress *each, uint64_t failed,
-                     double s)
+static void tell(const struct options *o, const struct progress *p, uint64_t failed,
+                 const struct timespec *start)
 {
-    uint64_t passed = 0, requests = 0, turns = 0, events = 0, virtual_s = 0;
+    uint64_t done = atomic_load(&p->passed) + failed;
+    double rate = (double)done / seconds_since(start);
+
+    (void)fprintf(stderr,
+                  "sim: %" PRIu64 " of %" PRIu64 " seeds, %" PRIu64 " failed; %.0f a second; %.0f "
+                  "s to go\n",
+                  done, o->count, failed, rate, rate > 0 ? (double)(o->count - done) / rate : 0.0);
+}
+
+/* A signal between two waits would be lost to the line it asks for: the next one comes. */
+static void on_alarm(int sig)
+{
+    (void)sig;
+}
+
+static void stop_all(const pid_t *pids, uint64_t jobs)
+{
+    for (uint64_t i = 0; i < jobs; i++) {
+        if (pids[i] > 0) {
+            (void)kill(pids[i], SIGTERM);
+        }
+    }
+    while (wait(NULL) > 0 || errno == EINTR) {
+    }
+}
+
+/* Starts a worker again behind a seed that failed, until there are too many. */
+static uint64_t run_all(const struct options *o, struct progress *p, const struct timespec *start)
+{
+    pid_t pids[JOBS_MAX] = {0};
+    uint64_t failed = 0, running = o->jobs;
 
     for (uint64_t i = 0; i < o->jobs; i++) {
-        passed += atomic_load(&each[i].passed);
-        requests += atomic_load(&each[i].requests);
-        turns += atomic_load(&each[i].turns);
-        events += atomic_load(&each[i].events);
-        virtual_s += atomic_load(&each[i].virtual_s);
+        pids[i] = spawn(o, i, p);
     }
-    (void)printf("sim: %" PRIu64 " seeds passed, %" PRIu64 " failed; %.0f a second; %" PRIu64
-                 " requests, %" PRIu64 " turns, %" PRIu64 " events, %" PRIu64 " simulated hours\n",
-                 passed, failed, (double)passed / s, requests, turns, events, virtual_s / 3600);
+    while (running > 0) {
+        int status = 0;
+        pid_t pid = wait(&status);
+        uint64_t i = 0;
+
+        if (pid < 0) {
+            AG_ASSERT(errno == EINTR);
+            tell(o, p, failed, start);
+            continue;
+        }
+        while (pids[i] != pid) {
+            AG_ASSERT(++i < o->jobs);
+        }
+        pids[i] = 0;
+        if (status == 0) {
+            running--;
+            continue;
+        }
+        failed++;
+        (void)fprintf(stderr,
+                      "sim: FAIL seed %" PRIu64 "; again: %s --seed %" PRIu64 " --verbose\n",
+                      atomic_load(&p->at[i]), o->program, atomic_load(&p->at[i]));
+        if (failed >= o->failures) {
+            stop_all(pids, o->jobs);
+            break;
+        }
+        pids[i] = spawn(o, i, p);
+    }
+    return failed;
+}
+
+static int summarize(const struct options *o, const struct progress *p, uint64_t failed, double s)
+{
+    uint64_t passed = atomic_load(&p->passed);
+
+    (void)printf("sim: seeds %" PRIu64 " to %" PRIu64 ": %" PRIu64 " passed, %" PRIu64
+                 " failed; %.0f a second; %" PRIu64 " requests, %" PRIu64 " turns, %" PRIu64
+                 " events, %" PRIu64 " simulated hours; trace %016" PRIx64 "\n",
+                 o->from, o->from + o->count - 1, passed, failed, (double)passed / s,
+                 atomic_load(&p->requests), atomic_load(&p->turns), atomic_load(&p->events),
+                 atomic_load(&p->virtual_s) / 3600, atomic_load(&p->trace));
     return failed || passed == 0;
 }
 
@@ -190,7 +230,7 @@ static void parse(int argc, char **argv, struct options *o)
                                           {"failures", 1, NULL, 'm'}, {0}};
     int c;
 
-    *o = (struct options){.from = 1, .count = 1000, .jobs = 1, .failures = 1};
+    *o = (struct options){.program = argv[0], .from = 1, .count = 1000, .jobs = 1, .failures = 1};
     while ((c = getopt_long(argc, argv, "", known, NULL)) !=
            -1) { /* NOLINT(concurrency-mt-unsafe) */
         if (c == 's' || c == 'f') {
@@ -217,19 +257,22 @@ static void parse(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
+    const struct itimerval every = {{.tv_sec = TELL_S}, {.tv_sec = TELL_S}};
+    const struct sigaction alarm = {.sa_handler = on_alarm}; /* wait() is to be interrupted */
     struct options o;
-    struct progress *each;
+    struct progress *p;
     struct timespec start;
     uint64_t failed;
 
     parse(argc, argv, &o);
     ag_log_set_level(AG_LOG_ERROR);
     AG_ASSERT(clock_gettime(CLOCK_MONOTONIC, &start) == 0);
-    each = mmap(NULL, JOBS_MAX * sizeof(*each), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                -1, 0);
-    AG_ASSERT(each != MAP_FAILED);
+    p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    AG_ASSERT(p != MAP_FAILED);
+    atomic_store(&p->next, o.from);
+    AG_ASSERT(sigaction(SIGALRM, &alarm, NULL) == 0 && setitimer(ITIMER_REAL, &every, NULL) == 0);
     site_init();
-    failed = run_all(&o, each);
+    failed = run_all(&o, p, &start);
     site_deinit();
-    return summarize(&o, each, failed, seconds_since(&start));
+    return summarize(&o, p, failed, seconds_since(&start));
 }
