@@ -494,7 +494,7 @@ struct net_end *net_connect(struct sim *s, uint32_t from_ip, uint32_t ip, uint16
     c->end[0].owner = owner;
     n->profile(s, c);
     AG_ASSERT(c->profile.window > 0);
-    sim_note(s, "net: connect", c->id, port);
+    sim_note(s, "net: connect to .N:port", c->id, (ip & 255) * 100000 + port);
     sim_at(s, latency(c), on_syn, c);
     return &c->end[0];
 }

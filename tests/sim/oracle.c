@@ -87,6 +87,9 @@ static uint32_t allows_alone(const struct run *r, const struct request *q)
         m = (proxied && q->plan > PLAN_LAST_RIGHT ? m : m & ~(uint32_t)OUT_RIGHT) | OUT_413 |
             OUT_CUT;
     }
+    if (proxied && q->sent_us && r->sim->now_us > q->sent_us + TOTAL_US) {
+        m |= OUT_CUT | OUT_504; /* some configurations bound the whole of it */
+    }
     if (q->kind == REQUEST_STATIC && r->weather.files) {
         m |= OUT_500 | OUT_503 | OUT_CUT;
     }
@@ -121,9 +124,6 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
     }
     if (c->manners.rude || c->end->conn->faulted || c->end->conn->profile.stall_per_mille) {
         m |= OUT_CUT | OUT_408 | OUT_504; /* 504: all of it took too long */
-    }
-    if (q->slow && r->sim->now_us > q->sent_us + TOTAL_US) {
-        m |= OUT_CUT | OUT_504; /* some configurations bound the whole of it */
     }
     if (was_starved(r)) { /* who is not read from looks like one who does not write */
         m |= OUT_408;
@@ -344,8 +344,19 @@ static bool is_right_text(const struct run *r, const struct client *c, const str
     return false;
 }
 
+/* Nothing but chance is against anybody. */
+static bool is_fine(const struct weather *w)
+{
+    return !w->flaky && !w->rude && !w->shortage && !w->storms && !w->upstream_storms;
+}
+
 void oracle_answer(struct run *r, struct client *c, struct request *q)
 {
+    if (c->kind_of_answer == OUT_503 && q->upstream == 'c' && !q->head && is_fine(&r->weather) &&
+        !text_has(c, "too many requests wait")) {
+        sim_fail(r->sim, "client %u: request %u waited in vain: %.*s", c->index, q->id,
+                 (int)c->text_len, (const char *)c->text);
+    }
     if (c->kind_of_answer != OUT_RIGHT) {
         return; /* an error of the server's, as allowed */
     }
@@ -409,12 +420,29 @@ static void check_downstream(const struct run *r, const struct ag_downstream *d)
     }
 }
 
+/* A receive that waits for a buffer while there are some has been forgotten. */
+static void check_starved(const struct run *r, const struct ag_loop *l)
+{
+    if (!ag_list_empty(&l->tasks)) {
+        return;
+    }
+    for (unsigned g = 0; g < AG_BUF_GROUPS; g++) {
+        const struct ag_buf_pool *p = &l->bufs->pools[g];
+        bool feeds = p->ring_max ? p->ring_count > 0 : p->free_count > p->reserve;
+
+        if (feeds && !ag_list_empty(&p->starved)) {
+            sim_fail(r->sim, "a receive starves, and %u buffers are free", p->free_count);
+        }
+    }
+}
+
 void oracle_bounds(struct run *r)
 {
     for (uint32_t i = 0; i < r->shard_count; i++) {
         const struct ag_downstreams *d = &r->shards[i].serving.down;
 
         if (r->host.loops[i].live && !r->shards[i].ended) {
+            check_starved(r, &r->host.loops[i].loop);
             ag_list_foreach(it, &d->open) {
                 check_downstream(r, ag_container_of(it, struct ag_downstream, link));
             }

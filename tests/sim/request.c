@@ -3,6 +3,8 @@
 #include <stdarg.h>
 
 #define HEAD_MAX 8192u
+/* Bytes of requests to the upstream with few connections, and of their answers, where all is well. */
+#define FEW_BYTES 200u
 
 /* ---- what is asked for ---- */
 
@@ -81,11 +83,19 @@ static void choose_proxy(struct run *r, struct request *q)
     q->upstream = 'a';
     if (!r->probing && r->weather.flaky) {
         q->upstream = groups[sim_below(s, sizeof(groups) - 1)];
-    } else if (!r->probing && sim_chance(s, 200)) {
-        q->upstream = 'n';
+    } else if (!r->probing && sim_chance(s, 250)) {
+        bool few = q->kind == REQUEST_PROXY && r->few_left > 0 && sim_chance(s, 500);
+
+        q->upstream = few ? 'c' : 'n';
+        r->few_left -= q->upstream == 'c';
     }
     (void)snprintf(q->target, sizeof(q->target), "/%c/%u?q=%u", q->upstream, q->id, q->id * 7);
     choose_plan(r, q);
+    if (q->upstream == 'c' && !r->weather.flaky) { /* none keeps the others waiting for long */
+        q->answer_bytes %= FEW_BYTES;
+        q->body_bytes %= FEW_BYTES;
+        q->slow = q->expect = false;
+    }
 }
 
 static enum request_kind choose_kind(struct sim *s, bool probe)

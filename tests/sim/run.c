@@ -156,6 +156,9 @@ static void on_reload(struct sim *s, void *arg)
     }
     r->reloads_left--;
     publish(r, (uint32_t)sim_below(s, SITE_CONFIGS));
+    if (sim_chance(s, 200)) { /* and another, before the shards have seen the first */
+        publish(r, (uint32_t)sim_below(s, SITE_CONFIGS));
+    }
     sim_at(s, sim_below(s, 3 * SIM_S), on_reload, r);
 }
 
@@ -323,6 +326,8 @@ static void start_clients(struct run *r)
 {
     struct sim *s = r->sim;
     uint32_t count = (uint32_t)sim_between(s, 2, 9);
+
+    r->few_left = 4;
     uint64_t over_us = sim_chance(s, 500) ? 50 * SIM_MS : 3 * SIM_S;
 
     for (uint32_t i = 0; i < count; i++) {

@@ -211,6 +211,7 @@ struct run {
     uint32_t uses;                /* applied and not let go */
     uint32_t changes;             /* posted and not applied */
     uint32_t reloads_left;
+    uint32_t few_left; /* requests to upstream c, where all is well */
     struct upstreams *upstreams;
     struct {
         uint32_t socket_id;

@@ -106,7 +106,10 @@ static void check_forwarded(struct up *u, const struct request *q)
 
     (void)snprintf(ip, sizeof(ip), "%u.%u.%u.%u", from >> 24, from >> 16 & 255, from >> 8 & 255,
                    from & 255);
-    if (count != 1 || !ag_span_eq(value, ag_span_str(ip))) {
+    /* A client that has been reset has no address any more. */
+    if (count != 1 ||
+        !(ag_span_eq(value, ag_span_str(ip)) ||
+          (q->client->end->conn->end[1].dead && ag_span_eq(value, AG_SPAN("unknown"))))) {
         sim_fail(sim_of(u), "upstream: request %u of %s is forwarded for %.*s", q->id, ip,
                  (int)value.len, (const char *)value.ptr);
     }
@@ -177,7 +180,8 @@ static void begin_answer(struct up *u)
 {
     if (!u->answering) {
         u->answering = true;
-        answer_make(sim_of(u), u->q, !u->message.keep_alive, &u->answer);
+        answer_make(sim_of(u), u->q, !u->message.keep_alive,
+                    u->server->piece_max == 0 && u->end->conn->profile.piece_max == 0, &u->answer);
         write_soon(u, u->server->delay_us);
     }
 }
@@ -474,6 +478,9 @@ static void start_server(struct run *r, char group, uint32_t ip)
     *v = (struct server){.run = r, .group = group, .ip = ip};
     v->listener = net_listen(s, ip, 80, 64, on_accept, v);
     v->idle_us = sim_between(s, SIM_MS, sim_chance(s, 500) ? 100 * SIM_MS : 10 * SIM_S);
+    if (group == 'c' && !r->weather.flaky) {
+        return; /* who waits for one of its few connections gets one soon */
+    }
     v->delay_us = sim_chance(s, 500) ? sim_below(s, 300 * SIM_MS) : 0;
     if (sim_chance(s, 400)) {
         v->piece_max = (uint32_t)sim_between(s, 1, sim_chance(s, 300) ? 8 : 3000);

@@ -20,5 +20,7 @@ struct answer {
     bool early; /* begins before the request's content was read */
 };
 
-/* upstream_answer.c: the bytes by the request's plan. `close`: the request asked for it. */
-void answer_make(struct sim *s, const struct request *q, bool close, struct answer *out);
+/* upstream_answer.c: the bytes by the request's plan. `close`: the request asked for it; `whole`: what is
+ * written at once arrives at once. */
+void answer_make(struct sim *s, const struct request *q, bool close, bool whole,
+                 struct answer *out);

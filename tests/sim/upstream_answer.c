@@ -4,6 +4,9 @@
 
 #include <stdarg.h>
 
+/* Bytes of an answer that surely arrive in one piece, with what is put behind it. */
+#define WHOLE_BYTES 200u
+
 struct out {
     struct sim *sim;
     uint8_t *bytes;
@@ -35,7 +38,7 @@ static void put_status(struct out *o, const struct request *q, unsigned status, 
 {
     put(o, "HTTP/1.1 %u Whatever\r\nX-Id: %u\r\nX-Hop: secret\r\n", status, q->id);
     put(o, "Connection: X-Hop%s\r\n", close ? ", close" : "");
-    if (sim_chance(o->sim, 50)) {
+    if (q->plan != PLAN_EXTRA && sim_chance(o->sim, 50)) {
         put(o, "X-Long: %0*d\r\n", (int)sim_between(o->sim, 100, 5000), 0);
     }
 }
@@ -112,7 +115,7 @@ static size_t cut_in(struct sim *s, const struct request *q, size_t len)
     return len - (size_t)sim_between(s, 1, q->answer_bytes);
 }
 
-void answer_make(struct sim *s, const struct request *q, bool close, struct answer *out)
+void answer_make(struct sim *s, const struct request *q, bool close, bool whole, struct answer *out)
 {
     struct out o = {.sim = s, .max = 20000 + 2 * (size_t)q->answer_bytes};
 
@@ -174,7 +177,10 @@ void answer_make(struct sim *s, const struct request *q, bool close, struct answ
         out->end = ANSWER_RST;
         break;
     case PLAN_EXTRA:
+        /* What comes later, when the next request was sent, nobody can tell from its answer. */
+        close = close || !whole || q->answer_bytes > WHOLE_BYTES;
         put_length(&o, q, close);
+        out->end = close ? ANSWER_FIN : ANSWER_KEEP;
         put(&o, "HTTP/1.1 200 OK\r\nX-Id: 999999\r\nContent-Length: 5\r\n\r\nextra");
         break;
     case PLAN_BAD_CHUNK:
