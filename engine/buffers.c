@@ -227,6 +227,10 @@ struct ag_block *ag_bufs_for_recv(struct ag_bufs *b, enum ag_buf_group group)
     if (AG_FAULT("buffer.recv")) {
         return NULL;
     }
+    /* Who waits is fed by its own group, so that one has to do, too. */
+    if (p->free_count <= p->reserve) {
+        p = &b->pools[group];
+    }
     return p->free_count > p->reserve ? hand_out(p, pop_free(p)) : NULL;
 }
 

@@ -78,7 +78,8 @@ void ag_bufs_start_rings(struct ag_bufs *b, ag_buf_publish_fn *fn);
 /* The kernel took block `id` out of the ring: its holder now is the caller (refs 1). */
 AG_MUST_USE struct ag_block *ag_bufs_from_ring(struct ag_bufs *b, enum ag_buf_group group,
                                                uint32_t id);
-/* A block to receive into without a ring, a small one while it is tight; NULL: wait by ag_bufs_starve. */
+/* A block to receive into without a ring, while it is tight a small one if there is one; NULL: wait by
+ * ag_bufs_starve. */
 AG_MUST_USE struct ag_block *ag_bufs_for_recv(struct ag_bufs *b, enum ag_buf_group group);
 /* Queues `op` until a block may be had; then it becomes AG_OP_READY. One that wanted a large block is
  * content with a small one. */

@@ -319,6 +319,35 @@ BOTH(conn, few_buffers_lose_nothing)
     peer_end(p);
 }
 
+/* While it is tight, receives take small buffers; one that was begun for large ones must not ask for a
+ * small one again and again. */
+BOTH(conn, large_buffers_do_when_no_small_one_is_left)
+{
+    struct peer *p = peer_new(kind, 8, 8);
+    struct ag_block *held[8];
+    unsigned count = 0;
+
+    (void)peer_write(p, 0, 10);
+    turn_until(p->l, p->in == 10);
+    ag_stream_pause(&p->conn.stream);
+    for (unsigned i = 0; i < 6; i++) {
+        ag_loop_turn(p->l, 0);
+        if (i == 3) {
+            ag_stream_resume(&p->conn.stream, AG_BUF_LARGE);
+        }
+    }
+    while (count < AG_COUNT(held) && (held[count] = ag_loop_buf(p->l, AG_BUF_SMALL)) != NULL) {
+        count++;
+    }
+    cr_assert(p->l->tight);
+    (void)peer_write(p, 10, 10);
+    turn_until(p->l, p->in == 20);
+    while (count > 0) {
+        ag_block_release(held[--count]);
+    }
+    peer_end(p);
+}
+
 static void pause_now(struct peer *p)
 {
     ag_stream_pause(&p->conn.stream);
