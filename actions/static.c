@@ -268,7 +268,7 @@ static void open_dir(struct ag_static_waiter *waiter)
         return;
     }
     if (st != AG_OK) {
-        fail(w, 503, AG_REASON_RESOURCES, "out of memory");
+        fail(w, 503, AG_REASON_RESOURCES, "out of memory or descriptors");
     } else if (!w->dir) {
         fail(w, 404, AG_REASON_NONE, "no such directory");
     } else {

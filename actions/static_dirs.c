@@ -9,7 +9,8 @@
 struct ag_static_dir {
     struct ag_static_dir *next; /* in its bucket */
     struct ag_static_dirs *all;
-    struct ag_block *block; /* owns the descriptor; NULL: there is no such directory */
+    struct ag_block *block; /* owns the descriptor; NULL: it was never open */
+    enum ag_status status; /* of the last look: AG_ENOENT: no such directory; else what ran short */
     uint64_t device, inode;
     uint64_t hash;
     uint64_t checked_ms, used_ms;
@@ -96,6 +97,16 @@ static struct ag_block *own(struct ag_loop *l, int fd)
     return block;
 }
 
+/* The descriptor of the snapshot's. */
+static void take_over(struct ag_static_dir *dir, const struct ag_static_root *root)
+{
+    if (root->fd >= 0) {
+        dir->block = own(dir->all->loop, fcntl(root->fd, F_DUPFD_CLOEXEC, 0));
+        dir->device = root->device;
+        dir->inode = root->inode;
+    }
+}
+
 static struct ag_static_dir *dir_new(struct ag_static_dirs *d, const struct ag_static_root *root)
 {
     size_t len = strlen(root->path) + 1;
@@ -110,11 +121,7 @@ static struct ag_static_dir *dir_new(struct ag_static_dirs *d, const struct ag_s
     dir->hash = root->hash;
     memcpy(dir->path, root->path, len);
     ag_list_init(&dir->waiters);
-    if (root->fd >= 0) {
-        dir->block = own(d->loop, fcntl(root->fd, F_DUPFD_CLOEXEC, 0));
-        dir->device = root->device;
-        dir->inode = root->inode;
-    }
+    take_over(dir, root);
     dir->next = d->buckets[root->hash % AG_STATIC_DIR_BUCKETS];
     d->buckets[root->hash % AG_STATIC_DIR_BUCKETS] = dir;
     d->count++;
@@ -144,9 +151,10 @@ static const char *below_slash(const struct ag_static_dir *dir)
     return dir->path[1] ? dir->path + 1 : ".";
 }
 
-static void check_done(struct ag_static_dir *dir)
+static void check_done(struct ag_static_dir *dir, enum ag_status st)
 {
     dir->busy = false;
+    dir->status = st == AG_EACCES ? AG_ENOENT : st;
     dir->all->ops--;
     dir->checked = true;
     dir->checked_ms = dir->all->loop->now_ms;
@@ -156,9 +164,11 @@ static void check_done(struct ag_static_dir *dir)
 static void opened(struct ag_file_op *op)
 {
     struct ag_static_dir *dir = ag_container_of(op, struct ag_static_dir, op);
+    enum ag_status st = op->status;
 
     if (op->status == AG_OK && !op->stat.is_dir) {
         (void)close(op->out_fd);
+        st = AG_ENOENT;
     } else if (op->status == AG_OK) {
         struct ag_block *block = own(dir->all->loop, op->out_fd);
         if (block) {
@@ -166,9 +176,11 @@ static void opened(struct ag_file_op *op)
             dir->block = block;
             dir->device = op->stat.device;
             dir->inode = op->stat.inode;
+        } else {
+            st = AG_ELIMIT;
         }
     }
-    check_done(dir);
+    check_done(dir, st);
 }
 
 static void looked(struct ag_file_op *op)
@@ -177,11 +189,21 @@ static void looked(struct ag_file_op *op)
     bool same = dir->block && op->stat.device == dir->device && op->stat.inode == dir->inode;
 
     if (op->status != AG_OK || !op->stat.is_dir || same) {
-        check_done(dir);
+        check_done(dir, op->status == AG_OK && !same ? AG_ENOENT : op->status);
         return;
     }
     ag_file_open(dir->all->loop, &dir->op, dir->all->slash_fd, below_slash(dir), AG_FOLLOW_ANY,
                  opened);
+}
+
+/* What is known of it; a directory that was open once stays the one, whatever was seen later. */
+static enum ag_status tell(const struct ag_static_dir *dir, struct ag_block **out_dir)
+{
+    if (!dir->block && dir->status != AG_OK && dir->status != AG_ENOENT) {
+        return dir->status;
+    }
+    *out_dir = ag_block_hold(dir->block);
+    return AG_OK;
 }
 
 enum ag_status ag_static_dirs_get(struct ag_static_dirs *d, const struct ag_static_root *root,
@@ -194,12 +216,14 @@ enum ag_status ag_static_dirs_get(struct ag_static_dirs *d, const struct ag_stat
     }
     dir->used_ms = d->loop->now_ms;
     if (root->pinned) {
-        *out_dir = ag_block_hold(dir->block);
-        return AG_OK;
+        if (!dir->block) {
+            take_over(dir, root);
+            dir->status = dir->block || root->fd < 0 ? AG_OK : AG_ELIMIT;
+        }
+        return tell(dir, out_dir);
     }
     if (!dir->busy && dir->checked && d->loop->now_ms - dir->checked_ms < AG_STATIC_CHECK_MS) {
-        *out_dir = ag_block_hold(dir->block);
-        return AG_OK;
+        return tell(dir, out_dir);
     }
     ag_list_push(&dir->waiters, &w->link);
     if (!dir->busy) {

@@ -38,7 +38,7 @@ void ag_static_dirs_deinit(struct ag_static_dirs *d);
 /*
  * AG_OK: *out_dir is the open directory, held for the caller (NULL: there is none).
  * AG_AGAIN: it is being looked at; `w` is called, and then the caller asks again.
- * AG_ENOMEM.
+ * AG_ENOMEM, AG_ELIMIT, AG_ESYS: nobody knows, for memory or descriptors ran out.
  */
 AG_MUST_USE enum ag_status ag_static_dirs_get(struct ag_static_dirs *d,
                                               const struct ag_static_root *root,

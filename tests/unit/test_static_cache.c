@@ -229,6 +229,30 @@ Test(static, missing_at_load)
     end();
 }
 
+/* Who cannot open the directory does not know that it is missing. */
+Test(static, no_block_for_the_directory)
+{
+    struct ag_pool *files;
+    void *held[8192];
+    unsigned count = 0;
+
+    site();
+    put_text("later/index.html", "late");
+    serve("/", "/later/");
+    files = &f->loop.files;
+    while (files->used < files->count) {
+        cr_assert(count < AG_COUNT(held));
+        held[count++] = ag_pool_get(files);
+    }
+    cr_expect_eq(get("/", NULL)->status, 503);
+    while (count > 0) {
+        ag_pool_put(files, held[--count]);
+    }
+    f->loop.now_ms += AG_STATIC_CHECK_MS;
+    cr_expect_eq(get("/", NULL)->status, 200);
+    end();
+}
+
 Test(static, another_directory_in_its_place)
 {
     char from[128], to[128], next[128];
