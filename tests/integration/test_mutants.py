@@ -11,6 +11,7 @@ from mutants import Mutant, faults, load, table  # noqa: E402
 
 def test_each_mutant_still_applies():
     assert faults(load()) == []
+    assert faults(load(ROOT / "tests/mutate/sim.toml")) == []
 
 
 def test_faults_are_seen(tmp_path):

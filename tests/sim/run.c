@@ -251,6 +251,7 @@ static void choose_weather(struct run *r)
         w->flaky = sim_chance(s, 600);
         w->rude = sim_chance(s, 500);
         w->shortage = sim_chance(s, 250);
+        w->famine = w->shortage && sim_chance(s, 600);
         w->storms = sim_chance(s, 200);
         w->upstream_storms = sim_chance(s, 200);
         w->few_slots = sim_chance(s, 200);
@@ -317,6 +318,7 @@ static void start_server(struct run *r)
             sim_fail(s, "a shard does not start");
         }
         host_after_turn(&r->host.loops[i]);
+        d->famine = r->weather.famine ? famine_start(r, &r->host.loops[i].loop) : NULL;
     }
     choose_faults(r);
     publish(r, (uint32_t)sim_below(s, SITE_CONFIGS));
@@ -364,6 +366,7 @@ static void turn(struct run *r, uint32_t i)
     r->sim->now_us += sim_below(r->sim, 30); /* it took its time */
     if (r->shards[i].ended && l->live) {
         sim_note(r->sim, "shard: ends", i, r->host.fd_count);
+        famine_stop(r->shards[i].famine);
         ag_serving_close(&r->shards[i].serving);
         host_loop_deinit(&r->host, i);
     }
@@ -454,6 +457,9 @@ static void probe(struct run *r)
     r->probing = true;
     r->host.faults = (struct host_faults){0};
     r->host.fd_limit = HOST_FDS;
+    for (uint32_t i = 0; i < r->shard_count; i++) {
+        famine_stop(r->shards[i].famine);
+    }
     sim_at(r->sim, PROBE_US, on_nothing, waited);
     while (!*waited) {
         (void)step(r);

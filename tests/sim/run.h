@@ -173,6 +173,7 @@ struct client {
 /* What may go wrong in it, beside bad upstreams and rude clients. */
 struct weather {
     bool shortage; /* pools, descriptors, files and calls fail */
+    bool famine;   /* and pools are emptied at times */
     bool storms;   /* the network between clients and server stalls and breaks */
     bool upstream_storms;
     bool rude;      /* some clients are */
@@ -187,6 +188,7 @@ struct shard {
     struct ag_serving serving;
     struct ag_msg drain_msg, abort_msg;
     struct run *run;
+    struct famine *famine; /* NULL: none */
     bool ended;
     uint64_t turns; /* in the present second */
 };
@@ -258,6 +260,13 @@ void client_tunnel_begin(struct client *c);
 void client_tunnel_bytes(struct client *c, struct ag_span bytes);
 void client_tunnel_look(struct client *c);
 void client_finish(struct client *c);
+
+/* ---- famine.c ---- */
+
+/* From now on the pools of `l` are nearly empty at times. */
+struct famine *famine_start(struct run *r, struct ag_loop *l);
+/* All is given back, and stays. NULL is allowed. */
+void famine_stop(struct famine *f);
 
 /* ---- upstream.c ---- */
 
