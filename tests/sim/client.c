@@ -85,6 +85,7 @@ static void ended(struct client *c, bool by_error)
         if (c->message.state == MESSAGE_DONE && c->began) {
             oracle_answer(c->run, c, q);
             c->answered++;
+            c->told_close = true; /* the end was its framing */
         }
     }
     oracle_gone(c->run, c, by_error);

@@ -89,8 +89,20 @@ void client_tunnel_look(struct client *c)
     }
 }
 
+static void on_leave(struct sim *s, void *arg)
+{
+    struct client *c = arg;
+
+    (void)s;
+    c->gone = true;
+    client_finish(c);
+}
+
 void client_tunnel_begin(struct client *c)
 {
     c->tunnel = true;
+    if (c->manners.rude && sim_chance(c->run->sim, 500)) {
+        sim_at(c->run->sim, sim_below(c->run->sim, SIM_S), on_leave, c);
+    }
     sim_note(c->run->sim, "client: tunnel", tunnel_of(c)->id, 0);
 }

@@ -31,14 +31,16 @@ static uint32_t plan_allows(const struct request *q)
         return OUT_CUT;
     case PLAN_CUT_FIN: /* with content unread its close is a reset, and erases the head */
         return q->body_bytes || q->chunked ? OUT_CUT | OUT_502 : OUT_CUT;
-    case PLAN_CUT_RST:
-        return OUT_CUT | OUT_502;
+    case PLAN_CUT_RST: /* of a tunnel, behind the switch */
+        return OUT_CUT | OUT_502 | (q->kind == REQUEST_TUNNEL ? OUT_RIGHT : 0);
     case PLAN_STORM:
     case PLAN_CUT_HEAD:
     case PLAN_CLOSED:
     case PLAN_RESET:
     case PLAN_GARBAGE:
     case PLAN_TWO_LENGTHS:
+    case PLAN_SWITCH:
+    case PLAN_LARGE_HEAD:
         return OUT_502;
     case PLANS:
         break;
@@ -78,7 +80,7 @@ static uint32_t proxy_allows(const struct run *r, const struct request *q)
 static uint32_t allows_alone(const struct run *r, const struct request *q)
 {
     uint32_t m = OUT_RIGHT;
-    bool proxied = q->kind == REQUEST_PROXY || q->kind == REQUEST_TUNNEL;
+    bool proxied = request_is_proxied(q);
 
     if (proxied) {
         m = proxy_allows(r, q);
@@ -163,35 +165,6 @@ static enum outcome outcome_of(unsigned status)
     }
 }
 
-static unsigned right_status(const struct request *q)
-{
-    switch ((enum request_kind)q->kind) {
-    case REQUEST_FIXED:
-    case REQUEST_FIXED_LARGE:
-    case REQUEST_PARAM:
-    case REQUEST_FILTERED:
-    case REQUEST_ECHO:
-        return 200;
-    case REQUEST_STATIC:
-        return q->range_to ? 206 : 200;
-    case REQUEST_REDIRECT:
-        return 302;
-    case REQUEST_MISSING:
-        return 404;
-    case REQUEST_METHOD:
-        return 405;
-    case REQUEST_BAD:
-        return 400;
-    case REQUEST_PROXY:
-        return q->plan == PLAN_EMPTY ? 204 : 200;
-    case REQUEST_TUNNEL:
-        return q->refused_upgrade ? 403 : 101;
-    case REQUEST_KINDS:
-        break;
-    }
-    AG_UNREACHABLE("no such kind of request");
-}
-
 static void check_proxied(struct run *r, struct client *c, const struct request *q)
 {
     unsigned count;
@@ -211,7 +184,7 @@ void oracle_head(struct run *r, struct client *c, struct request *q)
 {
     unsigned status = c->message.status;
     uint32_t allowed = oracle_allows(r, c, q);
-    bool right = status == right_status(q);
+    bool right = status == q->status;
 
     sim_note(r->sim, "client: answer", q->id, status);
     c->kind_of_answer = (uint8_t)(right ? OUT_RIGHT : outcome_of(status));
@@ -229,11 +202,12 @@ void oracle_head(struct run *r, struct client *c, struct request *q)
     if (!right) {
         return;
     }
-    if (q->kind == REQUEST_STATIC) {
+    if (q->kind == REQUEST_STATIC && status != 416) {
         c->text_wanted = false;
         c->content_key = SITE_FILE_KEY + q->file;
         c->content_from = q->range_to ? q->range_from : 0;
         c->content_len = q->range_to ? q->range_to - q->range_from + 1 : q->answer_bytes;
+        c->content_len = status == 304 ? 0 : c->content_len;
     } else if (q->kind == REQUEST_PROXY || q->kind == REQUEST_TUNNEL) {
         check_proxied(r, c, q);
         c->text_wanted = false;
@@ -334,8 +308,11 @@ static bool is_right_text(const struct run *r, const struct client *c, const str
     case REQUEST_METHOD:
         return c->text_len == 0 || text_has(c, "405");
     case REQUEST_BAD: /* its text takes a buffer */
-        return text_has(c, "400") || (r->weather.shortage && c->text_len == 0);
+        (void)snprintf(want, sizeof(want), "%u", q->status);
+        return text_has(c, want) || (r->weather.shortage && c->text_len == 0);
     case REQUEST_STATIC:
+        (void)snprintf(want, sizeof(want), "bytes */%u", q->answer_bytes);
+        return ag_span_eq(message_field(&c->message, "content-range", &count), ag_span_str(want));
     case REQUEST_PROXY:
     case REQUEST_TUNNEL:
     case REQUEST_KINDS:

@@ -31,6 +31,9 @@ static void choose_plan(struct run *r, struct request *q)
         q->plan = q->kind == REQUEST_TUNNEL && q->plan != PLAN_GARBAGE ? PLAN_LENGTH : q->plan;
     }
     q->answer_bytes = size_of_body(s, 200000);
+    if (q->kind == REQUEST_TUNNEL && r->weather.flaky && !r->probing && sim_chance(s, 150)) {
+        q->plan = PLAN_CUT_RST;
+    }
     q->slow = q->plan <= PLAN_LAST_RIGHT && q->answer_bytes < 5000 && sim_chance(s, 60);
     if (q->plan >= PLAN_STALL && q->answer_bytes < 2) {
         q->answer_bytes = 2; /* something to be cut */
@@ -71,6 +74,14 @@ static void choose_static(struct sim *s, struct request *q)
     if (!q->head && q->answer_bytes > 10 && sim_chance(s, 300)) {
         q->range_from = (uint32_t)sim_below(s, q->answer_bytes - 1);
         q->range_to = (uint32_t)sim_between(s, q->range_from + 1, q->answer_bytes - 1);
+        q->status = 206;
+    } else if (!q->head && sim_chance(s, 50)) {
+        q->range_from = 2 * SITE_LARGE;
+        q->range_to = 3 * SITE_LARGE;
+        q->status = 416;
+    } else if (sim_chance(s, 200)) {
+        q->unmodified = true;
+        q->status = 304;
     }
     (void)snprintf(q->target, sizeof(q->target), "/s/%s", names[q->file]);
 }
@@ -89,8 +100,18 @@ static void choose_proxy(struct run *r, struct request *q)
         q->upstream = few ? 'c' : 'n';
         r->few_left -= q->upstream == 'c';
     }
-    (void)snprintf(q->target, sizeof(q->target), "/%c/%u?q=%u", q->upstream, q->id, q->id * 7);
+    (void)snprintf(q->forwarded, sizeof(q->forwarded), "/%c/%u?q=%u", q->upstream, q->id,
+                   q->id * 7);
+    memcpy(q->target, q->forwarded, sizeof(q->target));
+    if (q->upstream == 'a' && sim_chance(s, 150)) { /* by a route that writes another target */
+        (void)snprintf(q->target, sizeof(q->target), "/w/%u?q=%u", q->id, q->id * 7);
+    }
     choose_plan(r, q);
+    if (q->kind == REQUEST_TUNNEL) {
+        q->status = q->refused_upgrade ? 403 : 101;
+    } else if (q->plan == PLAN_EMPTY) {
+        q->status = 204;
+    }
     if (q->upstream == 'c' && !r->weather.flaky) { /* none keeps the others waiting for long */
         q->answer_bytes %= FEW_BYTES;
         q->body_bytes %= FEW_BYTES;
@@ -109,13 +130,60 @@ static enum request_kind choose_kind(struct sim *s, bool probe)
     return (enum request_kind)kinds[sim_below(s, AG_COUNT(kinds) - (probe ? 2 : 0))];
 }
 
+/* What is wrong with a request: fields, or content; 414 and 431 come of `repeat` bytes or fields. */
+struct bad {
+    const char *fields;  /* beside the others */
+    const char *content; /* chunked; it goes to an upstream, which must never see its end */
+    const char *version;
+    uint32_t long_target, long_field, many_fields;
+    bool no_host;
+    unsigned status;
+};
+
+static void choose_bad(struct run *r, struct request *q)
+{
+    static const struct bad all[] = {
+        {.fields = "Bad Field: x\r\n", .status = 400},
+        {.fields = "Content-Length: 1, 2\r\n", .status = 400},
+        {.fields = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", .status = 400},
+        {.fields = "X: a\rb\r\n", .status = 400},
+        {.fields = "Host: other\r\n", .status = 400},
+        {.fields = "no colon\r\n", .status = 400},
+        {.fields = "X: folded\r\n line\r\n", .status = 400},
+        {.fields = "", .no_host = true, .status = 400},
+        {.fields = "", .version = "HTTP/2.0", .status = 505},
+        {.fields = "", .long_target = 9000, .status = 414},
+        {.fields = "", .long_field = 33000, .status = 431},
+        {.fields = "", .many_fields = 101, .status = 431},
+        {.fields = "", .content = "3\r\nabc\r\nzz\r\n", .status = 400},
+        {.fields = "", .content = "3\r\nabc\n0\r\n\r\n", .status = 400},
+        {.fields = "", .content = "fffffffffffffffff\r\nabc", .status = 400},
+        {.fields = "", .content = "3\r\nabc\r\n0\r\nBad Trailer: x\r\n\r\n", .status = 400},
+    };
+
+    q->bad = &all[sim_below(r->sim, AG_COUNT(all))];
+    q->status = q->bad->status;
+    (void)snprintf(q->target, sizeof(q->target), "/fixed/small");
+    if (q->bad->content) {
+        q->method = "POST";
+        q->idempotent = false;
+        q->chunked = true;
+        q->upstream = sim_chance(r->sim, 700) ? 'a' : 0;
+        (void)snprintf(q->target, sizeof(q->target), q->upstream ? "/a/%u" : "/echo/%u", q->id);
+        memcpy(q->forwarded, q->target, sizeof(q->forwarded));
+    }
+}
+
 static void choose_target(struct run *r, struct request *q)
 {
     struct sim *s = r->sim;
 
+    q->status = 200;
     switch ((enum request_kind)q->kind) {
-    case REQUEST_FIXED:
     case REQUEST_BAD:
+        choose_bad(r, q);
+        break;
+    case REQUEST_FIXED:
         (void)snprintf(q->target, sizeof(q->target), "/fixed/small");
         break;
     case REQUEST_FIXED_LARGE:
@@ -135,12 +203,15 @@ static void choose_target(struct run *r, struct request *q)
         break;
     case REQUEST_REDIRECT:
         (void)snprintf(q->target, sizeof(q->target), "/r/p/%u", q->id);
+        q->status = 302;
         break;
     case REQUEST_MISSING:
         (void)snprintf(q->target, sizeof(q->target), "/missing/%u", q->id);
+        q->status = 404;
         break;
     case REQUEST_METHOD:
         (void)snprintf(q->target, sizeof(q->target), "/get");
+        q->status = 405;
         break;
     case REQUEST_PROXY:
     case REQUEST_TUNNEL:
@@ -224,6 +295,13 @@ static void put_fields(struct wire *w, const struct request *q)
     } else if (q->body_bytes || q->method[0] == 'P') {
         put(w, "Content-Length: %u\r\n", q->body_bytes);
     }
+    if (q->hops) {
+        put(w, "X-Forwarded-For: 192.0.2.66\r\nX_Forwarded_For: 192.0.2.67\r\nVia: 1.0 fred\r\n"
+               "Forwarded: for=192.0.2.66\r\n");
+    }
+    if (q->unmodified) {
+        put(w, "If-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT\r\n");
+    }
     if (q->expect) {
         put(w, "Expect: 100-continue\r\n");
     }
@@ -242,13 +320,32 @@ static void put_fields(struct wire *w, const struct request *q)
     }
 }
 
-static const char *bad_line(const struct request *q)
+static void put_bad(struct wire *w, const struct request *q)
 {
-    static const char *const lines[] = {"Bad Field: x\r\n", "Content-Length: 1, 2\r\n",
-                                        "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
-                                        "X: a\rb\r\n", "Host: other\r\n"};
+    put(w, "%s", q->bad->fields);
+    if (q->bad->long_field) {
+        put(w, "X-Long: ");
+        put_text(w, request_key(q), 0, q->bad->long_field);
+        put(w, "\r\n");
+    }
+    for (uint32_t i = 0; i < q->bad->many_fields; i++) {
+        put(w, "X-%u: x\r\n", i);
+    }
+}
 
-    return lines[q->id % AG_COUNT(lines)];
+static void put_line(struct wire *w, const struct request *q)
+{
+    put(w, "%s%s %s", q->id % 11 == 0 ? "\r\n" : "", q->method, q->target);
+    if (q->bad && q->bad->long_target) {
+        put_text(w, request_key(q), 0, q->bad->long_target);
+    }
+    put(w, " %s\r\n",
+        q->bad && q->bad->version ? q->bad->version
+        : q->version_10           ? "HTTP/1.0"
+                                  : "HTTP/1.1");
+    if (!q->bad || !q->bad->no_host) {
+        put(w, "Host: sim.test\r\n");
+    }
 }
 
 void request_write(struct run *r, struct request *q)
@@ -258,16 +355,20 @@ void request_write(struct run *r, struct request *q)
     if (q->chunked) {
         w.max += 12 * (size_t)q->body_bytes / 10 + 4096;
     }
+    if (q->bad) {
+        w.max += q->bad->long_target + q->bad->long_field;
+    }
     w.bytes = sim_alloc_raw(r->sim, w.max);
-    put(&w, "%s%s %s HTTP/1.%c\r\nHost: sim.test\r\n", q->id % 11 == 0 ? "\r\n" : "", q->method,
-        q->target, q->version_10 ? '0' : '1');
+    put_line(&w, q);
     put_fields(&w, q);
-    if (q->kind == REQUEST_BAD) {
-        put(&w, "%s", bad_line(q));
+    if (q->bad) {
+        put_bad(&w, q);
     }
     put(&w, "\r\n");
     q->wire_head = w.len;
-    if (q->body_bytes || q->chunked) {
+    if (q->bad && q->bad->content) {
+        put(&w, "%s", q->bad->content);
+    } else if (q->body_bytes || q->chunked) {
         put_body(&w, q);
     }
     q->wire = w.bytes;
@@ -284,7 +385,9 @@ struct request *request_make(struct run *r, struct client *c, bool probe)
     r->requests[r->request_count++] = q;
     q->client = c;
     q->kind = (uint8_t)choose_kind(s, probe);
-    q->version_10 = q->kind < REQUEST_PROXY && sim_chance(s, 50);
+    q->version_10 = q->kind <= REQUEST_PROXY && q->kind != REQUEST_BAD && sim_chance(s, 50);
+    q->hops = sim_chance(s, 150);
+    q->refused_upgrade = q->kind == REQUEST_TUNNEL && sim_chance(s, 150);
     q->method = "GET";
     q->idempotent = true;
     q->pad_bytes = sim_chance(s, 150) ? (uint32_t)sim_below(s, 6000) : 0;
@@ -298,7 +401,6 @@ struct request *request_make(struct run *r, struct client *c, bool probe)
         q->chunked = q->trailers = false;
     }
     if (q->kind == REQUEST_TUNNEL) {
-        q->refused_upgrade = sim_chance(s, 150);
         q->tunnel_up = size_of_body(s, 100000);
         q->tunnel_down = size_of_body(s, 100000);
         q->slow = sim_chance(s, 200);

@@ -56,9 +56,12 @@ static enum net_fate fate(struct sim *s, struct net_conn *c)
 
 static uint32_t resolve(struct sim *s, const char *name, uint32_t ips[static 4])
 {
-    (void)s;
-    ips[0] = NET_IP(10, 1, 0, 6);
-    return strcmp(name, "good.sim") == 0 ? 1 : 0;
+    uint32_t count = 1 + (uint32_t)sim_below(s, 2), first = (uint32_t)sim_below(s, 2);
+
+    for (uint32_t i = 0; i < count; i++) { /* other ones each time */
+        ips[i] = NET_IP(10, 1, 0, 6 + (first + i) % 2);
+    }
+    return strcmp(name, "good.sim") == 0 ? count : 0;
 }
 
 /* ---- snapshots ---- */
@@ -273,6 +276,9 @@ static void choose_faults(struct run *r)
     f->file = r->weather.files ? 100 : 0;
     f->name = r->weather.names ? 200 : 0;
     f->name_slow = r->weather.names ? 300 : 0;
+    if (r->weather.storms && r->weather.upstream_storms) {
+        f->recv = (uint32_t)sim_below(s, 8);
+    }
     if (r->weather.shortage && sim_chance(s, 500)) {
         f->socket = (uint32_t)sim_below(s, 100);
         f->send = (uint32_t)sim_below(s, 10);

@@ -33,7 +33,7 @@ enum request_kind {
     REQUEST_REDIRECT,
     REQUEST_MISSING, /* 404 */
     REQUEST_METHOD,  /* 405 */
-    REQUEST_BAD,     /* 400: malformed */
+    REQUEST_BAD,     /* malformed or too large: request.c has a table */
     REQUEST_PROXY,
     REQUEST_TUNNEL, /* WebSocket */
     REQUEST_KINDS,
@@ -61,6 +61,8 @@ enum plan {
     PLAN_BAD_CHUNK,
     PLAN_GARBAGE,
     PLAN_TWO_LENGTHS,
+    PLAN_SWITCH,     /* to another protocol, unasked */
+    PLAN_LARGE_HEAD, /* more than anybody takes */
     PLANS,
 };
 
@@ -86,11 +88,16 @@ struct request {
     bool refused_upgrade; /* TUNNEL: the upstream answers like to any request */
     const char *method;
     char target[96];
+    char forwarded[96]; /* PROXY, TUNNEL: the target that its upstream sees */
     uint32_t body_bytes, answer_bytes;
     uint32_t tunnel_up, tunnel_down; /* bytes each way */
     uint32_t pad_bytes;              /* of a field that makes the head longer */
     uint32_t file;                   /* STATIC */
     uint32_t range_from, range_to;   /* STATIC: bytes, inclusive, when range_to > 0 */
+    bool unmodified;                 /* STATIC: the client has it */
+    const struct bad *bad;           /* BAD */
+    bool hops;                       /* names a client and proxies before it */
+    unsigned status;                 /* of the right answer */
     const uint8_t *wire;
     size_t wire_len, wire_head;
     struct client *client;
@@ -234,6 +241,12 @@ uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose);
 /* A request for `c`, with all that follows from it. */
 struct request *request_make(struct run *r, struct client *c, bool probe);
 void request_write(struct run *r, struct request *q);
+
+/* It goes to an upstream, whole or not. */
+static inline bool request_is_proxied(const struct request *q)
+{
+    return q->upstream != 0;
+}
 
 /* ---- oracle.c ---- */
 

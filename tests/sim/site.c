@@ -83,7 +83,8 @@ static void print_server(FILE *f, const struct site_config *c)
         }
     }
     (void)fprintf(f,
-                  "]\n  drain_timeout: %ums\n  limits: {header_timeout: %ums, idle_timeout: %ums, "
+                  "]\n  trusted_proxies: [192.168.0.1, 192.168.0.2]\n"
+                  "  drain_timeout: %ums\n  limits: {header_timeout: %ums, idle_timeout: %ums, "
                   "body_timeout: %ums, write_timeout: %ums, max_body: %u, max_discard: %u}\n",
                   c->drain_ms, c->header_ms, c->idle_ms, c->body_ms, c->write_ms, SITE_BODY_MAX,
                   c->discard_bytes);
@@ -121,7 +122,7 @@ static void print_routes(FILE *f, uint32_t number)
                   "  /fixed/p/:id: 200 id {param.id}\n"
                   "  /filtered:\n    action: 200 filtered\n    filters: [tell]\n"
                   "  /echo/*: *\n  GET /get: 200 got\n  /r/*rest: FOUND -> /fixed/*rest\n"
-                  "  \"/s/\": \"./site/\"\n",
+                  "  \"/s/\": \"./site/\"\n  /w/*rest: http://a/a/*rest\n",
                   small, large);
     for (const char *up = "abcnmx"; *up; up++) {
         (void)fprintf(f, "  /%c/*: http://%c\n", *up, *up);

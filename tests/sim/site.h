@@ -20,6 +20,7 @@
 #define SITE_LARGE    200000u /* bytes of /s/large.bin, which is sent by sendfile */
 #define SITE_MIDDLE   40000u
 #define SITE_SMALL    1234u
+#define SITE_TRUSTED  2u /* so many clients, by address, are believed to be proxies */
 #define SITE_FILE_KEY UINT64_C(7000000)
 
 struct site_config {

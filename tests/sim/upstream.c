@@ -99,13 +99,15 @@ static void next_request(struct up *u)
 static void check_forwarded(struct up *u, const struct request *q)
 {
     struct message *m = &u->message;
-    char ip[32];
+    char ip[48];
     unsigned count;
     uint32_t from = q->client->end->conn->client_ip;
     struct ag_span value = message_field(m, "x-forwarded-for", &count);
 
-    (void)snprintf(ip, sizeof(ip), "%u.%u.%u.%u", from >> 24, from >> 16 & 255, from >> 8 & 255,
-                   from & 255);
+    /* Some clients are proxies that are believed. */
+    (void)snprintf(ip, sizeof(ip), "%s%u.%u.%u.%u",
+                   q->hops && (from & 255) <= SITE_TRUSTED ? "192.0.2.66, " : "", from >> 24,
+                   from >> 16 & 255, from >> 8 & 255, from & 255);
     /* A client that has been reset has no address any more. */
     if (count != 1 ||
         !(ag_span_eq(value, ag_span_str(ip)) ||
@@ -120,6 +122,10 @@ static void check_forwarded(struct up *u, const struct request *q)
     (void)message_field(m, "x-hop", &count);
     if (count) {
         sim_fail(sim_of(u), "upstream: request %u has a field of the client's connection", q->id);
+    }
+    (void)message_field(m, "x_forwarded_for", &count);
+    if (count) {
+        sim_fail(sim_of(u), "upstream: request %u has a field that looks like the proxy's", q->id);
     }
     value = message_field(m, "x-pad", &count);
     if (value.len != q->pad_bytes) {
@@ -160,9 +166,8 @@ static struct request *identify(struct up *u)
                  (const char *)m->head);
     }
     q = r->requests[id];
-    if ((q->kind != REQUEST_PROXY && q->kind != REQUEST_TUNNEL) ||
-        q->upstream != u->server->group || !ag_span_eq(m->method, ag_span_str(q->method)) ||
-        !ag_span_eq(m->target, ag_span_str(q->target))) {
+    if (q->upstream != u->server->group || !ag_span_eq(m->method, ag_span_str(q->method)) ||
+        !ag_span_eq(m->target, ag_span_str(q->forwarded))) {
         sim_fail(r->sim, "upstream %c: request %u came as %.*s %.*s", u->server->group, q->id,
                  (int)m->method.len, (const char *)m->method.ptr, (int)m->target.len,
                  (const char *)m->target.ptr);
@@ -216,7 +221,7 @@ static void on_complete(struct up *u)
 {
     struct request *q = u->q;
 
-    if (u->message.body_bytes != q->body_bytes) {
+    if (u->message.body_bytes != q->body_bytes || q->bad) {
         sim_fail(sim_of(u), "upstream: request %u looks complete with %" PRIu64 " of %u bytes",
                  q->id, u->message.body_bytes, q->body_bytes);
     }
@@ -231,7 +236,7 @@ static void take_content(struct up *u, struct ag_span body)
 {
     uint64_t at = u->message.body_bytes - body.len;
 
-    if (!content_is(request_key(u->q), at, body)) {
+    if (u->q->bad ? body.len > 3 - ag_min_u64(at, 3) : !content_is(request_key(u->q), at, body)) {
         sim_fail(sim_of(u), "upstream: request %u: wrong bytes at %" PRIu64, u->q->id, at);
     }
 }
@@ -470,6 +475,36 @@ static void on_accept(struct net_listener *l)
 
 /* ---- servers ---- */
 
+static void on_return(struct sim *s, void *arg)
+{
+    struct server *v = arg;
+
+    v->listener = net_listen(s, v->ip, 80, 64, on_accept, v);
+}
+
+/* One of the servers ends, and all that it is at; it comes again later. */
+static void on_death(struct sim *s, void *arg)
+{
+    struct upstreams *all = arg;
+    struct server *v = &all->servers[sim_below(s, all->server_count)];
+
+    if (v->run->probing) {
+        return;
+    }
+    if (v->listener) {
+        sim_note(s, "upstream: dies", v->ip & 255, 0);
+        net_unlisten(v->listener);
+        v->listener = NULL;
+        for (const struct up *u = all->all; u; u = u->next) {
+            if (u->server == v && u->end->open) {
+                net_abort(u->end);
+            }
+        }
+        sim_at(s, sim_below(s, 2 * SIM_S), on_return, v);
+    }
+    sim_at(s, sim_below(s, 5 * SIM_S), on_death, all);
+}
+
 static void start_server(struct run *r, char group, uint32_t ip)
 {
     struct sim *s = r->sim;
@@ -497,6 +532,10 @@ void upstreams_start(struct run *r)
     start_server(r, 'b', NET_IP(10, 1, 0, 4));
     start_server(r, 'c', NET_IP(10, 1, 0, 5));
     start_server(r, 'n', NET_IP(10, 1, 0, 6));
+    start_server(r, 'n', NET_IP(10, 1, 0, 7));
+    if (r->weather.upstream_storms) {
+        sim_at(r->sim, sim_below(r->sim, 3 * SIM_S), on_death, r->upstreams);
+    }
 }
 
 uint32_t upstreams_open(const struct run *r)

@@ -6,6 +6,8 @@
 
 /* Bytes of an answer that surely arrive in one piece, with what is put behind it. */
 #define WHOLE_BYTES 200u
+/* More than any limit of a head. */
+#define LARGE_HEAD 70000u
 
 struct out {
     struct sim *sim;
@@ -99,7 +101,15 @@ static void put_switch(struct out *o, const struct request *q)
 
 static void put_bad(struct out *o, const struct request *q)
 {
-    if (q->plan == PLAN_GARBAGE) {
+    if (q->plan == PLAN_SWITCH) {
+        put(o, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    } else if (q->plan == PLAN_LARGE_HEAD) {
+        put(o, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n");
+        for (uint32_t i = 0; i < LARGE_HEAD; i += 1000) {
+            put(o, "X-Fill-%u: %0999d\r\n", i, 0);
+        }
+        put(o, "\r\n");
+    } else if (q->plan == PLAN_GARBAGE) {
         put(o, q->id % 2 ? "HTTP/1.1 2x0 OK\r\n\r\n" : "SSH-2.0-OpenSSH_9.2\r\n\r\n");
     } else if (q->plan == PLAN_TWO_LENGTHS) {
         put(o, "HTTP/1.1 200 OK\r\nX-Id: %u\r\nContent-Length: 3\r\n%s\r\n\r\nabc", q->id,
@@ -117,7 +127,7 @@ static size_t cut_in(struct sim *s, const struct request *q, size_t len)
 
 void answer_make(struct sim *s, const struct request *q, bool close, bool whole, struct answer *out)
 {
-    struct out o = {.sim = s, .max = 20000 + 2 * (size_t)q->answer_bytes};
+    struct out o = {.sim = s, .max = 20000 + 2 * LARGE_HEAD + 2 * (size_t)q->answer_bytes};
 
     o.max += 12 * (size_t)q->answer_bytes / 10;
     o.bytes = sim_alloc_raw(s, o.max);
@@ -164,6 +174,11 @@ void answer_make(struct sim *s, const struct request *q, bool close, bool whole,
     case PLAN_STALL:
     case PLAN_CUT_FIN:
     case PLAN_CUT_RST:
+        if (q->kind == REQUEST_TUNNEL && !q->refused_upgrade) {
+            put_switch(&o, q);
+            out->end = ANSWER_RST;
+            break;
+        }
         put_length(&o, q, close);
         o.len = cut_in(s, q, o.len);
         out->end = q->plan == PLAN_STALL     ? ANSWER_STALL
@@ -189,6 +204,8 @@ void answer_make(struct sim *s, const struct request *q, bool close, bool whole,
     case PLAN_CUT_HEAD:
     case PLAN_GARBAGE:
     case PLAN_TWO_LENGTHS:
+    case PLAN_SWITCH:
+    case PLAN_LARGE_HEAD:
         put_bad(&o, q);
         out->end = ANSWER_FIN;
         break;
