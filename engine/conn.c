@@ -59,6 +59,14 @@ static void begin_close(struct ag_conn *c, enum ag_reason why)
     ag_task_queue(s->loop, &s->flush_task);
 }
 
+/* After an error of the system's: what was still to be sent may end where the connection does, and must
+ * not look complete then. */
+static void break_off(struct ag_conn *c, enum ag_reason why)
+{
+    ag_loop_reset_on_close(c->stream.loop, &c->fd);
+    begin_close(c, why);
+}
+
 static void release_iov(struct ag_conn *c)
 {
     if (c->iov) {
@@ -224,7 +232,7 @@ static void send_failed(struct ag_conn *c, enum ag_reason why)
 
     if (c->state != AG_CONN_OPEN || why != AG_REASON_RESET || c->eof || !ag_op_in_flight(&c->rd) ||
         c->rd.cancelled) {
-        begin_close(c, why);
+        break_off(c, why);
         return;
     }
     c->reason = (uint8_t)why;
@@ -314,7 +322,7 @@ static void on_input_end(struct ag_conn *c, int32_t res)
             c->eof = true;
             s->user->on_eof(s);
         } else {
-            begin_close(c, ag_reason_from_errno(res));
+            break_off(c, ag_reason_from_errno(res));
         }
         return;
     case AG_CONN_FLUSHING:
@@ -323,7 +331,7 @@ static void on_input_end(struct ag_conn *c, int32_t res)
         } else if (res == 0) {
             c->eof = true;
         } else {
-            begin_close(c, ag_reason_from_errno(res));
+            break_off(c, ag_reason_from_errno(res));
         }
         return;
     case AG_CONN_LINGERING:
