@@ -91,8 +91,8 @@ struct ag_stream {
     struct ag_pace pace;      /* due_ms 0: not looked yet */
     bool above_high;          /* on_drain is owed */
     bool closing;             /* finish or abort was called: writes are dropped */
-    bool incomplete;          /* set before abort: what was sent ends by the close, so a close would
-                                 make a part look whole; the peer is to get a reset */
+    bool incomplete;          /* the user's: what is sent ends by the close, which would now make a
+                                 part look whole; whoever aborts, the peer gets a reset */
     struct ag_task flush_task;
     struct ag_timer deadline;
 };

@@ -113,8 +113,6 @@ void ag_h1_server_close_now(struct ag_h1_server *h, enum ag_reason why)
     if (h->state == AG_H1_CLOSING) {
         return;
     }
-    h->stream->incomplete = h->state == AG_H1_EXCHANGE && h->res_started && !h->res_done &&
-                            h->ex->res.framing == AG_FRAMING_CLOSE;
     ag_h1_server_set_state(h, AG_H1_CLOSING);
     drop_exchange(h, why);
     ag_stream_abort(h->stream, why);

@@ -26,6 +26,7 @@ static void before_final_head(struct ag_h1_server *h)
 static void answer_done(struct ag_h1_server *h)
 {
     h->res_done = true;
+    h->stream->incomplete = false;
     if (!h->body_done) {
         h->body_bytes = 0;
         ag_h1_server_await_body(h); /* limits hold again: nothing is left to stream for */
@@ -80,6 +81,7 @@ static void send_head(struct ag_exchange *ex)
         ag_body_discard(ex->res_source);
         return;
     }
+    h->stream->incomplete = res->framing == AG_FRAMING_CLOSE;
     ag_body_set_consumer(ex->res_source, ag_h1_server_body_event, h);
 }
 

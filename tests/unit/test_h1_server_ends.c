@@ -314,6 +314,8 @@ Test(h1_server_reset, a_part_is_not_taken_for_the_whole)
         cr_assert(begin_answer(r, 200, parts[i].framing, parts[i].length));
         write_answer(r, ag_slice_static(ag_span_str(parts[i].content)));
         tick(r, 0);
+        /* Whoever else ends the connection now finds the same. */
+        cr_expect_eq(r->w.stream.incomplete, parts[i].framing == AG_FRAMING_CLOSE, "%zu", i);
         if (r->ex && parts[i].framing == AG_FRAMING_LENGTH) {
             ag_body_end(&r->ex->res_body, NULL);
         } else if (r->ex) {
