@@ -133,8 +133,8 @@ sim-build: $(SIM)
 fuzz:                            ## run every fuzz/fuzz_*.c for FUZZ_S seconds (clang)
 	$(Q)$(MAKE) --no-print-directory CC=clang MODE=fuzz fuzz-run
 fuzz-run: $(FUZZ)
-	$(Q)set -e; for f in $^; do c=fuzz/corpus/$${f##*/fuzz_}; mkdir -p build/corpus/$${f##*/}; \
-	  $$f -max_total_time=$(FUZZ_S) build/corpus/$${f##*/} $$(ls -d $$c 2>/dev/null); done
+	$(Q)set -e; for f in $^; do t=$${f##*/fuzz_}; mkdir -p build/corpus/fuzz_$$t; \
+	  $$f -max_total_time=$(FUZZ_S) -dict=fuzz/dict/$$t.dict build/corpus/fuzz_$$t fuzz/corpus/$$t; done
 fuzz-coverage:                   ## line coverage of each fuzz target's files by its corpus (clang)
 	$(Q)$(MAKE) --no-print-directory CC=clang MODE=coverage replay
 	$(Q)fuzz/coverage.sh build/clang-coverage/fuzz
