@@ -73,15 +73,12 @@ static void begin_exchange(struct ag_h1_server *h)
     h->requests++;
     h->keep_alive = req->keep_alive && !h->draining &&
                     (!h->limits->max_requests || h->requests < h->limits->max_requests);
-    h->body_done = req->framing == AG_FRAMING_NONE;
     h->body_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
+    h->body_done = req->framing != AG_FRAMING_CHUNKED && h->body_left == 0;
     h->body_bytes = 0;
     h->chunk = (struct ag_h1_chunk){0};
     h->in_trailers = false;
     h->continue_owed = req->expect_continue && !h->body_done && h->in.bytes == 0;
-    if (req->framing == AG_FRAMING_LENGTH && h->body_left == 0) {
-        h->body_done = true;
-    }
     ag_body_set_producer(&ex->req_body, ag_h1_server_body_event, h);
     if (h->body_done) {
         ag_body_end(&ex->req_body, NULL);
