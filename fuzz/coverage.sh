@@ -13,7 +13,7 @@ table='
 h1_request: proto/h1_parse.c
 h1_response: proto/h1_parse_response.c proto/h1_head.c
 h1_chunk: proto/h1_chunk.c
-h1_connection: proto/h1_server.c proto/h1_server_request.c proto/h1_server_answer.c
+h1_connection: proto/h1_server.c proto/h1_server_request.c proto/h1_server_answer.c proto/exchange.c
     proto/body.c
 uri: proto/uri.c
 dsl: router/dsl.c router/dsl_pattern.c router/dsl_action.c

@@ -1,27 +1,4 @@
-#include "fuzz/h1_actions.h"
-
-/* One request under way; in the exchange's arena. */
-struct act_work {
-    struct ag_exchange *ex;
-    struct acts *all;
-    struct act_seen *seen;
-    struct ag_block *kept; /* content that was read, NULL: none */
-    size_t kept_len, sent;
-    bool waits, filter, over;
-};
-
-/* Of LIMIT; all others go by the listener's. */
-static const struct ag_route_limits tight = {.max_body_bytes = ACT_LIMIT_BYTES,
-                                             .body_grace_ms = 2000,
-                                             .min_rate = 100,
-                                             .body_timeout_ms = 10000,
-                                             .min_read_rate = 100,
-                                             .write_timeout_ms = 10000};
-
-static struct acts *acts_of(struct ag_exchange *ex)
-{
-    return ag_container_of(ex->context, struct acts, ctx);
-}
+#include "fuzz/h1_actions_parts.h"
 
 /* ---- what is answered ---- */
 
@@ -32,6 +9,19 @@ static struct ag_prepared fixed = {
     .status = 200,
     .h1 = AG_SPAN_INIT("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n"),
     .body = AG_SPAN_INIT("fixed\n"),
+};
+static struct ag_field fixed_type = {.name = (const uint8_t *)"Content-Type",
+                                     .value = (const uint8_t *)"text/plain",
+                                     .name_len = 12,
+                                     .value_len = 10,
+                                     .id = AG_FIELD_CONTENT_TYPE};
+static struct ag_prepared fixed_fields = {
+    .status = 200,
+    .body = AG_SPAN_INIT("fixed\n"),
+    .response = {.status = 200,
+                 .fields = {&fixed_type, 1, 1},
+                 .content_length = 6,
+                 .framing = AG_FRAMING_LENGTH},
 };
 static struct ag_prepared fixed_long = {
     .status = 200,
@@ -46,7 +36,8 @@ uint8_t act_big_byte(size_t i)
 
 struct ag_span act_fixed_body(enum act act)
 {
-    return act == ACT_FIXED || act == ACT_HINTS    ? fixed.body
+    return act == ACT_FIXED || act == ACT_HINTS || act == ACT_FIELDS || act == ACT_TWICE
+               ? fixed.body
            : act == ACT_FIXED_LONG                 ? fixed_long.body
            : act == ACT_BIG                        ? ag_span(big_body, sizeof(big_body))
            : act == ACT_CLOSE                      ? AG_SPAN("until the end")
@@ -56,7 +47,7 @@ struct ag_span act_fixed_body(enum act act)
 
 /* ---- the end of a request ---- */
 
-static void let_go(struct act_work *w)
+void act_let_go(struct act_work *w)
 {
     struct ag_exchange *ex = w->ex;
 
@@ -74,7 +65,7 @@ static void let_go(struct act_work *w)
 static void fail(struct act_work *w, unsigned status)
 {
     ag_exchange_fail(w->ex, status, AG_REASON_OTHER, "the test's action has failed");
-    let_go(w);
+    act_let_go(w);
 }
 
 /* The head; true when the exchange has outlived it. */
@@ -93,7 +84,7 @@ static bool respond(struct act_work *w, unsigned status, enum ag_framing framing
 static bool write(struct act_work *w, struct ag_slice s)
 {
     if (ag_body_write(&w->ex->res_body, s) != AG_OK) {
-        let_go(w);
+        act_let_go(w);
     }
     return !w->over;
 }
@@ -104,23 +95,11 @@ static void answer(struct act_work *w, unsigned status, enum ag_framing framing,
 {
     if (respond(w, status, framing, body.len) && write(w, ag_slice_static(body))) {
         ag_body_end(&w->ex->res_body, NULL);
-        let_go(w);
+        act_let_go(w);
     }
 }
 
 /* ---- content there and back ---- */
-
-/* Notes what the action took of the request's content. */
-static void note(struct act_work *w, struct ag_span s)
-{
-    struct ag_buf *b = &w->all->bytes;
-
-    if (w->seen->body_len == 0) {
-        w->seen->body = b->len;
-    }
-    ag_buf_put(b, s);
-    w->seen->body_len += s.len;
-}
 
 /* Sends `from` on as far as there is room: in pieces of `most`; the rest when there is room again. */
 static void send_rest(struct act_work *w, struct ag_span from, struct ag_block *owner, size_t most)
@@ -138,7 +117,7 @@ static void send_rest(struct act_work *w, struct ag_span from, struct ag_block *
     }
     if (w->sent == from.len) {
         ag_body_end(to, NULL);
-        let_go(w);
+        act_let_go(w);
     }
 }
 
@@ -199,7 +178,7 @@ static void on_content(struct ag_body *b, void *owner)
         struct ag_slice s = ag_body_take(b);
         bool kept = keep(w, ag_slice_span(&s));
 
-        note(w, ag_slice_span(&s));
+        seen_content(w->seen, ag_slice_span(&s), &w->all->bytes);
         ag_slice_release(&s);
         if (!kept) {
             fail(w, 503);
@@ -211,7 +190,7 @@ static void on_content(struct ag_body *b, void *owner)
     if (b->aborted) {
         fail(w, 400);
     } else if (ag_body_at_end(b)) {
-        w->seen->body_ended = true;
+        seen_end(w->seen, b->trailers, &w->all->bytes);
         ag_body_set_consumer(b, NULL, NULL);
         answer_kept(w);
     }
@@ -225,7 +204,7 @@ static void pump(struct act_work *w)
     while (!w->over && from->q.bytes > 0 && ag_body_room(to)) {
         struct ag_slice s = ag_body_take(from);
 
-        note(w, ag_slice_span(&s));
+        seen_content(w->seen, ag_slice_span(&s), &w->all->bytes);
         (void)write(w, s);
     }
     if (w->over || from->q.bytes > 0) {
@@ -233,11 +212,11 @@ static void pump(struct act_work *w)
     }
     if (from->aborted) {
         ag_body_abort(to, (enum ag_reason)from->reason);
-        let_go(w);
+        act_let_go(w);
     } else if (ag_body_at_end(from)) {
-        w->seen->body_ended = true;
+        seen_end(w->seen, from->trailers, &w->all->bytes);
         ag_body_end(to, from->trailers);
-        let_go(w);
+        act_let_go(w);
     }
 }
 
@@ -259,7 +238,7 @@ static void start_reading(struct act_work *w)
     struct ag_exchange *ex = w->ex;
 
     if (ag_body_at_end(&ex->req_body)) {
-        w->seen->body_ended = true;
+        seen_end(w->seen, ex->req_body.trailers, &w->all->bytes);
         answer_kept(w);
         return;
     }
@@ -309,20 +288,106 @@ static void start_hints(struct act_work *w)
     w->ex->server->send_interim(w->ex, 103, &fields);
     if (!w->over) {
         ag_exchange_respond_prepared(w->ex, &fixed);
-        let_go(w);
+        act_let_go(w);
+    }
+}
+
+/* By way of fields, as an answer with filters goes. */
+static void start_fields(struct act_work *w)
+{
+    w->ex->filter_at = 1;
+    ag_exchange_respond_prepared(w->ex, &fixed_fields);
+    act_let_go(w);
+}
+
+/* The first answer counts; what comes after it is nothing. */
+static void start_twice(struct act_work *w)
+{
+    struct ag_exchange *ex = w->ex;
+
+    ag_exchange_hold(ex); /* also when the first one has ended it */
+    ag_exchange_respond_prepared(ex, &fixed);
+    ag_exchange_respond_prepared(ex, &fixed_long);
+    ag_exchange_respond(ex);
+    if (ex->ended) {
+        ag_exchange_fail(ex, 500, AG_REASON_OTHER, "after the end");
+    }
+    act_let_go(w);
+    ag_exchange_release(ex);
+}
+
+static void start_params(struct act_work *w)
+{
+    static const struct ag_param_spec specs[] = {{.segment = 0}, {.segment = 3, .splat = true}};
+    struct ag_exchange *ex = w->ex;
+    struct ag_block *b = ag_loop_buf(ex->context->loop, AG_BUF_SMALL);
+    struct ag_buf text;
+
+    if (!b) {
+        fail(w, 503);
+        return;
+    }
+    ex->params = specs;
+    ex->param_count = AG_COUNT(specs);
+    text = ag_buf(b->data, b->size);
+    ag_buf_put(&text, ag_exchange_param(ex, 0));
+    ag_buf_putc(&text, ' ');
+    ag_buf_put(&text, ag_exchange_param(ex, 1));
+    AG_ASSERT(!text.overflow);
+    if (respond(w, 200, AG_FRAMING_LENGTH, text.len)) {
+        if (write(w, (struct ag_slice){{.ptr = b->data}, text.len, b})) {
+            ag_body_end(&ex->res_body, NULL);
+            act_let_go(w);
+        }
+    } else {
+        ag_block_release(b);
+    }
+}
+
+static void start_busy(struct act_work *w)
+{
+    struct ag_exchange *ex = w->ex;
+
+    if (ag_exchange_field(ex, AG_FIELD_ALLOW, AG_SPAN("PUT")) != AG_OK ||
+        ag_exchange_field(ex, AG_FIELD_ETAG, AG_SPAN("\"dropped\"")) != AG_OK ||
+        (ex->req.has_query &&
+         ag_exchange_field(ex, AG_FIELD_RETRY_AFTER, AG_SPAN("120")) != AG_OK)) {
+        fail(w, 500);
+        return;
+    }
+    fail(w, 503);
+}
+
+/* More content than the length says, in pieces that leave one by one: the first is within it. */
+static void go_on_lying(struct act_work *w)
+{
+    static const struct ag_span pieces[] = {AG_SPAN_INIT("012"), AG_SPAN_INIT("3456789")};
+
+    if (w->sent == AG_COUNT(pieces)) {
+        ag_body_end(&w->ex->res_body, NULL);
+        act_let_go(w);
+    } else if (write(w, ag_slice_static(pieces[w->sent]))) {
+        w->sent++;
+        w->waits = true;
     }
 }
 
 /* Answers whose content is not what their head says, or does not come to its end. */
 static void start_liar(struct act_work *w)
 {
-    enum act act = w->seen->act;
+    unsigned act = w->seen->act;
     bool chunked = act == ACT_ABORT || act == ACT_RESET;
     struct ag_exchange *ex = w->ex;
 
     if (!respond(w, 200, chunked ? AG_FRAMING_CHUNKED : AG_FRAMING_LENGTH,
-                 act == ACT_LONG ? 5 : 10) ||
-        !write(w, ag_slice_static(act == ACT_LONG ? AG_SPAN("0123456789") : AG_SPAN("01234")))) {
+                 act == ACT_LONG ? 5 : 10)) {
+        return;
+    }
+    if (act == ACT_LONG) {
+        go_on_lying(w);
+        return;
+    }
+    if (!write(w, ag_slice_static(AG_SPAN("01234")))) {
         return;
     }
     if (act == ACT_ABORT) {
@@ -332,246 +397,81 @@ static void start_liar(struct act_work *w)
     } else {
         ag_body_end(&ex->res_body, NULL);
     }
-    let_go(w);
+    act_let_go(w);
 }
 
-/* ---- the pipeline ---- */
+/* ---- what runs ---- */
 
-static void run_action(struct act_work *w)
+static void start_fixed(struct act_work *w)
 {
-    struct ag_exchange *ex = w->ex;
+    bool lengthy = w->seen->act == ACT_FIXED_LONG;
 
-    switch (w->seen->act) {
-    case ACT_FIXED:
-        (void)ag_exchange_remote(ex);
-        ag_exchange_respond_prepared(ex, &fixed);
-        let_go(w);
-        return;
-    case ACT_FIXED_LONG:
-        ag_exchange_respond_prepared(ex, &fixed_long);
-        let_go(w);
-        return;
-    case ACT_BIG:
-        if (respond(w, 200, AG_FRAMING_LENGTH, ACT_BIG_BYTES)) {
-            ag_body_set_producer(&ex->res_body, on_room, w);
-            on_room(&ex->res_body, w);
-        }
-        return;
-    case ACT_EMPTY:
-        answer(w, 204, AG_FRAMING_NONE, AG_SPAN(""));
-        return;
-    case ACT_UNCHANGED:
-        if (respond(w, 304, AG_FRAMING_LENGTH, 10)) { /* what GET would have had */
-            ag_body_end(&ex->res_body, NULL);
-            let_go(w);
-        }
-        return;
-    case ACT_HINTS:
-        start_hints(w);
-        return;
-    case ACT_HEAD:
-        start_long_head(w);
-        return;
-    case ACT_UPGRADE:
-        start_upgrade(w);
-        return;
-    case ACT_STREAM:
-        ex->streams = true;
-        ex->server->want_body(ex);
-        if (!w->over && respond(w, 200, AG_FRAMING_CHUNKED, AG_LENGTH_UNKNOWN)) {
-            start_pump(w);
-        }
-        return;
-    case ACT_ECHO:
-    case ACT_CHUNKS:
-    case ACT_CLOSE:
-    case ACT_LIMIT:
-    case ACT_FILTER:
-        start_reading(w);
-        return;
-    case ACT_WAIT:
-    case ACT_DELAYED:
-        w->waits = true;
-        return;
-    case ACT_SHORT:
-    case ACT_LONG:
-    case ACT_ABORT:
-    case ACT_RESET:
-        start_liar(w);
-        return;
-    case ACT_FAIL:
-        fail(w, 500);
-        return;
-    case ACT_NONE:
-        fail(w, 404);
-        return;
-    }
-    AG_UNREACHABLE("an action that is none");
+    (void)ag_exchange_remote(w->ex);
+    ag_exchange_respond_prepared(w->ex, lengthy ? &fixed_long : &fixed);
+    act_let_go(w);
 }
 
-static struct ag_span copy(struct ag_buf *b, struct ag_span s)
+static void start_empty(struct act_work *w)
 {
-    size_t at = b->len;
-
-    ag_buf_put(b, s);
-    AG_ASSERT(!b->overflow);
-    return ag_span(b->ptr + at, s.len);
+    answer(w, 204, AG_FRAMING_NONE, AG_SPAN(""));
 }
 
-static enum act act_of(struct acts *a, struct ag_span target)
+static void start_unchanged(struct act_work *w)
 {
-    enum act act = target.len ? (enum act)target.ptr[target.len - 1] : ACT_NONE;
-
-    if (act == 'h' || act == 'j' || act == 'r' || act < 'a' || act > 'x') {
-        return ACT_NONE;
-    }
-    if (act == ACT_BIG && a->big_count++ >= ACT_BIG_MAX) {
-        return ACT_NONE;
-    }
-    return act;
-}
-
-static struct act_seen *see(struct acts *a, const struct ag_request *req)
-{
-    struct act_seen *seen = &a->seen[a->seen_count++];
-
-    AG_ASSERT(a->seen_count <= ACT_SEEN_MAX);
-    *seen = (struct act_seen){.method = copy(&a->bytes, req->method_name),
-                              .target = copy(&a->bytes, req->target),
-                              .path = copy(&a->bytes, req->path),
-                              .query = copy(&a->bytes, req->query),
-                              .authority = copy(&a->bytes, req->authority),
-                              .length = req->content_length,
-                              .framing = req->framing,
-                              .version = req->version,
-                              .keep_alive = req->keep_alive,
-                              .expects = req->expect_continue,
-                              .upgrade = req->upgrade,
-                              .act = act_of(a, req->target)};
-    return seen;
-}
-
-static void on_start(struct ag_exchange *ex)
-{
-    struct acts *a = acts_of(ex);
-    struct act_seen *seen = see(a, &ex->req);
-    struct act_work *w;
-
-    AG_ASSERT(!a->work);
-    ag_exchange_pin(ex);
-    ex->filter_data = seen;
-    if (seen->act == ACT_LIMIT) {
-        ex->limits = &tight;
-        if (ex->req.content_length != AG_LENGTH_UNKNOWN &&
-            ex->req.content_length > ACT_LIMIT_BYTES) {
-            ag_exchange_fail(ex, 413, AG_REASON_LIMIT, "request content too large");
-            return;
-        }
-    }
-    w = ag_arena_zalloc(&ex->arena, sizeof(*w));
-    if (!w) {
-        ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "out of memory");
-        return;
-    }
-    w->ex = ex;
-    w->all = a;
-    w->seen = seen;
-    ex->action_data = w;
-    a->work = w;
-    ag_exchange_hold(ex);
-    if (seen->act == ACT_FILTER) {
-        ex->filter_waits = w->waits = w->filter = true;
-        (void)!ag_exchange_detach(ex);
-    } else {
-        run_action(w);
+    if (respond(w, 304, AG_FRAMING_LENGTH, 10)) { /* what GET would have had */
+        ag_body_end(&w->ex->res_body, NULL);
+        act_let_go(w);
     }
 }
 
-static void on_respond(struct ag_exchange *ex)
+static void start_big(struct act_work *w)
 {
-    ex->head_sent = true;
-    ex->server->send_head(ex);
-}
-
-static void on_abort(struct ag_exchange *ex, enum ag_reason why)
-{
-    struct act_work *w = ex->action_data;
-
-    (void)why;
-    ex->filter_waits = false;
-    if (w && !w->over) {
-        AG_ASSERT(ex->holders > 1);
-        let_go(w);
+    if (respond(w, 200, AG_FRAMING_LENGTH, ACT_BIG_BYTES)) {
+        ag_body_set_producer(&w->ex->res_body, on_room, w);
+        on_room(&w->ex->res_body, w);
     }
 }
 
-static void on_done(struct ag_exchange *ex)
+static void start_stream(struct act_work *w)
 {
-    struct act_seen *seen = ex->filter_data;
-
-    if (seen) {
-        AG_ASSERT(!seen->done);
-        seen->done = true;
-        acts_of(ex)->done_count++;
+    w->ex->streams = true;
+    w->ex->server->want_body(w->ex);
+    if (!w->over && respond(w, 200, AG_FRAMING_CHUNKED, AG_LENGTH_UNKNOWN)) {
+        start_pump(w);
     }
 }
 
-/* Nothing of it lies in a snapshot but what holds that by itself; what waits does not answer yet. */
-static bool on_outlive(struct ag_exchange *ex)
+static void start_waiting(struct act_work *w)
 {
-    struct act_work *w = ex->action_data;
-
-    return !w || w->over || !w->waits;
+    w->waits = true;
 }
 
-static const struct ag_pipeline_ops pipeline = {
-    .start = on_start,
-    .respond = on_respond,
-    .abort = on_abort,
-    .done = on_done,
-    .outlive = on_outlive,
-};
-
-static void keep_snapshot(struct ag_block *b)
+static void start_failing(struct act_work *w)
 {
-    (void)b;
-    AG_UNREACHABLE("the test holds the snapshot to the end");
+    fail(w, w->seen->act == ACT_FAIL ? 500 : 404);
 }
 
-void acts_init(struct acts *a, struct ag_loop *l, struct ag_buf bytes)
+void act_run(struct act_work *w)
 {
-    *a = (struct acts){.bytes = bytes};
-    for (size_t i = 0; i < AG_COUNT(a->snapshots); i++) {
-        a->snapshots[i] = (struct ag_block){.refs = 1, .free = keep_snapshot, .fd = -1};
-    }
-    a->ctx = (struct ag_context){
-        .loop = l, .pipeline = &pipeline, .snapshot_ref = &a->snapshots[0], .shard_count = 1};
-    memset(long_value, 'v', sizeof(long_value));
-    for (size_t i = 0; i < sizeof(big_body); i++) {
-        big_body[i] = act_big_byte(i);
-    }
-    memcpy(long_body, big_body, sizeof(long_body));
-}
+    static void (*const start[])(struct act_work *) = {
+        [ACT_NONE] = start_failing,    [ACT_ABORT] = start_liar,
+        [ACT_BIG] = start_big,         [ACT_CHUNKS] = start_reading,
+        [ACT_DELAYED] = start_waiting, [ACT_ECHO] = start_reading,
+        [ACT_FIXED] = start_fixed,     [ACT_FIXED_LONG] = start_fixed,
+        [ACT_FIELDS] = start_fields,   [ACT_HINTS] = start_hints,
+        [ACT_PARAMS] = start_params,   [ACT_CLOSE] = start_reading,
+        [ACT_SHORT] = start_liar,      [ACT_UNCHANGED] = start_unchanged,
+        [ACT_EMPTY] = start_empty,     [ACT_LONG] = start_liar,
+        [ACT_HEAD] = start_long_head,  [ACT_FAIL] = start_failing,
+        [ACT_TWICE] = start_twice,     [ACT_STREAM] = start_stream,
+        [ACT_FILTER] = start_reading,  [ACT_UPGRADE] = start_upgrade,
+        [ACT_RESET] = start_liar,      [ACT_WAIT] = start_waiting,
+        [ACT_LIMIT] = start_reading,   [ACT_BUSY] = start_busy,
+        [ACT_LAZY] = start_waiting,
+    };
 
-void acts_reset(struct acts *a)
-{
-    AG_ASSERT(!a->work);
-    a->seen_count = a->done_count = a->big_count = 0;
-    a->bytes.len = 0;
-    a->ctx.exchanges_total = 0;
-}
-
-void acts_reload(struct acts *a)
-{
-    struct ag_block *old = a->ctx.snapshot_ref;
-
-    a->ctx.snapshot_ref = &a->snapshots[old == &a->snapshots[0]];
-    (void)!ag_context_retire(&a->ctx, old);
-}
-
-bool acts_waits(const struct acts *a, bool long_ones)
-{
-    return a->work && a->work->waits && (long_ones || a->work->seen->act != ACT_DELAYED);
+    AG_ASSERT(w->seen->act < AG_COUNT(start) && start[w->seen->act]);
+    start[w->seen->act](w);
 }
 
 void acts_resume(struct acts *a)
@@ -583,8 +483,21 @@ void acts_resume(struct acts *a)
         w->filter = false;
         w->ex->filter_waits = false;
         ag_body_kick(&w->ex->req_body); /* the server had stopped reading content */
-        run_action(w);
+        act_run(w);
+    } else if (w->seen->act == ACT_LAZY) {
+        start_reading(w);
+    } else if (w->seen->act == ACT_LONG) {
+        go_on_lying(w);
     } else {
         answer(w, 200, AG_FRAMING_LENGTH, act_fixed_body(w->seen->act));
     }
+}
+
+void act_init(void)
+{
+    memset(long_value, 'v', sizeof(long_value));
+    for (size_t i = 0; i < sizeof(big_body); i++) {
+        big_body[i] = act_big_byte(i);
+    }
+    memcpy(long_body, big_body, sizeof(long_body));
 }

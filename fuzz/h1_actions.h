@@ -1,14 +1,14 @@
 /*
  * h1_actions: a pipeline whose actions are as different as actions can be, chosen by the last byte of
- * the request's target, and a record of what they were given.
+ * the request's target, and a record (h1_seen.h) of what they were given.
  *
  *   server --start--> pipeline --> one of: answers at once, answers after the content, streams, waits
  *   for the test, lies about its length, breaks off, resets, fails, switches protocols
  */
 #pragma once
-#include "proto/exchange.h"
+#include "fuzz/h1_seen.h"
 
-/* What an action does; the letter is the target's last byte. Any other: 404. */
+/* What an action does; the letter, or digit, is the target's last byte. Any other: 404. */
 enum act {
     ACT_NONE = 0,
     ACT_ABORT = 'a',   /* chunked, broken off */
@@ -23,7 +23,7 @@ enum act {
     ACT_SHORT = 'l',      /* less content than its length says */
     ACT_UNCHANGED = 'm',  /* 304 */
     ACT_EMPTY = 'n',      /* 204 */
-    ACT_LONG = 'o',       /* more content than its length says */
+    ACT_LONG = 'o',       /* more content than its length says, in pieces as the test lets it */
     ACT_HEAD = 'p',       /* a head beyond a small buffer */
     ACT_FAIL = 'q',       /* 500 */
     ACT_STREAM = 's',     /* chunked; the content as it comes, with its trailers */
@@ -32,6 +32,11 @@ enum act {
     ACT_RESET = 'v',      /* a head, then a reset */
     ACT_WAIT = 'w',       /* waits for the test, then answers without having read the content */
     ACT_LIMIT = 'x',      /* as 'e', ACT_LIMIT_BYTES of content at most */
+    ACT_FIELDS = 'h',     /* as 'f', behind a filter: by way of its fields */
+    ACT_PARAMS = 'j', /* content: the first segment of the path, and what comes after the third */
+    ACT_TWICE = 'r',  /* as 'f', and tries to answer again */
+    ACT_LAZY = 'z',   /* waits for the test, which may be long in coming; then as 'e' */
+    ACT_BUSY = 'y',   /* 503 with Allow, and a Retry-After of its own when there is a query */
 };
 #define ACT_BIG_BYTES   (140u * 1024u) /* more than AG_STREAM_HIGH */
 #define ACT_BIG_MAX     2u
@@ -39,26 +44,13 @@ enum act {
 
 #define ACT_SEEN_MAX 256u
 
-/* A request as the pipeline got it; the bytes are copies, good until acts_reset. */
-struct act_seen {
-    struct ag_span method, target, path, query, authority;
-    uint64_t length;
-    uint8_t framing, version;
-    bool keep_alive, expects, upgrade;
-    enum act act;
-    uint64_t body_len; /* content that the action took */
-    size_t body;       /* where it starts in `bytes` */
-    bool body_ended;   /* to its true end */
-    bool done;         /* pipeline->done was called */
-};
-
 struct acts {
     struct ag_context ctx;
-    struct ag_block snapshots[2]; /* one of them is the current one */
+    struct ag_block snapshots[3]; /* one of them is the current one */
     struct act_work *work;        /* the action that runs; NULL: none */
     struct act_seen seen[ACT_SEEN_MAX];
     unsigned seen_count, done_count, big_count;
-    struct ag_buf bytes;
+    struct ag_buf bytes; /* what was seen */
 };
 
 /* Once; `bytes` is memory for what is seen, sixteen times what a connection may send. */
@@ -70,9 +62,11 @@ bool acts_waits(const struct acts *a, bool long_ones);
 /* The wait is over. */
 void acts_resume(struct acts *a);
 
-/* A reload: the other snapshot is the current one from here on, and whoever can lets the old one go. */
+/* A reload: the next snapshot is the current one from here on, and whoever can lets older ones go. */
 void acts_reload(struct acts *a);
 
 /* What an answer of `act` holds when it does not depend on the request. */
 struct ag_span act_fixed_body(enum act act);
 uint8_t act_big_byte(size_t i);
+/* ACT_NONE for a letter that is none. */
+enum act act_of_letter(uint8_t letter);

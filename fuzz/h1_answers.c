@@ -167,6 +167,7 @@ static bool read_chunks(struct ag_span in, size_t *at, uint8_t *body, struct ans
         AG_ASSERT(in.ptr[*at] == '\r' && in.ptr[*at + 1] == '\n');
         *at += 2;
     }
+    out->trailers_at = ag_span(in.ptr + *at, 0);
     for (;;) {
         if (!next_line(in, at, &line)) {
             return false;
@@ -176,7 +177,26 @@ static bool read_chunks(struct ag_span in, size_t *at, uint8_t *body, struct ans
         }
         split(line, &name, &value);
         out->trailers++;
+        out->trailers_at.len = (size_t)(in.ptr + *at - out->trailers_at.ptr);
     }
+}
+
+unsigned answer_field(struct ag_span head, const char *name, struct ag_span *out_value)
+{
+    struct ag_span line, key, value;
+    unsigned found = 0;
+    size_t at = 0;
+
+    *out_value = ag_span(NULL, 0);
+    for (bool first = true; at < head.len && next_line(head, &at, &line); first = false) {
+        if (!first) {
+            split(line, &key, &value);
+            if (ag_span_ieq(key, ag_span_str(name)) && found++ == 0) {
+                *out_value = value;
+            }
+        }
+    }
+    return found;
 }
 
 size_t answer_read(struct ag_span in, bool head_request, bool ended, uint8_t *body,
@@ -187,11 +207,20 @@ size_t answer_read(struct ag_span in, bool head_request, bool ended, uint8_t *bo
 
     *out = (struct answer){.body = {body, 0}};
     do {
+        size_t start = at;
+
         if (!read_head(in, &at, &h)) {
             return at;
         }
-        out->interim += h.status < 200 && h.status != 101;
+        out->head = ag_span_sub(in, start, at - 2);
+        if (h.status < 200 && h.status != 101) {
+            out->interim++;
+            out->continues += h.status == 100;
+            out->hints = out->head;
+        }
     } while (h.status < 200 && h.status != 101);
+    out->has_length = h.lengths > 0;
+    out->length = h.length;
     out->status = h.status;
     out->close = h.close;
     out->keep_alive = h.keep_alive;

@@ -17,12 +17,28 @@
 #define EXPECT_FIELD_MAX   30u
 #define EXPECT_DISCARD_MAX 64u
 #define EXPECT_REQUESTS    40u /* on one connection */
+#define EXPECT_HEADER_MS   10000u
+#define EXPECT_IDLE_MS     75000u
+
+#define EXPECT_ROOM (7u * EXPECT_REQUESTS)
+
+/* How an action deals with content. */
+enum manner {
+    EARLY,   /* answers at once, whatever comes */
+    LATE,    /* the same, some time later */
+    READS,   /* answers when it has all of it */
+    STREAMS, /* begins at once, ends with the content */
+    LIES,    /* begins at once, and breaks off */
+};
 
 struct expected {
     struct oracle_head head;
     struct oracle_body body;
-    size_t at; /* where its content starts in the input */
+    size_t start, at; /* where it starts in the input, and its content */
     enum act act;
+    enum manner manner;
+    bool is_head;
+    bool wants;        /* its action asks for content, and there is some */
     bool seen;         /* the pipeline gets it */
     unsigned status;   /* of the answer; 0: see `statuses` */
     unsigned statuses; /* oracle's bits: one of these will do too */
@@ -32,17 +48,20 @@ struct expected {
     bool may_abort;
     bool must_close; /* it is the last one */
     bool may_close;
+    bool says_close; /* and is known to be when its answer begins */
+    bool in_doubt;   /* whether its content comes, unless it is there: it expects 100 */
+    bool drops_much; /* more content than is read to be dropped */
 };
 
 struct expectation {
     struct ag_span in;
     struct expected v[EXPECT_MAX];
     unsigned count;
-    struct ag_buf room; /* paths and content */
+    struct ag_buf room; /* paths, fields and content */
 };
 
 /* Reads all of `in`, which ends the connection. False: more messages than are kept.
- *   room  memory for what is read, twice as long as `in` */
+ *   room  memory for what is read: EXPECT_ROOM times as long as `in` */
 bool expect_all(struct expectation *x, struct ag_span in, struct ag_buf room);
 
 /* What became of a connection. */
@@ -51,6 +70,10 @@ struct outcome {
     uint8_t *scratch;   /* memory as long as it */
     bool aborted;       /* it did not end in order */
     bool strict;        /* all of the input came, and nothing else happened */
+    bool scarce;        /* memory was short */
+    bool whole;         /* the input came in one piece */
+    bool knows_open;    /* with `strict`: `open` says whether it was open before the input ended */
+    bool open;
 };
 /* Panics when that is not what was to be. */
 void expect_check(const struct expectation *x, const struct acts *a, const struct outcome *o);

@@ -40,6 +40,9 @@ struct oracle_head {
     struct ag_buf path; /* the normal form, in the caller's memory; empty for CONNECT */
     struct ag_span query;
     struct ag_span authority; /* of the target, else of Host */
+    struct ag_buf fields;     /* in the caller's memory: a line "name: value\n" each; Host says what
+                               * the target says */
+    bool json;                /* the first Accept names JSON */
     bool http10, chunked, has_length;
     bool keep_alive;
     bool secured;        /* the target is of the https scheme */
@@ -50,16 +53,18 @@ struct oracle_head {
 
 struct oracle_body {
     enum oracle_verdict verdict;
-    unsigned statuses;  /* REFUSE */
-    size_t len;         /* bytes of the input that belong to the message */
-    struct ag_buf body; /* decoded, in the caller's memory */
-    size_t trailers;    /* lines */
+    unsigned statuses;    /* REFUSE */
+    size_t len;           /* bytes of the input that belong to the message */
+    struct ag_buf body;   /* decoded, in the caller's memory */
+    size_t trailers;      /* lines */
+    struct ag_buf passed; /* those that may be handed on, as `fields`, in the caller's memory */
 };
 
-/* Reads the head at the start of `in`. `path` is memory for its normal form, as long as `in`. */
+/* Reads the head at the start of `in`. `path` is memory for its normal form, as long as `in`, and
+ * `fields` for its fields, twice as long. */
 void oracle_read_head(struct ag_span in, const struct oracle_limits *limits, struct ag_buf path,
-                      struct oracle_head *out);
-/* Reads the content at the start of `in`; `body` is memory as long as `in`. */
+                      struct ag_buf fields, struct oracle_head *out);
+/* Reads the content at the start of `in`; `body` and `passed` are memory as long as `in`, each. */
 void oracle_read_body(struct ag_span in, const struct oracle_head *head,
-                      const struct oracle_limits *limits, struct ag_buf body,
+                      const struct oracle_limits *limits, struct ag_buf body, struct ag_buf passed,
                       struct oracle_body *out);
