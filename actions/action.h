@@ -84,6 +84,8 @@ struct ag_action_ops {
     /* A shard's state (caches, pools), made at start and on its thread; may be NULL. */
     enum ag_status (*shard_open)(struct ag_context *, void **out_state);
     void (*shard_close)(struct ag_context *, void *state);
+    /* The memory that such a state takes at most; may be NULL: next to none. */
+    uint64_t (*shard_bytes)(const void *shared);
     /* The exchange is held for the action; settings: ex->action->settings, until `outlive`. */
     void (*start)(struct ag_exchange *);
     /* The exchange was aborted; the action lets go (at once or later) and calls nothing else on it. */

@@ -363,6 +363,12 @@ static void shard_close(struct ag_context *ctx, void *state)
     ag_upstreams_free(state);
 }
 
+static uint64_t shard_bytes(const void *shared)
+{
+    (void)shared;
+    return ag_upstreams_bytes();
+}
+
 const struct ag_action_ops ag_action_proxy = {
     .name = "proxy",
     .kind = AG_ACTION_PROXY,
@@ -372,6 +378,7 @@ const struct ag_action_ops ag_action_proxy = {
     .configure = ag_proxy_configure,
     .shard_open = shard_open,
     .shard_close = shard_close,
+    .shard_bytes = shard_bytes,
     .start = start,
     .abort = abort_call,
     .outlive = outlive,

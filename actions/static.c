@@ -403,6 +403,13 @@ static void shard_close(struct ag_context *ctx, void *state)
     ag_static_cache_free(state);
 }
 
+static uint64_t shard_bytes(const void *shared)
+{
+    const struct ag_static_section *section = shared;
+
+    return ag_static_cache_bytes(section->cache_max_bytes);
+}
+
 const struct ag_action_ops ag_action_static = {
     .name = "static",
     .kind = AG_ACTION_STATIC,
@@ -411,6 +418,7 @@ const struct ag_action_ops ag_action_static = {
     .release_section = ag_static_section_release,
     .shard_open = shard_open,
     .shard_close = shard_close,
+    .shard_bytes = shard_bytes,
     .start = start,
     .abort = on_abort,
     .default_methods = 1u << AG_METHOD_GET | 1u << AG_METHOD_HEAD,

@@ -9,6 +9,8 @@
 #define BUCKETS 16384u
 /* Head and values beside Content-Type and Cache-Control, which count twice: as values, and in the head. */
 #define HEAD_BYTES 512u
+/* Entries come and go in all sizes: what malloc keeps between them, as a part of them. */
+#define MALLOC_SHARE 4u
 
 enum ag_status ag_static_cache_new(struct ag_loop *l, struct ag_static_cache **out)
 {
@@ -27,6 +29,12 @@ enum ag_status ag_static_cache_new(struct ag_loop *l, struct ag_static_cache **o
     ag_static_dirs_init(&c->dirs, l);
     *out = c;
     return AG_OK;
+}
+
+uint64_t ag_static_cache_bytes(uint64_t max_bytes)
+{
+    return sizeof(struct ag_static_cache) + BUCKETS * sizeof(struct ag_static_entry *) + max_bytes +
+           max_bytes / MALLOC_SHARE;
 }
 
 /* ---- the table ---- */

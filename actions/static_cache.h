@@ -68,6 +68,8 @@ struct ag_static_cache {
 
 /* AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_static_cache_new(struct ag_loop *l, struct ag_static_cache **out);
+/* What it takes when it holds `max_bytes` of entries, the allocator's share of that included. */
+uint64_t ag_static_cache_bytes(uint64_t max_bytes);
 /* Waits for looks in flight; the last answer that holds an entry frees the rest. */
 void ag_static_cache_free(struct ag_static_cache *c);
 

@@ -207,6 +207,14 @@ no_pools:
     return NULL;
 }
 
+uint64_t ag_upstreams_bytes(void)
+{
+    return sizeof(struct ag_upstreams) +
+           ag_pool_bytes(sizeof(struct ag_upstream_pool), AG_UPSTREAM_POOLS) +
+           ag_pool_bytes(sizeof(struct ag_upstream_peer), AG_UPSTREAM_PEERS) +
+           ag_pool_bytes(sizeof(struct ag_upstream_conn), AG_UPSTREAM_CONNS);
+}
+
 void ag_upstreams_free(struct ag_upstreams *u)
 {
     if (!u) {

@@ -135,6 +135,8 @@ struct ag_upstreams {
 
 /* Maps a shard's pools; `shard_count` is by what process-wide limits are divided. NULL: no memory. */
 AG_MUST_USE struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count);
+/* What they take when all are in use. */
+uint64_t ag_upstreams_bytes(void);
 /* Closes every connection and turns the loop until they are gone: not from within a turn. No claim
  * may be left that waits. */
 void ag_upstreams_free(struct ag_upstreams *u);

@@ -141,9 +141,21 @@ static enum ag_status pool_init(struct ag_buf_pool *p, struct ag_bufs *b, uint32
     return AG_OK;
 }
 
+static const uint32_t sizes[AG_BUF_GROUPS] = {AG_BUF_SMALL_BYTES, AG_BUF_LARGE_BYTES};
+
+uint64_t ag_bufs_bytes(const uint32_t count[AG_BUF_GROUPS])
+{
+    uint64_t sum = 0;
+
+    for (size_t g = 0; g < AG_BUF_GROUPS; g++) {
+        sum += (uint64_t)count[g] *
+               (sizes[g] + STRIDE_GAP + sizeof(struct ag_buf_slot) + sizeof(uint32_t));
+    }
+    return sum;
+}
+
 struct ag_bufs *ag_bufs_new(struct ag_loop *l, const uint32_t count[AG_BUF_GROUPS])
 {
-    static const uint32_t sizes[AG_BUF_GROUPS] = {AG_BUF_SMALL_BYTES, AG_BUF_LARGE_BYTES};
     struct ag_bufs *b = AG_SYS_NULL("calloc.buffers", calloc(1, sizeof(*b)));
 
     if (!b) {

@@ -68,6 +68,8 @@ struct ag_bufs {
 
 /* Maps `count` blocks per group. NULL: no memory. */
 AG_MUST_USE struct ag_bufs *ag_bufs_new(struct ag_loop *l, const uint32_t count[AG_BUF_GROUPS]);
+/* What it maps and allocates for that. */
+uint64_t ag_bufs_bytes(const uint32_t count[AG_BUF_GROUPS]);
 /* Every block must be back. */
 void ag_bufs_free(struct ag_bufs *b);
 

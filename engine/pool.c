@@ -11,9 +11,21 @@ struct free_object {
     struct free_object *next;
 };
 
+static size_t align_of(size_t size_bytes)
+{
+    return size_bytes >= AG_CACHE_LINE ? AG_CACHE_LINE : 16;
+}
+
+uint64_t ag_pool_bytes(size_t size_bytes, uint32_t count)
+{
+    size_t align = align_of(size_bytes);
+
+    return (uint64_t)((size_bytes + align - 1) / align * align) * count;
+}
+
 enum ag_status ag_pool_init(struct ag_pool *p, const char *name, size_t size_bytes, uint32_t count)
 {
-    size_t align = size_bytes >= AG_CACHE_LINE ? AG_CACHE_LINE : 16;
+    size_t align = align_of(size_bytes);
     size_t stride = 0, bytes = 0;
 
     AG_ASSERT(name && size_bytes > 0 && count > 0);

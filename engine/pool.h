@@ -21,6 +21,8 @@ struct ag_pool {
 /* Maps room for `count` objects of `size_bytes`, aligned to 16 (64 from 64 bytes up). AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_pool_init(struct ag_pool *p, const char *name, size_t size_bytes,
                                         uint32_t count);
+/* What such a pool maps. */
+uint64_t ag_pool_bytes(size_t size_bytes, uint32_t count);
 /* Every object must be back: a leak is a program error. */
 void ag_pool_deinit(struct ag_pool *p);
 

@@ -20,6 +20,11 @@ struct ag_listen {
 
 #define AG_LISTEN_MAX 64u
 
+/* server.memory: pools of each shard; 0: by the connections that it may have. */
+struct ag_memory {
+    uint32_t small_buffers, large_buffers, pages;
+};
+
 struct ag_group {
     struct ag_pos pos;
     struct ag_span match;       /* pattern text */
@@ -65,6 +70,7 @@ struct ag_model {
     const struct ag_node *trusted_proxies; /* one value or a list of them, or NULL */
     enum ag_access_format access_log;      /* default: off */
     uint64_t max_connections;              /* 0: from RLIMIT_NOFILE */
+    struct ag_memory memory;
     const struct ag_group *groups;
     uint32_t group_count;
     const struct ag_plugin *plugins;

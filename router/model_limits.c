@@ -1,5 +1,6 @@
 /* Limits: of the server, of its listeners, of groups and routes; defaults are those of SPEC.md
  * section 10. */
+#include "engine/buffers.h"
 #include "router/model_impl.h"
 
 /* A head lies in one buffer; the larger kind of receive buffer bounds it. */
@@ -44,6 +45,13 @@ static const struct limit_key route_keys[] = {
     OF_ROUTE(body_timeout_ms, "body_timeout", UNIT_TIMEOUT, 1, TIMEOUT_MAX_MS),
     OF_ROUTE(min_read_rate, "min_read_rate", UNIT_BYTES, 0, UINT32_MAX),
     OF_ROUTE(write_timeout_ms, "write_timeout", UNIT_TIMEOUT, 1, TIMEOUT_MAX_MS),
+};
+
+/* Fewer of them serve nobody; more than the engine has numbers for are no use. */
+static const struct limit_key memory_keys[] = {
+    KEY(ag_memory, small_buffers, "small_buffers", UNIT_NUMBER, 16, AG_BUF_COUNT_MAX),
+    KEY(ag_memory, large_buffers, "large_buffers", UNIT_NUMBER, 4, AG_BUF_COUNT_MAX),
+    KEY(ag_memory, pages, "pages", UNIT_NUMBER, 4, 1u << 24),
 };
 
 #define KEYS_MAX (AG_COUNT(listener_keys) + AG_COUNT(route_keys))
@@ -171,6 +179,21 @@ void ag_model_read_limits(struct ag_model *m, const struct ag_node *n, struct ag
     m->limits = defaults;
     if (n && n->kind != AG_NODE_NULL) {
         read_listener(n, diags, "server.limits", &m->limits);
+    }
+}
+
+void ag_model_read_memory(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+{
+    const char *names[AG_COUNT(memory_keys)];
+
+    if (!n || n->kind == AG_NODE_NULL) {
+        return;
+    }
+    for (size_t i = 0; i < AG_COUNT(memory_keys); i++) {
+        names[i] = memory_keys[i].name;
+    }
+    if (ag_node_check_keys(n, diags, "server.memory", names, AG_COUNT(names))) {
+        read_keys(memory_keys, AG_COUNT(memory_keys), n, diags, &m->memory);
     }
 }
 

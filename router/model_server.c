@@ -235,9 +235,9 @@ static void read_pid_file(struct ag_model *m, const struct ag_node *n, struct ag
 void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags)
 {
     static const char *const keys[] = {
-        "listen",          "workers", "backend", "admin",   "user",       "limits",
-        "trusted_proxies", "log",     "chroot",  "seccomp", "access_log", "drain_timeout",
-        "max_connections", "pid_file"};
+        "listen",          "workers",  "backend", "admin",   "user",       "limits",
+        "trusted_proxies", "log",      "chroot",  "seccomp", "access_log", "drain_timeout",
+        "max_connections", "pid_file", "memory"};
     static const char *const backends[] = {"auto", "io_uring", "epoll"};
     static const char *const accesses[] = {"off", "human", "combined", "json"};
     unsigned backend = AG_BACKEND_AUTO, access = AG_ACCESS_OFF;
@@ -265,4 +265,5 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     read_pid_file(m, ag_node_get(server, "pid_file"), diags);
     (void)ag_node_u64(ag_node_get(server, "max_connections"), diags, 1, UINT32_MAX,
                       &m->max_connections);
+    ag_model_read_memory(m, ag_node_get(server, "memory"), diags);
 }

@@ -2,6 +2,7 @@
 #include "tools/args.h"
 #include "tools/commands.h"
 #include "tools/load.h"
+#include "tools/sizing.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@ static void print_notes(const struct ag_model *m)
 
 static void print_tree(const struct ag_load *load)
 {
+    struct ag_sizing sizing;
     uint8_t *room = malloc(REPORT_BYTES);
     struct ag_buf b = ag_buf(room, REPORT_BYTES);
 
@@ -27,6 +29,8 @@ static void print_tree(const struct ag_load *load)
     ag_explain_tree(load->snapshot, &b, ag_colour_wanted(STDOUT_FILENO));
     ag_explain_sections(load->snapshot, &b);
     ag_explain_limits(load->snapshot, &b);
+    ag_sizing_compute(load->snapshot, &sizing);
+    ag_sizing_describe(&sizing, &b);
     (void)fwrite(b.ptr, 1, b.len, stdout);
     free(room);
 }

@@ -130,6 +130,9 @@ static void warn_of_restart(const struct ag_model *was, const struct ag_model *i
         {"server.workers", was->workers != is->workers},
         {"server.backend", was->backend != is->backend},
         {"server.max_connections", was->max_connections != is->max_connections},
+        {"server.memory", was->memory.small_buffers != is->memory.small_buffers ||
+                              was->memory.large_buffers != is->memory.large_buffers ||
+                              was->memory.pages != is->memory.pages},
         {"server.log.format", was->log_format != is->log_format},
         {"server.user", !same_text(was->user, is->user)},
         {"server.chroot", !same_text(was->chroot, is->chroot)},

@@ -64,6 +64,7 @@ PLACES = {
              {"version", "include", "server", "static", "proxy", "echo", "plugins", "groups",
               "routes"} | NOT_YET["root"]),
     "server": (f"server: {{{STRANGE}: 1}}\n{ROUTES}", plain(SERVER) | NOT_YET["server"]),
+    "memory": (f"server: {{memory: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "memory.")),
     "log": (f"server: {{log: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "log.")),
     "server limits": (f"server: {{limits: {{{STRANGE}: 1}}}}\n{ROUTES}", CONNECTION | EXCHANGE),
     "listener": (f"server: {{listen: [{{address: ':80', {STRANGE}: 1}}]}}\n{ROUTES}",

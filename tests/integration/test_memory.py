@@ -1,15 +1,17 @@
-"""No allocation per request.
+"""No allocation per request; and no more memory in all than the ceiling that is told.
 
 What is measured: calls of malloc, calloc, realloc and their kin by the whole process (every thread,
 and every library in it) between two moments, in which REQUESTS requests were answered on one
 kept-alive connection after WARM_UP others. Pools, arenas and caches are filled before.
 """
+import re
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from gate import Gate, Reader, Upstream, ok, without_sanitizers
+from gate import Gate, Reader, Upstream, ok, run, without_sanitizers
 
 WARM_UP, REQUESTS = 100, 1000
 
@@ -92,3 +94,54 @@ def test_no_allocation_per_connection(setup):
         for _ in range(times):
             assert gate.get("/fixed").status == 200
     assert counter.read() - before == 0
+
+
+# ---- the ceiling ----
+
+FULL = """
+server:
+  listen: ["127.0.0.1:$PORT"]
+  workers: 1
+  memory: {small_buffers: 1024, large_buffers: 64, pages: 1024}
+static: {cache: {max_bytes: 1m}}
+routes:
+  "/echo": "*"
+  "/up/*": "http://127.0.0.1:%d"
+"""
+
+
+def test_memory_stays_under_the_ceiling(backend, tmp_path):
+    """Heads, uploads and downloads that want many times what the pools have."""
+    binary = without_sanitizers()
+
+    def sink(peer, head, buffer):
+        time.sleep(2)
+
+    with Upstream(lambda i, head: sink if b"/sink" in head else ok(b"x" * 3_000_000)) as up:
+        with Gate(tmp_path, FULL % up.port, backend, binary=binary) as gate:
+            told = run("check", "-c", str(tmp_path / "anygate.yml"), binary=binary).stdout
+            each, base = re.search(r"(\d+) MiB of memory:.*beside the shards (\d+) MiB", told, re.S).groups()
+            open_ones = []
+            for i in range(600):
+                s = gate.connect()
+                s.setblocking(False)
+                open_ones.append(s)
+                try:
+                    if i % 3 == 0:
+                        s.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nX-A: ")
+                        s.send(b"a" * 20000)
+                    elif i % 3 == 1:
+                        s.send(b"POST /up/sink HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
+                        s.send(b"u" * 300000)
+                    else:
+                        s.send(b"GET /up/big HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+                except BlockingIOError:
+                    pass
+            time.sleep(1)
+            status = Path(f"/proc/{gate.process.pid}/status").read_text()
+            most = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+            assert most < int(each) + int(base), told
+            for s in open_ones:
+                s.close()
+            assert gate.get("/echo").status == 200
+            print(f"{most:.0f} MiB of {each} and {base}")

@@ -77,6 +77,7 @@ Test(model, defaults)
     cr_assert_eq(m->log_level, AG_LOG_INFO);
     cr_assert_eq(m->log_format, AG_LOG_HUMAN);
     cr_assert_eq(m->max_connections, 0);
+    cr_assert_eq(m->memory.small_buffers, 0);
     cr_assert_null(m->user);
     cr_assert_null(m->chroot);
     cr_assert_eq(m->seccomp, AG_CONFINE_AUTO);
@@ -101,6 +102,7 @@ Test(model, everything_set)
                       "  drain_timeout: 1m\n"
                       "  access_log: json\n"
                       "  max_connections: 5000\n"
+                      "  memory: {small_buffers: 100, large_buffers: 5, pages: 200}\n"
                       "  user: www-data:33\n  chroot: /srv\n  seccomp: log\n"
                       "  log: {level: debug, format: json}\n"
                       "  limits: {header_timeout: 1s, idle_timeout: 2s, body_timeout: 3s,\n"
@@ -127,6 +129,9 @@ Test(model, everything_set)
     cr_assert_eq(m->drain_timeout_ms, 60000);
     cr_assert_eq(m->access_log, AG_ACCESS_JSON);
     cr_assert_eq(m->max_connections, 5000);
+    cr_assert_eq(m->memory.small_buffers, 100);
+    cr_assert_eq(m->memory.large_buffers, 5);
+    cr_assert_eq(m->memory.pages, 200);
     cr_assert_str_eq(m->user, "www-data:33");
     cr_assert_str_eq(m->chroot, "/srv");
     cr_assert_eq(m->seccomp, AG_CONFINE_LOG);
