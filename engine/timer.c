@@ -163,6 +163,18 @@ static void cascade(struct ag_wheel *w)
     }
 }
 
+/* What was due and has not fired goes first at the next run. */
+static void put_back(struct ag_wheel *w, struct ag_link *due)
+{
+    size_t i = w->tick % AG_TIMER_SLOTS0;
+
+    if (!ag_list_empty(due)) {
+        splice(due, &w->slots0[i]);
+        splice(&w->slots0[i], due);
+        w->busy0[i / 64] |= (uint64_t)1 << i % 64;
+    }
+}
+
 void ag_wheel_run(struct ag_wheel *w, uint64_t now_ms)
 {
     uint64_t target = now_ms / AG_TIMER_TICK_MS;
@@ -182,13 +194,14 @@ void ag_wheel_run(struct ag_wheel *w, uint64_t now_ms)
         w->busy0[i / 64] &= ~((uint64_t)1 << i % 64);
     }
     w->tick = target;
-    for (struct ag_link *l = ag_list_pop(&due); l; l = ag_list_pop(&due)) {
-        struct ag_timer *t = ag_container_of(l, struct ag_timer, link);
+    for (unsigned left = AG_TIMER_BURST; left > 0 && !ag_list_empty(&due); left--) {
+        struct ag_timer *t = ag_container_of(ag_list_pop(&due), struct ag_timer, link);
 
         AG_ASSERT(w->armed > 0);
         w->armed--;
         t->fire(t);
     }
+    put_back(w, &due);
 }
 
 uint32_t ag_wheel_wait_ms(const struct ag_wheel *w, uint64_t now_ms)

@@ -1,6 +1,6 @@
 /*
  * timer: a hierarchical timer wheel. Arm and cancel are O(1); coarse (a tick is 8 ms): a timer never
- * fires early, and at most two ticks late.
+ * fires early, and at most two ticks late, unless more than AG_TIMER_BURST are due.
  *
  *   level 0: 256 slots of 1 tick    level 1: 64 slots of 256 ticks    levels 2, 3: 64 times wider each
  *   an armed timer sits in the lowest level that reaches its tick; slots cascade down as time passes
@@ -12,6 +12,9 @@
 #define AG_TIMER_LEVELS  4u
 #define AG_TIMER_SLOTS0  256u
 #define AG_TIMER_SLOTS   64u
+/* Timers that one run fires at most: ten thousand clients that are late at once do not keep those waiting
+ * who have input. */
+#define AG_TIMER_BURST 128u
 
 struct ag_timer;
 typedef void ag_timer_fn(struct ag_timer *);
@@ -41,7 +44,7 @@ static inline bool ag_timer_armed(const struct ag_timer *t)
 {
     return t->link.next != &t->link;
 }
-/* Fires all that is due at `now_ms`; time never goes back. */
+/* Fires what is due at `now_ms`, AG_TIMER_BURST of it at most; time never goes back. */
 void ag_wheel_run(struct ag_wheel *w, uint64_t now_ms);
 /* A bound on when to run next: milliseconds from now_ms, or UINT32_MAX when nothing is armed. May be
  * earlier than the first deadline (a cascade), never later by more than a tick. */

@@ -31,6 +31,8 @@
 #define ENTRIES_MIN 64u
 /* Completions come from multishot ops too: room for several of each submission. */
 #define CQ_FACTOR 4u
+/* Completions that one turn handles at most. */
+#define REAP_MAX 256u
 
 /* send, arg: the op is in a poll for room, not in the kernel's send. */
 #define ARG_POLLING 1u
@@ -461,11 +463,13 @@ static void uring_wait(struct ag_loop *l, uint32_t wait_ms)
     }
 }
 
-/* Each entry is given back before its callback runs, for that may submit, and so add completions. */
+/* Each entry is given back before its callback runs, for that may submit, and so add completions. What is
+ * beyond REAP_MAX waits for the next turn, and what these have to send does not wait for it. */
 static void uring_reap(struct ag_loop *l)
 {
     struct ag_uring *u = l->uring;
-    unsigned left = io_uring_cq_ready(&u->ring);
+    unsigned ready = io_uring_cq_ready(&u->ring);
+    unsigned left = ready < REAP_MAX ? ready : REAP_MAX;
     struct io_uring_cqe *cqe;
 
     while (left-- > 0 && io_uring_peek_cqe(&u->ring, &cqe) == 0) {

@@ -7,7 +7,8 @@
 
 #include <criterion/criterion.h>
 
-#define COUNT 200u
+#define COUNT 120u /* below AG_TIMER_BURST */
+_Static_assert(COUNT < AG_TIMER_BURST, "one run fires all that is due");
 
 struct item {
     struct ag_timer timer;
@@ -216,6 +217,48 @@ Test(timer, rearmed_for_the_past_fires_once_a_run)
         cr_assert_eq(items[0].fired, i + 1);
     }
     ag_timer_cancel(&wheel, &items[0].timer);
+}
+
+static struct item crowd[3 * AG_TIMER_BURST];
+static unsigned crowd_fired;
+
+static void fire_in_order(struct ag_timer *t)
+{
+    struct item *it = ag_container_of(t, struct item, timer);
+
+    cr_assert_eq(it, &crowd[crowd_fired]);
+    it->fired++;
+    crowd_fired++;
+}
+
+/* Many that are late at once fire in several runs, in order; those that wait can still be cancelled, and
+ * the wheel asks to be run again at once. */
+Test(timer, a_run_fires_so_many_at_most)
+{
+    struct item late = {.fired = 0};
+
+    start(5000);
+    for (size_t i = 0; i < AG_COUNT(crowd); i++) {
+        ag_timer_init(&crowd[i].timer, fire_in_order);
+        ag_timer_arm(&wheel, &crowd[i].timer, 5100);
+    }
+    now = 5200;
+    ag_wheel_run(&wheel, now);
+    cr_assert_eq(crowd_fired, AG_TIMER_BURST);
+    cr_assert_eq(ag_wheel_wait_ms(&wheel, now), 0);
+    ag_timer_init(&late.timer, rearm);
+    ag_timer_arm(&wheel, &late.timer, 0); /* behind those that were due before */
+    ag_wheel_run(&wheel, now);
+    cr_assert_eq(crowd_fired, 2 * AG_TIMER_BURST);
+    cr_assert_eq(late.fired, 0);
+    ag_timer_cancel(&wheel, &late.timer);
+    for (size_t i = crowd_fired; i < AG_COUNT(crowd); i++) {
+        ag_timer_cancel(&wheel, &crowd[i].timer);
+    }
+    ag_wheel_run(&wheel, now);
+    cr_assert_eq(crowd_fired, 2 * AG_TIMER_BURST);
+    cr_assert_eq(wheel.armed, 0);
+    cr_assert_eq(ag_wheel_wait_ms(&wheel, now), UINT32_MAX);
 }
 
 static void kill_all(struct ag_timer *t)
