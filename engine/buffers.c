@@ -8,7 +8,7 @@
 
 /* Bytes between blocks: without them the first lines of all blocks share a few cache sets. */
 #define STRIDE_GAP 64u
-/* Starved receives that one turn starts again, so that a crowd of them does not hold it up. */
+/* Those who wait that one round starts again, so that a crowd of them does not hold up the turn. */
 #define FEED_MAX 64u
 
 _Static_assert((AG_BUF_RING_SMALL & (AG_BUF_RING_SMALL - 1)) == 0, "the kernel masks by it");
@@ -22,6 +22,11 @@ static void slot_free(struct ag_block *block);
 static bool pool_feeds(const struct ag_buf_pool *p)
 {
     return p->ring_max ? p->ring_count > 0 : p->free_count > p->reserve;
+}
+
+static bool has_waiting(const struct ag_bufs *b, const struct ag_buf_pool *p)
+{
+    return !ag_list_empty(&p->starved) || !ag_list_empty(&b->writers);
 }
 
 static void weigh(struct ag_buf_pool *p)
@@ -83,18 +88,22 @@ static void slot_free(struct ag_block *block)
     } else {
         push_free(p, id);
     }
-    if (ag_unlikely(!ag_list_empty(&p->starved)) && pool_feeds(p)) {
+    if (ag_unlikely(has_waiting(p->bufs, p))) {
         ag_task_queue(p->bufs->loop, &p->bufs->feed);
     }
 }
 
-/* Starts starved receives again. All of them must come to it, not one for each block: one that has
+/* Starts those who wait again. All of them must come to it, not one for each block: a receive that has
  * no input takes no block, and those behind it would wait for ever. */
 static void feed(struct ag_task *t)
 {
     struct ag_bufs *b = ag_container_of(t, struct ag_bufs, feed);
     uint32_t left = FEED_MAX;
 
+    for (; left > 0 && b->pools[AG_BUF_SMALL].free_count > 0 && !ag_list_empty(&b->writers);
+         left--) {
+        ag_list_push(&b->loop->tasks, ag_list_pop(&b->writers));
+    }
     for (size_t g = 0; g < AG_BUF_GROUPS; g++) {
         struct ag_buf_pool *p = &b->pools[g];
         while (left > 0 && pool_feeds(p) && !ag_list_empty(&p->starved)) {
@@ -163,6 +172,7 @@ struct ag_bufs *ag_bufs_new(struct ag_loop *l, const uint32_t count[AG_BUF_GROUP
     }
     b->loop = l;
     ag_task_init(&b->feed, feed);
+    ag_list_init(&b->writers);
     for (uint32_t g = 0; g < AG_BUF_GROUPS; g++) { /* all, for ag_bufs_free looks at all */
         ag_list_init(&b->pools[g].starved);
     }
@@ -183,6 +193,7 @@ void ag_bufs_free(struct ag_bufs *b)
         return;
     }
     ag_task_cancel(&b->feed);
+    AG_ASSERT(ag_list_empty(&b->writers));
     for (size_t g = 0; g < AG_BUF_GROUPS; g++) {
         struct ag_buf_pool *p = &b->pools[g];
         AG_ASSERT(p->used == 0);
@@ -202,7 +213,7 @@ uint32_t ag_bufs_ring_size(const struct ag_bufs *b, enum ag_buf_group group)
 {
     uint32_t size = group == AG_BUF_SMALL ? AG_BUF_RING_SMALL : AG_BUF_RING_LARGE;
 
-    while (size > 1 && size > b->pools[group].count / 2) {
+    while (size > 1 && size > b->pools[group].count / AG_BUF_RING_PART) {
         size /= 2;
     }
     return size;
@@ -272,6 +283,18 @@ struct ag_block *ag_loop_buf(struct ag_loop *l, enum ag_buf_group group)
         return NULL;
     }
     return p->free_count > 0 ? hand_out(p, pop_free(p)) : NULL;
+}
+
+bool ag_loop_buf_or_wait(struct ag_loop *l, struct ag_task *t)
+{
+    struct ag_bufs *b = l->bufs;
+
+    if (ag_likely(b->pools[AG_BUF_SMALL].free_count > 0)) {
+        return true;
+    }
+    ag_task_cancel(t);
+    ag_list_push(&b->writers, &t->link);
+    return false;
 }
 
 uint32_t ag_loop_bufs_used(const struct ag_loop *l, enum ag_buf_group group)

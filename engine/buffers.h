@@ -5,6 +5,7 @@
  *   ring     with io_uring, up to AG_BUF_RING_* blocks lie in a ring from which the kernel takes
  *            them for receives; what it takes is replaced at once from the free list
  *   starved  receives that found no block wait here, in order, for one to come back
+ *   writers  tasks that need a block to write into, and wait the same way
  *
  *   mapping:  [ block 0 | 64 ][ block 1 | 64 ] ...   the gap spreads first lines over cache sets
  *
@@ -18,9 +19,11 @@
 #pragma once
 #include "engine/loop.h"
 
-/* Blocks that lie in the kernel's ring at most; powers of two. */
+/* Blocks that lie in the kernel's ring at most; powers of two. And one of so many at most: the kernel may
+ * hand out all of them in the turn in which it becomes tight. */
 #define AG_BUF_RING_SMALL 256u
 #define AG_BUF_RING_LARGE 64u
+#define AG_BUF_RING_PART  4u
 /* One of so many blocks is kept from receives. */
 #define AG_BUF_RESERVE 8u
 /* Tight when more than one of so many are in use. Of small ones there are some for every connection, of
@@ -62,7 +65,8 @@ typedef void ag_buf_publish_fn(struct ag_loop *, struct ag_buf_pool *, uint32_t 
 struct ag_bufs {
     struct ag_loop *loop;
     ag_buf_publish_fn *publish; /* NULL: no ring */
-    struct ag_task feed;        /* wakes starved receives */
+    struct ag_task feed;        /* wakes starved receives and writers */
+    struct ag_link writers;     /* struct ag_task */
     struct ag_buf_pool pools[AG_BUF_GROUPS];
 };
 

@@ -442,6 +442,13 @@ static uint32_t conn_progress(struct ag_stream *s, uint32_t *out_unsent)
     return ag_loop_progress(s->loop, f);
 }
 
+static bool conn_starved(struct ag_stream *s)
+{
+    const struct ag_op *rd = &ag_conn_of(s)->rd;
+
+    return ag_op_in_flight(rd) && rd->state == AG_OP_STARVED;
+}
+
 static const struct ag_stream_ops conn_ops = {
     .flush = conn_flush,
     .pause = conn_pause,
@@ -451,6 +458,7 @@ static const struct ag_stream_ops conn_ops = {
     .abort = conn_abort,
     .peer = conn_peer,
     .progress = conn_progress,
+    .starved = conn_starved,
 };
 
 /* ---- the beginning ---- */

@@ -296,5 +296,7 @@ static inline bool ag_op_in_flight(const struct ag_op *op)
 /* A block of AG_BUF_SMALL_BYTES or AG_BUF_LARGE_BYTES to write into, refs 1; NULL when none is left.
  * Released like any block; it goes back to the shard's receive ring or free list. */
 AG_MUST_USE struct ag_block *ag_loop_buf(struct ag_loop *l, enum ag_buf_group group);
+/* Whether a small one is left. If not, `t` runs once when that may have changed, unless it is cancelled. */
+AG_MUST_USE bool ag_loop_buf_or_wait(struct ag_loop *l, struct ag_task *t);
 /* Buffers handed out now, for metrics and leak checks. */
 uint32_t ag_loop_bufs_used(const struct ag_loop *l, enum ag_buf_group group);

@@ -66,6 +66,8 @@ struct ag_stream_ops {
     void (*peer)(struct ag_stream *, union ag_addr *out_addr);
     /* ag_loop_progress, and ag_loop_unsent into *out_unsent. May be NULL: then nobody is too slow. */
     uint32_t (*progress)(struct ag_stream *, uint32_t *out_unsent);
+    /* ag_stream_starved. May be NULL: never. */
+    bool (*starved)(struct ag_stream *);
 };
 
 /* Hysteresis of the queue towards the peer, bytes. When the loop is tight any byte makes it full. */
@@ -144,6 +146,12 @@ void ag_stream_abort(struct ag_stream *s, enum ag_reason why);
 
 /* The peer's address, a system call each time; AF_UNSPEC when it is not known. */
 void ag_stream_peer(struct ag_stream *s, union ag_addr *out_addr);
+
+/* Receiving waits for a buffer: what the peer may have sent cannot be seen. */
+static inline bool ag_stream_starved(struct ag_stream *s)
+{
+    return s->ops->starved && s->ops->starved(s);
+}
 
 /* ---- slow readers ---- */
 

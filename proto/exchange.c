@@ -18,6 +18,7 @@ static void free_exchange(struct ag_task *t)
     ag_block_release(ex->head_owner);
     ag_block_release(ex->res_owner);
     ctx->exchanges_live--;
+    ctx->exchanges_dying--;
     ag_list_remove(&ex->pinned);
     ag_arena_release(&arena); /* ex lies in it: gone from here on */
     ag_block_release(snapshot_ref);
@@ -65,6 +66,7 @@ void ag_exchange_release(struct ag_exchange *ex)
 {
     AG_ASSERT(ex->holders > 0);
     if (--ex->holders == 0) {
+        ex->context->exchanges_dying++;
         ag_task_queue(ex->context->loop, &ex->free_task);
     }
 }

@@ -115,6 +115,7 @@ struct ag_context {
     void *action_state[AG_CONTEXT_ACTIONS]; /* by struct ag_action_ops.id: caches, pools */
     uint32_t shard_count;                   /* shards that serve; 0 counts as 1 */
     uint64_t exchanges_live;
+    uint64_t exchanges_dying; /* of them, those that a task of this turn frees */
     uint64_t exchanges_total;
 };
 

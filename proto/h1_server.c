@@ -3,6 +3,8 @@
 /* What waits behind the present request: beyond this reading pauses until it is answered. */
 #define PIPELINE_BYTES_MAX  (64u * 1024u)
 #define PIPELINE_SLICES_MAX 16u
+/* Requests of one connection that are answered before others have their turn. */
+#define REQUESTS_AT_ONCE 32u
 
 /* What an idle connection is given to send a request that is on its way, before a drain ends it. */
 #define DRAIN_GRACE_MS 100u
@@ -347,6 +349,7 @@ static void settle_reading(struct ag_h1_server *h)
 static void run(struct ag_h1_server *h)
 {
     bool progress = true, moved = false;
+    uint32_t until = h->requests + REQUESTS_AT_ONCE;
 
     if (h->state == AG_H1_CLOSING) {
         return;
@@ -356,6 +359,11 @@ static void run(struct ag_h1_server *h)
         progress = false;
         switch ((enum ag_h1_state)h->state) {
         case AG_H1_IDLE:
+            if (h->requests ==
+                until) { /* the rest after others; the pages of these are free then */
+                ag_task_queue(h->stream->loop, &h->work);
+                break;
+            }
             /* Answers that pile up unsent hold back the next request, not only the next bytes. */
             progress = !ag_stream_full(h->stream) && ag_h1_server_begin_head(h);
             break;
@@ -399,6 +407,7 @@ void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s)
         ag_slice_release(&s);
         return;
     }
+    h->granted = false;
     if (ag_chain_push(&h->in, &h->stream->loop->nodes, s) != AG_OK) {
         ag_h1_server_close_now(h, AG_REASON_RESOURCES);
         return;
@@ -429,23 +438,44 @@ static void end_idle(struct ag_h1_server *h)
     }
 }
 
-/* The client has not done what it owed. */
+/* The client has not done what it owed, or what it did could not be received. */
 static void on_late(struct ag_h1_server *h)
 {
-    if (h->state == AG_H1_IDLE) {
+    bool starved = ag_stream_starved(h->stream) || (h->state == AG_H1_IDLE && h->in.head);
+    unsigned status = starved ? 503 : 408;
+    enum ag_reason why = starved ? AG_REASON_RESOURCES : AG_REASON_TIMEOUT;
+
+    if (h->state == AG_H1_IDLE && starved && ag_stream_queued(h->stream) == 0) {
+        ag_h1_server_overload(h);
+    } else if (h->state == AG_H1_IDLE) {
         end_idle(h);
     } else if (h->state == AG_H1_HEAD) {
-        cut_head(h, 408, AG_REASON_TIMEOUT, "request head took too long");
+        cut_head(h, status, why, "request head took too long");
         run(h);
     } else if (!h->res_started) {
-        ag_h1_server_refuse(h, 408, AG_REASON_TIMEOUT, "request content took too long");
+        ag_h1_server_refuse(h, status, why, "request content took too long");
         run(h);
     } else if (h->res_done) { /* answered: what is left to read was to be dropped */
         h->keep_alive = false;
         finish_exchange(h);
     } else {
-        ag_h1_server_close_now(h, AG_REASON_TIMEOUT);
+        ag_h1_server_close_now(h, why);
     }
+}
+
+/* Who waits for a buffer at the end of its time gets more of it, once: those who have buffers are through
+ * by then. Part of a head has one. */
+static bool grant_more_time(struct ag_h1_server *h)
+{
+    uint64_t now = now_of(h);
+
+    if (h->granted || h->state == AG_H1_HEAD || !ag_stream_starved(h->stream)) {
+        return false;
+    }
+    h->granted = true;
+    h->due_ms = now + h->limits->header_timeout_ms;
+    ag_pace_extend(&h->body_pace, now, h->limits->header_timeout_ms);
+    return true;
 }
 
 void ag_h1_server_deadline(struct ag_h1_server *h)
@@ -462,7 +492,7 @@ void ag_h1_server_deadline(struct ag_h1_server *h)
             return;
         }
     }
-    if (due && now >= due) {
+    if (due && now >= due && !grant_more_time(h)) {
         on_late(h);
     }
     if (h->state != AG_H1_CLOSING) {

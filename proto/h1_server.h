@@ -68,6 +68,7 @@ struct ag_h1_server {
     bool large; /* reading in large buffers */
     bool tls;
     bool running; /* inside run(): wake-ups need no task */
+    bool granted; /* more time, while it waited for a buffer; until data comes */
 };
 
 /* Starts on an open stream; the owner's ag_stream_user calls the functions below. `limits` stays as long

@@ -149,14 +149,28 @@ bool ag_h1_server_read_head(struct ag_h1_server *h)
     return true;
 }
 
-bool ag_h1_server_begin_head(struct ag_h1_server *h)
+/* An exchange, and a buffer for its answer. False: refused, or `work` runs when there may be more. */
+static bool make_exchange(struct ag_h1_server *h)
 {
-    if (!h->in.head) {
+    struct ag_loop *l = h->stream->loop;
+
+    if (!ag_loop_buf_or_wait(l, &h->work)) {
+        h->due_ms = ag_min_u64(h->due_ms, l->now_ms + h->limits->header_timeout_ms);
         return false;
     }
+    ag_task_cancel(&h->work); /* it may have waited */
     h->ex = ag_exchange_new(h->context, &ag_h1_server_ops, h);
-    if (!h->ex) {
+    if (!h->ex && h->context->exchanges_dying > 0) {
+        ag_task_queue(l, &h->work); /* behind those who give their pages back */
+    } else if (!h->ex) {
         ag_h1_server_overload(h); /* not even a page for an error */
+    }
+    return h->ex != NULL;
+}
+
+bool ag_h1_server_begin_head(struct ag_h1_server *h)
+{
+    if (!h->in.head || !make_exchange(h)) {
         return false;
     }
     h->ex->listener_port = h->listener_port;

@@ -131,6 +131,7 @@ struct memwire {
     enum ag_buf_group group;
     enum ag_reason why; /* with `aborted` or `closed` */
     unsigned flushes;
+    bool starved; /* receiving waits for a buffer */
     bool paused;
     bool shut;     /* the protocol has shut its side */
     bool finished; /* finish was called */
@@ -242,6 +243,11 @@ static inline uint32_t memwire_progress(struct ag_stream *s, uint32_t *out_unsen
     return (uint32_t)memwire_of(s)->out.len;
 }
 
+static inline bool memwire_starved(struct ag_stream *s)
+{
+    return memwire_of(s)->starved;
+}
+
 static const struct ag_stream_ops memwire_ops = {
     .flush = memwire_flush,
     .pause = memwire_pause,
@@ -251,6 +257,7 @@ static const struct ag_stream_ops memwire_ops = {
     .abort = memwire_abort,
     .peer = memwire_peer,
     .progress = memwire_progress,
+    .starved = memwire_starved,
 };
 
 /* `out` holds what the peer gets; it must be large enough for all of it. */

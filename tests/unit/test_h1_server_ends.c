@@ -471,3 +471,101 @@ Test(h1_server_memory, a_client_that_comes_back_is_served)
     cr_expect_eq(got_times(r, "HTTP/1.1 200 "), 1);
     rig_free(r);
 }
+
+/* ---- those who wait for a buffer ---- */
+
+Test(h1_server_starved, gets_its_time_once_more_and_then_503)
+{
+    struct rig *r = rig_new();
+
+    r->w.starved = true;
+    tick(r, 10000 + LATE_MS);
+    cr_expect_not(ended(r));
+    cr_expect_str_eq(got(r), "");
+    tick(r, 10000 + LATE_MS);
+    cr_expect(ended(r));
+    cr_expect_eq(got_times(r, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: "), 1);
+    rig_free(r);
+}
+
+Test(h1_server_starved, is_served_when_a_buffer_comes)
+{
+    struct rig *r = rig_new();
+
+    r->w.starved = true;
+    tick(r, 10000 + LATE_MS);
+    r->w.starved = false;
+    say(r, GET("/fixed"));
+    cr_expect_eq(got_times(r, "HTTP/1.1 200 "), 1);
+    r->w.starved = true; /* the next time counts anew */
+    tick(r, 75000 + LATE_MS);
+    cr_expect_not(ended(r));
+    tick(r, 10000 + LATE_MS);
+    cr_expect(ended(r));
+    rig_free(r);
+}
+
+Test(h1_server_starved, part_of_a_head_is_not_spared)
+{
+    struct rig *r = rig_new();
+
+    say(r, "GET /fixed HT");
+    r->w.starved = true;
+    tick(r, 10000 + LATE_MS);
+    cr_expect(ended(r));
+    cr_expect_eq(got_times(r, "HTTP/1.1 503 "), 1);
+    rig_free(r);
+}
+
+Test(h1_server_starved, content_gets_its_time_once_more_and_then_503)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/echo") "Content-Length: 10\r\n\r\n12345");
+    r->w.starved = true;
+    tick(r, 5000 + 1000);
+    cr_expect_not(ended(r));
+    tick(r, 10000 + LATE_MS);
+    cr_expect(ended(r));
+    cr_expect_eq(got_times(r, "HTTP/1.1 503 "), 1);
+    rig_free(r);
+}
+
+/* All blocks but the one that the request comes in are taken. */
+static struct rig *rig_without_blocks(struct hoard *h)
+{
+    struct rig *r = rig_new();
+
+    hoard_all(r, h, SMALL, 1);
+    say(r, GET("/fixed"));
+    cr_expect_str_eq(got(r), "");
+    return r;
+}
+
+Test(h1_server_starved, a_request_waits_for_a_buffer_for_its_answer)
+{
+    struct hoard h = {.count = 0};
+    struct rig *r = rig_without_blocks(&h);
+
+    give_one(r, SMALL, h.objects[--h.count]);
+    tick(r, 0);
+    cr_expect_eq(got_times(r, "HTTP/1.1 200 "), 1);
+    while (h.count > 0) {
+        give_one(r, SMALL, h.objects[--h.count]);
+    }
+    rig_free(r);
+}
+
+Test(h1_server_starved, but_no_longer_than_a_head_may_take)
+{
+    struct hoard h = {.count = 0};
+    struct rig *r = rig_without_blocks(&h);
+
+    tick(r, 10000 + LATE_MS);
+    cr_expect(ended(r));
+    cr_expect_eq(got_times(r, "HTTP/1.1 503 "), 1);
+    while (h.count > 0) {
+        give_one(r, SMALL, h.objects[--h.count]);
+    }
+    rig_free(r);
+}
