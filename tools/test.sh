@@ -5,6 +5,7 @@
 #   replay       fuzz/corpus/X through fuzz/fuzz_X, built by gcc with ASan+UBSan
 #   sim          whole servers on a simulated network (tests/sim), ASan+UBSan
 #   wire, integration, fault   pytest against the ASan+UBSan server
+#   worker       a part of wire again, through a master and its worker (as root)
 #
 # Whole logs are kept in build/test-logs; the end of one is shown when something in it failed. The
 # last line is "N passed, N failed"; exit code 0 only when nothing failed and something passed.
@@ -117,16 +118,12 @@ reported() {
     sed -nE "s/.*<testsuite [^>]*\<$1=\"([0-9]+)\".*/\1/p" "$report" | head -n 1
 }
 
-# The suites choose the backends themselves: a test that concerns both runs for each.
-python() {
-    set --
-    for folder in tests/wire tests/integration tests/fault; do
-        [ -z "$(find "$folder" -name 'test_*.py' 2>/dev/null | head -n 1)" ] || set -- "$@" "$folder"
-    done
-    [ $# -gt 0 ] || return 0
-    began pytest
-    build asan all
-    log=$logs/pytest.log report=$logs/pytest.xml
+# suite NAME FILE...: one run of pytest. The suites choose the backends themselves: a test that concerns
+# both runs for each.
+suite() {
+    began "$1"
+    log=$logs/$1.log report=$logs/$1.xml
+    shift
     ANYGATE=$PWD/build/gcc-asan/anygate NODE_PATH=$PWD/build/npm/node_modules \
         PYTHONDONTWRITEBYTECODE=1 timeout 900 /usr/bin/python3 -m pytest -q -p no:cacheprovider \
         --junitxml="$report" "$@" >"$log" 2>&1
@@ -135,12 +132,28 @@ python() {
         bad=$(($(reported failures) + $(reported errors)))
         good=$(($(reported tests) - bad - $(reported skipped)))
         [ "$code" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
-        add "$good" "$bad" pytest "$log"
-        [ "$(reported skipped)" -eq 0 ] || echo "  pytest skipped $(reported skipped)"
+        add "$good" "$bad" "$name" "$log"
+        [ "$(reported skipped)" -eq 0 ] || echo "  $name skipped $(reported skipped)"
     else
-        add 0 1 "pytest: no result, exit code $code" "$log"
+        add 0 1 "$name: no result, exit code $code" "$log"
     fi
     ended
+}
+
+python() {
+    set --
+    for folder in tests/wire tests/integration tests/fault; do
+        [ -z "$(find "$folder" -name 'test_*.py' 2>/dev/null | head -n 1)" ] || set -- "$@" "$folder"
+    done
+    [ $# -gt 0 ] || return 0
+    build asan all
+    suite pytest "$@"
+    # What crosses the wire once more, by a worker without rights whose system calls are filtered.
+    if [ "$(id -u)" -eq 0 ]; then
+        export ANYGATE_SERVER__USER=nobody
+        suite worker tests/wire/test_answers.py tests/wire/test_paths.py tests/wire/test_proxy.py
+        unset ANYGATE_SERVER__USER
+    fi
 }
 
 unit debug

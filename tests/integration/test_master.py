@@ -548,6 +548,34 @@ def test_the_master_ends_with_its_worker(backend, tmp_path, jail):
     assert f"worker {worker} was ended by SIGKILL" in log
 
 
+def test_a_call_that_no_server_makes_is_told(tmp_path):
+    gate = Master(tmp_path, FIXED, "epoll")
+    worker = gate.worker
+    os.kill(worker, signal.SIGSYS)  # by the filter, mostly
+    assert gate.process.wait(20) == 1
+    gate.stop(expect=1)
+    log = (tmp_path / "stderr.log").read_text()
+    assert f"worker {worker} was ended by SIGSYS: it made a system call that no server makes" in log
+
+
+TCP_NOTSENT_LOWAT = 25
+
+
+def test_a_worker_bounds_what_is_unsent(backend, tmp_path, jail):
+    """The filter lets it set what it sets on every connection."""
+    with Upstream(lambda i, head: ok(b"up")) as up, \
+            Master(tmp_path, FIXED + "  /p: http://127.0.0.1:$PORT2/\n", backend, jail=jail,
+                   ports=[free_port(), up.port]) as gate, gate.connect() as s:
+        s.sendall(b"GET /p HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert Reader(s).response().body == b"up"
+        tcp = [k for k in sockets_of(gate.worker) if k.family == socket.AF_INET]
+        limits = [k.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) for k in tcp]
+        connected = [k for k in tcp if not k.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
+        for k in tcp:
+            k.close()
+        assert len(connected) >= 2 and set(limits) == {32 << 10}  # to the client, to the upstream
+
+
 def test_the_worker_drains_without_its_master(backend, tmp_path, jail):
     with Slow() as slow:
         gate = Master(tmp_path, SLOW, backend, jail=jail, ports=[free_port(), slow.upstream.port])
@@ -563,22 +591,26 @@ def test_the_worker_drains_without_its_master(backend, tmp_path, jail):
         gate.log.close()
 
 
-def channel_of(pid):
-    """A duplicate of the worker's end of the channel: what somebody in the worker has."""
+def sockets_of(pid):
+    """Duplicates of what this process has: what somebody in it has."""
     libc = ctypes.CDLL(None, use_errno=True)
     pidfd = os.pidfd_open(pid)
     try:
         for fd, to in links(pid).items():
-            if not to.startswith("socket:"):
-                continue
-            mine = libc.syscall(438, pidfd, fd, 0)  # pidfd_getfd
-            assert mine >= 0, os.strerror(ctypes.get_errno())
-            s = socket.socket(fileno=mine)
-            if s.family == socket.AF_UNIX and s.type == socket.SOCK_SEQPACKET:
-                return s
-            s.close()
+            if to.startswith("socket:"):
+                mine = libc.syscall(438, pidfd, fd, 0)  # pidfd_getfd
+                assert mine >= 0, os.strerror(ctypes.get_errno())
+                yield socket.socket(fileno=mine)
     finally:
         os.close(pidfd)
+
+
+def channel_of(pid):
+    """The worker's end of the channel."""
+    for s in sockets_of(pid):
+        if s.family == socket.AF_UNIX and s.type == socket.SOCK_SEQPACKET:
+            return s
+        s.close()
     raise AssertionError("no channel")
 
 
