@@ -99,7 +99,7 @@ enum ag_status ag_listener_bind(const union ag_addr *addr, bool reuse_port, int 
         step = "bind";
         if (bind_addr(fd, addr)) {
             step = "listen";
-            if (AG_SYS("listen", listen(fd, backlog)) == 0) {
+            if (backlog == 0 || AG_SYS("listen", listen(fd, backlog)) == 0) {
                 *out_fd = fd;
                 return AG_OK;
             }

@@ -20,6 +20,7 @@ struct ag_listener {
 };
 
 /* Opens, binds and listens; blocking, for start-up.
+ *   backlog     0: it is bound alone, and takes nothing before listen(2)
  *   reuse_port  several shards bind the same TCP address; a unix path is unlinked first when it is a
  *               dead socket
  *   out_error   errno of the failing step;  out_step: "socket", "bind", "listen" (static)

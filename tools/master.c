@@ -254,6 +254,7 @@ static void on_ready(struct master *m)
     char status[sizeof(m->life.status)];
 
     set_state(m, SERVING);
+    ag_sockets_listen(&m->sockets); /* the worker, who may not, tries to accept again and again */
     ag_sockets_commit(&m->sockets);
     ag_log(AG_LOG_INFO, "worker %d serves", m->worker);
     ag_lifecycle_up(&m->life, describe(m, status, sizeof(status)));

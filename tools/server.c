@@ -408,6 +408,9 @@ static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *
     }
     announce(s, ag_backend_name(backend), backend_why);
     ag_sizing_log(&s->sizing);
+    if (!s->worker) { /* whose master does that */
+        ag_sockets_listen(&s->sockets);
+    }
     ag_server_publish(s);
     s->untold = s->worker != NULL;
     control(s);

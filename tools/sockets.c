@@ -1,6 +1,8 @@
 #include "tools/sockets.h"
 
+#include "engine/fault.h"
 #include "engine/listener.h"
+#include "engine/log.h"
 #include "engine/resolver.h"
 
 #include <errno.h>
@@ -19,7 +21,7 @@ static void close_fds(struct ag_socket *k)
     for (uint32_t i = 0; i < k->fd_count; i++) {
         (void)close(k->fds[i]);
     }
-    k->fd_count = 0;
+    k->fd_count = k->quiet = 0;
 }
 
 /* Forgets it; the descriptors are closed by who has them last. */
@@ -63,7 +65,7 @@ static struct ag_socket *add(struct ag_sockets *s, const union ag_addr *addr)
     k = &s->items[s->count++];
     k->addr = *addr;
     k->id = ++s->last_id;
-    k->fd_count = 0;
+    k->fd_count = k->quiet = 0;
     k->shared = k->wanted = false;
     k->fresh = true;
     return k;
@@ -132,19 +134,21 @@ static enum ag_status bind_missing(struct ag_sockets *s, struct ag_socket *k, st
     bool unix_socket = k->addr.sa.sa_family == AF_UNIX;
     bool reuse = !unix_socket && s->shard_count > 1;
     uint32_t target = unix_socket ? 1 : s->shard_count;
+    bool beside = k->fd_count > 0; /* adopted ones, which are served */
     enum ag_status st = AG_OK;
     const char *step = "";
     int error = 0;
 
-    if (reuse && k->fd_count == 0) {
+    if (reuse && !beside) {
         st = only_user(&k->addr, &error, &step);
     }
     while (st == AG_OK && k->fd_count < target) {
         int fd = -1;
 
-        st = ag_listener_bind(&k->addr, reuse, s->backlog, &fd, &error, &step);
+        st = ag_listener_bind(&k->addr, reuse, beside ? 0 : s->backlog, &fd, &error, &step);
         if (st == AG_OK) {
             k->fds[k->fd_count++] = fd;
+            k->quiet += beside;
         }
     }
     if (st != AG_OK && error == EAFNOSUPPORT && k->addr.sa.sa_family == AF_INET6) {
@@ -182,6 +186,23 @@ enum ag_status ag_sockets_plan(struct ag_sockets *s, const struct ag_model *m, s
     return AG_OK;
 }
 
+void ag_sockets_listen(struct ag_sockets *s)
+{
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct ag_socket *k = &s->items[i];
+
+        for (; k->quiet > 0; k->quiet--) {
+            if (AG_SYS("listen", listen(k->fds[k->fd_count - k->quiet], s->backlog)) != 0) {
+                char text[200];
+                struct ag_buf why = ag_buf(text, sizeof(text));
+
+                complain(&why, &k->addr, errno, "listen");
+                ag_log(AG_LOG_ERROR, "%.*s", (int)why.len, text);
+            }
+        }
+    }
+}
+
 static void remove_at(struct ag_sockets *s, uint32_t i)
 {
     s->items[i] = s->items[--s->count];
@@ -192,6 +213,7 @@ void ag_sockets_commit(struct ag_sockets *s)
     for (uint32_t i = s->count; i-- > 0;) {
         struct ag_socket *k = &s->items[i];
 
+        AG_ASSERT(k->quiet == 0);
         if (k->wanted) {
             k->wanted = k->fresh = false;
             continue;

@@ -18,6 +18,7 @@ struct ag_socket {
     union ag_addr addr;     /* as configured */
     uint32_t id;            /* of this process; never used twice */
     uint32_t fd_count;      /* 0: an address family that this system lacks */
+    uint32_t quiet;         /* of them, the last so many are bound and do not listen yet */
     bool shared;            /* one socket, duplicated */
     bool wanted;            /* by the plan under way */
     bool fresh;             /* made by the plan under way: no shard has it yet */
@@ -50,6 +51,10 @@ void ag_sockets_adopt(struct ag_sockets *s, const union ag_addr *addr, const int
  * the reason with a hint appended to `why`. */
 AG_MUST_USE enum ag_status ag_sockets_plan(struct ag_sockets *s, const struct ag_model *m,
                                            struct ag_buf *why);
+/* Before the first commit, once there is who accepts: those that were bound beside adopted ones listen
+ * from now on. Before, connections to an address that another process serves would come to them, and be
+ * lost when this one cannot start. One that cannot listen takes nothing; the log says so. */
+void ag_sockets_listen(struct ag_sockets *s);
 /* The plan holds: its descriptors are the shards' from now on, which close them. Forgets what is wanted
  * no more (what no shard ever had is closed). */
 void ag_sockets_commit(struct ag_sockets *s);

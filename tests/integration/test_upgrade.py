@@ -14,6 +14,7 @@ import pytest
 from gate import BINARY, BROKEN, Closed, Gate, Reader, Upstream, free_port, ok
 from test_reload import (PATIENCE, SWITCHING, UPGRADE, Clients, Origin, await_that, echoing,
                          one_file, one_stream, one_upload, refused)
+from tracing import CLONES, Held
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -495,6 +496,46 @@ def test_other_numbers_of_workers(backend, tmp_path, was, then):
                     assert Reader(s).response().body == b"OK"
         after = shares(gate.pid, gate.port)
         assert len(after) == (max(was, then) if was > 1 else 1)
+
+
+@pytest.mark.parametrize("server", ["", "user: nobody, "], ids=["alone", "master"])
+def test_more_sockets_take_nothing_before_they_are_served(backend, tmp_path, server):
+    """A new process with more shards binds sockets of its own beside those that it was given: what came
+    to them would be lost if it failed."""
+    if server and os.geteuid() != 0:
+        pytest.skip("only root has rights to give up")
+
+    def config(workers):
+        return SIMPLE.replace("{", "{" + server, 1).replace("workers: 2", f"workers: {workers}")
+
+    with Upgrading(tmp_path, config(2), backend) as gate:
+        before = shares(gate.pid, gate.port)
+        gate.write(config(8))
+        os.mkfifo(tmp_path / "go")
+        go = os.open(tmp_path / "go", os.O_RDWR)
+        gate.install(f"#!/bin/sh\nread go <{tmp_path}/go\n"
+                     f"exec {BINARY} serve -c {tmp_path}/anygate.yml\n")
+        gate.signal(signal.SIGUSR2)
+        await_that(lambda: "is started as process" in gate.stderr(), gate.stderr)
+        new = int(re.search(r"is started as process (\d+)", gate.stderr())[1])
+        try:
+            with Held(new) as successor:
+                os.write(go, b"go\n")
+                successor.run_to(CLONES)  # its first thread, or its worker: all is bound by then
+                links = [os.readlink(e) for e in Path(f"/proc/{new}/fd").iterdir()]
+                assert sum(to.startswith("socket:") for to in links) >= 8, links
+                for _ in range(60):
+                    assert gate.get("/ok").body == b"OK"
+        finally:
+            os.kill(new, signal.SIGKILL)
+        await_that(lambda: "was ended by signal 9" in gate.stderr(), gate.stderr)
+        gate.install()
+        gate.upgrade()
+        await_that(lambda: len(shares(gate.pid, gate.port)) == 8, gate.stderr)
+        assert before < shares(gate.pid, gate.port)
+        for _ in range(60):
+            assert gate.get("/ok").body == b"OK"
+        os.close(go)
 
 
 def test_listeners_come_and_go(backend, tmp_path):

@@ -4,12 +4,14 @@ ptrace(2) by its numbers; x86-64 and others alike (PTRACE_GET_SYSCALL_INFO, Linu
 """
 import ctypes
 import os
+import platform
 import struct
 
 SYSCALL, DETACH, SEIZE, INTERRUPT, GET_INFO = 24, 17, 0x4206, 0x4207, 0x420E
 TRACESYSGOOD = 1
 ENTRY = 1
 POLLS = {7, 73, 271}  # poll and ppoll of x86-64, ppoll of others
+CLONES = {435, 56 if platform.machine() == "x86_64" else 220}
 WALL = 0x40000000  # __WALL: threads too
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long] * 2 + [ctypes.c_void_p] * 2
@@ -54,4 +56,7 @@ class Held:
         return self
 
     def __exit__(self, *_):
-        _ptrace(DETACH, self.tid)
+        try:
+            _ptrace(DETACH, self.tid)
+        except ProcessLookupError:
+            pass  # it was killed

@@ -191,6 +191,22 @@ Test(sockets, adopted_ones_are_shared_or_closed)
     cr_expect_eq(open_descriptors(), before);
 }
 
+/* How many of an address's sockets take connections. */
+static uint32_t listening(const struct ag_sockets *s, const union ag_addr *addr)
+{
+    const struct ag_socket *k = ag_sockets_find(s, addr);
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < k->fd_count; i++) {
+        socklen_t len = sizeof(int);
+        int is = 0;
+
+        cr_assert_eq(getsockopt(k->fds[i], SOL_SOCKET, SO_ACCEPTCONN, &is, &len), 0);
+        count += is != 0;
+    }
+    return count;
+}
+
 /* From a predecessor with fewer shards, and from one with more. */
 Test(sockets, inherited_ones_are_completed_or_spread)
 {
@@ -207,8 +223,11 @@ Test(sockets, inherited_ones_are_completed_or_spread)
         ag_sockets_init(&s, SHARDS, 16);
         ag_sockets_adopt(&s, &addr, fds, inherited, false);
         cr_assert_eq(plan(&s, &addr, 1, why, sizeof(why)), AG_OK, "%s", why);
+        cr_expect_eq(listening(&s, &addr), inherited, "the others are served by nobody yet");
+        ag_sockets_listen(&s);
         ag_sockets_commit(&s);
         struct ag_socket k = *ag_sockets_find(&s, &addr);
+        cr_expect_eq(listening(&s, &addr), k.fd_count);
         cr_expect_eq(k.fd_count, inherited > SHARDS ? inherited : SHARDS);
         cr_expect_arr_eq(k.fds, fds, inherited * sizeof(int));
         close_taken(&k);
