@@ -401,6 +401,31 @@ def test_a_port_that_is_taken(backend, tmp_path):
             gate.await_answer("/gen", b"1", port=port)
 
 
+@pytest.mark.parametrize("server", ["", "user: nobody, "], ids=["alone", "master"])
+def test_refused_reloads_lose_nothing(backend, tmp_path, server):
+    """They bind what is new, up to what cannot be, and give it back: what is served is not touched."""
+    if server and os.geteuid() != 0:
+        pytest.skip("only root has rights to give up")
+    config = (f'server: {{{server}listen: ["127.0.0.1:$PORT"@], workers: 2}}\n'
+              "routes:\n  /gen: OK generation 1\n")
+    with Reloading(tmp_path, config.replace("@", ""), backend) as gate, \
+            socket.create_server(("127.0.0.1", 0)) as other:
+        gate.reload()
+        before = gate.listening(gate.port)
+        clients = Clients(gate)
+        clients.add("kept", keep_alive(b"/gen", rb"generation 1"))
+        clients.add("new", new_connections)
+        wrong = (f"127.0.0.1:{other.getsockname()[1]}", f"0.0.0.0:{gate.port}", "192.0.2.1:80")
+        for i in range(21):
+            counts = dict(clients.counts)
+            more = f', "127.0.0.1:{free_port()}", "{wrong[i % 3]}"'
+            assert "cannot bind" in gate.refuse(config.replace("@", more))
+            await_that(lambda: all(clients.counts.get(n, 0) > counts.get(n, 0) for n in
+                                   ("kept", "new")), lambda: (clients.counts, clients.complaints))
+        clients.end()
+        assert gate.listening(gate.port) == before and len(before) == 2
+
+
 # ---- listeners
 
 TWO = 'server: {listen: [@], workers: 2, drain_timeout: 20s}\nroutes:\n  /gen: OK 1\n@MORE@'
