@@ -88,8 +88,11 @@ bool ag_lifecycle_claim(struct ag_lifecycle *lc, const char *pid_file)
         ag_buf_printf(&why, "the path of the pid file is too long: %.60s...", pid_file);
         return complain(&why);
     }
-    if (lc->predecessor < 0 &&
-        (ag_pidfile_check(lc->pid_file, &why) != AG_OK || !write_pid_file(lc, &why))) {
+    if (lc->predecessor >= 0) {
+        ag_outcome_join(&lc->outcome, lc->pid_file);
+        return true;
+    }
+    if (ag_pidfile_check(lc->pid_file, &why) != AG_OK || !write_pid_file(lc, &why)) {
         return complain(&why);
     }
     ag_outcome_open(&lc->outcome, lc->pid_file);
@@ -273,8 +276,7 @@ static void upgrade_failed(struct ag_lifecycle *lc, const struct ag_buf *why)
 {
     take_back(lc);
     if (lc->claimed) {
-        ag_outcome_open(&lc->outcome,
-                        lc->pid_file); /* the new process may have made one of its own */
+        ag_outcome_join(&lc->outcome, lc->pid_file); /* the new process may have made its own */
     }
     ag_log(AG_LOG_ERROR, "upgrade failed: %.*s; this process goes on serving", (int)why->len,
            (const char *)why->ptr);

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,6 +50,27 @@ void ag_outcome_open(struct ag_outcome *o, const char *pid_file)
     if (pid_file && name_it(pid_file, path, sizeof(path))) {
         (void)unlink(path);
         o->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+    }
+}
+
+/* What this program made, and nobody has put in its place. */
+static bool is_ours(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_nlink == 1;
+}
+
+void ag_outcome_join(struct ag_outcome *o, const char *pid_file)
+{
+    char path[AG_PIDFILE_PATH];
+
+    ag_outcome_close(o);
+    if (pid_file && name_it(pid_file, path, sizeof(path))) {
+        o->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    }
+    if (o->fd < 0 || !is_ours(o->fd)) {
+        ag_outcome_open(o, pid_file);
     }
 }
 

@@ -23,6 +23,9 @@ uint64_t ag_outcome_now_ns(void);
 /* Makes the file, anew; without it (`pid_file` NULL, or no file can be made) the calls below do
  * nothing. */
 void ag_outcome_open(struct ag_outcome *o, const char *pid_file);
+/* The same, but takes over what a predecessor in an upgrade has told: who asked may not have read it
+ * yet. Both have the file open then, and one of them at a time reloads. */
+void ag_outcome_join(struct ag_outcome *o, const char *pid_file);
 /* A reload begins, now. */
 void ag_outcome_begin(struct ag_outcome *o);
 /* Appends to the text. */

@@ -473,6 +473,17 @@ def test_a_reload_during_an_upgrade_is_done_by_the_successor(backend, tmp_path):
         assert gate.count("reloaded: 1 route") == 1
 
 
+def test_the_outcome_of_a_reload_outlives_an_upgrade(backend, tmp_path):
+    """Who asked may look only afterwards."""
+    with Upgrading(tmp_path, SIMPLE, backend) as gate:
+        assert reload_command(gate).returncode == 0
+        told = (tmp_path / "pid.reload").read_bytes()
+        assert told.startswith(b"applied ")
+        gate.upgrade()
+        assert (tmp_path / "pid.reload").read_bytes() == told
+        assert reload_command(gate).returncode == 0
+
+
 # ---- what may change with it
 
 @pytest.mark.parametrize("was, then", [(1, 3), (3, 1), (2, 2)])

@@ -5,6 +5,7 @@
 #include "tools/outcome.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -155,4 +156,53 @@ Test(outcome, what_is_none)
         (void)fclose(f);
         cr_expect_eq(reading(0, &applied), AG_AGAIN, "row %zu", i);
     }
+}
+
+/* A successor may be up before who asked for the last reload has looked. */
+Test(outcome, of_a_predecessor)
+{
+    struct ag_outcome successor = {.fd = -1};
+    uint64_t before = ag_outcome_now_ns();
+    bool applied = false;
+
+    ag_outcome_begin(&outcome);
+    ag_outcome_end(&outcome, true);
+    ag_outcome_join(&successor, path);
+    cr_assert_eq(reading(before, &applied), AG_OK);
+    cr_expect(applied);
+    ag_outcome_begin(&successor);
+    ag_outcome_end(&successor, false);
+    cr_assert_eq(reading(outcome.began_ns + 1, &applied), AG_OK);
+    cr_expect_not(applied);
+    ag_outcome_close(&successor);
+
+    ag_outcome_remove(path); /* it has another pid file, or an older release replaces it */
+    ag_outcome_join(&successor, path);
+    cr_assert_geq(successor.fd, 0);
+    cr_expect_eq(reading(0, &applied), AG_AGAIN);
+    ag_outcome_close(&successor);
+}
+
+Test(outcome, of_a_predecessor_is_no_others_file)
+{
+    char name[160], other[160];
+    struct ag_outcome successor = {.fd = -1};
+    char byte = 0;
+
+    (void)snprintf(name, sizeof(name), "%s.reload", path);
+    (void)snprintf(other, sizeof(other), "%s/other", folder);
+    ag_outcome_remove(path);
+    int fd = open(other, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    cr_assert_geq(fd, 0);
+    for (int hard = 0; hard < 2; hard++) {
+        cr_assert_eq(hard ? link(other, name) : symlink(other, name), 0);
+        ag_outcome_join(&successor, path);
+        ag_outcome_begin(&successor);
+        ag_outcome_end(&successor, true);
+        cr_expect_eq(pread(fd, &byte, 1, 0), 0, "it was written through a link");
+        ag_outcome_close(&successor);
+        ag_outcome_remove(path);
+    }
+    (void)close(fd);
+    cr_expect_eq(unlink(other), 0);
 }
