@@ -158,10 +158,6 @@ static void run_script(struct ag_span in, unsigned seed, unsigned mode, struct a
         rig_end_input();
         rig_settle();
     }
-    if (!rig.wire.closed && mode & MODE_SCARCE) {
-        memwire_abort(&rig.wire.stream, AG_REASON_RESET);
-        rig_turn(0);
-    }
     AG_ASSERT(rig.wire.closed);
     rig_finish(!rig.odd, NULL);
 }

@@ -190,7 +190,7 @@ static void on_content(struct ag_body *b, void *owner)
     if (b->aborted) {
         fail(w, 400);
     } else if (ag_body_at_end(b)) {
-        seen_end(w->seen, b->trailers, &w->all->bytes);
+        seen_end(w->seen, b, &w->all->bytes);
         ag_body_set_consumer(b, NULL, NULL);
         answer_kept(w);
     }
@@ -214,7 +214,7 @@ static void pump(struct act_work *w)
         ag_body_abort(to, (enum ag_reason)from->reason);
         act_let_go(w);
     } else if (ag_body_at_end(from)) {
-        seen_end(w->seen, from->trailers, &w->all->bytes);
+        seen_end(w->seen, from, &w->all->bytes);
         ag_body_end(to, from->trailers);
         act_let_go(w);
     }
@@ -238,7 +238,7 @@ static void start_reading(struct act_work *w)
     struct ag_exchange *ex = w->ex;
 
     if (ag_body_at_end(&ex->req_body)) {
-        seen_end(w->seen, ex->req_body.trailers, &w->all->bytes);
+        seen_end(w->seen, &ex->req_body, &w->all->bytes);
         answer_kept(w);
         return;
     }
@@ -402,11 +402,31 @@ static void start_liar(struct act_work *w)
 
 /* ---- what runs ---- */
 
+static void check_remote(struct act_work *w)
+{
+    static const union ag_addr unknown = {.sa = {.sa_family = AF_UNSPEC}};
+    const union ag_addr *want = w->all->peer ? w->all->peer : &unknown;
+    const union ag_addr *got = ag_exchange_remote(w->ex);
+
+    if (!got) {
+        AG_ASSERT(w->all->scarce);
+        return;
+    }
+    AG_ASSERT(got->sa.sa_family == want->sa.sa_family);
+    if (want->sa.sa_family == AF_INET) {
+        AG_ASSERT(got->in.sin_port == want->in.sin_port);
+        AG_ASSERT(got->in.sin_addr.s_addr == want->in.sin_addr.s_addr);
+    } else if (want->sa.sa_family == AF_INET6) {
+        AG_ASSERT(got->in6.sin6_port == want->in6.sin6_port);
+        AG_ASSERT(memcmp(&got->in6.sin6_addr, &want->in6.sin6_addr, 16) == 0);
+    }
+}
+
 static void start_fixed(struct act_work *w)
 {
     bool lengthy = w->seen->act == ACT_FIXED_LONG;
 
-    (void)ag_exchange_remote(w->ex);
+    check_remote(w);
     ag_exchange_respond_prepared(w->ex, lengthy ? &fixed_long : &fixed);
     act_let_go(w);
 }
@@ -478,6 +498,7 @@ void acts_resume(struct acts *a)
 {
     struct act_work *w = a->work;
 
+    AG_ASSERT(!w->ex->head_owner || w->all->scarce);
     w->waits = false;
     if (w->filter) {
         w->filter = false;

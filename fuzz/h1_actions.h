@@ -50,7 +50,10 @@ struct acts {
     struct act_work *work;        /* the action that runs; NULL: none */
     struct act_seen seen[ACT_SEEN_MAX];
     unsigned seen_count, done_count, big_count;
-    struct ag_buf bytes; /* what was seen */
+    struct ag_buf bytes;       /* what was seen */
+    const union ag_addr *peer; /* who asks; NULL: the system does not say */
+    uint16_t port;             /* of the listener */
+    bool scarce;               /* memory is short */
 };
 
 /* Once; `bytes` is memory for what is seen, sixteen times what a connection may send. */
@@ -59,7 +62,7 @@ void acts_init(struct acts *a, struct ag_loop *l, struct ag_buf bytes);
 void acts_reset(struct acts *a);
 /* Whether an action or filter waits for the test; `long_ones`: DELAYED too. */
 bool acts_waits(const struct acts *a, bool long_ones);
-/* The wait is over. */
+/* The wait is over. Panics when the one who waited held a receive buffer. */
 void acts_resume(struct acts *a);
 
 /* A reload: the next snapshot is the current one from here on, and whoever can lets older ones go. */

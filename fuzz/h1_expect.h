@@ -74,6 +74,7 @@ struct outcome {
     bool whole;         /* the input came in one piece */
     bool knows_open;    /* with `strict`: `open` says whether it was open before the input ended */
     bool open;
+    bool incomplete; /* the stream was marked as one whose end is not the content's */
 };
 /* Panics when that is not what was to be. */
 void expect_check(const struct expectation *x, const struct acts *a, const struct outcome *o);

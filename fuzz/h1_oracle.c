@@ -137,6 +137,23 @@ static void list_fields(const struct field *f, size_t n, struct oracle_head *h)
     }
 }
 
+static void split_authority(struct oracle_head *h)
+{
+    size_t end = h->authority.len;
+
+    h->host = h->authority;
+    while (end > 0 && is_digit(h->authority.ptr[end - 1])) {
+        end--;
+    }
+    /* An address in brackets ends with one. */
+    if (end > 0 && end < h->authority.len && h->authority.ptr[end - 1] == ':') {
+        h->host.len = end - 1;
+        for (size_t i = end; i < h->authority.len; i++) {
+            h->port = h->port * 10 + (unsigned)(h->authority.ptr[i] - '0');
+        }
+    }
+}
+
 /* What the fields say together. */
 static void read_meaning(const struct field *f, size_t n, struct oracle_head *h)
 {
@@ -150,6 +167,7 @@ static void read_meaning(const struct field *f, size_t n, struct oracle_head *h)
     if (!h->authority.len) {
         h->authority = host;
     }
+    split_authority(h);
     read_framing(f, n, h);
     for (size_t i = 0; i < n; i++) {
         if (same(f[i].name, "expect")) {

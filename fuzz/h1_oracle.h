@@ -45,6 +45,9 @@ struct oracle_head {
     bool json;                /* the first Accept names JSON */
     bool http10, chunked, has_length;
     bool keep_alive;
+    struct ag_span host; /* of the authority, */
+    unsigned port;       /* and its port, or 0 */
+    bool has_query, absolute;
     bool secured;        /* the target is of the https scheme */
     bool odd_connection; /* Connection holds quotes: keep_alive is a guess */
     bool expects, upgrade;

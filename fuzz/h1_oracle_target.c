@@ -112,6 +112,7 @@ static bool read_path(struct ag_span s, struct oracle_head *h)
         return false;
     }
     remove_dots(&h->path);
+    h->has_query = mark < s.len;
     h->query = cut(s, mark < s.len ? mark + 1 : mark, s.len);
     for (size_t i = 0; i < h->query.len; i++) {
         uint8_t ch = h->query.ptr[i];
@@ -145,6 +146,7 @@ bool oracle_read_target(struct oracle_head *h)
         return false;
     }
     h->secured = scheme == 5;
+    h->absolute = true;
     t = cut(t, scheme + 3, t.len);
     h->authority = cut(t, 0, ag_min_size(find(t, '/'), find(t, '?')));
     t = cut(t, h->authority.len, t.len);

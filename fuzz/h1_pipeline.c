@@ -44,7 +44,7 @@ static void on_start(struct ag_exchange *ex)
     struct act_seen *seen = see(a, &ex->req);
     struct act_work *w;
 
-    AG_ASSERT(!a->work);
+    AG_ASSERT(!a->work && ex->listener_port == a->port);
     ag_exchange_pin(ex);
     ex->filter_data = seen;
     if (seen->act == ACT_LIMIT) {

@@ -50,7 +50,7 @@ static void on_deadline(struct ag_stream *s)
 
 static void on_close(struct ag_stream *s, enum ag_reason why)
 {
-    (void)s;
+    rig.incomplete = s->incomplete;
     ag_h1_server_closed(&rig.h1, why);
 }
 
@@ -77,6 +77,8 @@ static void check_bounds(void)
     }
     AG_ASSERT(rig.acts.ctx.exchanges_live <= 2);
     AG_ASSERT(ag_stream_queued(&rig.wire.stream) <= QUEUED_MAX);
+    /* Large buffers are for content alone. */
+    AG_ASSERT(h->state != AG_H1_IDLE || rig.wire.paused || rig.wire.group == AG_BUF_SMALL);
 }
 
 void rig_turn(uint64_t after_ms)
@@ -92,8 +94,10 @@ void rig_turn(uint64_t after_ms)
 void rig_begin(struct ag_span in, unsigned mode)
 {
     static const union ag_addr peers[] = {
-        {.in = {.sin_family = AF_INET, .sin_port = 0x3930}},
-        {.in6 = {.sin6_family = AF_INET6, .sin6_port = 0x3930}},
+        {.in = {.sin_family = AF_INET, .sin_port = 0x3930, .sin_addr = {0x04030201}}},
+        {.in6 = {.sin6_family = AF_INET6,
+                 .sin6_port = 0x3930,
+                 .sin6_addr = {{{0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}}}},
     };
 
     rig.in = in;
@@ -105,7 +109,10 @@ void rig_begin(struct ag_span in, unsigned mode)
     memwire_init(&rig.wire, &rig.m, &user, ag_buf(rig.out, sizeof(rig.out)));
     rig.wire.window = mode & MODE_SLOW_READER ? 0 : SIZE_MAX;
     rig.wire.peer = mode & MODE_NAMED ? &peers[in.len % AG_COUNT(peers)] : NULL;
-    ag_h1_server_init(&rig.h1, &rig.wire.stream, &rig.acts.ctx, &server_limits, 80);
+    rig.acts.peer = rig.wire.peer;
+    rig.acts.scarce = mode & MODE_SCARCE;
+    rig.acts.port = (uint16_t)(80 + in.len);
+    ag_h1_server_init(&rig.h1, &rig.wire.stream, &rig.acts.ctx, &server_limits, rig.acts.port);
     rig.h1.draining = mode & MODE_DRAINING;
 }
 
@@ -179,7 +186,8 @@ void rig_finish(bool strict, const bool *open)
                               .scarce = rig.mode & MODE_SCARCE,
                               .whole = rig.whole,
                               .knows_open = open != NULL,
-                              .open = open && *open};
+                              .open = open && *open,
+                              .incomplete = rig.incomplete};
 
     rig_free_held();
     check_clean();

@@ -46,8 +46,9 @@ struct rig {
     unsigned mode;
     bool late; /* a slice has come since the pause */
     bool eof;
-    bool whole; /* all of it at once */
-    bool odd;   /* something else happened than input coming, and being read */
+    bool whole;      /* all of it at once */
+    bool incomplete; /* it was marked so when it closed */
+    bool odd;        /* something else happened than input coming, and being read */
 };
 extern struct rig rig;
 

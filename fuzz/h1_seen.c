@@ -34,13 +34,17 @@ void seen_request(struct act_seen *seen, const struct ag_request *req, struct ag
                               .path = copy(bytes, req->path),
                               .query = copy(bytes, req->query),
                               .authority = copy(bytes, req->authority),
+                              .host = copy(bytes, req->host),
                               .fields = list(bytes, &req->fields),
                               .length = req->content_length,
                               .framing = req->framing,
                               .version = req->version,
                               .keep_alive = req->keep_alive,
                               .expects = req->expect_continue,
-                              .upgrade = req->upgrade};
+                              .upgrade = req->upgrade,
+                              .port = req->port,
+                              .has_query = req->has_query,
+                              .absolute = req->absolute_form};
 }
 
 void seen_content(struct act_seen *seen, struct ag_span piece, struct ag_buf *bytes)
@@ -52,11 +56,11 @@ void seen_content(struct act_seen *seen, struct ag_span piece, struct ag_buf *by
     seen->body_len += piece.len;
 }
 
-void seen_end(struct act_seen *seen, const struct ag_fields *trailers, struct ag_buf *bytes)
+void seen_end(struct act_seen *seen, const struct ag_body *body, struct ag_buf *bytes)
 {
-    AG_ASSERT(!seen->body_ended);
+    AG_ASSERT(!seen->body_ended && body->total_bytes == seen->body_len);
     seen->body_ended = true;
-    seen->trailers = trailers ? list(bytes, trailers) : AG_SPAN("");
+    seen->trailers = body->trailers ? list(bytes, body->trailers) : AG_SPAN("");
 }
 
 void seen_done(struct act_seen *seen, const struct ag_exchange *ex, struct ag_buf *bytes)

@@ -6,11 +6,12 @@
 #include "proto/exchange.h"
 
 struct act_seen {
-    struct ag_span method, target, path, query, authority;
+    struct ag_span method, target, path, query, authority, host;
     struct ag_span fields; /* a line "name: value\n" each */
     uint64_t length;
     uint8_t framing, version;
-    bool keep_alive, expects, upgrade;
+    uint16_t port; /* of the authority */
+    bool keep_alive, expects, upgrade, has_query, absolute;
     unsigned act;            /* enum act */
     uint64_t body_len;       /* content that the action took */
     size_t body;             /* where it starts in the record's memory */
@@ -26,7 +27,7 @@ struct act_seen {
 void seen_request(struct act_seen *seen, const struct ag_request *req, struct ag_buf *bytes);
 /* A piece of content that the action takes. */
 void seen_content(struct act_seen *seen, struct ag_span piece, struct ag_buf *bytes);
-/* Content has come to its end, with these trailers, or NULL. */
-void seen_end(struct act_seen *seen, const struct ag_fields *trailers, struct ag_buf *bytes);
+/* Content has come to its end. Panics when it counted other bytes than were taken, but for a tunnel. */
+void seen_end(struct act_seen *seen, const struct ag_body *body, struct ag_buf *bytes);
 /* It is over. Panics when it has been before, or when the request is not what it was at first. */
 void seen_done(struct act_seen *seen, const struct ag_exchange *ex, struct ag_buf *bytes);
