@@ -5,12 +5,16 @@
 
 /* Objects and blocks that the server is left at most, of each kind. */
 #define LEFT_MAX 4u
+/* Of 1000 turns so many find nearly nothing, until their end. */
+#define TURNS 20u
 
 struct famine {
     struct run *run;
     struct ag_loop *loop;
     uint32_t left; /* how often it still comes */
     bool over;     /* the loop is about to end */
+    bool begun;    /* something may be held */
+    bool turn;     /* until the present turn ends */
     void *held[3]; /* linked through the objects */
     struct ag_block **blocks;
     uint32_t block_count;
@@ -46,6 +50,7 @@ static void take_blocks(struct famine *f, enum ag_buf_group group, uint32_t left
 
 static void give_back(struct famine *f)
 {
+    f->begun = f->turn = false;
     for (uint32_t i = 0; i < AG_COUNT(f->held); i++) {
         while (f->held[i]) {
             void **object = f->held[i];
@@ -57,6 +62,25 @@ static void give_back(struct famine *f)
     while (f->block_count > 0) {
         ag_block_release(f->blocks[--f->block_count]);
     }
+}
+
+static void take_some(struct famine *f)
+{
+    struct sim *s = f->run->sim;
+
+    f->begun = true;
+    f->run->host.shortages++;
+    for (uint32_t i = 0; i < AG_COUNT(f->held); i++) {
+        if (sim_chance(s, 400)) {
+            take_objects(f, i, (uint32_t)sim_below(s, LEFT_MAX + 1));
+        }
+    }
+    for (uint32_t g = 0; g < AG_BUF_GROUPS; g++) {
+        if (sim_chance(s, 400)) {
+            take_blocks(f, (enum ag_buf_group)g, (uint32_t)sim_below(s, LEFT_MAX + 1));
+        }
+    }
+    sim_note(s, "famine: begins", f->block_count, f->loop->nodes.used);
 }
 
 static void begin(struct sim *s, void *arg);
@@ -80,18 +104,7 @@ static void begin(struct sim *s, void *arg)
         return;
     }
     f->left--;
-    f->run->host.shortages++;
-    for (uint32_t i = 0; i < AG_COUNT(f->held); i++) {
-        if (sim_chance(s, 400)) {
-            take_objects(f, i, (uint32_t)sim_below(s, LEFT_MAX + 1));
-        }
-    }
-    for (uint32_t g = 0; g < AG_BUF_GROUPS; g++) {
-        if (sim_chance(s, 400)) {
-            take_blocks(f, (enum ag_buf_group)g, (uint32_t)sim_below(s, LEFT_MAX + 1));
-        }
-    }
-    sim_note(s, "famine: begins", f->block_count, f->loop->nodes.used);
+    take_some(f);
     sim_at(s, sim_chance(s, 500) ? sim_below(s, 5 * SIM_MS) : sim_below(s, 500 * SIM_MS), end, f);
 }
 
@@ -110,6 +123,21 @@ struct famine *famine_start(struct run *r, struct ag_loop *l)
     f->left = (uint32_t)sim_between(s, 1, 12);
     sim_at(s, sim_below(s, SIM_S), begin, f);
     return f;
+}
+
+void famine_before_turn(struct famine *f)
+{
+    if (f && !f->over && !f->begun && sim_chance(f->run->sim, TURNS)) {
+        take_some(f);
+        f->turn = true;
+    }
+}
+
+void famine_after_turn(struct famine *f)
+{
+    if (f && f->turn) {
+        give_back(f);
+    }
 }
 
 void famine_stop(struct famine *f)

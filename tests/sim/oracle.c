@@ -121,7 +121,7 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
 {
     uint32_t m = allows_alone(r, q);
 
-    if (c->probe) {
+    if (c->probe && !r->draining) { /* what it leaves in a tunnel may meet the drain's end */
         return m & ~(uint32_t)(OUT_CUT | OUT_503) ? m : m | OUT_RIGHT;
     }
     if (c->manners.rude || c->end->conn->faulted || c->end->conn->profile.stall_per_mille) {

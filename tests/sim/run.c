@@ -366,7 +366,9 @@ static void turn(struct run *r, uint32_t i)
     }
     r->turns++;
     sim_note(r->sim, "turn", i, 0);
+    famine_before_turn(r->shards[i].famine);
     ag_loop_turn(&l->loop, UINT32_MAX);
+    famine_after_turn(r->shards[i].famine);
     host_after_turn(l);
     oracle_bounds(r);
     r->sim->now_us += sim_below(r->sim, 30); /* it took its time */

@@ -278,7 +278,10 @@ void client_finish(struct client *c);
 
 /* From now on the pools of `l` are nearly empty at times. */
 struct famine *famine_start(struct run *r, struct ag_loop *l);
-/* All is given back, and stays. NULL is allowed. */
+/* It may also be for one turn alone. NULL is allowed, as below. */
+void famine_before_turn(struct famine *f);
+void famine_after_turn(struct famine *f);
+/* All is given back, and stays. */
 void famine_stop(struct famine *f);
 
 /* ---- upstream.c ---- */
