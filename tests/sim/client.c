@@ -162,7 +162,8 @@ static bool write_piece(struct client *c)
     }
     n = net_write(c->end, q->wire + c->sent, ag_min_size(len, PIECE_MAX));
     if (n < 0) {
-        return false; /* an error shows when it reads */
+        c->broken |= n != -EAGAIN;
+        return false; /* the end shows when it reads */
     }
     c->sent += (size_t)n;
     c->sent_total += (uint64_t)n;
@@ -351,7 +352,7 @@ static bool read_piece(struct client *c)
     n = net_read(c->end, buf, max);
     if (n <= 0) {
         if (n != -EAGAIN) {
-            ended(c, n < 0);
+            ended(c, n < 0 || c->broken);
         }
         return false;
     }
@@ -438,7 +439,7 @@ static void on_start(struct sim *s, void *arg)
     c->end = net_connect(s, NET_IP(192, 168, 0, c->index + 1), SITE_IP, c->port, on_notify, c);
     c->end->forgets = sim_chance(s, 500);
     c->port_at_risk = !r->listens[c->port - SITE_PORT].open;
-    c->drained_under = r->draining;
+    c->drained_under = r->draining || r->yielding;
     sim_at(s, LIFE_US, on_life_over, c);
 }
 

@@ -371,8 +371,8 @@ void oracle_refused(struct run *r, struct client *c)
 {
     const struct weather *w = &r->weather;
 
-    if (c->probe || !(c->drained_under || r->draining || port_went(r, c) || w->few_slots ||
-                      w->shortage || w->storms)) {
+    if (c->probe || !(c->drained_under || r->draining || r->yielding || port_went(r, c) ||
+                      w->few_slots || w->shortage || w->storms)) {
         sim_fail(r->sim, "client %u: cannot connect: error %d", c->index, -c->end->error);
     }
 }

@@ -274,7 +274,8 @@ static void put_body(struct wire *w, const struct request *q)
         uint32_t left = q->body_bytes - at;
         uint32_t n = (uint32_t)sim_between(w->sim, 1, ag_min_u64(left, 1 + left / 2 + 100));
 
-        put(w, sim_chance(w->sim, 100) ? "%X\r\n" : "%x\r\n", n);
+        put(w, sim_chance(w->sim, 100) ? "%X" : "%x", n);
+        put(w, sim_chance(w->sim, 50) ? ";name=\"a value\"\r\n" : "\r\n");
         put_piece(w, request_key(q), at, n);
         put(w, "\r\n");
         at += n;
@@ -298,6 +299,9 @@ static void put_fields(struct wire *w, const struct request *q)
     if (q->hops) {
         put(w, "X-Forwarded-For: 192.0.2.66\r\nX_Forwarded_For: 192.0.2.67\r\nVia: 1.0 fred\r\n"
                "Forwarded: for=192.0.2.66\r\n");
+    }
+    if (q->id % 6 == 0) {
+        put(w, "Accept: application/json\r\n");
     }
     if (q->unmodified) {
         put(w, "If-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT\r\n");

@@ -4,8 +4,11 @@
 
 /* Turns that a shard may take in one simulated second: more is a spin. */
 #define TURNS_MAX 20000u
-/* Bytes of a request and its answer that go in any time within the shortest drain_timeout. */
+/* Bytes of a request and its answer that go in any case within such a drain_timeout. */
 #define SPARED_MAX 20000u
+#define SPARED_MS  8000u
+/* The server's clock is behind by less than so much. */
+#define CLOCK_MS 2u
 /* The last client comes when all others are through and what had failed had time to recover. */
 #define PROBE_US (3 * SIM_S)
 
@@ -154,7 +157,7 @@ static void on_reload(struct sim *s, void *arg)
 {
     struct run *r = arg;
 
-    if (r->draining || r->probing || r->reloads_left == 0) {
+    if (r->draining || r->yielding || r->probing || r->reloads_left == 0) {
         return;
     }
     r->reloads_left--;
@@ -197,9 +200,11 @@ static void on_abort(struct sim *s, void *arg)
 static void spare(struct run *r, const struct client *c)
 {
     struct request *q = c->answered < c->request_count ? c->requests[c->answered] : NULL;
+    struct site_config config;
 
-    if (q && !r->aborts && !q->slow && q->kind != REQUEST_TUNNEL && (c->began || q->seen > 0) &&
-        q->body_bytes + q->answer_bytes < SPARED_MAX) {
+    site_config(r->configs[r->config_count - 1], &config);
+    if (q && !r->aborts && config.drain_ms >= SPARED_MS && !q->slow && q->kind != REQUEST_TUNNEL &&
+        (c->began || q->seen > 0) && q->body_bytes + q->answer_bytes < SPARED_MAX) {
         q->spared = true;
     }
 }
@@ -217,11 +222,49 @@ static void drain(struct run *r)
         spare(r, r->clients[i]);
     }
     for (uint32_t i = 0; i < r->shard_count; i++) {
-        r->shards[i].drain_msg.run = on_drain_msg;
-        ag_loop_post(&r->host.loops[i].loop, &r->shards[i].drain_msg);
+        if (!r->shards[i].ended) {
+            r->shards[i].drain_msg.run = on_drain_msg;
+            ag_loop_post(&r->host.loops[i].loop, &r->shards[i].drain_msg);
+        }
     }
     if (r->aborts) {
         sim_at(r->sim, sim_below(r->sim, 5 * SIM_S), on_abort, r);
+    }
+}
+
+static void on_yield_msg(struct ag_loop *l, struct ag_msg *m)
+{
+    (void)l;
+    ag_serving_yield(&ag_container_of(m, struct shard, yield_msg)->serving);
+}
+
+static void on_yield_over(struct sim *s, void *arg)
+{
+    const struct run *r = arg;
+
+    (void)s;
+    for (uint32_t i = 0; i < r->client_count; i++) {
+        r->clients[i]->drained_under = true;
+    }
+}
+
+/* As before an upgrade: who had an answer gets another one within drain_timeout, and is told to go. */
+static void yield(struct run *r)
+{
+    struct site_config config;
+
+    sim_note(r->sim, "run: yield", 0, 0);
+    r->yielding = true;
+    site_config(r->configs[r->config_count - 1], &config);
+    sim_at(r->sim, (config.drain_ms - CLOCK_MS) * SIM_MS, on_yield_over, r);
+    for (uint32_t i = 0; i < r->client_count; i++) {
+        struct client *c = r->clients[i];
+
+        c->drained_under |= c->answered == 0 && !c->began;
+    }
+    for (uint32_t i = 0; i < r->shard_count; i++) {
+        r->shards[i].yield_msg.run = on_yield_msg;
+        ag_loop_post(&r->host.loops[i].loop, &r->shards[i].yield_msg);
     }
 }
 
@@ -229,8 +272,13 @@ static void on_early_drain(struct sim *s, void *arg)
 {
     struct run *r = arg;
 
-    (void)s;
-    if (!r->probing) {
+    if (r->probing) {
+        return;
+    }
+    if (!r->yielding && sim_chance(s, 500)) {
+        yield(r);
+        sim_at(s, sim_below(s, 5 * SIM_S), on_early_drain, r);
+    } else {
         drain(r);
     }
 }
@@ -508,10 +556,10 @@ uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose)
     start_server(r);
     start_clients(r);
     live_until(r, clients_done, "clients");
-    if (!r->draining) {
+    if (!r->draining && !r->yielding) {
         probe(r);
-        drain(r);
     }
+    drain(r);
     live_until(r, is_down, "drain");
     live_until(r, is_quiet, "upstreams");
     check_end(r);

@@ -168,7 +168,8 @@ struct client {
     bool discarded, discards_length;
     bool tunnel, tunnel_ended; /* the server's part */
     uint64_t tunnel_sent, tunnel_got;
-    bool probe;            /* the last one: nothing is wrong any more */
+    bool probe;  /* the last one: nothing is wrong any more */
+    bool broken; /* a write told of the connection's reset, which a read will not repeat */
     bool writing, reading; /* an event is under way */
     bool silent, gone, done;
     bool drained_under; /* drain began before it was through */
@@ -193,7 +194,7 @@ struct weather {
 
 struct shard {
     struct ag_serving serving;
-    struct ag_msg drain_msg, abort_msg;
+    struct ag_msg yield_msg, drain_msg, abort_msg;
     struct run *run;
     struct famine *famine; /* NULL: none */
     bool ended;
@@ -228,7 +229,8 @@ struct run {
     } listens[SITE_PORTS];
     bool probing; /* faults are over */
     bool draining;
-    bool aborts; /* and the drain is cut short later */
+    bool yielding; /* before it: another process would serve on */
+    bool aborts;   /* and the drain is cut short later */
     uint64_t turns;
     uint64_t second; /* in which shards count their turns */
 };

@@ -39,7 +39,8 @@ void site_config(uint32_t number, struct site_config *out)
         .idle_ms = pick(number, 4, 15000, 40000),
         .body_ms = pick(number, 5, 2000, 6000),
         .write_ms = pick(number, 6, 2000, 6000),
-        .drain_ms = pick(number, 7, 8000, 20000),
+        .drain_ms =
+            pick(number, 22, 0, 2) ? pick(number, 7, 8000, 20000) : pick(number, 7, 100, 2000),
         .connect_ms = pick(number, 8, 1000, 3000),
         .first_byte_ms = pick(number, 9, 2000, 5000),
         .read_ms = pick(number, 10, 2000, 5000),

@@ -60,7 +60,7 @@ static void put_chunks(struct out *o, const struct request *q)
         uint32_t left = q->answer_bytes - at;
         uint32_t n = (uint32_t)sim_between(o->sim, 1, ag_min_u64(left, 1 + left / 2 + 100));
 
-        put(o, "%x\r\n", n);
+        put(o, sim_chance(o->sim, 50) ? "%x;a=b\r\n" : "%x\r\n", n);
         put_content(o, q, at, n);
         put(o, "\r\n");
         at += n;
