@@ -143,6 +143,9 @@ fault:                           ## fail every system call of the engine in turn
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) CC=gcc MODE=asan all
 	$(Q)FAULT_FULL=1 ANYGATE=$(CURDIR)/build/gcc-asan/anygate /usr/bin/python3 -m pytest -q \
 	  -p no:cacheprovider tests/fault
+sim-coverage:                    ## lines of the server that SEEDS simulated runs reach (clang)
+	$(Q)$(MAKE) --no-print-directory CC=clang MODE=coverage sim-build
+	$(Q)tests/sim/coverage.sh build/clang-coverage/tests/sim/sim $(SEEDS)
 mutate:                          ## remove each check in turn: a test must fail (LIST=, ONLY=name)
 	$(Q)tools/deps.sh test
 	$(Q)nice /usr/bin/python3 tests/mutate/run.py --jobs $(JOBS) $(LIST:%=--list %) $(ONLY:%=--only %)
@@ -165,7 +168,7 @@ clean:                           ## remove what was built, but for build/deps an
 	$(Q)rm -rf $(filter-out build/deps build/npm,$(wildcard build/*))
 help:                            ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
-.PHONY: all deps run test fault soak unit unit-build sim sim-build replay fuzz fuzz-run fuzz-coverage mutate \
+.PHONY: all deps run test fault soak unit unit-build sim sim-build sim-coverage replay fuzz fuzz-run fuzz-coverage mutate \
   lint lint-all lint-tree install clean help FORCE
 .SECONDARY:
 -include $(wildcard $(OUT)/*/*.d $(OUT)/*/*/*.d build/lint/*/*.d build/lint/*/*/*.d)

@@ -4,10 +4,9 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <unistd.h>
 
-/* Bytes that a sendfile reads at once. */
-#define FILE_PIECE 16384u
+/* Of 1000 pieces so many are the last of their receive, for no reason. */
+#define ENDS 10u
 
 /* ---- completions ---- */
 
@@ -21,6 +20,17 @@ static void *grown(struct sim *s, const void *array, uint32_t *cap, size_t size)
     }
     *cap = *cap ? 2 * *cap : 256;
     return larger;
+}
+
+static void ask(struct host_sock *s, struct ag_op *op, bool write, bool cancel)
+{
+    struct host_loop *l = s->loop;
+
+    if (l->asked_count == l->asked_cap) {
+        l->asked = grown(l->host->sim, l->asked, &l->asked_cap, sizeof(*l->asked));
+    }
+    l->asked[l->asked_count++] =
+        (struct host_entry){s, op, write ? s->wr_run : s->rd_run, write, cancel};
 }
 
 static void complete(struct host_sock *s, const struct host_completion *c)
@@ -58,6 +68,22 @@ static void check_op(const struct host_completion *c)
     }
 }
 
+/* A receive has ended with a piece of input: one at a time while it is tight, or the kernel's whim. */
+static void go_on(struct host_sock *s, struct ag_op *op)
+{
+    struct ag_loop *l = &s->loop->loop;
+
+    if (op->cancelled) {
+        ag_loop_complete(l, op, -ECANCELED);
+    } else if (l->tight) {
+        ag_loop_ready(l, op);
+    } else {
+        s->rd = op;
+        s->rd_run++;
+        ask(s, op, false, false);
+    }
+}
+
 static void deliver(struct ag_loop *l, const struct host_completion *c)
 {
     struct host_sock *s = c->sock;
@@ -78,6 +104,10 @@ static void deliver(struct ag_loop *l, const struct host_completion *c)
     } else if (!c->more) {
         s->rd = NULL;
         s->rd_over = s->rd_armed = false;
+    }
+    if (c->has_buffer && !c->more) {
+        r.more = true;
+        go_on(s, op);
     }
     if (!c->write && c->res == -ENOBUFS && op->kind == AG_OP_RECV && !op->cancelled) {
         ag_bufs_starve(l->bufs, op); /* until perform it is the loop's */
@@ -151,7 +181,7 @@ static int64_t receive(struct host_sock *s, void *to, size_t len)
     return net_read(s->end, to, len);
 }
 
-/* Like io_uring: bytes go into buffers as they arrive. */
+/* Like io_uring: bytes go into buffers as they arrive, one after the other but when it is tight. */
 static void do_recv(struct host_sock *s)
 {
     struct host_loop *l = s->loop;
@@ -173,94 +203,15 @@ static void do_recv(struct host_sock *s)
             ag_unpoison(to, pool->size); /* the kernel's write */
             n = receive(s, to, pool->size);
             AG_ASSERT(n > 0);
+            s->rd_over = l->loop.tight || sim_chance(l->host->sim, ENDS);
             complete(s, &(struct host_completion){.sock = s,
                                                   .op = s->rd,
                                                   .res = (int32_t)n,
                                                   .buffer = id,
-                                                  .more = true,
+                                                  .more = !s->rd_over,
                                                   .has_buffer = true});
         }
     }
-}
-
-/* The next piece of a send, from its `skip`th byte. */
-static struct ag_span next_piece(const struct ag_op *op, size_t skip)
-{
-    const struct msghdr *m = op->send.msg;
-
-    if (op->send.ptr) {
-        return ag_span(op->send.ptr + skip, op->send.len - skip);
-    }
-    for (size_t i = 0; i < m->msg_iovlen; i++) {
-        if (skip < m->msg_iov[i].iov_len) {
-            return ag_span((const uint8_t *)m->msg_iov[i].iov_base + skip,
-                           m->msg_iov[i].iov_len - skip);
-        }
-        skip -= m->msg_iov[i].iov_len;
-    }
-    return AG_SPAN("");
-}
-
-/* The final result, or -EAGAIN with progress in op->res. */
-static int32_t try_send(struct host_sock *s, struct ag_op *op)
-{
-    struct host *h = s->loop->host;
-
-    for (;;) {
-        struct ag_span piece = next_piece(op, (size_t)op->res);
-        int64_t n;
-
-        if (piece.len == 0) {
-            return op->res;
-        }
-        if (fails(h, h->faults.send)) {
-            s->end->conn->faulted = true;
-            return -ENOBUFS;
-        }
-        n = net_write(s->end, piece.ptr, piece.len);
-        if (n < 0) {
-            return (int32_t)n;
-        }
-        op->res += (int32_t)n;
-    }
-}
-
-static int32_t try_sendfile(struct host_sock *s, struct ag_op *op)
-{
-    uint8_t piece[FILE_PIECE];
-    int32_t total = 0;
-
-    if (!net_has_room(s->end)) {
-        return -EAGAIN;
-    }
-    while ((uint32_t)total < op->file.len) {
-        size_t want = ag_min_size(op->file.len - (uint32_t)total, sizeof(piece));
-        ssize_t got = pread(op->file.fd, piece, want, (off_t)(op->file.offset + (uint32_t)total));
-        int64_t n;
-
-        if (got <= 0) {
-            return got < 0 ? -errno : total;
-        }
-        n = net_write(s->end, piece, (size_t)got);
-        if (n <= 0) {
-            return total ? total : (int32_t)n;
-        }
-        total += (int32_t)n;
-        if (n < got || sim_chance(s->loop->host->sim, 100)) {
-            break;
-        }
-    }
-    return total;
-}
-
-static int32_t try_write(struct host_sock *s, struct ag_op *op)
-{
-    if (op->kind == AG_OP_CONNECT) {
-        const struct net_conn *c = s->end->conn;
-
-        return c->state == NET_OPEN ? 0 : c->state == NET_FAILED ? s->end->error : -EAGAIN;
-    }
-    return op->kind == AG_OP_SEND ? try_send(s, op) : try_sendfile(s, op);
 }
 
 /* Something about it changed, or an op was armed. */
@@ -279,7 +230,7 @@ void host_look(struct host_sock *s)
         }
     }
     if (s->wr && s->wr_armed && !s->wr_over) {
-        int32_t res = try_write(s, s->wr);
+        int32_t res = host_try_write(s, s->wr);
 
         if (res != -EAGAIN) {
             wr_result(s, res);
@@ -347,17 +298,6 @@ static void enter(struct host_loop *l)
     l->asked_count = 0;
 }
 
-static void ask(struct host_sock *s, struct ag_op *op, bool write, bool cancel)
-{
-    struct host_loop *l = s->loop;
-
-    if (l->asked_count == l->asked_cap) {
-        l->asked = grown(l->host->sim, l->asked, &l->asked_cap, sizeof(*l->asked));
-    }
-    l->asked[l->asked_count++] =
-        (struct host_entry){s, op, write ? s->wr_run : s->rd_run, write, cancel};
-}
-
 static bool is_write(const struct ag_op *op)
 {
     return op->kind == AG_OP_SEND || op->kind == AG_OP_SENDFILE || op->kind == AG_OP_CONNECT;
@@ -371,7 +311,7 @@ static void host_start(struct ag_loop *l, struct ag_op *op)
     AG_ASSERT(write ? !s->wr : !s->rd);
     s->loop = of(l);
     if (write && of(l)->like_epoll) {
-        int32_t res = try_write(s, op);
+        int32_t res = host_try_write(s, op);
 
         if (res != -EAGAIN) {
             ag_loop_complete(l, op, res);

@@ -3,6 +3,7 @@
  *
  *   host_fd.c       descriptors
  *   host.c          ops and their completions (struct ag_backend)
+ *   host_write.c    what ops that write do
  *   host_system.c   what is answered at once (struct ag_system)
  */
 #pragma once
@@ -37,6 +38,8 @@ struct host_sock *host_open_fd(struct host *h, enum host_kind kind);
 int host_open_limited(struct host *h, struct host_sock **out);
 /* A descriptor, -EAGAIN: nobody waits, or another -errno. */
 int host_accept_one(struct host *h, struct net_listener *l);
+/* The final result of `op`, or -EAGAIN with the progress in op->res. */
+int32_t host_try_write(struct host_sock *s, struct ag_op *op);
 /* Something about it changed: completions come, now or a little later. */
 void host_look(struct host_sock *s);
 /* notify of an end that a descriptor has. */

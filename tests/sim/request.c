@@ -34,7 +34,8 @@ static void choose_plan(struct run *r, struct request *q)
     if (q->kind == REQUEST_TUNNEL && r->weather.flaky && !r->probing && sim_chance(s, 150)) {
         q->plan = PLAN_CUT_RST;
     }
-    q->slow = q->plan <= PLAN_LAST_RIGHT && q->answer_bytes < 5000 && sim_chance(s, 60);
+    q->slow = q->plan <= PLAN_LAST_RIGHT && q->answer_bytes < 5000 &&
+              sim_chance(s, q->version_10 ? 300 : 60);
     if (q->plan >= PLAN_STALL && q->answer_bytes < 2) {
         q->answer_bytes = 2; /* something to be cut */
     }
@@ -389,7 +390,7 @@ struct request *request_make(struct run *r, struct client *c, bool probe)
     r->requests[r->request_count++] = q;
     q->client = c;
     q->kind = (uint8_t)choose_kind(s, probe);
-    q->version_10 = q->kind <= REQUEST_PROXY && q->kind != REQUEST_BAD && sim_chance(s, 50);
+    q->version_10 = q->kind <= REQUEST_PROXY && q->kind != REQUEST_BAD && sim_chance(s, 80);
     q->hops = sim_chance(s, 150);
     q->refused_upgrade = q->kind == REQUEST_TUNNEL && sim_chance(s, 150);
     q->method = "GET";

@@ -216,7 +216,7 @@ static void drain(struct run *r)
     }
     sim_note(r->sim, "run: drain", 0, 0);
     r->draining = true;
-    r->aborts = sim_chance(r->sim, 200);
+    r->aborts = sim_chance(r->sim, 300);
     for (uint32_t i = 0; i < r->client_count; i++) {
         r->clients[i]->drained_under = true;
         spare(r, r->clients[i]);
@@ -308,7 +308,7 @@ static void choose_weather(struct run *r)
         w->few_slots = sim_chance(s, 200);
         w->files = sim_chance(s, 200);
         w->names = sim_chance(s, 200);
-        w->early_drain = sim_chance(s, 150);
+        w->early_drain = sim_chance(s, 250);
     }
     r->reloads_left = sim_chance(s, 500) ? (uint32_t)sim_between(s, 1, 5) : 0;
     r->own_snapshots = sim_chance(s, 60);
@@ -329,7 +329,7 @@ static void choose_faults(struct run *r)
     }
     if (r->weather.shortage && sim_chance(s, 500)) {
         f->socket = (uint32_t)sim_below(s, 100);
-        f->send = (uint32_t)sim_below(s, 10);
+        f->send = (uint32_t)sim_below(s, 30);
         r->host.fd_limit = (uint32_t)sim_between(s, 20, 60);
     }
 }
