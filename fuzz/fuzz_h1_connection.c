@@ -124,8 +124,10 @@ static void step(uint8_t op)
 static void check_ends(void)
 {
     bool answered = rig.acts.seen_count > 0 || !(rig.mode & MODE_DRAINING);
+    /* A request that has come, and waits for memory, is not idle. */
+    bool idle = rig.h1.state == AG_H1_IDLE && rig.h1.in.bytes == 0;
 
-    if (rig.h1.draining && !rig.h1.yielding && answered && rig.h1.state == AG_H1_IDLE) {
+    if (rig.h1.draining && !rig.h1.yielding && answered && idle) {
         rig_turn(DRAIN_MS);
         AG_ASSERT(!memwire_open(&rig.wire));
     }

@@ -23,6 +23,7 @@ static void feed_past_filter(const struct expected *e)
     rig_turn(40000);
     AG_ASSERT(memwire_open(&rig.wire) && rig.wire.out.len == before);
     acts_resume(&rig.acts);
+    rig_turn(0);
     rig_turn(4000);
     AG_ASSERT(memwire_open(&rig.wire));
 }
