@@ -243,7 +243,7 @@ static inline void keep_snapshot(struct ag_block *b)
 static inline struct rig *rig_new(void)
 {
     const struct ag_loop_config config = {
-        .buf_count = {256, 16}, .node_count = 512, .page_count = 32};
+        .buf_count = {256, 16}, .node_count = 512, .page_count = 64};
     struct rig *r = calloc(1, sizeof(*r));
 
     cr_assert(r);

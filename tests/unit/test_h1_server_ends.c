@@ -569,3 +569,20 @@ Test(h1_server_starved, but_no_longer_than_a_head_may_take)
     }
     rig_free(r);
 }
+
+/* One that pipelines leaves others their turn, and the pages of its answered requests come back meanwhile. */
+Test(h1_server_starved, many_requests_at_once_take_turns)
+{
+    struct rig *r = rig_new();
+    char text[100 * sizeof(GET("/fixed"))] = "";
+
+    for (unsigned i = 0; i < 100; i++) {
+        memcpy(text + i * (sizeof(GET("/fixed")) - 1), GET("/fixed"), sizeof(GET("/fixed")));
+    }
+    say_bytes(r, ag_span_str(text));
+    cr_expect_eq(r->starts, 32);
+    tick(r, 0);
+    tick(r, 0);
+    cr_expect_eq(got_times(r, "HTTP/1.1 200 "), 100);
+    rig_free(r);
+}
