@@ -150,7 +150,7 @@ static bool write_piece(struct client *c)
     size_t len;
 
     if (c->sent == 0) {
-        q->config_first = c->run->config_count - 1;
+        q->config_first = c->run->config_settled;
         if (q->expect && !c->waits_for_100 && q->wire_head < q->wire_len) {
             c->waits_for_100 = true;
             sim_at(sim_of(c), EXPECT_US, on_no_100, c);

@@ -92,6 +92,9 @@ static void on_change(struct ag_loop *l, struct ag_msg *m)
 
     (void)l;
     r->changes--;
+    if (r->changes == 0) {
+        r->config_settled = r->config_count - 1;
+    }
     sim_note(r->sim, "shard: change", (uint64_t)(shard_of(c->serving) - r->shards),
              c->serving->draining);
     for (uint32_t i = 0; i < c->listen_count && c->serving->draining; i++) {

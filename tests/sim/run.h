@@ -216,6 +216,7 @@ struct run {
     uint32_t configs[16];
     uint64_t config_us[16];
     uint32_t config_count;
+    uint32_t config_settled; /* index of the last one that every shard has applied */
     bool own_snapshots;
     struct ag_snapshot *snapshot; /* the current one */
     uint32_t uses;                /* applied and not let go */
