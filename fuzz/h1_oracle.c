@@ -240,6 +240,8 @@ void oracle_read_head(struct ag_span in, const struct oracle_limits *limits, str
     if (out->verdict == ORACLE_OK) {
         out->head_len = at;
         read_meaning(list, n, out);
+    }
+    if (out->verdict == ORACLE_OK) {
         list_fields(list, n, out);
     }
 }
