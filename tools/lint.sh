@@ -32,10 +32,13 @@ clang_flags() {
 }
 
 file() {
-    path=$1 stamp=$2
+    path=$1 stamp=$2 analyzer=-fanalyzer
     shift 2
     case $path in
-    tests/*) set -- "$@" -Wno-conversion -Wno-cast-qual -Wno-frame-larger-than ;;
+    tests/*) # Criterion's macros take gcc's analyzer ten seconds a file, and a test that reads NULL fails
+        set -- "$@" -Wno-conversion -Wno-cast-qual -Wno-frame-larger-than
+        analyzer=
+        ;;
     esac
     case $path in
     *.h) # alone: as the first and only include of a file
@@ -43,7 +46,8 @@ file() {
             -MF "${stamp%.ok}.d" -xc -
         ;;
     *.c)
-        gcc "$@" -O2 -fanalyzer -MMD -MP -MT "$stamp" -MF "${stamp%.ok}.d" -c -o /dev/null "$path"
+        # shellcheck disable=SC2086 # empty is nothing
+        gcc "$@" -O2 $analyzer -MMD -MP -MT "$stamp" -MF "${stamp%.ok}.d" -c -o /dev/null "$path"
         # shellcheck disable=SC2046,SC2086 # lists of words
         set -- $(clang_flags "$@") ${CLANG_WARN-}
         clang "$@" -fsyntax-only "$path"
