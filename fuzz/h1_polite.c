@@ -88,7 +88,8 @@ static bool say(struct expected *e, bool last, unsigned how)
         if (last && is_under_way(e)) {
             rig_drain(how & 8);
         }
-        rig_feed_to(e->at + e->body.len);
+        /* What is refused, or not whole, lies behind what was read of it. */
+        rig_feed_to(e->body.verdict == ORACLE_OK ? e->at + e->body.len : rig.in.len);
         rig_settle();
     }
     if (e->answered && !e->optional && e->head.verdict != ORACLE_MORE &&
