@@ -430,6 +430,16 @@ static void check_end(const struct expectation *x, unsigned i, const struct outc
     }
 }
 
+/* Bytes that are no message yet waited for memory, and not for ever. */
+static void check_overload(struct walk *w)
+{
+    struct ag_span rest = ag_span_sub(w->o->out, w->at, w->o->out.len);
+    struct answer got;
+
+    w->at += answer_read(rest, false, true, w->o->scratch, &got);
+    AG_ASSERT(got.status == 503 && got.complete && got.close);
+}
+
 void expect_check(const struct expectation *x, const struct acts *a, const struct outcome *o)
 {
     struct walk w = {x, a, o, 0, 0, false};
@@ -437,6 +447,9 @@ void expect_check(const struct expectation *x, const struct acts *a, const struc
 
     while (i < x->count && !w.over && walk_message(&w, i)) {
         i++;
+    }
+    if (o->scarce && i == x->count && !w.over && w.at < o->out.len) {
+        check_overload(&w);
     }
     /* Nothing came that was not to come. */
     AG_ASSERT(w.at == o->out.len && w.seen == a->seen_count);
