@@ -244,6 +244,16 @@ class Reader:
         return False
 
 
+def freeze(pid):
+    """Stops a process; it has stopped, with all its threads, when this returns. SIGCONT lets it go on."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    while any(stat.read_text().rpartition(")")[2].split()[0] != "T"
+              for stat in Path(f"/proc/{pid}/task").glob("*/stat")):
+        assert time.monotonic() < deadline, "it does not stop"
+        time.sleep(0.001)
+
+
 class Upstream:
     """A scripted upstream: records every byte, answers as `script(connection_index, head)` says.
 

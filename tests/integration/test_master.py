@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from gate import BINARY, Gate, Reader, Upstream, free_port, ok, run, without_sanitizers
+from gate import BINARY, Gate, Reader, Upstream, free_port, freeze, ok, run, without_sanitizers
 from tracing import Held
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
@@ -420,7 +420,7 @@ def test_a_worker_that_does_not_answer(tmp_path, jail):
     pid_file = tmp_path / "pid"
     with Master(tmp_path, FIXED, "epoll", jail=jail, args=["--pid-file", str(pid_file)]) as gate:
         worker, new = gate.worker, free_port()
-        os.kill(worker, signal.SIGSTOP)
+        freeze(worker)
         gate.rewrite(lambda t: t.replace("fine", "changed")
                      .replace("listen: [", f'listen: ["127.0.0.1:{new}", '))
         try:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from gate import Gate, Reader, Upstream, free_port, ok, without_sanitizers
+from gate import Gate, Reader, Upstream, free_port, freeze, ok, without_sanitizers
 
 UPGRADE = (b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
@@ -327,7 +327,7 @@ def test_what_waits_in_the_queue_is_answered(backend, tmp_path):
     with Reloading(tmp_path, config.replace("@", "1"), backend) as gate:
         kept, removed = gate.ports
         gate.write(gone.replace("@", "2"))
-        os.kill(gate.process.pid, signal.SIGSTOP)
+        freeze(gate.process.pid)
         waiting = []
         for i in range(40):
             s = gate.connect(PATIENCE, port=(kept, removed)[i % 2])

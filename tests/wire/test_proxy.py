@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from gate import Gate, Reader, Upstream, ok
+from gate import Gate, Reader, Upstream, freeze, ok
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CONFIG = """
@@ -88,7 +88,7 @@ def test_an_answer_before_its_request_is_nobodys(liar):
         assert reader.response().body == b"one"
         script.answer = ok(b"two")
         idle = up.open[-1]
-        gate.process.send_signal(signal.SIGSTOP)
+        freeze(gate.process.pid)
         try:
             s.sendall(b"POST /l HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
             time.sleep(0.05)
