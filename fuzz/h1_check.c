@@ -295,13 +295,13 @@ static void check_answer(const struct expectation *x, const struct expected *e,
 }
 
 /* Reads the answer to `e` at the start of `rest`. When bytes are late the server may have refused the
- * request before it knew that it is HEAD. */
+ * request, and the connection, before it knew that it is HEAD. */
 static size_t read_answer(const struct expected *e, struct ag_span rest, const struct outcome *o,
                           struct answer *out)
 {
     size_t len = answer_read(rest, e->is_head, !o->aborted, o->scratch, out);
 
-    if (e->is_head && !o->strict && len < rest.len && is_trouble(out->status)) {
+    if (e->is_head && !o->strict && len < rest.len && is_trouble(out->status) && out->close) {
         len = answer_read(rest, false, !o->aborted, o->scratch, out);
     }
     return len;
