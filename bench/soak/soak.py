@@ -42,7 +42,7 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/fault")]
 
 from gate import BROKEN, Closed, Upstream, free_port  # noqa: E402
-from peers import STAGES, WAYS, Lying, leave  # noqa: E402
+from lying import STAGES, WAYS, Lying, leave  # noqa: E402
 from work import BLOB, LARGE, Answers, Work, Wrong, answer, get, post  # noqa: E402
 
 SAMPLE = struct.Struct("=QII")

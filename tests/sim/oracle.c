@@ -121,6 +121,10 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
 {
     uint32_t m = allows_alone(r, q);
 
+    /* More content than a server drops behind its answer ends the connection. */
+    if (c->discarded || (c->discards_length && r->config_count > 1)) {
+        m |= OUT_CUT;
+    }
     if (c->probe && !r->draining) { /* what it leaves in a tunnel may meet the drain's end */
         return m & ~(uint32_t)(OUT_CUT | OUT_503) ? m : m | OUT_RIGHT;
     }
@@ -129,9 +133,6 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
     }
     if (was_starved(r)) { /* who is not read from looks like one who does not write */
         m |= OUT_408;
-    }
-    if (c->discarded || (c->discards_length && r->config_count > 1)) {
-        m |= OUT_CUT;
     }
     if ((c->drained_under || port_went(r, c)) && !q->spared) {
         m |= OUT_CUT;
