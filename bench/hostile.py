@@ -3,9 +3,10 @@
 in time (see docs/ARCHITECTURE.md, figures).
 
 usage: hostile.py [--connections 10000] [--kind NAME ...] [--backend NAME ...] [--defaults]
-                  [--binary build/anygate] [--seconds 10] [--realtime]
+                  [--binary build/anygate] [--seconds 10] [--rounds 3] [--realtime]
 
-Each kind in turn opens so many connections and holds them until the server ends each. The server runs on
+Each kind in turn opens so many connections and holds them until the server ends each; before that the
+client that behaves is alone for --seconds. This goes on for --rounds with one server. The server runs on
 core 0, all others on the last one: the client that behaves (500 requests a second on one kept-alive
 connection, taking turns between a fixed and a proxied answer), upstreams and hostile clients. Limits are
 shortened so that a run ends soon; --defaults leaves them as they are (a minute and a half for each kind);
@@ -21,7 +22,8 @@ shortened so that a run ends soon; --defaults leaves them as they are (a minute 
   idle      one request, and nothing more
   burst     one request, and then part of a head: all at once, and so all are late at once
 
-late: connections that outlived their deadline (and the 2 s for a last answer) by more than 1.5 s. MiB: the
+us: the p99 of the client that behaves, alone and during the flood, each the median of the rounds; ratio:
+of the two, and largest of a single round. late: connections that outlived their deadline (and the 2 s for a last answer) by more than 1.5 s. MiB: the
 most that was resident, of what check says at most. turn ms: the longest that the well-behaved
 client waited for an answer meanwhile.
 """
@@ -31,6 +33,7 @@ import pathlib
 import re
 import resource
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -192,6 +195,23 @@ def longest_life(kind, limits):
     return seconds
 
 
+class Round:
+    """The client alone, and then beside a flood."""
+
+    def __init__(self, kind, count, deadline, server, client, options):
+        time.sleep(1)
+        client.take()
+        time.sleep(options.seconds)
+        self.before = client.take()
+        at_most = (deadline or 30) + count / peers.OPENED_A_SECOND + 30
+        out = subprocess.run(
+            [*pinned(LAST, options.realtime, 1), *self_as("--flood", kind, "--port", server.port,
+             "--connections", count, "--at-most", at_most)], stdout=subprocess.PIPE, text=True).stdout
+        self.during = client.take()
+        left, failed, *self.lives = map(float, out.split())
+        self.left, self.failed = int(left), int(failed)
+
+
 def measure(kind, backend, options, limits, folder):
     count = options.connections // (2 if kind in peers.TWO_DESCRIPTORS else 1)
     deadline = longest_life(kind, limits)
@@ -199,33 +219,26 @@ def measure(kind, backend, options, limits, folder):
     try:
         client = Client(server.port, options.realtime)
         client.start()
-        time.sleep(1)
-        client.take()
-        time.sleep(options.seconds)
-        before = client.take()
-        at_most = (deadline or 30) + count / peers.OPENED_A_SECOND + 30
-        out = subprocess.run(
-            [*pinned(LAST, options.realtime, 1), *self_as("--flood", kind, "--port", server.port,
-             "--connections", count, "--at-most", at_most)], stdout=subprocess.PIPE, text=True).stdout
-        during = client.take()
+        rounds = [Round(kind, count, deadline, server, client, options) for _ in range(options.rounds)]
         client.done = True
         client.join(5)
         memory = server.most_resident()
     finally:
         code = server.stop()
-    left, failed, *lives = map(float, out.split())
-    late = sum(life > deadline for life in lives) + int(left) if deadline else "-"
-    cells = [backend, kind, count, int(failed), late, f"{max(lives, default=0):.1f}"]
+    lives = [life for r in rounds for life in r.lives]
+    late = sum(life > deadline for life in lives) + sum(r.left for r in rounds) if deadline else "-"
+    cells = [backend, kind, count, sum(r.failed for r in rounds), late, f"{max(lives, default=0):.1f}"]
     for path in Client.PATHS:
-        a, b = p99(before, path), p99(during, path)
-        cells += [f"{a:.0f}", f"{b:.0f}", f"{b / a:.2f}"]
-    turn = max((us for _, us in during), default=0) / 1000
+        pairs = [(p99(r.before, path), p99(r.during, path)) for r in rounds]
+        a, b = (statistics.median(each) for each in zip(*pairs))
+        cells += [f"{a:.0f}", f"{b:.0f}", f"{b / a:.2f}", f"{max(d / q for q, d in pairs):.2f}"]
+    turn = max((us for r in rounds for _, us in r.during), default=0) / 1000
     cells += [f"{turn:.0f}", len(client.wrong), memory, server.ceiling, code]
     return cells, client.wrong
 
 
-HEADS = ["backend", "kind", "open", "failed", "late", "longest s", "fixed us", "during", "ratio",
-         "proxied us", "during", "ratio", "turn ms", "errors", "MiB", "of", "exit"]
+HEADS = ["backend", "kind", "open", "failed", "late", "longest s", "fixed us", "during", "ratio", "largest",
+         "proxied us", "during", "ratio", "largest", "turn ms", "errors", "MiB", "of", "exit"]
 
 
 def show(cells):
@@ -240,6 +253,7 @@ def main():
     parser.add_argument("--backend", action="append", choices=["epoll", "io_uring"])
     parser.add_argument("--binary", default=HERE.parent / "build/anygate")
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--defaults", action="store_true")
     parser.add_argument("--realtime", action="store_true")
     for name, kind in (("--origin", int), ("--flood", str), ("--port", int), ("--at-most", float)):

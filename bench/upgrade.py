@@ -43,7 +43,7 @@ class Server:
         self._config = lambda generation: base.config(
             options, backend, self.port, small, origin.port, folder, generation, keys)
         self.write(0)
-        process = subprocess.Popen([options.binary, "serve", "-c", str(self.path)],
+        process = subprocess.Popen([*base.NORMAL, options.binary, "serve", "-c", str(self.path)],
                                    stderr=self.log.open("w"))
         base.connect(self.port).close()
         self.until(lambda: self.pid == process.pid, "the pid file")

@@ -3,6 +3,7 @@
 #include "engine/arena.h"
 #include "engine/backend.h"
 #include "engine/file.h"
+#include "engine/random.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -227,25 +228,9 @@ uint64_t ag_loop_now_ns(struct ag_loop *l)
     return l->backend->system->now_ns(l);
 }
 
-static uint64_t rotl(uint64_t x, unsigned k)
-{
-    return x << k | x >> (64 - k);
-}
-
-/* xoshiro256** (Blackman, Vigna: Scrambled linear pseudorandom number generators, 2018). */
 uint64_t ag_loop_random(struct ag_loop *l)
 {
-    uint64_t *s = l->random;
-    uint64_t result = rotl(s[1] * 5, 7) * 9;
-    uint64_t t = s[1] << 17;
-
-    s[2] ^= s[0];
-    s[3] ^= s[1];
-    s[1] ^= s[2];
-    s[0] ^= s[3];
-    s[2] ^= t;
-    s[3] = rotl(s[3], 45);
-    return result;
+    return ag_random_next(l->random);
 }
 
 /* ---- descriptors ---- */

@@ -127,6 +127,15 @@ class Gate:
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return s
 
+    def small_window(self, request, port=None):
+        """A client that asks, and whose system takes little before it reads."""
+        s = socket.socket()
+        s.settimeout(30)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # before it connects: the window begins so
+        s.connect(("127.0.0.1", port or self.port))
+        s.sendall(request)
+        return s
+
     def ask(self, data, method="GET", port=None):
         """One request on a connection of its own; the final response."""
         with self.connect(port=port) as s:

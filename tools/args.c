@@ -56,7 +56,17 @@ static void complain_unknown(const char *arg, size_t name_len, const struct ag_o
     (void)fprintf(stderr, "\n");
 }
 
-/* Stores one option; false when its value is missing or there are too many. */
+static bool store_format(const char *value, bool *out_json)
+{
+    *out_json = strcmp(value, "json") == 0;
+    if (!*out_json && strcmp(value, "human") != 0) {
+        (void)fprintf(stderr, "anygate: error: unknown format %s; hint: human or json\n", value);
+        return false;
+    }
+    return true;
+}
+
+/* Stores one option; false when its value is missing or wrong, or there are too many. */
 static bool store(const struct ag_option *o, const char *value)
 {
     if (o->out_switch) {
@@ -71,6 +81,9 @@ static bool store(const struct ag_option *o, const char *value)
     if (o->out_value) {
         *o->out_value = value;
         return true;
+    }
+    if (o->out_json) {
+        return store_format(value, o->out_json);
     }
     if (*o->out_count == AG_ARGS_REPEAT_MAX) {
         (void)fprintf(stderr, "anygate: error: more than %u times %s; hint: use a config file\n",

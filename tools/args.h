@@ -15,6 +15,7 @@ struct ag_option {
     /* Where it goes; exactly one is set. Values are borrowed from argv. */
     bool *out_switch;
     const char **out_value;
+    bool *out_json;          /* "human" or "json" */
     const char **out_values; /* repeatable: room for AG_ARGS_REPEAT_MAX */
     size_t *out_count;       /* with out_values */
 };

@@ -208,13 +208,13 @@ static int report(const char *root, bool apply, bool json)
 
 int ag_cmd_tune(int argc, char **argv)
 {
-    const char *operands[1], *format = "human", *root = "";
+    const char *operands[1], *root = "";
     size_t operand_count = 0;
-    bool apply = false, json;
+    bool apply = false, json = false;
     const struct ag_option options[] = {
         {"--apply", 0, NULL, "set the sysctls that differ; print the lines that make them last",
          .out_switch = &apply},
-        {"--format", 0, "FORMAT", "human (default) or json", .out_value = &format},
+        {"--format", 0, "FORMAT", "human (default) or json", .out_json = &json},
         {"--root", 0, "DIR", "a host's root that is mounted here; default: this system",
          .out_value = &root},
     };
@@ -231,11 +231,6 @@ int ag_cmd_tune(int argc, char **argv)
 
     if (parsed != AG_ARGS_OK) {
         return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
-    }
-    json = strcmp(format, "json") == 0;
-    if (!json && strcmp(format, "human") != 0) {
-        (void)fprintf(stderr, "anygate: error: unknown format %s; hint: human or json\n", format);
-        return AG_EXIT_USAGE;
     }
     if (root[0] && access(root, R_OK | X_OK) != 0) {
         (void)fprintf(stderr, "anygate: error: %s cannot be read\n", root);

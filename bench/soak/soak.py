@@ -36,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -117,14 +118,15 @@ def works(shared, port, left):
     each(shared, once, 0.02)
 
 
-def tunnels(shared, port):
-    socks = []
-    for _ in range(TUNNELS):
-        s = socket.create_connection(("127.0.0.1", port), 20)
-        s.sendall(UPGRADE)
-        assert Answers(s).response().status == 101
-        socks.append(s)
+@contextmanager
+def connections(port, count):
+    socks = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(count)]
+    yield socks
+    for s in socks:
+        s.close()
 
+
+def tunnels(shared, port):
     def echo():
         for s in socks:
             data = BLOB[:random.randrange(1, 2000)]
@@ -133,15 +135,14 @@ def tunnels(shared, port):
                 raise Wrong("other bytes")
             shared.add("echoes")
 
-    each(shared, echo, 1)
-    for s in socks:
-        s.close()
+    with connections(port, TUNNELS) as socks:
+        for s in socks:
+            s.sendall(UPGRADE)
+            assert Answers(s).response().status == 101
+        each(shared, echo, 1)
 
 
 def idles(shared, port):
-    fresh = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(IDLE)]
-    socks = list(fresh)
-
     def ask():
         s = fresh.pop() if fresh else random.choice(socks)  # the first request of each is awaited for 10 s
         s.sendall(get("/fixed"))
@@ -149,9 +150,9 @@ def idles(shared, port):
             raise Wrong("another answer")
         shared.add("asked")
 
-    each(shared, ask, 0.03)
-    for s in socks:
-        s.close()
+    with connections(port, IDLE) as socks:
+        fresh = list(socks)
+        each(shared, ask, 0.03)
 
 
 def rude(shared, port):

@@ -168,8 +168,8 @@ def test_no_descriptor_goes_along(backend, tmp_path, jail):
 
 
 @pytest.mark.parametrize("setting, mode", [("off", "0"), ("log", "2"), ("on", "2"), ("auto", "2")])
-def test_the_filter_can_be_chosen(tmp_path, setting, mode):
-    with Master(tmp_path, FIXED, "epoll", server=f", seccomp: '{setting}'") as gate:
+def test_the_filter_can_be_chosen(backend, tmp_path, setting, mode):
+    with Master(tmp_path, FIXED, backend, server=f", seccomp: '{setting}'") as gate:
         assert gate.get("/ok").body == b"fine"
         assert {s["Seccomp"] for s in statuses(gate.worker)} == {mode}
         state = "on" if setting == "auto" else setting
@@ -415,10 +415,10 @@ def test_a_bad_configuration_is_refused(backend, tmp_path, jail):
         assert "server.user has changed, which takes effect at a restart" in gate.stderr()
 
 
-def test_a_worker_that_does_not_answer(tmp_path, jail):
+def test_a_worker_that_does_not_answer(backend, tmp_path, jail):
     """The reload is given up; what the worker says to it later is no nonsense."""
     pid_file = tmp_path / "pid"
-    with Master(tmp_path, FIXED, "epoll", jail=jail, args=["--pid-file", str(pid_file)]) as gate:
+    with Master(tmp_path, FIXED, backend, jail=jail, args=["--pid-file", str(pid_file)]) as gate:
         worker, new = gate.worker, free_port()
         freeze(worker)
         gate.rewrite(lambda t: t.replace("fine", "changed")
@@ -548,8 +548,8 @@ def test_the_master_ends_with_its_worker(backend, tmp_path, jail):
     assert f"worker {worker} was ended by SIGKILL" in log
 
 
-def test_a_call_that_no_server_makes_is_told(tmp_path):
-    gate = Master(tmp_path, FIXED, "epoll")
+def test_a_call_that_no_server_makes_is_told(backend, tmp_path):
+    gate = Master(tmp_path, FIXED, backend)
     worker = gate.worker
     os.kill(worker, signal.SIGSYS)  # by the filter, mostly
     assert gate.process.wait(20) == 1
@@ -623,8 +623,8 @@ def channel_of(pid):
     [6, 0, 0, 0],          # an order of the master's
     [11, 1, 0, 0xffffffff],  # a text that is not there
 ])
-def test_a_worker_that_talks_nonsense_is_killed(tmp_path, words):
-    gate = Master(tmp_path, FIXED, "epoll")
+def test_a_worker_that_talks_nonsense_is_killed(backend, tmp_path, words):
+    gate = Master(tmp_path, FIXED, backend)
     worker = gate.worker
     with channel_of(worker) as channel, open("/dev/null") as null:
         fds = array.array("i", [null.fileno()])
@@ -637,9 +637,9 @@ def test_a_worker_that_talks_nonsense_is_killed(tmp_path, words):
     assert f"worker {worker} says what makes no sense" in log
 
 
-def test_the_log_says_how_it_crashed(tmp_path):
+def test_the_log_says_how_it_crashed(backend, tmp_path):
     """In a thread of the worker, by a build whose signals no sanitizer takes."""
-    gate = Master(tmp_path, FIXED, "epoll", binary=without_sanitizers(), server=", seccomp: 'off'")
+    gate = Master(tmp_path, FIXED, backend, binary=without_sanitizers(), server=", seccomp: 'off'")
     worker = gate.worker
     thread = next(t for t in os.listdir(f"/proc/{worker}/task")
                   if open(f"/proc/{worker}/task/{t}/comm").read().startswith("shard-"))
@@ -653,8 +653,8 @@ def test_the_log_says_how_it_crashed(tmp_path):
     assert f"worker {worker} was ended by SIGSEGV" in log
 
 
-def test_the_master_logs_as_it_is_told(tmp_path):
-    with Master(tmp_path, FIXED, "epoll", server=", log: {format: json}") as gate:
+def test_the_master_logs_as_it_is_told(backend, tmp_path):
+    with Master(tmp_path, FIXED, backend, server=", log: {format: json}") as gate:
         def lines():
             return [line for line in gate.stderr().splitlines() if "serves" in line]
         wait_for(lambda: len(lines()) == 2, "one of each", gate)

@@ -2,7 +2,6 @@
 request that was let in is answered, and all is well afterwards."""
 import re
 import select
-import socket
 import threading
 import time
 from pathlib import Path
@@ -143,14 +142,7 @@ def test_no_descriptor_for_a_file_is_503_and_passes(backend, tmp_path):
     (tmp_path / "www").mkdir()
     (tmp_path / "www/big.bin").write_bytes(b"x" * 3_000_000)
     with gate_of(tmp_path, backend, 1, "max_connections: 32", nofile=64) as gate:
-        slow = []
-        for _ in range(32):
-            s = socket.socket()
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            s.settimeout(30)
-            s.connect(("127.0.0.1", gate.port))
-            s.sendall(b"GET /www/big.bin HTTP/1.1\r\nHost: x\r\n\r\n")
-            slow.append(s)
+        slow = [gate.small_window(b"GET /www/big.bin HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(32)]
         heads = [s.recv(12) for s in slow]
         assert {h[9:12] for h in heads} == {b"200", b"503"}
         for s in slow:
@@ -238,14 +230,7 @@ def test_slow_readers_leave_buffers_for_others(backend, tmp_path):
     memory = "memory: {small_buffers: 320, large_buffers: 8, pages: 256}"
     with Gateway(b"x" * size) as up, gate_of(tmp_path, backend, up.upstream.port, memory) as gate:
         up.free.set()
-        slow = []
-        for _ in range(40):
-            s = socket.socket()
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            s.settimeout(30)
-            s.connect(("127.0.0.1", gate.port))
-            s.sendall(b"GET /up/slow HTTP/1.1\r\nHost: x\r\n\r\n")
-            slow.append(s)
+        slow = [gate.small_window(b"GET /up/slow HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(40)]
         for s in slow:
             assert s.recv(12) == b"HTTP/1.1 200"
         for _ in range(5):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from gate import BINARY, BROKEN, Closed, Gate, Reader, Upstream, free_port, ok
 from test_reload import (PATIENCE, SWITCHING, UPGRADE, Clients, Origin, await_that, echoing,
-                         one_file, one_stream, one_upload, refused)
+                         one_file, one_stream, one_upload, refused, tunnel)
 from tracing import CLONES, Held
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -169,23 +169,6 @@ def new_connections(clients):
         yield
 
 
-def tunnel_of(generation):
-    """Lives on in the process that it began in."""
-    def body(clients):
-        with clients.gate.connect(PATIENCE) as s:
-            s.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n")
-            reader = Reader(s)
-            assert reader.response().status == 101
-            i = 0
-            while not clients.ending.is_set():
-                s.sendall(b"message %d" % i)
-                assert reader.exactly(len(b"message %d" % i)) == b"message %d" % i
-                i += 1
-                time.sleep(0.005)
-                yield
-    return body
-
-
 def test_nothing_is_lost(backend, tmp_path):
     """Three upgrades under requests, uploads, downloads and tunnels, old and new connections."""
     content = os.urandom(12 << 20)
@@ -210,14 +193,14 @@ routes:
         clients.add("upload", one_upload)
         clients.add("stream", one_stream(origin.end))
         clients.add("download", one_file(content))
-        clients.add("tunnel0", tunnel_of(0))
+        clients.add("tunnel0", tunnel)
         await_that(lambda: len(clients.counts) >= 6, lambda: (clients.counts, clients.complaints))
         old = []
         for generation in range(1, 4):
             gate.install()
             old.append(gate.upgrade())
             assert shares(gate.pid, gate.port) == sockets, "the same sockets, none bound anew"
-            clients.add(f"tunnel{generation}", tunnel_of(generation))
+            clients.add(f"tunnel{generation}", tunnel)
             before = dict(clients.counts)
             await_that(lambda: all(clients.counts.get(n, 0) > before.get(n, 0) for n in
                                    ("fixed", "thinking", "proxied", "new", "uploads", "tunnel0",

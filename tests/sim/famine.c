@@ -44,7 +44,8 @@ static void take_blocks(struct famine *f, enum ag_buf_group group, uint32_t left
 
     while (p->free_count > left) {
         f->blocks[f->block_count] = ag_loop_buf(f->loop, group);
-        AG_ASSERT(f->blocks[f->block_count++]);
+        AG_ASSERT(f->blocks[f->block_count]);
+        f->block_count++;
     }
 }
 

@@ -1,6 +1,7 @@
 #include "tests/sim/world.h"
 
 #include "engine/poison.h"
+#include "engine/random.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -23,25 +24,9 @@ uint64_t sim_hash(uint64_t a, uint64_t b)
     return z ^ z >> 31;
 }
 
-static uint64_t rotl(uint64_t x, unsigned k)
-{
-    return x << k | x >> (64 - k);
-}
-
-/* xoshiro256** (Blackman, Vigna 2018), as the loop's own. */
 uint64_t sim_random(struct sim *s)
 {
-    uint64_t *r = s->random;
-    uint64_t result = rotl(r[1] * 5, 7) * 9;
-    uint64_t t = r[1] << 17;
-
-    r[2] ^= r[0];
-    r[3] ^= r[1];
-    r[1] ^= r[2];
-    r[0] ^= r[3];
-    r[2] ^= t;
-    r[3] = rotl(r[3], 45);
-    return result;
+    return ag_random_next(s->random);
 }
 
 uint64_t sim_below(struct sim *s, uint64_t n)

@@ -6,6 +6,8 @@
  */
 #include "tools/bundle.h"
 
+#include "tests/unit/folder.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,35 +16,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char base[64];
 static int ends[2];
 static struct ag_arena arena;
 static struct ag_sockets ours, theirs;
 static struct ag_bundle bundle;
 static struct ag_channel_msg msg;
 
-static const char *at(const char *name)
-{
-    return ag_arena_printf(&arena, "%s/%s", base, name);
-}
-
-static void write_file(const char *name, const char *text)
-{
-    int fd = open(at(name), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-
-    cr_assert_neq(fd, -1);
-    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-    cr_assert_eq(close(fd), 0);
-}
-
 static void begin(void)
 {
     ag_arena_init(&arena, NULL, 0);
-    (void)snprintf(base, sizeof(base), "/tmp/ag-bundle-XXXXXX");
-    cr_assert(mkdtemp(base));
-    cr_assert_eq(mkdir(at("www"), 0755), 0);
-    write_file("conf", "text");
-    write_file("www/page", "page");
+    folder_make();
+    folder_put_text("conf", "text");
+    folder_put_text("www/page", "page");
     cr_assert_eq(ag_channel_pair(ends), AG_OK);
     ag_sockets_init(&ours, 2, 16);
     ours.keeps = true;
@@ -56,10 +41,7 @@ static void end(void)
     ag_sockets_deinit(&theirs);
     (void)close(ends[0]);
     (void)close(ends[1]);
-    (void)unlink(at("conf"));
-    (void)unlink(at("www/page"));
-    (void)rmdir(at("www"));
-    (void)rmdir(base);
+    folder_remove();
     ag_arena_release(&arena);
 }
 
@@ -71,8 +53,8 @@ static struct ag_opener *record(void)
     struct ag_opener *o = ag_opener_record();
     struct ag_answer a;
 
-    ag_opener_file(o, &arena, at("conf"), 100, &a);
-    ag_opener_dir(o, at("www"), &a);
+    ag_opener_file(o, &arena, folder_at("conf"), 100, &a);
+    ag_opener_dir(o, folder_at("www"), &a);
     cr_assert_eq(close(a.fd), 0);
     return o;
 }
@@ -103,7 +85,7 @@ static int open_replayed_dir(struct ag_opener *o)
 {
     struct ag_answer a;
 
-    ag_opener_dir(o, at("www"), &a);
+    ag_opener_dir(o, folder_at("www"), &a);
     cr_assert_eq(a.error, 0);
     return a.fd;
 }
@@ -130,12 +112,12 @@ Test(bundle, arrives_as_it_was)
     adopt_many(&a, 600); /* three messages */
     adopt_many(&b, 1);
     send_bundle(false);
-    cr_assert_eq(unlink(at("conf")), 0, "the worker does not read it");
+    cr_assert_eq(unlink(folder_at("conf")), 0, "the worker does not read it");
     receive();
     cr_assert_eq(bundle.generation, 5);
     struct ag_opener *o = ag_bundle_open(&bundle);
     cr_assert_not_null(o);
-    ag_opener_file(o, &arena, at("conf"), 100, &found);
+    ag_opener_file(o, &arena, folder_at("conf"), 100, &found);
     cr_assert_str_eq((const char *)found.text.ptr, "text");
     int dir = open_replayed_dir(o);
     cr_assert_eq(fstatat(dir, "page", &st, 0), 0);

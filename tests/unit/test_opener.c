@@ -5,6 +5,8 @@
  */
 #include "engine/opener.h"
 
+#include "tests/unit/folder.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,49 +14,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char base[64];
 static struct ag_arena arena;
-
-static const char *at(const char *name)
-{
-    return ag_arena_printf(&arena, "%s/%s", base, name);
-}
-
-static void write_file(const char *name, const char *text)
-{
-    int fd = open(at(name), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-
-    cr_assert_neq(fd, -1);
-    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-    cr_assert_eq(close(fd), 0);
-}
 
 static void begin(void)
 {
     ag_arena_init(&arena, NULL, 0);
-    (void)snprintf(base, sizeof(base), "/tmp/ag-opener-XXXXXX");
-    cr_assert(mkdtemp(base));
-    cr_assert_eq(mkdir(at("dir"), 0755), 0);
-    write_file("b.yml", "bee");
-    write_file("a.yml", "");
-    cr_assert_eq(symlink("dir", at("link")), 0);
-    cr_assert_eq(mkfifo(at("fifo"), 0644), 0);
-}
-
-static void destroy(void)
-{
-    static const char *const names[] = {"b.yml", "a.yml", "link", "fifo"};
-
-    for (size_t i = 0; i < AG_COUNT(names); i++) {
-        (void)unlink(at(names[i]));
-    }
-    (void)rmdir(at("dir"));
-    (void)rmdir(base);
+    folder_make();
+    folder_put_text("dir/", "");
+    folder_put_text("b.yml", "bee");
+    folder_put_text("a.yml", "");
+    cr_assert_eq(symlink("dir", folder_at("link")), 0);
+    cr_assert_eq(mkfifo(folder_at("fifo"), 0644), 0);
 }
 
 static void end(void)
 {
-    destroy();
+    folder_remove();
     ag_arena_release(&arena);
 }
 
@@ -69,25 +44,25 @@ static const char *interview(struct ag_opener *o, int *out_dir)
     struct ag_answer a;
 
     for (size_t i = 0; i < AG_COUNT(files); i++) {
-        ag_opener_file(o, &arena, at(files[i]), 100, &a);
+        ag_opener_file(o, &arena, folder_at(files[i]), 100, &a);
         ag_buf_printf(&b, "file %d %d %d %s\n", a.error, (int)a.kind, a.inode != 0,
                       a.text.ptr ? (const char *)a.text.ptr : "");
-        ag_opener_look(o, at(files[i]), &a);
+        ag_opener_look(o, folder_at(files[i]), &a);
         ag_buf_printf(&b, "look %d %d\n", a.error, (int)a.kind);
     }
-    ag_opener_glob(o, &arena, at("*.yml"), &a);
+    ag_opener_glob(o, &arena, folder_at("*.yml"), &a);
     for (size_t i = 0; i < a.text.len; i++) {
         ag_buf_putc(&b, a.text.ptr[i] ? a.text.ptr[i] : ' ');
     }
-    ag_opener_glob(o, &arena, at("*.none"), &a);
+    ag_opener_glob(o, &arena, folder_at("*.none"), &a);
     ag_buf_printf(&b, "\nglob %d %zu\n", a.error, a.text.len);
-    ag_opener_realpath(o, &arena, at("link"), &a);
+    ag_opener_realpath(o, &arena, folder_at("link"), &a);
     ag_buf_printf(&b, "real %s\n", (const char *)a.text.ptr);
     ag_opener_cwd(o, &arena, &a);
     ag_buf_printf(&b, "cwd %s\n", (const char *)a.text.ptr);
-    ag_opener_dir(o, at("missing"), &a);
+    ag_opener_dir(o, folder_at("missing"), &a);
     ag_buf_printf(&b, "dir %d %d\n", a.error, a.fd);
-    ag_opener_dir(o, at("link"), &a);
+    ag_opener_dir(o, folder_at("link"), &a);
     ag_buf_printf(&b, "dir %d %d %llu %llu\n", a.error, a.fd >= 0, (unsigned long long)a.device,
                   (unsigned long long)a.inode);
     ag_buf_putc(&b, 0);
@@ -123,17 +98,17 @@ Test(opener, replay_equals_the_system)
     cr_assert_eq(count, 1);
     int passed = dup(fds[0]);
     ag_opener_free(recorder);
-    destroy();
+    folder_remove();
     struct ag_opener *replay = ag_opener_replay(saved, &passed, 1);
     cr_assert_not_null(replay);
     cr_assert_str_eq(interview(replay, &dirs[2]), direct);
     cr_assert_eq(inode_of(dirs[2]), inode);
     struct ag_answer a;
-    ag_opener_dir(replay, at("link"), &a);
+    ag_opener_dir(replay, folder_at("link"), &a);
     cr_assert(a.fd >= 0 && !a.pinned);
     cr_assert_eq(close(a.fd), 0);
     ag_opener_pin(replay);
-    ag_opener_dir(replay, at("link"), &a);
+    ag_opener_dir(replay, folder_at("link"), &a);
     cr_assert(a.fd >= 0 && a.pinned);
     cr_assert_eq(close(a.fd), 0);
     ag_opener_free(replay);
@@ -148,12 +123,12 @@ Test(opener, the_first_answer_stands)
     struct ag_opener *o = ag_opener_record();
     struct ag_answer a;
 
-    ag_opener_file(o, &arena, at("b.yml"), 100, &a);
-    write_file("b.yml", "changed");
-    ag_opener_file(o, &arena, at("b.yml"), 100, &a);
+    ag_opener_file(o, &arena, folder_at("b.yml"), 100, &a);
+    folder_put_text("b.yml", "changed");
+    ag_opener_file(o, &arena, folder_at("b.yml"), 100, &a);
     cr_assert_str_eq((const char *)a.text.ptr, "bee");
     ag_opener_free(o);
-    ag_opener_file(NULL, &arena, at("b.yml"), 100, &a);
+    ag_opener_file(NULL, &arena, folder_at("b.yml"), 100, &a);
     cr_assert_str_eq((const char *)a.text.ptr, "changed");
 }
 
@@ -161,9 +136,9 @@ Test(opener, too_large_is_an_error)
 {
     struct ag_answer a;
 
-    ag_opener_file(NULL, &arena, at("b.yml"), 2, &a);
+    ag_opener_file(NULL, &arena, folder_at("b.yml"), 2, &a);
     cr_assert_eq(a.error, EFBIG);
-    ag_opener_file(NULL, &arena, at("b.yml"), 3, &a);
+    ag_opener_file(NULL, &arena, folder_at("b.yml"), 3, &a);
     cr_assert_eq(a.error, 0);
 }
 
@@ -173,9 +148,9 @@ Test(opener, a_replay_never_asks_the_system)
     struct ag_answer a;
 
     cr_assert_not_null(o);
-    ag_opener_file(o, &arena, at("b.yml"), 100, &a);
+    ag_opener_file(o, &arena, folder_at("b.yml"), 100, &a);
     cr_assert_eq(a.error, ENODATA);
-    ag_opener_dir(o, at("dir"), &a);
+    ag_opener_dir(o, folder_at("dir"), &a);
     cr_assert_eq(a.error, ENODATA);
     cr_assert_eq(a.fd, -1);
     ag_opener_cwd(o, &arena, &a);

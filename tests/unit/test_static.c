@@ -67,8 +67,8 @@ Test(static, hostile_paths)
                                          "/docs/.well-known/x"};
 
     site();
-    put_text("docs/.well-known/x", "no");
-    put_text(".well-known/.x", "no");
+    folder_put_text("docs/.well-known/x", "no");
+    folder_put_text(".well-known/.x", "no");
     serve("/", "/");
     for (size_t i = 0; i < AG_COUNT(hidden); i++) {
         cr_expect(get(hidden[i], "Accept: image/png\n")->status == 404, "%s", hidden[i]);
@@ -89,7 +89,7 @@ Test(static, dotfiles_allowed)
 {
     site();
     f = fake_new(&ag_action_static);
-    fake_set(f, f->config, "static.root", dir);
+    fake_set(f, f->config, "static.root", folder);
     fake_set(f, f->config, "static.dotfiles", "allow");
     cr_assert(fake_section(f) == AG_OK);
     serve("/", "/");
@@ -102,11 +102,11 @@ Test(static, symlinks)
     char path[128], outside[128];
 
     site();
-    (void)snprintf(path, sizeof(path), "%s/in.js", dir);
+    (void)snprintf(path, sizeof(path), "%s/in.js", folder);
     cr_assert(symlink("app.js", path) == 0);
-    (void)snprintf(path, sizeof(path), "%s/out", dir);
+    (void)snprintf(path, sizeof(path), "%s/out", folder);
     cr_assert(symlink("/etc", path) == 0);
-    (void)snprintf(outside, sizeof(outside), "%s/up", dir);
+    (void)snprintf(outside, sizeof(outside), "%s/up", folder);
     cr_assert(symlink("..", outside) == 0);
     serve("/", "/");
     expect_body(get("/in.js", NULL), "alert(1)");
@@ -114,14 +114,14 @@ Test(static, symlinks)
     cr_expect(get("/up/x", "Accept: image/png\n")->status == 404);
     fake_free(f);
     f = fake_new(&ag_action_static);
-    fake_set(f, f->config, "static.root", dir);
+    fake_set(f, f->config, "static.root", folder);
     fake_set(f, f->config, "static.follow", "none");
     cr_assert(fake_section(f) == AG_OK);
     serve("/", "/");
     cr_expect(get("/in.js", NULL)->status == 404);
     fake_free(f);
     f = fake_new(&ag_action_static);
-    fake_set(f, f->config, "static.root", dir);
+    fake_set(f, f->config, "static.root", folder);
     fake_set(f, f->config, "static.follow", "any");
     cr_assert(fake_section(f) == AG_OK);
     serve("/", "/");
@@ -132,7 +132,7 @@ Test(static, symlinks)
 Test(static, directories_without_slash)
 {
     site();
-    put_text("\\evil/index.html", "x");
+    folder_put_text("\\evil/index.html", "x");
     serve("/", "/");
     const struct answer *a = get("/docs?a=1", NULL);
     cr_expect(a->status == 301);
@@ -197,7 +197,7 @@ Test(static, fallback_off)
 {
     site();
     f = fake_new(&ag_action_static);
-    fake_set(f, f->config, "static.root", dir);
+    fake_set(f, f->config, "static.root", folder);
     fake_set(f, f->config, "static.spa", "off");
     fake_set(f, f->config, "static.cache_control", "max-age=60");
     fake_set(f, f->config, "static.types.js", "text/x-test");
@@ -212,9 +212,9 @@ Test(static, fallback_off)
 Test(static, routes_to_files_and_parameters)
 {
     site();
-    put_text("u/7/index.html", "seven");
-    put_text("u/7/x/y.txt", "deep");
-    put_text("u/.h/index.html", "hidden");
+    folder_put_text("u/7/index.html", "seven");
+    folder_put_text("u/7/x/y.txt", "deep");
+    folder_put_text("u/.h/index.html", "hidden");
     serve("/favicon.ico", "/app.js");
     expect_body(get("/favicon.ico", NULL), "alert(1)");
     serve("/users/:id", "/u/:id/index.html");
@@ -267,7 +267,7 @@ Test(static, relative_paths)
 
     site();
     f = fake_new(&ag_action_static);
-    (void)snprintf(base, sizeof(base), "%s/assets", dir);
+    (void)snprintf(base, sizeof(base), "%s/assets", folder);
     f->build.base_dir = base;
     cr_assert(fake_section(f) == AG_OK);
     cr_assert(configure("/", "../docs/") == AG_OK);

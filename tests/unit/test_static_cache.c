@@ -29,7 +29,7 @@ Test(static, changed_files)
     site();
     serve("/", "/");
     expect_body(get("/app.js", NULL), "alert(1)");
-    put_text("app.js", "alert(22)");
+    folder_put_text("app.js", "alert(22)");
     /* within a second: as it was */
     expect_body(get("/app.js", NULL), "alert(1)");
     /* after it: once more from memory, but looked at meanwhile */
@@ -40,12 +40,12 @@ Test(static, changed_files)
     }
     expect_body(get("/app.js", NULL), "alert(22)");
     /* long after: never without a look */
-    put_text("app.js", "alert(333)");
+    folder_put_text("app.js", "alert(333)");
     f->loop.now_ms += AG_STATIC_STALE_MS;
     expect_body(get("/app.js", NULL), "alert(333)");
     /* gone */
     char path[128];
-    (void)snprintf(path, sizeof(path), "%s/app.js", dir);
+    (void)snprintf(path, sizeof(path), "%s/app.js", folder);
     cr_assert(unlink(path) == 0);
     f->loop.now_ms += AG_STATIC_STALE_MS;
     cr_expect(get("/app.js", NULL)->status == 404);
@@ -60,12 +60,12 @@ Test(static, changed_time)
     char path[128];
 
     site();
-    (void)snprintf(path, sizeof(path), "%s/app.js", dir);
+    (void)snprintf(path, sizeof(path), "%s/app.js", folder);
     cr_assert(utimensat(AT_FDCWD, path, times, 0) == 0);
     serve("/", "/");
     expect_field(get("/app.js", NULL), "Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT");
     for (int i = 0; i < 2; i++) {
-        put_text("app.js", i ? "alert(3)" : "alert(2)");
+        folder_put_text("app.js", i ? "alert(3)" : "alert(2)");
         times[1].tv_nsec += i == 0;
         times[1].tv_sec += i == 1;
         cr_assert(utimensat(AT_FDCWD, path, times, 0) == 0);
@@ -83,7 +83,7 @@ Test(static, time_in_the_future)
     char path[128], fields[128];
 
     site();
-    (void)snprintf(path, sizeof(path), "%s/app.js", dir);
+    (void)snprintf(path, sizeof(path), "%s/app.js", folder);
     cr_assert(utimensat(AT_FDCWD, path, times, 0) == 0);
     serve("/", "/");
     (void)snprintf(fields, sizeof(fields), "If-Modified-Since: %.60s\n",
@@ -126,7 +126,7 @@ Test(static, eviction_by_bytes)
 
     site();
     f = fake_new(&ag_action_static);
-    fake_set(f, f->config, "static.root", dir);
+    fake_set(f, f->config, "static.root", folder);
     fake_set(f, f->config, "static.cache.max_bytes", "64k");
     fake_set(f, f->config, "static.cache.max_file", "4k");
     cr_assert(fake_section(f) == AG_OK);
@@ -134,7 +134,7 @@ Test(static, eviction_by_bytes)
     for (int i = 0; i < 60; i++) {
         (void)snprintf(name, sizeof(name), "f%d.bin", i);
         memset(content, i, sizeof(content));
-        put(name, content, sizeof(content));
+        folder_put(name, content, sizeof(content));
     }
     for (int i = 0; i < 600; i++) {
         (void)snprintf(target, sizeof(target), "/f%d.bin", i * 7 % 60);
@@ -155,14 +155,14 @@ Test(static, evicted_in_flight)
 
     site();
     f = fake_new(&ag_action_static);
-    fake_set(f, f->config, "static.root", dir);
+    fake_set(f, f->config, "static.root", folder);
     fake_set(f, f->config, "static.cache.max_bytes", "5k");
     cr_assert(fake_section(f) == AG_OK);
     serve("/", "/");
     memset(content, 'a', sizeof(content));
-    put("a.bin", content, sizeof(content));
+    folder_put("a.bin", content, sizeof(content));
     memset(content, 'b', sizeof(content));
-    put("b.bin", content, sizeof(content));
+    folder_put("b.bin", content, sizeof(content));
     f->answer.hold_back = true;
     struct ag_exchange *ex = fake_begin(f, &r, "GET /a.bin", "Range: bytes=0-2000\n");
     held.body = malloc(ANSWER_BODY_MAX);
@@ -223,7 +223,7 @@ Test(static, missing_at_load)
     serve("/", "/later/");
     cr_expect(f->diags.warnings == 1 && f->diags.errors == 0);
     cr_expect(get("/", NULL)->status == 404);
-    put_text("later/index.html", "late");
+    folder_put_text("later/index.html", "late");
     f->loop.now_ms += AG_STATIC_CHECK_MS;
     expect_body(get("/", NULL), "late");
     end();
@@ -237,7 +237,7 @@ Test(static, no_block_for_the_directory)
     unsigned count = 0;
 
     site();
-    put_text("later/index.html", "late");
+    folder_put_text("later/index.html", "late");
     serve("/", "/later/");
     files = &f->loop.files;
     while (files->used < files->count) {
@@ -258,13 +258,13 @@ Test(static, another_directory_in_its_place)
     char from[128], to[128], next[128];
 
     site();
-    put_text("site/index.html", "old");
-    put_text("next/index.html", "new");
+    folder_put_text("site/index.html", "old");
+    folder_put_text("next/index.html", "new");
     serve("/", "/site/");
     expect_body(get("/", NULL), "old");
-    (void)snprintf(from, sizeof(from), "%s/site", dir);
-    (void)snprintf(to, sizeof(to), "%s/was", dir);
-    (void)snprintf(next, sizeof(next), "%s/next", dir);
+    (void)snprintf(from, sizeof(from), "%s/site", folder);
+    (void)snprintf(to, sizeof(to), "%s/was", folder);
+    (void)snprintf(next, sizeof(next), "%s/next", folder);
     cr_assert(rename(from, to) == 0);
     /* between the two renames nothing is lost */
     f->loop.now_ms += AG_STATIC_STALE_MS;

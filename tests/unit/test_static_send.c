@@ -26,7 +26,7 @@ Test(static, conditions)
         expect_field(a, "Content-Length", "0");
     }
     /* equal content, equal tag; other content, another tag */
-    put_text("copy.js", "alert(1)");
+    folder_put_text("copy.js", "alert(1)");
     expect_field(get("/copy.js", NULL), "ETag", etag);
     cr_expect_str_neq(fake_field(get("/a%20b.txt", NULL), "ETag"), etag);
     end();
@@ -68,7 +68,7 @@ static uint8_t *big(const char *name, size_t len)
     for (size_t i = 0; i < len; i++) {
         content[i] = (uint8_t)(i * 31 >> 3);
     }
-    put(name, content, len);
+    folder_put(name, content, len);
     return content;
 }
 
@@ -137,7 +137,7 @@ Test(static, a_file_that_shrinks)
     for (int i = 0; i < 50; i++) {
         ag_loop_turn(&f->loop, 1);
     }
-    (void)snprintf(path, sizeof(path), "%s/big.bin", dir);
+    (void)snprintf(path, sizeof(path), "%s/big.bin", folder);
     cr_assert(truncate(path, AG_STATIC_AHEAD_BYTES) == 0);
     f->answer.hold_back = false;
     fake_take(&ex->res_body, ex);

@@ -56,11 +56,13 @@ static void arm(struct item *it, uint64_t at_ms)
 static uint32_t armed_count(void)
 {
     uint32_t n = 0;
+    bool agree = true; /* one assert: Criterion's are slow */
 
     for (size_t i = 0; i < COUNT; i++) {
         n += items[i].armed;
-        cr_assert_eq(ag_timer_armed(&items[i].timer), items[i].armed);
+        agree &= ag_timer_armed(&items[i].timer) == items[i].armed;
     }
+    cr_assert(agree);
     return n;
 }
 
@@ -69,8 +71,9 @@ static void run_and_check(void)
 {
     ag_wheel_run(&wheel, now);
     for (size_t i = 0; i < COUNT; i++) {
-        cr_assert(!items[i].armed || now < items[i].at_ms + 2 * AG_TIMER_TICK_MS,
-                  "late: asked %lu now %lu", items[i].at_ms, now);
+        if (items[i].armed && now >= items[i].at_ms + 2 * AG_TIMER_TICK_MS) {
+            cr_assert_fail("late: asked %lu now %lu", items[i].at_ms, now);
+        }
     }
     cr_assert_eq(wheel.armed, armed_count());
 }
@@ -111,18 +114,19 @@ static void random_run(unsigned seed, uint64_t from, unsigned bits)
         }
         uint32_t wait = ag_wheel_wait_ms(&wheel, now);
         cr_assert_eq(wait == UINT32_MAX, wheel.armed == 0);
+        uint64_t first = UINT64_MAX - AG_TIMER_TICK_MS;
         for (size_t i = 0; i < COUNT; i++) {
-            cr_assert(!items[i].armed || wait == UINT32_MAX - 1 ||
-                          now + wait <=
-                              (items[i].at_ms > now ? items[i].at_ms : now) + AG_TIMER_TICK_MS,
-                      "wait %u too long", wait);
+            first = items[i].armed ? ag_min_u64(first, items[i].at_ms) : first;
         }
+        cr_assert(wait == UINT32_MAX || wait == UINT32_MAX - 1 ||
+                      now + wait <= (first > now ? first : now) + AG_TIMER_TICK_MS,
+                  "wait %u too long", wait);
     }
 }
 
 Test(timer, random_against_a_table)
 {
-    static const unsigned bits[] = {6, 12, 16, 22, 28, 34, 50};
+    static const unsigned bits[] = {6, 12, 16, 22, 28, 34, 40};
 
     for (unsigned i = 0; i < AG_COUNT(bits); i++) {
         random_run(i, 0, bits[i]);

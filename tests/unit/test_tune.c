@@ -4,53 +4,35 @@
  */
 #include "tools/tune.h"
 
+#include "tests/unit/folder.h"
+
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static struct ag_tune tune;
-static char root[64];
 
 static void make_root(void)
 {
-    (void)snprintf(root, sizeof(root), "/tmp/ag-tune-XXXXXX");
-    cr_assert(mkdtemp(root));
-    tune = (struct ag_tune){.root = root};
+    folder_make();
+    tune = (struct ag_tune){.root = folder};
 }
 
-static void put(const char *name, const char *data, size_t len)
-{
-    char path[256];
-    FILE *file;
-
-    (void)snprintf(path, sizeof(path), "%s/%s", root, name);
-    file = fopen(path, "w");
-    cr_assert(file && fwrite(data, 1, len, file) == len && fclose(file) == 0);
-}
-
-static void remove_root(void)
-{
-    char command[96];
-
-    (void)snprintf(command, sizeof(command), "rm -rf %s", root);
-    cr_assert_eq(system(command), 0); // NOLINT
-}
-
-TestSuite(tune, .init = make_root, .fini = remove_root);
+TestSuite(tune, .init = make_root, .fini = folder_remove);
 
 Test(tune, a_file_is_read_to_a_bound)
 {
     char out[AG_TUNE_VALUE_MAX], text[2 * AG_TUNE_VALUE_MAX];
 
     memset(text, 'x', sizeof(text));
-    put("long", text, sizeof(text));
+    folder_put("long", text, sizeof(text));
     cr_assert_eq(ag_tune_read(&tune, "/long", out), AG_OK);
     cr_expect_eq(strlen(out), AG_TUNE_VALUE_MAX - 1);
-    put("short", "4096 \n", 6);
+    folder_put("short", "4096 \n", 6);
     cr_assert_eq(ag_tune_read(&tune, "/short", out), AG_OK);
     cr_expect_str_eq(out, "4096");
-    put("empty", "", 0);
+    folder_put("empty", "", 0);
     cr_assert_eq(ag_tune_read(&tune, "/empty", out), AG_OK);
     cr_expect_str_eq(out, "");
     cr_expect_eq(ag_tune_read(&tune, "/none", out), AG_ENOENT);
@@ -103,7 +85,7 @@ Test(tune, each_state_counts)
 
 Test(tune, an_empty_root_is_good)
 {
-    ag_tune_run(&tune, root);
+    ag_tune_run(&tune, folder);
     ag_tune_apply(&tune);
     cr_expect_gt(tune.count, 20);
     for (size_t i = 0; i < tune.count; i++) {

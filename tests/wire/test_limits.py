@@ -159,9 +159,7 @@ def test_a_reader_that_stalls_is_cut(backend, tmp_path):
     size = 30_000_000
     with Upstream(lambda i, head: ok(b"x" * size)) as up:
         with Gate(tmp_path, CONFIG % up.port, backend) as gate:
-            with gate.connect(30) as s:
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                s.sendall(b"GET /up/g HTTP/1.1\r\nHost: x\r\n\r\n")
+            with gate.small_window(b"GET /up/g HTTP/1.1\r\nHost: x\r\n\r\n") as s:
                 time.sleep(2.5)
                 got = 0
                 try:
@@ -186,15 +184,6 @@ def read_slowly(s, pause, pieces, size=2048):
     except ConnectionResetError:
         return got, True
     return got, False
-
-
-def small_window(gate, request, port=None):
-    s = socket.socket()
-    s.settimeout(30)
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    s.connect(("127.0.0.1", port or gate.port))
-    s.sendall(request)
-    return s
 
 
 SLOW = """
@@ -237,14 +226,14 @@ def slow(backend, tmp_path_factory):
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
 ], ids=["proxied", "proxied-last", "file", "file-last", "tunnel"])
 def test_a_reader_that_trickles_is_cut(slow, request_head):
-    with small_window(slow, request_head) as s:
+    with slow.small_window(request_head) as s:
         got, cut = read_slowly(s, 0.02, 1000)
         assert cut and got < BIG
 
 
 def test_requests_do_not_make_up_for_a_reader_that_stalls(slow):
     request = b"GET /up/g HTTP/1.1\r\nHost: x\r\n\r\n"
-    with small_window(slow, request) as s, trickling(s, request):
+    with slow.small_window(request) as s, trickling(s, request):
         time.sleep(2.5)
         got, cut = read_slowly(s, 0, 1_000_000, 1 << 20)
         assert cut and got < BIG
@@ -254,7 +243,7 @@ def test_requests_do_not_make_up_for_a_reader_that_stalls(slow):
                          ids=["by-route", "by-listener"])
 def test_a_reader_that_keeps_the_rate_is_served(slow, path, other):
     port = slow.ports[1] if other else None
-    with small_window(slow, b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode(), port) as s:
+    with slow.small_window(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode(), port) as s:
         got, cut = read_slowly(s, 0.02, 100)
         assert not cut
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
