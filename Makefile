@@ -138,7 +138,7 @@ fuzz-run: $(FUZZ)
 fuzz-coverage:                   ## line coverage of each fuzz target's files by its corpus (clang)
 	$(Q)$(MAKE) --no-print-directory CC=clang MODE=coverage replay
 	$(Q)fuzz/coverage.sh build/clang-coverage/fuzz
-fault:                           ## fail every system call of the engine in turn (ten minutes)
+fault:                           ## fail every system call of the engine in turn (a quarter of an hour)
 	$(Q)tools/deps.sh test
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) CC=gcc MODE=asan all
 	$(Q)FAULT_FULL=1 ANYGATE=$(CURDIR)/build/gcc-asan/anygate /usr/bin/python3 -m pytest -q \

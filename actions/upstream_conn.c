@@ -139,7 +139,7 @@ static void on_deadline(struct ag_stream *s)
 
     c->alarm_ms = 0;
     if (due && due <= now_of(c) && c->state == AG_UPSTREAM_ACTIVE && ag_stream_has_moved(s)) {
-        c->h1.progress_ms = now_of(c); /* a long send tells nothing before its end */
+        c->h1.progress_ms = now_of(c); /* what the kernel has taken may still be on its way */
         due = due_of(c, &what);
     }
     if (due == 0 || due > now_of(c)) {
@@ -155,6 +155,7 @@ static void on_deadline(struct ag_stream *s)
 void ag_upstream_watch(struct ag_upstream_claim *c)
 {
     AG_ASSERT(c->state == AG_CLAIM_GIVEN);
+    ag_stream_look_anew(&c->conn->conn.stream);
     watch(c->conn);
 }
 

@@ -296,7 +296,9 @@ static uint32_t take_progress(struct ag_stream *s)
 
 bool ag_stream_has_moved(struct ag_stream *s)
 {
-    return s->ops->progress && ag_stream_queued(s) > 0 && take_progress(s) > 0;
+    uint64_t owed = s->owed_bytes;
+
+    return s->ops->progress && take_progress(s) > 0 && (owed > 0 || s->owed_bytes > 0);
 }
 
 bool ag_stream_too_slow(struct ag_stream *s)

@@ -170,9 +170,14 @@ static inline uint32_t ag_stream_look_ms(const struct ag_stream *s)
  * it has acknowledged. The watch begins with the first call, and anew with one that finds acknowledged
  * all that the one before saw waiting. */
 bool ag_stream_too_slow(struct ag_stream *s);
-/* The same question without a rate: whether output is queued of which the peer has acknowledged anything
- * since the last look. */
+/* The same question without a rate: whether the peer has acknowledged anything since the last look, of
+ * output that was or is on its way, here or in the kernel. */
 bool ag_stream_has_moved(struct ag_stream *s);
+/* What is sent from now on is another matter than what the last look saw. */
+static inline void ag_stream_look_anew(struct ag_stream *s)
+{
+    s->owed_bytes = 0;
+}
 
 /* One deadline a stream: on_deadline in after_ms; a new one replaces it; UINT64_MAX cancels. */
 void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms);

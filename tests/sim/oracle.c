@@ -2,9 +2,8 @@
 
 #include <inttypes.h>
 
-/* What a simulated connection takes without the upstream's reading it, and slowly sends. */
-#define SYSTEM_BYTES 20000u
-
+/* The shortest configured time to an answer's first byte. */
+#define FIRST_BYTE_US (2 * SIM_S)
 /* Less than any configured time for a whole exchange. */
 #define TOTAL_US (15 * SIM_S)
 
@@ -63,8 +62,10 @@ static uint32_t proxy_allows(const struct run *r, const struct request *q)
     if (!q->idempotent || q->body_bytes || q->chunked || q->kind == REQUEST_TUNNEL) {
         m |= OUT_502;
     }
-    /* The clock for the first byte runs while the system still sends what it has taken. */
-    if (q->body_bytes > SYSTEM_BYTES) {
+    /* Of content that has arrived since the last look nobody knows when it did: its clock began when the
+     * system took it. */
+    if (q->completed && r->sim->now_us < q->completed_us + FIRST_BYTE_US &&
+        r->sim->now_us >= q->sent_us + FIRST_BYTE_US) {
         m |= OUT_504;
     }
     if (r->weather.upstream_storms) {

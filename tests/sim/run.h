@@ -103,11 +103,12 @@ struct request {
     struct client *client;
     uint32_t config_first; /* index in run->configs when it was sent */
     /* what became of it */
-    uint32_t seen;      /* heads that reached an upstream */
-    uint32_t completed; /* of them with all content */
-    bool answering;     /* an upstream has begun to answer */
-    uint64_t sent_us;   /* its last byte was written */
-    bool spared;        /* a drain found it being answered: that goes on */
+    uint32_t seen;         /* heads that reached an upstream */
+    uint32_t completed;    /* of them with all content */
+    uint64_t completed_us; /* the last of those */
+    bool answering;        /* an upstream has begun to answer */
+    uint64_t sent_us;      /* its last byte was written */
+    bool spared;           /* a drain found it being answered: that goes on */
 };
 
 /* The keys of content. */

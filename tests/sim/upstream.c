@@ -226,6 +226,7 @@ static void on_complete(struct up *u)
                  q->id, u->message.body_bytes, q->body_bytes);
     }
     q->completed++;
+    q->completed_us = sim_of(u)->now_us;
     u->read_all = true;
     begin_answer(u);
     settle(u);

@@ -472,6 +472,41 @@ BOTH(proxy, a_silent_upstream_is_504)
     world_free(w);
 }
 
+/* What it has not taken yet lies in the kernel, all of it. */
+BOTH(proxy, an_upstream_that_reads_slowly_is_not_silent)
+{
+    enum { CONTENT = 40000, PIECE = 500, PAUSE_US = 5000 };
+    struct world *w = world_new(kind);
+    struct fake *f = fake_new(w, NULL);
+    struct client *c = client_new(w);
+    struct ag_proxy_settings *s = route_to_fake(w, f);
+    const int small = 4096;
+    static char request[CONTENT + 100];
+    size_t taken = 0;
+    int n;
+
+    s->timeouts.first_byte_ms = 100;
+    cr_assert_eq(setsockopt(f->ls, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+    n = snprintf(request, sizeof(request),
+                 "POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%0*d", CONTENT, CONTENT,
+                 0);
+    cr_assert_eq(n, (int)strlen(request));
+    client_send(c, request);
+    world_until(w, f->requests == 1);
+    for (struct fake_conn *up = f->conns; taken + up->len < CONTENT; world_turn(w)) {
+        size_t piece = ag_min_size(up->len, PIECE);
+
+        taken += piece;
+        up->len -= piece;
+        memmove(up->in, up->in + piece, up->len);
+        (void)usleep(PAUSE_US);
+        cr_assert_not(client_has(c, "HTTP/1.1 "), "%zu of %d bytes had gone", taken, CONTENT);
+    }
+    fake_send(&f->conns[0], OK2);
+    world_until(w, client_has(c, "\r\n\r\nok"));
+    world_free(w);
+}
+
 BOTH(proxy, an_answer_that_stalls_is_cut)
 {
     struct world *w = world_new(kind);
