@@ -478,6 +478,17 @@ static bool grant_more_time(struct ag_h1_server *h)
     return true;
 }
 
+/* Behind the empty line that a drain found there came a head in time: it has a head's time. */
+static bool has_become_head(struct ag_h1_server *h)
+{
+    if (!h->hurried || h->state != AG_H1_HEAD || ag_h1_server_idle(h)) {
+        return false;
+    }
+    h->hurried = false;
+    h->due_ms = now_of(h) + h->limits->header_timeout_ms;
+    return true;
+}
+
 void ag_h1_server_deadline(struct ag_h1_server *h)
 {
     uint64_t now = now_of(h), due = due_of(h);
@@ -492,7 +503,7 @@ void ag_h1_server_deadline(struct ag_h1_server *h)
             return;
         }
     }
-    if (due && now >= due && !grant_more_time(h)) {
+    if (due && now >= due && !has_become_head(h) && !grant_more_time(h)) {
         on_late(h);
     }
     if (h->state != AG_H1_CLOSING) {
@@ -521,6 +532,7 @@ void ag_h1_server_drain(struct ag_h1_server *h)
     h->yielding = false;
     /* A request may be on its way, or received and not seen yet: closing now would lose it. */
     if (ag_h1_server_idle(h)) {
+        h->hurried = h->state == AG_H1_HEAD;
         h->due_ms = ag_min_u64(h->due_ms, now_of(h) + DRAIN_GRACE_MS);
         settle_deadline(h);
     }

@@ -59,6 +59,7 @@ struct ag_h1_server {
     bool eof;           /* the client has shut its side */
     bool draining;      /* close after the present exchange */
     bool yielding;      /* draining, and what is idle waits for one more */
+    bool hurried;       /* HEAD: a drain found an empty line, and due_ms is the drain's */
     bool body_done;     /* the request was read to its end */
     bool res_started;   /* the final head is written */
     bool res_done;      /* the answer is written to its end */

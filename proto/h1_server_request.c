@@ -177,6 +177,7 @@ bool ag_h1_server_begin_head(struct ag_h1_server *h)
     h->ex->limits = &h->limits->route;
     h->parser = (struct ag_h1_parser){0};
     h->res_started = h->res_done = false; /* a head that is refused is answered too */
+    h->hurried = false;
     h->due_ms = h->stream->loop->now_ms + h->limits->header_timeout_ms;
     ag_h1_server_set_state(h, AG_H1_HEAD);
     return true;

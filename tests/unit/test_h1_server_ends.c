@@ -70,6 +70,18 @@ Test(h1_server_drain, an_empty_line_is_no_head)
     expect_drained(r, 1, false);
 }
 
+Test(h1_server_drain, a_head_behind_an_empty_line_has_its_time)
+{
+    struct rig *r = rig_new();
+
+    say(r, GET("/fixed") "\r");
+    drain(r);
+    say(r, "\nGET /fixed HTTP/1.1\r\n");
+    tick(r, DRAIN_MS);
+    say(r, "Host: a\r\n\r\n");
+    expect_drained(r, 2, true);
+}
+
 Test(h1_server_drain, content_that_comes_is_answered)
 {
     struct rig *r = rig_new();
