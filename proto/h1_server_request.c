@@ -7,57 +7,52 @@
 
 /*
  * Makes the first slice of `in` longer by what follows it: within its own buffer where that has room
- * and is ours alone, else in a larger one. *out_moved_from tells the old place when it moved.
- * AG_AGAIN: there is nothing more to add. AG_ELIMIT: beyond the largest buffer.
+ * and is ours alone, else in a larger one, as far as that holds it. *out_moved_from tells the old place
+ * when it moved. AG_AGAIN: there is nothing more to add. AG_ELIMIT: the largest buffer is full.
  */
 static enum ag_status gather(struct ag_h1_server *h, struct ag_span *out_moved_from)
 {
-    struct ag_pool *nodes = &h->stream->loop->nodes;
-    struct ag_slice *first = &h->in.head->slice;
-    struct ag_slice next, joined;
+    struct ag_slice_node *node = h->in.head, *behind = node->next;
+    struct ag_slice *first = &node->slice, *next;
     struct ag_block *own = first->owner;
-    size_t used = own && own->data ? (size_t)(first->ptr - own->data) + first->len : 0;
+    size_t used = own && own->data ? (size_t)(first->ptr - own->data) + first->len : 0, take;
 
     *out_moved_from = (struct ag_span){NULL, 0};
-    if (h->in.count < 2) {
+    if (!behind) {
         return AG_AGAIN;
     }
-    next = h->in.head->next->slice;
-    if (own && own->data && own->refs == 1 && next.len <= own->size - used) {
-        memcpy(own->data + used, next.ptr, next.len);
-        joined = *first;
-        ag_block_hold(own);
+    next = &behind->slice;
+    if (own && own->data && own->refs == 1 && next->len <= own->size - used) {
+        take = next->len;
+        memcpy(own->data + used, next->ptr, take);
+        first->len += take;
     } else {
-        bool small = first->len + next.len <= AG_BUF_SMALL_BYTES;
+        bool small = first->len + next->len <= AG_BUF_SMALL_BYTES;
         struct ag_block *b = ag_loop_buf(h->stream->loop, small ? AG_BUF_SMALL : AG_BUF_LARGE);
 
         if (!b) {
             return AG_ENOMEM;
         }
-        if (first->len + next.len > b->size) {
+        take = ag_min_size(next->len, b->size - first->len);
+        if (take == 0) {
             ag_block_release(b);
             return AG_ELIMIT;
         }
         memcpy(b->data, first->ptr, first->len);
-        memcpy(b->data + first->len, next.ptr, next.len);
+        memcpy(b->data + first->len, next->ptr, take);
         *out_moved_from = ag_slice_span(first);
-        joined = (struct ag_slice){{.ptr = b->data}, first->len, b};
+        ag_block_release(own);
+        *first = (struct ag_slice){{.ptr = b->data}, first->len + take, b};
     }
-    joined.len += next.len;
-    /* Two nodes become one; the reference held above replaces the first node's. */
-    h->in.bytes -= h->in.head->slice.len + next.len;
-    h->in.count -= 2;
-    struct ag_slice_node *a = h->in.head, *second = a->next;
-    ag_slice_release(&a->slice);
-    ag_slice_release(&second->slice);
-    a->slice = joined;
-    a->next = second->next;
-    if (h->in.tail == second) {
-        h->in.tail = a;
+    if (take < next->len) {
+        ag_slice_advance(next, take);
+        return AG_OK;
     }
-    h->in.bytes += joined.len;
-    h->in.count++;
-    ag_pool_put(nodes, second);
+    node->next = behind->next;
+    h->in.tail = node->next ? h->in.tail : node;
+    h->in.count--;
+    ag_slice_release(next);
+    ag_pool_put(&h->stream->loop->nodes, behind);
     return AG_OK;
 }
 

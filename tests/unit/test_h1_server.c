@@ -292,6 +292,41 @@ Test(h1_server_ahead, requests_behind_one_that_waits_are_bounded_in_bytes)
     rig_free(r);
 }
 
+/* `start`, and behind it a large buffer full: `rest`, and requests. All are answered. */
+static void expect_all_answered(const char *start, const char *rest)
+{
+    static char full[AG_BUF_LARGE_BYTES];
+    static const char next[] = GET("/fixed");
+    struct rig *r = rig_new();
+    size_t at = strlen(rest);
+    unsigned n = 1;
+
+    memcpy(full, rest, at);
+    for (; sizeof(full) - at >= sizeof(next) - 1; at += sizeof(next) - 1, n++) {
+        memcpy(full + at, next, sizeof(next) - 1);
+    }
+    memcpy(full + at, next, sizeof(full) - at);
+    say(r, start);
+    r->w.group = AG_BUF_LARGE;
+    say_bytes(r, ag_span(full, sizeof(full)));
+    for (unsigned i = 0; i < n; i++) {
+        tick(r, 0);
+    }
+    cr_expect_eq(got_times(r, "HTTP/1.1 200 "), n, "%s", got(r));
+    rig_free(r);
+}
+
+Test(h1_server_ahead, a_head_that_goes_on_in_a_full_buffer)
+{
+    expect_all_answered("GET /fixed HTTP/1.1\r\nHost", ": a\r\n\r\n");
+}
+
+Test(h1_server_ahead, a_trailer_section_that_goes_on_in_a_full_buffer)
+{
+    expect_all_answered(POST("/echo") "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-A",
+                        ": a\r\n\r\n");
+}
+
 Test(h1_server_ahead, answers_that_pile_up_hold_back_what_follows)
 {
     static uint8_t content[AG_STREAM_HIGH + 1000];
