@@ -3,14 +3,15 @@
 in time (see docs/ARCHITECTURE.md, figures).
 
 usage: hostile.py [--connections 10000] [--kind NAME ...] [--backend NAME ...] [--defaults]
-                  [--binary build/anygate] [--seconds 10] [--rounds 3] [--realtime]
+                  [--binary build/anygate] [--seconds 10] [--rounds 1] [--realtime]
 
 Each kind in turn opens so many connections and holds them until the server ends each; before that the
 client that behaves is alone for --seconds. This goes on for --rounds with one server. The server runs on
 core 0, all others on the last one: the client that behaves (500 requests a second on one kept-alive
 connection, taking turns between a fixed and a proxied answer), upstreams and hostile clients. Limits are
 shortened so that a run ends soon; --defaults leaves them as they are (a minute and a half for each kind);
---realtime keeps other work of the machine out (SCHED_FIFO).
+--realtime keeps other work of the machine out (SCHED_FIFO) and its cores awake, for one that halts may
+take milliseconds to wake when it is virtual.
 
   heads     part of a request head, then a byte now and then
   bodies    content that comes a byte at a time
@@ -22,12 +23,13 @@ shortened so that a run ends soon; --defaults leaves them as they are (a minute 
   idle      one request, and nothing more
   burst     one request, and then part of a head: all at once, and so all are late at once
 
-us: the p99 of the client that behaves, alone and during the flood, each the median of the rounds; ratio:
-of the two, and largest of a single round. late: connections that outlived their deadline (and the 2 s for a last answer) by more than 1.5 s. MiB: the
+us: the p99 of the client that behaves while it is alone; opening, held, ending: its p99 while connections
+are opened, until the first ends, and from then on, as multiples of that; medians of the rounds. late: connections that outlived their deadline (and the 2 s for a last answer) by more than 1.5 s. MiB: the
 most that was resident, of what check says at most. turn ms: the longest that the well-behaved
 client waited for an answer meanwhile.
 """
 import argparse
+import contextlib
 import os
 import pathlib
 import re
@@ -44,7 +46,7 @@ import hostile_peers as peers
 
 HERE = pathlib.Path(__file__).resolve().parent
 LAST = os.cpu_count() - 1
-SHORT = dict(header_timeout=12, idle_timeout=12, body_grace=12, body_timeout=12, write_timeout=12,
+SHORT = dict(header_timeout=25, idle_timeout=25, body_grace=25, body_timeout=25, write_timeout=25,
              min_read_rate=4096)
 USUAL = dict(header_timeout=10, idle_timeout=75, body_grace=5, body_timeout=30, write_timeout=30,
              min_read_rate=240)
@@ -110,7 +112,7 @@ class Client(threading.Thread):
                 s.close()
                 s = self.connect()
             else:
-                self.samples.append((path, (time.perf_counter_ns() - began) / 1000))
+                self.samples.append((path, (time.perf_counter_ns() - began) / 1000, at))
 
     def take(self):
         samples, self.samples = self.samples, []
@@ -118,7 +120,7 @@ class Client(threading.Thread):
 
 
 def p99(samples, path):
-    values = sorted(us for p, us in samples if p == path)
+    values = sorted(us for p, us, _ in samples if p == path)
     return values[int(len(values) * 0.99)] if values else float("nan")
 
 
@@ -130,6 +132,19 @@ def free_port():
 
 def pinned(core, realtime, priority):
     return ["taskset", "-c", str(core), *(["chrt", "-f", str(priority)] if realtime else [])]
+
+
+@contextlib.contextmanager
+def awake(wanted):
+    """Something that runs on each core when nothing else does."""
+    spins = [subprocess.Popen(["taskset", "-c", str(core), "chrt", "--idle", "0", sys.executable, "-c",
+                               "while True: pass"]) for core in sorted(os.sched_getaffinity(0)) if wanted]
+    try:
+        yield
+    finally:
+        for spin in spins:
+            spin.kill()
+            spin.wait()
 
 
 def self_as(*args):
@@ -202,14 +217,18 @@ class Round:
         time.sleep(1)
         client.take()
         time.sleep(options.seconds)
-        self.before = client.take()
+        before = client.take()
         at_most = (deadline or 30) + count / peers.OPENED_A_SECOND + 30
         out = subprocess.run(
             [*pinned(LAST, options.realtime, 1), *self_as("--flood", kind, "--port", server.port,
              "--connections", count, "--at-most", at_most)], stdout=subprocess.PIPE, text=True).stdout
-        self.during = client.take()
-        left, failed, *self.lives = map(float, out.split())
+        during = client.take()
+        left, failed, all_open, first_end, *self.lives = map(float, out.split())
         self.left, self.failed = int(left), int(failed)
+        self.phases = [before, [s for s in during if s[2] < all_open],
+                       [s for s in during if all_open <= s[2] < first_end],
+                       [s for s in during if s[2] >= max(all_open, first_end)]]
+        self.longest = max((us for _, us, _ in during), default=0)
 
 
 def measure(kind, backend, options, limits, folder):
@@ -229,16 +248,15 @@ def measure(kind, backend, options, limits, folder):
     late = sum(life > deadline for life in lives) + sum(r.left for r in rounds) if deadline else "-"
     cells = [backend, kind, count, sum(r.failed for r in rounds), late, f"{max(lives, default=0):.1f}"]
     for path in Client.PATHS:
-        pairs = [(p99(r.before, path), p99(r.during, path)) for r in rounds]
-        a, b = (statistics.median(each) for each in zip(*pairs))
-        cells += [f"{a:.0f}", f"{b:.0f}", f"{b / a:.2f}", f"{max(d / q for q, d in pairs):.2f}"]
-    turn = max((us for r in rounds for _, us in r.during), default=0) / 1000
-    cells += [f"{turn:.0f}", len(client.wrong), memory, server.ceiling, code]
+        alone, *others = (statistics.median(each) for each in
+                          zip(*([p99(phase, path) for phase in r.phases] for r in rounds)))
+        cells += [f"{alone:.0f}", *(f"{other / alone:.2f}" for other in others)]
+    cells += [f"{max(r.longest for r in rounds) / 1000:.0f}", len(client.wrong), memory, server.ceiling, code]
     return cells, client.wrong
 
 
-HEADS = ["backend", "kind", "open", "failed", "late", "longest s", "fixed us", "during", "ratio", "largest",
-         "proxied us", "during", "ratio", "largest", "turn ms", "errors", "MiB", "of", "exit"]
+HEADS = ["backend", "kind", "open", "failed", "late", "longest s", "fixed us", "opening", "held", "ending",
+         "proxied us", "opening", "held", "ending", "turn ms", "errors", "MiB", "of", "exit"]
 
 
 def show(cells):
@@ -253,7 +271,7 @@ def main():
     parser.add_argument("--backend", action="append", choices=["epoll", "io_uring"])
     parser.add_argument("--binary", default=HERE.parent / "build/anygate")
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--defaults", action="store_true")
     parser.add_argument("--realtime", action="store_true")
     for name, kind in (("--origin", int), ("--flood", str), ("--port", int), ("--at-most", float)):
@@ -269,7 +287,7 @@ def main():
     show(HEADS)
     for backend in options.backend or ["epoll", "io_uring"]:
         for kind in options.kind or peers.KINDS:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, awake(options.realtime):
                 cells, wrong = measure(kind, backend, options, USUAL if options.defaults else SHORT,
                                        pathlib.Path(folder))
             show(cells)

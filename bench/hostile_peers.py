@@ -104,6 +104,7 @@ class Flood:
         self.poll = select.epoll()
         self.open, self.born, self.lives = {}, {}, []
         self.failed = 0
+        self.all_open = self.first_end = float("inf")  # CLOCK_MONOTONIC
 
     def add(self, index):
         s = socket.socket()
@@ -126,7 +127,9 @@ class Flood:
         if began is None:
             self.failed += 1
         else:
-            self.lives.append(time.monotonic() - began)
+            now = time.monotonic()
+            self.lives.append(now - began)
+            self.first_end = min(self.first_end, now)
 
     def begin(self, fd):
         self.born[fd] = time.monotonic()
@@ -165,7 +168,6 @@ class Flood:
             self.ended(fd)
 
     def begin_together(self):
-        self.together = False
         for fd, s in list(self.open.items()):
             try:
                 s.send(TOGETHER)
@@ -182,8 +184,10 @@ class Flood:
             while added < self.count and added < (now - start) * OPENED_A_SECOND:
                 self.add(added)
                 added += 1
-            if self.together and added == self.count and None not in self.born.values():
-                self.begin_together()
+            if self.all_open > now and added == self.count and None not in self.born.values():
+                self.all_open = now
+                if self.together:
+                    self.begin_together()
             if (self.drip or self.read) and self.open and not queue:
                 queue = list(self.open)
                 step = EVERY / len(queue)
@@ -198,9 +202,10 @@ class Flood:
 
 
 def flood(kind, port, count, at_most):
-    """Prints how many were left, how many failed, and how long each other one lived."""
+    """Prints how many were left, how many failed, when all were open, when the first ended, and how long each
+    of those lived."""
     f = Flood(kind, port, count)
     left = f.run(at_most)
     for s in f.open.values():
         s.close()
-    print(left, f.failed, *(f"{life:.2f}" for life in f.lives))
+    print(left, f.failed, f.all_open, f.first_end, *(f"{life:.2f}" for life in f.lives))

@@ -1,9 +1,11 @@
 /*
- * A closed loop of GETs on connections that are kept as long as the server keeps them, each request's
- * time and latency written down, for bench/reload.py and bench/upgrade.py. Whatever is not a whole 200 is a failure.
+ * GETs on connections that are kept as long as the server keeps them, each request's time and latency
+ * written down, for bench/reload.py and bench/upgrade.py. Whatever is not a whole 200 is a failure.
  *
- * usage: load PORT CONNECTIONS SECONDS FILE PATH...      connection i asks for path i % paths
+ * usage: load RATE PORT CONNECTIONS SECONDS FILE PATH...      connection i asks for path i % paths
  *
+ *   RATE   requests a second, due at even intervals; one that no connection was free for counts from when
+ *          it was due. 0: a closed loop, in which each connection asks again at once.
  *   FILE   one struct sample a request, in order of their ends
  *   stdin  its end stops the run early
  *   stdout "REQUESTS FAILURES" at the end; each failure's kind on stderr
@@ -18,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +28,7 @@
 #define HEAD_BYTES 4096u
 #define CONNS_MAX  1024u
 #define SAMPLES    8192u
+#define TICK_NS    250000 /* between looks at what is due */
 
 struct sample {
     uint64_t end_us; /* CLOCK_MONOTONIC */
@@ -47,6 +51,9 @@ static struct conn conns[CONNS_MAX];
 static struct sample samples[SAMPLES];
 static size_t sample_count;
 static uint64_t requests, failures;
+static uint64_t rate, start_us, asked;
+static struct conn *idle[CONNS_MAX]; /* a ring: the one that has waited longest asks first */
+static size_t idle_at, idle_count;
 static uint16_t port;
 static int epoll_fd, out_fd;
 
@@ -86,16 +93,39 @@ static void note(const struct conn *c, bool failed)
     }
 }
 
-static void ask(struct conn *c)
+static void ask(struct conn *c, uint64_t begun_us)
 {
     char text[512];
     int n = snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: bench\r\n\r\n", c->path);
 
-    c->begun_us = now_us();
+    c->begun_us = begun_us;
     c->got = 0;
     c->in_content = false;
     /* A socket that is broken tells so when it is read from. */
     (void)!send(c->fd, text, (size_t)n, MSG_NOSIGNAL);
+}
+
+/* What is due, as far as connections are free. */
+static void ask_due(void)
+{
+    uint64_t due = (now_us() - start_us) * rate / 1000000u;
+
+    for (; asked < due && idle_count > 0; asked++, idle_count--) {
+        struct conn *c = idle[idle_at++ % CONNS_MAX];
+
+        ask(c, start_us + asked * 1000000u / rate);
+    }
+}
+
+/* `c` is free for another request. */
+static void ask_again(struct conn *c)
+{
+    if (rate == 0) {
+        ask(c, now_us());
+        return;
+    }
+    idle[(idle_at + idle_count++) % CONNS_MAX] = c;
+    ask_due();
 }
 
 static void open_conn(struct conn *c)
@@ -112,7 +142,7 @@ static void open_conn(struct conn *c)
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &ev) != 0) {
         die("connect");
     }
-    ask(c);
+    ask_again(c);
 }
 
 static void reopen(struct conn *c)
@@ -134,7 +164,7 @@ static void answered(struct conn *c)
     if (c->last) {
         reopen(c);
     } else {
-        ask(c);
+        ask_again(c);
     }
 }
 
@@ -192,16 +222,35 @@ static void on_readable(struct conn *c)
     }
 }
 
+/* A descriptor that is readable at each tick. */
+static int tick_fd(void)
+{
+    const struct itimerspec each = {{0, TICK_NS}, {0, TICK_NS}};
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data = {.ptr = idle}};
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+    if (fd < 0 || timerfd_settime(fd, 0, &each, NULL) != 0 ||
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0) {
+        die("timerfd");
+    }
+    return fd;
+}
+
 static void run(uint64_t until_us)
 {
     struct epoll_event events[EVENTS];
     bool stopped = false;
+    uint64_t ticks;
+    int ticker = rate ? tick_fd() : -1;
 
     while (!stopped && now_us() < until_us) {
         int n = epoll_wait(epoll_fd, events, EVENTS, 100);
 
         for (int i = 0; i < n; i++) {
-            if (events[i].data.ptr) {
+            if (events[i].data.ptr == idle) {
+                (void)!read(ticker, &ticks, sizeof(ticks));
+                ask_due();
+            } else if (events[i].data.ptr) {
                 on_readable(events[i].data.ptr);
             } else {
                 stopped = true;
@@ -213,25 +262,27 @@ static void run(uint64_t until_us)
 int main(int argc, char **argv)
 {
     struct epoll_event ev = {.events = EPOLLIN};
-    size_t count, paths = (size_t)(argc > 5 ? argc - 5 : 0);
+    size_t count, paths = (size_t)(argc > 6 ? argc - 6 : 0);
 
     if (paths == 0) {
-        (void)fprintf(stderr, "usage: load PORT CONNECTIONS SECONDS FILE PATH...\n");
+        (void)fprintf(stderr, "usage: load RATE PORT CONNECTIONS SECONDS FILE PATH...\n");
         return 2;
     }
-    port = (uint16_t)strtoul(argv[1], NULL, 10);
-    count = strtoul(argv[2], NULL, 10);
-    out_fd = open(argv[4], O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0644);
+    rate = strtoull(argv[1], NULL, 10);
+    port = (uint16_t)strtoul(argv[2], NULL, 10);
+    count = strtoul(argv[3], NULL, 10);
+    out_fd = open(argv[5], O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0644);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (count > CONNS_MAX || out_fd < 0 || epoll_fd < 0 ||
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &ev) != 0) {
         die("load");
     }
+    start_us = now_us();
     for (size_t i = 0; i < count; i++) {
-        conns[i].path = argv[5 + i % paths];
+        conns[i].path = argv[6 + i % paths];
         open_conn(&conns[i]);
     }
-    run(now_us() + strtoull(argv[3], NULL, 10) * 1000000u);
+    run(now_us() + strtoull(argv[4], NULL, 10) * 1000000u);
     flush_samples();
     (void)printf("%llu %llu\n", (unsigned long long)requests, (unsigned long long)failures);
     return 0;

@@ -2,7 +2,8 @@
 """Reloads under full load: requests that fail, what they cost the slowest, memory afterwards.
 
 usage: reload.py [--reloads 200] [--before 60] [--interval 1] [--routes 500] [--tunnels 1000]
-                 [--connections 64] [--binary build/anygate] [--backend epoll --backend io_uring]
+                 [--connections 64] [--rate 0] [--realtime] [--binary build/anygate]
+                 [--backend epoll --backend io_uring]
 
 Each backend serves one shard. bench/load.c keeps 64 connections busy with fixed, static and proxied
 answers, first for --before seconds without a reload, then with one every --interval seconds. Beside it --tunnels
@@ -10,6 +11,9 @@ WebSockets stay open throughout, and so do a chunked upload and a download, each
 chunked uploads and new connections follow each other. Fails unless no request failed, no stream was
 cut, and memory after the last reload is within the size of 8 snapshots of memory after the first 20.
 What is written in Python gets the time that nobody else wants (SCHED_IDLE): it would be waited for.
+
+With --rate so many requests a second are asked, no matter how fast they are answered, instead of as many
+as go. --realtime lets the load and its upstream run before whatever else wants their core (SCHED_FIFO).
 
 The slowest request of each second is compared with the p99.9 of the time before and 5 ms. So are the
 seconds before the first reload and, from --interval 2 on, those between: what they exceed is the
@@ -332,10 +336,16 @@ def reload_all(options, server, log, write):
     return moments, sizes, done
 
 
+def beside(options, priority):
+    """What runs on the last core, that the server does not use."""
+    policy = ["chrt", "--fifo", str(priority)] if options.realtime else NORMAL
+    return [*policy, "taskset", "-c", str(CORES[-1])]
+
+
 def start_load(options, loader, port, folder, seconds):
-    command = [loader, port, options.connections, seconds + 300, folder / "samples", "/fixed",
+    command = [loader, options.rate, port, options.connections, seconds + 300, folder / "samples", "/fixed",
                "/files/1k.txt", "/small"]
-    return subprocess.Popen([*NORMAL, "taskset", "-c", str(CORES[-1]), *map(str, command)],
+    return subprocess.Popen([*beside(options, 1), *map(str, command)],
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True)
 
@@ -404,6 +414,8 @@ def arguments(before, interval, tunnels):
     parser.add_argument("--routes", type=int, default=500)
     parser.add_argument("--tunnels", type=int, default=tunnels)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--rate", type=int, default=0)
+    parser.add_argument("--realtime", action="store_true")
     parser.add_argument("--binary", default=str(HERE.parent / "build/anygate"))
     parser.add_argument("--backend", action="append", choices=["epoll", "io_uring"])
     return parser
@@ -422,7 +434,7 @@ def run_all(options, run, modes):
         subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", "-o", loader, HERE / "load.c"], check=True)
         origin, small = Origin(), free_port()
         answering = subprocess.Popen(
-            [*NORMAL, "taskset", "-c", str(CORES[-1]), options.binary, "serve", "-l", f"127.0.0.1:{small}",
+            [*beside(options, 2), options.binary, "serve", "-l", f"127.0.0.1:{small}",
              "-r", "/*: OK ok"], env={**os.environ, "ANYGATE_SERVER__WORKERS": "1"},
             stderr=subprocess.DEVNULL)
         try:

@@ -14,7 +14,7 @@
 #define AG_TIMER_SLOTS   64u
 /* Timers that one run fires at most: ten thousand clients that are late at once do not keep those waiting
  * who have input. */
-#define AG_TIMER_BURST 128u
+#define AG_TIMER_BURST 32u
 
 struct ag_timer;
 typedef void ag_timer_fn(struct ag_timer *);

@@ -33,6 +33,9 @@
 #define CQ_FACTOR 4u
 /* Completions that one turn handles at most. */
 #define REAP_MAX 256u
+/* Those that one entry into the kernel brings about at most, beside what it submits (from 6.14 on:
+ * IO_LOCAL_TW_DEFAULT_MAX). */
+#define ENTER_MAX 20u
 
 /* send, arg: the op is in a poll for room, not in the kernel's send. */
 #define ARG_POLLING 1u
@@ -448,6 +451,19 @@ static int enter(struct ag_uring *u, uint32_t wait_ms)
     return io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
 }
 
+/* A loop with work of its own takes what has come meanwhile, a turn's worth of it: by so few at a time a crowd
+ * of deadlines would leave ever more behind. */
+static void take_more(struct ag_uring *u, unsigned before)
+{
+    unsigned ready = io_uring_cq_ready(&u->ring);
+
+    while (ready < REAP_MAX && ready - before >= ENTER_MAX) {
+        before = ready;
+        check_enter(io_uring_get_events(&u->ring));
+        ready = io_uring_cq_ready(&u->ring);
+    }
+}
+
 static void uring_wait(struct ag_loop *l, uint32_t wait_ms)
 {
     struct ag_uring *u = l->uring;
@@ -457,7 +473,11 @@ static void uring_wait(struct ag_loop *l, uint32_t wait_ms)
         l->stats.overflows++;
         wait_ms = 0;
     }
+    unsigned before = io_uring_cq_ready(&u->ring);
     check_enter(AG_SYS_NEG("uring.enter", enter(u, wait_ms)));
+    if (wait_ms == 0) {
+        take_more(u, before);
+    }
     if (io_uring_sq_ready(&u->ring) == 0) {
         u->addr_count = 0;
     }

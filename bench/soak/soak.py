@@ -306,7 +306,7 @@ def end(children):
 def load(loader, folder, port, seconds):
     """Requests, what failed, and latencies in ms: p50, p99, the longest."""
     out = folder / "samples"
-    with subprocess.Popen([loader, str(port), "16", str(seconds), out, "/fixed", "/files/small.txt", "/up/3",
+    with subprocess.Popen([loader, "0", str(port), "16", str(seconds), out, "/fixed", "/files/small.txt", "/up/3",
                            "/fixed"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as p:
         p.wait()
