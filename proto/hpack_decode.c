@@ -1,0 +1,270 @@
+#include "proto/hpack_huffman.h"
+#include "proto/hpack_table.h"
+
+/* Integers are lengths and indices: what is larger than this means nothing. */
+#define INTEGER_MAX (1u << 24)
+
+void ag_hpack_decoder_init(struct ag_hpack_decoder *d, struct ag_arena *memory)
+{
+    d->scratch = NULL;
+    ag_hpack_table_init(&d->table, memory);
+}
+
+/* ---- primitives (section 5) ---- */
+
+/* The integer whose first byte has `bits` bits of it, at the start of `in`. */
+static enum ag_status take_integer(struct ag_span *in, unsigned bits, uint32_t *out)
+{
+    uint32_t max = (1u << bits) - 1, value;
+    size_t at = 0;
+
+    if (in->len == 0) {
+        return AG_EPROTO;
+    }
+    value = in->ptr[at++] & max;
+    if (value == max) {
+        unsigned shift = 0;
+        uint8_t byte;
+
+        do {
+            if (at == in->len || shift > 21) {
+                return AG_EPROTO;
+            }
+            byte = in->ptr[at++];
+            value += (uint32_t)(byte & 0x7f) << shift;
+            shift += 7;
+        } while (byte & 0x80);
+        if (value > INTEGER_MAX) {
+            return AG_EPROTO;
+        }
+    }
+    *in = ag_span_sub(*in, at, in->len);
+    *out = value;
+    return AG_OK;
+}
+
+/* A string as it was sent. */
+struct literal {
+    struct ag_span raw;
+    bool huffman;
+};
+
+static enum ag_status take_literal(struct ag_span *in, struct literal *out)
+{
+    bool huffman = in->len > 0 && in->ptr[0] & 0x80;
+    uint32_t len = 0;
+
+    if (take_integer(in, 7, &len) != AG_OK || len > in->len) {
+        return AG_EPROTO;
+    }
+    *out = (struct literal){ag_span(in->ptr, len), huffman};
+    *in = ag_span_sub(*in, len, in->len);
+    return AG_OK;
+}
+
+static size_t literal_max(const struct literal *l)
+{
+    return l->huffman ? ag_huffman_decoded_max(l->raw.len) : l->raw.len;
+}
+
+/* AG_ELIMIT: no room. */
+static enum ag_status put_literal(struct ag_buf *out, const struct literal *l)
+{
+    if (l->huffman) {
+        return ag_huffman_decode(out, l->raw);
+    }
+    if (l->raw.len > out->cap - out->len) {
+        return AG_ELIMIT;
+    }
+    ag_buf_put(out, l->raw);
+    return AG_OK;
+}
+
+/* ---- a field (section 6) ---- */
+
+/* As it stands in the section; what is not literal is an index. */
+struct source {
+    const struct ag_hpack_static *known;  /* or */
+    const struct ag_hpack_entry *dynamic; /* or NULL: the name is literal */
+    bool whole;                           /* the index tells the value, too */
+    bool add;                             /* to the dynamic table */
+    struct literal name, value;
+};
+
+static enum ag_status take_index(const struct ag_hpack_table *t, struct ag_span *in, unsigned bits,
+                                 struct source *out)
+{
+    uint32_t index = 0;
+
+    if (take_integer(in, bits, &index) != AG_OK) {
+        return AG_EPROTO;
+    }
+    if (index > AG_HPACK_STATIC) {
+        out->dynamic = ag_hpack_table_at(t, index - AG_HPACK_STATIC - 1);
+        return out->dynamic ? AG_OK : AG_EPROTO;
+    }
+    out->known = index ? &ag_hpack_static[index] : NULL;
+    return AG_OK;
+}
+
+static enum ag_status take_field(const struct ag_hpack_table *t, struct ag_span *in,
+                                 struct source *out)
+{
+    uint8_t first = in->ptr[0];
+
+    *out = (struct source){.whole = first & 0x80, .add = (first & 0xc0) == 0x40};
+    if (out->whole) {
+        return take_index(t, in, 7, out) == AG_OK && (out->known || out->dynamic) ? AG_OK
+                                                                                  : AG_EPROTO;
+    }
+    if (take_index(t, in, out->add ? 6 : 4, out) != AG_OK) {
+        return AG_EPROTO;
+    }
+    if (!out->known && !out->dynamic && take_literal(in, &out->name) != AG_OK) {
+        return AG_EPROTO;
+    }
+    return take_literal(in, &out->value);
+}
+
+/* The bytes of text that it may come to. */
+static size_t text_max(const struct source *s)
+{
+    size_t name = s->known ? 0 : s->dynamic ? s->dynamic->name_len : literal_max(&s->name);
+    size_t value = !s->whole ? literal_max(&s->value) : s->dynamic ? s->dynamic->value_len : 0;
+
+    return name + value;
+}
+
+/* Name and value; what is not static lies in `text` then. AG_ELIMIT: no room. */
+static enum ag_status read_field(const struct ag_hpack_table *t, const struct source *s,
+                                 struct ag_buf *text, struct ag_span *out_name,
+                                 struct ag_span *out_value)
+{
+    size_t from = text->len, name_len;
+    enum ag_status st = AG_OK;
+
+    if (s->dynamic) {
+        size_t len = s->dynamic->name_len + (s->whole ? s->dynamic->value_len : 0u);
+
+        if (len > text->cap - text->len) {
+            return AG_ELIMIT;
+        }
+        ag_hpack_table_copy(t, s->dynamic, 0, len, text->ptr + text->len);
+        text->len += len;
+    } else if (!s->known) {
+        st = put_literal(text, &s->name);
+    }
+    name_len = s->dynamic ? s->dynamic->name_len : text->len - from;
+    if (st == AG_OK && !s->whole) {
+        st = put_literal(text, &s->value);
+    }
+    if (st != AG_OK) {
+        text->len = from;
+        return st;
+    }
+    *out_name = s->known ? s->known->name : ag_span(text->ptr + from, name_len);
+    *out_value = s->known && s->whole
+                     ? s->known->value
+                     : ag_span(text->ptr + from + name_len, text->len - from - name_len);
+    return AG_OK;
+}
+
+/* A field that is not kept still has to be well-formed, and may change the table. */
+static enum ag_status pass_over(struct ag_hpack_decoder *d, const struct source *s)
+{
+    struct ag_span name, value;
+    struct ag_buf text;
+    enum ag_status st;
+
+    d->scratch = d->scratch ? d->scratch : ag_arena_alloc(d->table.memory, AG_HPACK_TEXT_BYTES);
+    if (!d->scratch) {
+        return AG_ENOMEM;
+    }
+    text = ag_buf(d->scratch, AG_HPACK_TEXT_BYTES);
+    st = read_field(&d->table, s, &text, &name, &value);
+    if (st == AG_ELIMIT) { /* larger than any table; more is not looked at */
+        if (s->add) {
+            ag_hpack_table_clear(&d->table);
+        }
+        return AG_OK;
+    }
+    if (!s->add) {
+        return st;
+    }
+    return st == AG_OK
+               ? ag_hpack_table_add(&d->table, name, value, (uint8_t)ag_field_id_from_name(name), 0)
+               : st;
+}
+
+/* ---- sections ---- */
+
+/* A dynamic table size update (section 6.3): only at the start, and no more than was allowed. */
+static enum ag_status update_size(struct ag_hpack_decoder *d, struct ag_hpack_section *s)
+{
+    uint32_t size = 0;
+
+    if (s->begun || take_integer(&s->in, 5, &size) != AG_OK || size > AG_HPACK_TABLE_BYTES) {
+        return AG_EPROTO;
+    }
+    ag_hpack_table_resize(&d->table, size);
+    return AG_OK;
+}
+
+enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section *s,
+                             struct ag_field *out)
+{
+    struct ag_hpack_table *t = &d->table;
+    struct ag_span name, value;
+    struct source source;
+    enum ag_status st;
+    size_t room;
+
+    while (s->in.len && (s->in.ptr[0] & 0xe0) == 0x20) {
+        if (update_size(d, s) != AG_OK) {
+            return AG_EPROTO;
+        }
+    }
+    if (s->in.len == 0) {
+        return AG_AGAIN;
+    }
+    s->begun = true;
+    if (take_field(t, &s->in, &source) != AG_OK) {
+        return AG_EPROTO;
+    }
+    room = ag_min_size(text_max(&source), s->left_bytes);
+    if (room > s->text.cap - s->text.len) {
+        st = s->more(s, room);
+        if (st != AG_OK) {
+            return st;
+        }
+    }
+    size_t from = s->text.len;
+    st = read_field(t, &source, &s->text, &name, &value);
+    if (st == AG_ELIMIT) {
+        st = pass_over(d, &source);
+        return st == AG_OK ? AG_ELIMIT : st;
+    }
+    if (st != AG_OK) {
+        return st;
+    }
+    enum ag_field_id id = source.known     ? (enum ag_field_id)source.known->id
+                          : source.dynamic ? (enum ag_field_id)source.dynamic->id
+                                           : ag_field_id_from_name(name);
+    if (source.add) {
+        st = ag_hpack_table_add(t, name, value, (uint8_t)id, 0);
+        if (st != AG_OK) {
+            return st;
+        }
+    }
+    if (name.len + value.len + AG_HPACK_ENTRY_BYTES > s->left_bytes) {
+        s->text.len = from;
+        return AG_ELIMIT;
+    }
+    s->left_bytes -= name.len + value.len + AG_HPACK_ENTRY_BYTES;
+    *out = (struct ag_field){.name = name.ptr,
+                             .value = value.ptr,
+                             .value_len = (uint32_t)value.len,
+                             .name_len = (uint16_t)name.len,
+                             .id = (uint8_t)id};
+    return AG_OK;
+}

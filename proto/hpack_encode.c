@@ -1,0 +1,218 @@
+#include "proto/hpack_huffman.h"
+#include "proto/hpack_table.h"
+
+#include <xxhash.h>
+
+void ag_hpack_encoder_init(struct ag_hpack_encoder *e, struct ag_arena *memory)
+{
+    *e = (struct ag_hpack_encoder){.least_bytes = AG_HPACK_TABLE_BYTES};
+    ag_hpack_table_init(&e->table, memory);
+}
+
+/* ---- primitives (section 5) ---- */
+
+static void put_integer(struct ag_buf *out, uint8_t pattern, unsigned bits, uint32_t value)
+{
+    uint32_t max = (1u << bits) - 1;
+
+    if (value < max) {
+        ag_buf_putc(out, (uint8_t)(pattern | value));
+        return;
+    }
+    ag_buf_putc(out, (uint8_t)(pattern | max));
+    for (value -= max; value >= 0x80; value >>= 7) {
+        ag_buf_putc(out, (uint8_t)(value | 0x80));
+    }
+    ag_buf_putc(out, (uint8_t)value);
+}
+
+/* The shorter of its two forms. */
+static void put_literal(struct ag_buf *out, struct ag_span s)
+{
+    size_t len = ag_huffman_length(s);
+
+    if (len < s.len) {
+        put_integer(out, 0x80, 7, (uint32_t)len);
+        ag_huffman_encode(out, s);
+    } else {
+        put_integer(out, 0, 7, (uint32_t)s.len);
+        ag_buf_put(out, s);
+    }
+}
+
+/* ---- the table ---- */
+
+void ag_hpack_resize(struct ag_hpack_encoder *e, uint32_t max_bytes)
+{
+    max_bytes = (uint32_t)ag_min_size(max_bytes, AG_HPACK_TABLE_BYTES);
+    if (max_bytes != e->table.max_bytes) {
+        ag_hpack_table_resize(&e->table, max_bytes);
+        e->least_bytes = (uint16_t)ag_min_size(e->least_bytes, max_bytes);
+        e->size_owed = true;
+    }
+}
+
+void ag_hpack_begin(struct ag_hpack_encoder *e, struct ag_buf *out)
+{
+    if (ag_likely(!e->size_owed)) {
+        return;
+    }
+    /* Smaller for a while: that evicted (section 4.2). */
+    if (e->least_bytes < e->table.max_bytes) {
+        put_integer(out, 0x20, 5, e->least_bytes);
+    }
+    put_integer(out, 0x20, 5, e->table.max_bytes);
+    e->least_bytes = e->table.max_bytes;
+    e->size_owed = false;
+}
+
+/* The first static entry of each name that has one. */
+static const uint8_t static_of[AG_FIELDS] = {
+    [AG_FIELD_ACCEPT] = 19,
+    [AG_FIELD_ACCEPT_ENCODING] = 16,
+    [AG_FIELD_ACCEPT_RANGES] = 18,
+    [AG_FIELD_AGE] = 21,
+    [AG_FIELD_ALLOW] = 22,
+    [AG_FIELD_AUTHORIZATION] = 23,
+    [AG_FIELD_CACHE_CONTROL] = 24,
+    [AG_FIELD_CONTENT_ENCODING] = 26,
+    [AG_FIELD_CONTENT_LENGTH] = 28,
+    [AG_FIELD_CONTENT_RANGE] = 30,
+    [AG_FIELD_CONTENT_TYPE] = 31,
+    [AG_FIELD_COOKIE] = 32,
+    [AG_FIELD_DATE] = 33,
+    [AG_FIELD_ETAG] = 34,
+    [AG_FIELD_EXPECT] = 35,
+    [AG_FIELD_HOST] = 38,
+    [AG_FIELD_IF_MATCH] = 39,
+    [AG_FIELD_IF_MODIFIED_SINCE] = 40,
+    [AG_FIELD_IF_NONE_MATCH] = 41,
+    [AG_FIELD_IF_RANGE] = 42,
+    [AG_FIELD_IF_UNMODIFIED_SINCE] = 43,
+    [AG_FIELD_LAST_MODIFIED] = 44,
+    [AG_FIELD_LOCATION] = 46,
+    [AG_FIELD_PROXY_AUTHENTICATE] = 48,
+    [AG_FIELD_PROXY_AUTHORIZATION] = 49,
+    [AG_FIELD_RANGE] = 50,
+    [AG_FIELD_REFERER] = 51,
+    [AG_FIELD_RETRY_AFTER] = 53,
+    [AG_FIELD_SERVER] = 54,
+    [AG_FIELD_SET_COOKIE] = 55,
+    [AG_FIELD_TRANSFER_ENCODING] = 57,
+    [AG_FIELD_USER_AGENT] = 58,
+    [AG_FIELD_VARY] = 59,
+    [AG_FIELD_VIA] = 60,
+    [AG_FIELD_WWW_AUTHENTICATE] = 61,
+};
+
+/* Fields that have values in the static table (section 2.3.1), too: their last entries. */
+static const uint8_t last_of[] = {
+    [AG_HPACK_METHOD] = 3,  [AG_HPACK_PATH] = 5, [AG_HPACK_SCHEME] = 7,
+    [AG_HPACK_STATUS] = 14, [16] = 16,
+};
+
+/* A field with what is known of it. */
+struct known {
+    struct ag_span name; /* when name_index is 0 */
+    struct ag_span value;
+    uint32_t hash;
+    uint8_t name_static; /* its static index, 0: none */
+    uint32_t whole;      /* the index of name and value, 0: none */
+    uint32_t name_index; /* of the name alone, 0: none */
+};
+
+static uint32_t hash_of(const struct known *k)
+{
+    uint64_t seed = k->name_static ? k->name_static : XXH3_64bits(k->name.ptr, k->name.len);
+
+    return (uint32_t)XXH3_64bits_withSeed(k->value.ptr, k->value.len, seed);
+}
+
+static bool is_name(const struct ag_hpack_table *t, const struct ag_hpack_entry *e,
+                    const struct known *k)
+{
+    return e->id == k->name_static &&
+           (e->id || (e->name_len == k->name.len && ag_hpack_table_is(t, e, 0, k->name)));
+}
+
+static void look_up(const struct ag_hpack_table *t, struct known *k)
+{
+    k->name_index = k->name_static;
+    if (k->name_static < sizeof(last_of)) {
+        for (unsigned i = k->name_static; i && i <= last_of[k->name_static]; i++) {
+            if (ag_span_eq(ag_hpack_static[i].value, k->value)) {
+                k->whole = i;
+                return;
+            }
+        }
+    }
+    const struct ag_hpack_entry *e;
+    for (uint32_t age = 0; (e = ag_hpack_table_at(t, age)); age++) {
+        if (e->hash == k->hash && e->value_len == k->value.len && is_name(t, e, k) &&
+            ag_hpack_table_is(t, e, e->name_len, k->value)) {
+            k->whole = AG_HPACK_STATIC + 1 + age;
+            return;
+        }
+        if (k->name_index == 0 && is_name(t, e, k)) {
+            k->name_index = AG_HPACK_STATIC + 1 + age;
+        }
+    }
+}
+
+/* ---- fields ---- */
+
+/* A value that would evict most of what is there is not worth it. */
+static bool is_worth_adding(const struct ag_hpack_table *t, size_t name_len, size_t value_len)
+{
+    return name_len + value_len + AG_HPACK_ENTRY_BYTES <= t->max_bytes / 2u;
+}
+
+static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
+                enum ag_hpack_indexing how)
+{
+    struct ag_hpack_table *t = &e->table;
+
+    k->hash = hash_of(k);
+    if (how != AG_HPACK_SECRET) {
+        look_up(t, k);
+    } else {
+        k->name_index = k->name_static;
+    }
+    if (k->whole) {
+        put_integer(out, 0x80, 7, k->whole);
+        return;
+    }
+    if (how == AG_HPACK_INDEX &&
+        (!is_worth_adding(t, k->name.len, k->value.len) ||
+         ag_hpack_table_add(t, k->name, k->value, k->name_static, k->hash) != AG_OK)) {
+        how = AG_HPACK_PLAIN;
+    }
+    if (how == AG_HPACK_INDEX) {
+        put_integer(out, 0x40, 6, k->name_index);
+    } else {
+        put_integer(out, how == AG_HPACK_SECRET ? 0x10 : 0, 4, k->name_index);
+    }
+    if (k->name_index == 0) {
+        put_literal(out, k->name);
+    }
+    put_literal(out, k->value);
+}
+
+void ag_hpack_put_pseudo(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_hpack_pseudo name,
+                         struct ag_span value, enum ag_hpack_indexing how)
+{
+    struct known k = {
+        .name = ag_hpack_static[name].name, .value = value, .name_static = (uint8_t)name};
+
+    put(e, out, &k, how);
+}
+
+void ag_hpack_put(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_field_id id,
+                  struct ag_span name, struct ag_span value, enum ag_hpack_indexing how)
+{
+    uint8_t index = static_of[id];
+    struct known k = {
+        .name = index ? ag_hpack_static[index].name : name, .value = value, .name_static = index};
+
+    put(e, out, &k, how);
+}

@@ -1,0 +1,114 @@
+#include "proto/hpack_huffman.h"
+
+#include "proto/hpack_huffman_table.h"
+
+/* ---- encoding ---- */
+
+static unsigned length_of(uint8_t symbol)
+{
+    return codes[symbol] & 63;
+}
+
+size_t ag_huffman_length(struct ag_span s)
+{
+    size_t bits = 0;
+
+    for (size_t i = 0; i < s.len; i++) {
+        bits += length_of(s.ptr[i]);
+    }
+    return (bits + 7) / 8;
+}
+
+void ag_huffman_encode(struct ag_buf *out, struct ag_span s)
+{
+    size_t len = ag_huffman_length(s);
+    uint64_t acc = 0; /* its low `bits` bits are not written yet */
+    unsigned bits = 0;
+
+    if (ag_unlikely(len > out->cap - out->len)) {
+        out->overflow = true;
+        return;
+    }
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned length = length_of(s.ptr[i]);
+
+        acc = acc << length | codes[s.ptr[i]] >> 6;
+        bits += length;
+        while (bits >= 8) {
+            bits -= 8;
+            out->ptr[out->len++] = (uint8_t)(acc >> bits);
+        }
+    }
+    if (bits) {
+        out->ptr[out->len++] = (uint8_t)(acc << (8 - bits) | 0xffu >> bits);
+    }
+}
+
+/* ---- decoding ---- */
+
+/* Bits that are not used yet, the next one on top; zeros below. */
+struct bits {
+    uint64_t acc;
+    unsigned count;
+};
+
+static void refill(struct bits *b, struct ag_span s, size_t *at)
+{
+    while (b->count <= 56 && *at < s.len) {
+        b->acc |= (uint64_t)s.ptr[(*at)++] << (56 - b->count);
+        b->count += 8;
+    }
+}
+
+/* A code that is longer than FAST_BITS: EOS when it is that, or none at all. */
+static unsigned decode_long(uint64_t acc, unsigned *out_length)
+{
+    for (unsigned length = FAST_BITS + 1; length <= LENGTH_MAX; length++) {
+        uint64_t beyond = (acc >> (64 - length)) - lengths[length].first;
+
+        if (acc >> (64 - length) >= lengths[length].first && beyond < lengths[length].count) {
+            *out_length = length;
+            return order[lengths[length].place + beyond];
+        }
+    }
+    AG_UNREACHABLE("the code is complete");
+}
+
+/* What remains is nothing, or the first bits of EOS, fewer than a byte of them. */
+static bool is_padding(const struct bits *b)
+{
+    return b->count < 8 && b->acc == (b->count ? UINT64_MAX << (64 - b->count) : 0);
+}
+
+enum ag_status ag_huffman_decode(struct ag_buf *out, struct ag_span s)
+{
+    struct bits b = {0};
+    uint8_t *to = out->ptr + out->len, *end = out->ptr + out->cap;
+    size_t at = 0;
+
+    for (;;) {
+        unsigned symbol, length;
+
+        if (b.count < LENGTH_MAX) {
+            refill(&b, s, &at);
+            if (is_padding(&b)) { /* there would be more bits otherwise */
+                out->len = (size_t)(to - out->ptr);
+                return AG_OK;
+            }
+        }
+        length = fast[b.acc >> (64 - FAST_BITS)] & 0xff;
+        symbol = fast[b.acc >> (64 - FAST_BITS)] >> 8;
+        if (ag_unlikely(length == 0)) {
+            symbol = decode_long(b.acc, &length);
+        }
+        if (ag_unlikely(length > b.count || symbol == EOS)) {
+            return AG_EPROTO;
+        }
+        if (ag_unlikely(to == end)) {
+            return AG_ELIMIT;
+        }
+        *to++ = (uint8_t)symbol;
+        b.acc <<= length;
+        b.count -= length;
+    }
+}
