@@ -95,10 +95,10 @@ struct request_walk {
     struct ag_proxy_forward forward;
 };
 
-/* Whether the client sent it; else a filter has added it (its name lies elsewhere). */
+/* Whether the client sent it; else a filter has added it. */
 static bool is_received(const struct ag_exchange *ex, const struct ag_field *f)
 {
-    return f->name >= ex->head.ptr && f->name < ex->head.ptr + ex->head.len;
+    return f - ex->req.fields.v < ex->req.received_count;
 }
 
 /* Entries of ours: "1.1 anygate" in Via, "anygate" in CDN-Loop. */

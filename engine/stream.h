@@ -18,6 +18,7 @@
 #pragma once
 #include "engine/loop.h"
 #include "engine/pace.h"
+#include "engine/tls_session.h"
 
 struct ag_stream;
 
@@ -68,6 +69,8 @@ struct ag_stream_ops {
     uint32_t (*progress)(struct ag_stream *, uint32_t *out_unsent);
     /* ag_stream_starved. May be NULL: never. */
     bool (*starved)(struct ag_stream *);
+    /* ag_stream_tls. May be NULL: plain. */
+    const struct ag_tls_session *(*tls)(struct ag_stream *);
 };
 
 /* Hysteresis of the queue towards the peer, bytes. When the loop is tight any byte makes it full. */
@@ -146,6 +149,12 @@ void ag_stream_abort(struct ag_stream *s, enum ag_reason why);
 
 /* The peer's address, a system call each time; AF_UNSPEC when it is not known. */
 void ag_stream_peer(struct ag_stream *s, union ag_addr *out_addr);
+
+/* What its handshake has settled; NULL: it is plain. */
+static inline const struct ag_tls_session *ag_stream_tls(struct ag_stream *s)
+{
+    return s->ops->tls ? s->ops->tls(s) : NULL;
+}
 
 /* Receiving waits for a buffer: what the peer may have sent cannot be seen. */
 static inline bool ag_stream_starved(struct ag_stream *s)

@@ -63,10 +63,12 @@ struct ag_route_limits {
 /* A whole answer made at load time, in the form of each protocol version. */
 struct ag_prepared {
     unsigned status;
-    struct ag_span h1;      /* status line and fields with CRLF, framing included, without Date,
+    struct ag_span h1;   /* status line and fields with CRLF, framing included, without Date,
                           * Connection and the final CRLF */
-    struct ag_span body;    /* not sent for HEAD */
-    struct ag_block *owner; /* of the body's bytes; NULL: the snapshot */
+    struct ag_span h2;   /* the same as a field section in HPACK that leaves every table as it is,
+                          * ":status" first; empty: it is not known, `response` holds */
+    struct ag_span body; /* not sent for HEAD */
+    struct ag_block *owner;      /* of the body's bytes; NULL: the snapshot */
     struct ag_response response; /* the same as fields, for routes with filters; malloc arena */
 };
 
@@ -81,6 +83,8 @@ struct ag_server_ops {
     void (*want_body)(struct ag_exchange *);
     /* The peer's address; AF_UNSPEC when the system will not say. */
     void (*remote)(struct ag_exchange *, union ag_addr *out_addr);
+    /* What its connection's handshake has settled; NULL: it is plain. */
+    const struct ag_tls_session *(*tls)(struct ag_exchange *);
     /* Ends the exchange's stream without a complete answer. */
     void (*reset)(struct ag_exchange *, enum ag_reason);
 };
@@ -114,6 +118,7 @@ struct ag_context {
         pinned; /* exchanges that pin a snapshot, oldest pin first; valid while any lives */
     void *action_state[AG_CONTEXT_ACTIONS]; /* by struct ag_action_ops.id: caches, pools */
     uint32_t shard_count;                   /* shards that serve; 0 counts as 1 */
+    uint32_t shard_index;                   /* of this one among them */
     uint64_t exchanges_live;
     uint64_t exchanges_dying; /* of them, those that a task of this turn frees */
     uint64_t exchanges_total;

@@ -226,6 +226,7 @@ static enum ag_status finish_request(struct ag_h1_parser *p, struct ag_request *
     /* Neither is known to HTTP/1.0 (RFC 9110 sections 10.1.1 and 7.8). */
     r->expect_continue = s.expect_continue && r->version >= AG_HTTP_11;
     r->upgrade = s.upgrade_option && s.upgrade_field && r->version >= AG_HTTP_11;
+    r->received_count = r->fields.count;
     return AG_OK;
 }
 

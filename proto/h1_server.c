@@ -396,6 +396,7 @@ void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_co
 {
     *h = (struct ag_h1_server){
         .stream = s, .context = ctx, .limits = limits, .listener_port = listener_port};
+    h->tls = ag_stream_tls(s) != NULL;
     ag_task_init(&h->work, work_task);
     h->due_ms = now_of(h) + limits->header_timeout_ms;
     settle_deadline(h);

@@ -195,6 +195,13 @@ static void remote(struct ag_exchange *ex, union ag_addr *out_addr)
     }
 }
 
+static const struct ag_tls_session *tls_of(struct ag_exchange *ex)
+{
+    struct ag_h1_server *h = ex->server_stream;
+
+    return ag_stream_tls(h->stream);
+}
+
 static void reset(struct ag_exchange *ex, enum ag_reason why)
 {
     struct ag_h1_server *h = ex->server_stream;
@@ -210,6 +217,7 @@ const struct ag_server_ops ag_h1_server_ops = {
     .send_interim = send_interim,
     .want_body = want_body,
     .remote = remote,
+    .tls = tls_of,
     .reset = reset,
 };
 

@@ -170,12 +170,15 @@ struct ag_request {
     struct ag_span authority; /* host and port as received */
     struct ag_span path;      /* normalised (uri.h); "*" for OPTIONS * */
     struct ag_span query;     /* without "?"; see has_query */
+    struct ag_span protocol; /* of an extended CONNECT ("websocket", RFC 8441); empty: it is none */
     struct ag_fields fields;
     uint64_t content_length; /* AG_LENGTH_UNKNOWN when not told */
-    uint16_t port;           /* of the authority, 0 when absent */
-    uint8_t method;          /* enum ag_method */
-    uint8_t version;         /* enum ag_http_version */
-    uint8_t framing;         /* enum ag_framing */
+    uint16_t
+        received_count; /* so many of fields.v, the first ones, are the sender's; filters add behind */
+    uint16_t port;      /* of the authority, 0 when absent */
+    uint8_t method;     /* enum ag_method */
+    uint8_t version;    /* enum ag_http_version */
+    uint8_t framing;    /* enum ag_framing */
     bool has_query;
     bool absolute_form;
     bool https_target;    /* the target is of the "https" scheme */

@@ -414,20 +414,15 @@ static struct kept *keep(struct ag_exchange *ex)
     return k;
 }
 
-static bool in_head(const struct ag_exchange *ex, const uint8_t *at)
+/* What filters have set, from field `from` on, may lie in their settings. Without memory a field is lost:
+ * the log and error answers are all that may still ask for it. */
+static void keep_fields(struct ag_exchange *ex, struct ag_fields *fields, uint16_t from)
 {
-    return at >= ex->head.ptr && at <= ex->head.ptr + ex->head.len;
-}
-
-/* What filters have set may lie in their settings. Without memory a field is lost: the log and error
- * answers are all that may still ask for it. */
-static void keep_fields(struct ag_exchange *ex, struct ag_fields *fields)
-{
-    for (uint16_t i = 0; i < fields->count; i++) {
+    for (uint16_t i = from; i < fields->count; i++) {
         struct ag_field *f = &fields->v[i];
         struct ag_span name, value;
 
-        if (f->removed || (in_head(ex, f->name) && in_head(ex, f->value))) {
+        if (f->removed) {
             continue;
         }
         name = ag_arena_copy(&ex->arena, ag_field_key(f));
@@ -450,11 +445,11 @@ static bool outlive(struct ag_exchange *ex)
         return false;
     }
     filters_done(ex);
-    keep_fields(ex, &ex->req.fields);
+    keep_fields(ex, &ex->req.fields, ex->req.received_count);
     if (ex->head_sent) {
         ex->res.fields = (struct ag_fields){0};
     } else {
-        keep_fields(ex, &ex->res.fields);
+        keep_fields(ex, &ex->res.fields, 0);
     }
     ex->limits = &k->limits;
     ex->action = ex->action ? &k->action : NULL;
