@@ -146,6 +146,7 @@ static void on_failed(struct ag_h1_client *h1, enum ag_reason why, const char *d
     case AG_REASON_NAME:
     case AG_REASON_PROTOCOL:
     case AG_REASON_ABORTED:
+    case AG_REASON_TLS:
     case AG_REASON_OTHER:
         fail(call, 502, why, detail);
         return;
