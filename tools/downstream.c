@@ -112,8 +112,7 @@ static void begin_h2(struct ag_downstream *ds)
     ds->h2 = ag_pool_get(&ds->all->h2);
     AG_ASSERT(ds->h2); /* there are as many as connections */
     ds->stream.user = &h2_user;
-    ag_h2_server_init(ds->h2, &ds->stream, ds->all->context, &ds->origin->limits,
-                      ds->origin->port);
+    ag_h2_server_init(ds->h2, &ds->stream, ds->all->context, &ds->origin->limits, ds->origin->port);
     if (ds->origin->draining) {
         ag_h2_server_drain(ds->h2);
     }
@@ -199,7 +198,8 @@ enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *
 {
     *d = (struct ag_downstreams){.context = ctx, .max = connection_max};
     ag_list_init(&d->open);
-    if (ag_pool_init(&d->plain, "downstream connections", sizeof(struct ag_downstream), connection_max) != AG_OK) {
+    if (ag_pool_init(&d->plain, "downstream connections", sizeof(struct ag_downstream),
+                     connection_max) != AG_OK) {
         return AG_ENOMEM;
     }
     if (ag_pool_init(&d->h2, "HTTP/2 connections", sizeof(struct ag_h2_server), connection_max) !=

@@ -7,8 +7,8 @@
  * HTTP/2's machine is larger than the slot and has a slab of its own.
  */
 #pragma once
-#include "engine/listener.h"
 #include "engine/conn.h"
+#include "engine/listener.h"
 #include "proto/h1_server.h"
 #include "proto/h2_server.h"
 
@@ -23,9 +23,9 @@ struct ag_downstream_origin {
 struct ag_downstreams {
     struct ag_context *context;
     struct ag_pool plain; /* struct ag_downstream */
-    struct ag_pool h2;         /* struct ag_h2_server */
-    struct ag_link open;       /* all live ones */
-    uint32_t count, max;       /* of them */
+    struct ag_pool h2;    /* struct ag_h2_server */
+    struct ag_link open;  /* all live ones */
+    uint32_t count, max;  /* of them */
     /* One has gone; origin->connections is counted down before. */
     void (*changed)(struct ag_downstreams *, struct ag_downstream_origin *);
 };

@@ -287,7 +287,7 @@ static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen 
             l->wanted = true;
             l->origin.limits = from->limits;
             l->origin.port = from->port;
-                    }
+        }
     }
 }
 
@@ -416,10 +416,8 @@ enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t
 {
     enum ag_status st;
 
-    s->ctx = (struct ag_context){.loop = l,
-                                 .pipeline = &ag_dispatch,
-                                 .shard_count = shard_count,
-                                 .shard_index = index};
+    s->ctx = (struct ag_context){
+        .loop = l, .pipeline = &ag_dispatch, .shard_count = shard_count, .shard_index = index};
     ag_list_init(&s->listeners);
     ag_timer_init(&s->drain_timer, on_drain_timeout);
     ag_task_init(&s->end_task, end_if_idle);
