@@ -78,9 +78,12 @@ def make_files(work):
 
 
 class Server:
-    """One server on its core, and the ports that its configuration says it listens on."""
+    """One server on its core, and the ports that its configuration says it listens on.
 
-    def __init__(self, name, work, values, binary, core=SERVER_CORE):
+    wrapper is a command that runs the server's, in the same process.
+    """
+
+    def __init__(self, name, work, values, binary, wrapper=()):
         self.name = name
         if name in PEERS:
             source, command, more = PEERS[name]
@@ -92,8 +95,8 @@ class Server:
         config = work / f"{self.ports['PORT']}.{source.split('.')[1]}"
         fill(source, config, {**values, **self.ports, **more})
         with open(work / f"{self.ports['PORT']}.log", "wb") as log:
-            self.process = subprocess.Popen(["taskset", "-c", core, *command, str(config)],
-                                            stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                ["taskset", "-c", SERVER_CORE, *wrapper, *command, str(config)], stdout=log, stderr=log)
         for port in self.ports.values():
             wait_port(name, self.process, port)
 
