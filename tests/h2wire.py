@@ -230,13 +230,13 @@ LEGAL_FLAGS = {T.DATA: 0x9, T.HEADERS: 0x2d, T.SETTINGS: 1, T.PING: 1, T.CONTINU
 class Wire:
     """Frames over a socket.
 
-    auto     answers SETTINGS and PING, and gives back the window of DATA, as a good peer does; a test may
-             set it False and do all itself
+    auto     answers SETTINGS and PING, as a good peer does; a test may set it False and do that itself
+    refill   gives back the window of DATA
     goaway   the last GOAWAY that came
     """
 
-    def __init__(self, sock, auto=True):
-        self.sock, self.auto = sock, auto
+    def __init__(self, sock, auto=True, refill=True):
+        self.sock, self.auto, self.refill = sock, auto, refill
         self.buffer, self.section, self.section_of = b"", None, None
         self.decoder, self.encoder = hpack.Decoder(), hpack.Encoder()
         self.decoder.max_header_list_size = 1 << 24
@@ -380,7 +380,7 @@ class Wire:
             self.goaway = f
         elif f.kind == T.DATA:
             f.ends = bool(f.flags & F.END_STREAM)
-            if self.auto and size:
+            if self.refill and size:
                 self.send(window_update(0, size), *([] if f.ends else [window_update(f.stream, size)]))
 
     def _settle(self, f):
@@ -473,8 +473,8 @@ def gone(f):
 class Client(Wire):
     """The asking side. `start` sends preface and SETTINGS and waits for the server's."""
 
-    def __init__(self, sock, values=(), auto=True, start=True):
-        super().__init__(sock, auto)
+    def __init__(self, sock, values=(), auto=True, refill=True, start=True):
+        super().__init__(sock, auto, refill)
         self.next_stream = 1
         self.streams = {}  # Response in the making, by stream
         self.announced = dict(values)
@@ -500,16 +500,17 @@ class Client(Wire):
         return stream
 
     def _wait(self, stream):
-        self._gather(self.frame())
+        self.gather(self.frame())
         return not isinstance(self.streams.get(stream), Reset)
 
-    def _gather(self, f):
+    def gather(self, f):
+        """Puts a frame to the answers."""
         if f.kind == T.GOAWAY and f.code != E.NO_ERROR:
             raise gone(f)
         if f.kind == T.RST_STREAM:
             self.streams[f.stream] = Reset(f.stream, f.code)
         elif f.fields is not None:
-            self._gather_head(f)
+            self._head(f)
         elif f.kind == T.DATA:
             r = self.streams[f.stream]
             if not isinstance(r, Reset):
@@ -517,7 +518,7 @@ class Client(Wire):
                 r.body += f.payload
                 r.ended = f.ends
 
-    def _gather_head(self, f):
+    def _head(self, f):
         r = self.streams.get(f.stream)
         if isinstance(r, Reset):
             return
@@ -542,7 +543,7 @@ class Client(Wire):
                 raise r
             if r is not None and enough(r):
                 return r
-            self._gather(self.frame(max(0.001, end - time.monotonic())))
+            self.gather(self.frame(max(0.001, end - time.monotonic())))
 
     def response(self, stream, timeout=DEADLINE_S):
         """The whole answer to `stream`; others' frames are kept for their turn. Reset, GoneAway, Closed,
