@@ -139,6 +139,13 @@ class Certs:
         leaf.chain.write_text(leaf.cert.read_text())
         return leaf
 
+    def usual(self):
+        """A set for a server of several names: a.example by both kinds of keys, wildcards, RSA alone."""
+        return {"a": self.leaf("a", ["a.example", "b.example"]),
+                "a-rsa": self.leaf("a-rsa", ["a.example", "b.example"], kind="rsa"),
+                "wild": self.leaf("wild", ["*.w.example", "*.example.net"]),
+                "r": self.leaf("r", ["r.example"], kind="rsa")}
+
     def revoke(self, leaf):
         openssl("ca", "-config", leaf.folder / "ca.cnf", "-revoke", leaf.cert)
 
