@@ -138,6 +138,7 @@ def _(step: Answered, play):
     got = play.client.response(step.stream)
     assert step.status in (None, got.status), got
     assert step.body in (None, got.body), got
+    del play.client.streams[step.stream]  # what comes for it from now on is another matter
 
 
 @expect.register

@@ -397,7 +397,7 @@ def test_renegotiation_is_refused(gate):
 def test_keys_are_updated(gate):
     """RFC 8446 section 4.6.3: on request, and as often as some lines ask for."""
     client = subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{gate.port}", "-tls1_3", "-servername",
-                               "a.example"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                               "a.example", "-ign_eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     def until(text):
         assert any(text in line for line in client.stdout), text
     until(b"Verify return code")
