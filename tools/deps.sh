@@ -17,8 +17,8 @@ build_packages='gcc make libc6-dev pkg-config liburing-dev libxxhash-dev libyaml
     libseccomp-dev zlib1g-dev libbrotli-dev libzstd-dev'
 source_packages='autoconf automake libtool dpkg-dev'
 test_packages='libcriterion-dev clang clang-format clang-tidy libclang-rt-dev llvm cppcheck
-    curl nginx haproxy nghttp2-client nghttp2-server openssl chromium procps iproute2
-    python3 python3-pytest python3-h2 python3-hpack python3-websockets'
+    curl nginx haproxy nghttp2-client openssl chromium procps iproute2
+    python3 python3-pytest python3-h2 python3-hpack python3-httpx python3-websockets'
 playwright=1.55.1 # the last line of releases that runs on Debian 12's node
 
 wolfssl_flags='--enable-sp --enable-sp-asm --enable-sp-math --enable-alpn --enable-sni
