@@ -5,6 +5,9 @@
 #    include "engine/tls_impl.h"
 #    include "engine/tls_memory.h"
 
+#    include <wolfssl/options.h>
+#    include <wolfssl/ssl.h>
+
 _Static_assert(sizeof(struct ag_tls) <= 1024, "an idle TLS connection is to cost at most 9,000");
 
 void ag_tls_set_state(struct ag_tls *t, enum ag_tls_state next)

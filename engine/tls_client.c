@@ -6,6 +6,8 @@
 #    include "engine/tls_memory.h"
 
 #    include <pthread.h>
+#    include <wolfssl/options.h>
+#    include <wolfssl/ssl.h>
 
 /* Hosts whose last session is kept, of each client. */
 #    define SESSIONS 16u

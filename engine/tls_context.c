@@ -7,7 +7,10 @@
 
 #    include <pthread.h>
 #    include <sys/random.h>
+#    include <wolfssl/options.h>
+
 #    include <wolfssl/error-ssl.h>
+#    include <wolfssl/ssl.h>
 #    include <wolfssl/wolfcrypt/random.h>
 
 /* ---- the library ---- */

@@ -6,7 +6,10 @@
 #    include "engine/tls_verify.h"
 
 #    include <arpa/inet.h>
+#    include <wolfssl/options.h>
+
 #    include <wolfssl/error-ssl.h>
+#    include <wolfssl/ssl.h>
 #    include <wolfssl/wolfcrypt/error-crypt.h>
 
 /* ---- life ---- */

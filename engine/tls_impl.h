@@ -15,8 +15,11 @@
 
 #if AG_WOLFSSL
 #    include <stdatomic.h>
-#    include <wolfssl/options.h>
-#    include <wolfssl/ssl.h>
+
+/* The library's own; its headers are for the .c files. */
+typedef struct WOLFSSL WOLFSSL;
+typedef struct WOLFSSL_CTX WOLFSSL_CTX;
+typedef struct WOLFSSL_X509_STORE_CTX WOLFSSL_X509_STORE_CTX;
 
 #    define AG_TLS_SUBJECT_MAX 512u
 #    define AG_TLS_HOST_MAX    255u

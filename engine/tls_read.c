@@ -2,6 +2,9 @@
 
 #if AG_WOLFSSL
 
+#    include <wolfssl/options.h>
+#    include <wolfssl/ssl.h>
+
 /* The library asks for received bytes: copied, for it decrypts in place. */
 int ag_tls_on_recv(WOLFSSL *ssl, char *to, int room, void *ctx)
 {

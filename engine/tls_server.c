@@ -6,6 +6,9 @@
 #    include "engine/tls_pem.h"
 #    include "engine/tls_verify.h"
 
+#    include <wolfssl/options.h>
+#    include <wolfssl/ssl.h>
+
 /* How long sessions may be resumed, seconds; the ring of keys may end it sooner (RFC 8446 section 4.6.1). */
 #    define SESSION_S 7200
 

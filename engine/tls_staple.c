@@ -5,6 +5,8 @@
 #    include "engine/tls_memory.h"
 
 #    include <wolfssl/ocsp.h>
+#    include <wolfssl/options.h>
+#    include <wolfssl/ssl.h>
 
 /* The library asks for what it is to staple; it is here. */
 static int on_ocsp(void *user, const char *url, int url_len, byte *request, int request_len,

@@ -4,6 +4,9 @@
 
 #    include "engine/tls_memory.h"
 
+#    include <wolfssl/options.h>
+#    include <wolfssl/ssl.h>
+
 /* Content of a record at first: with what a record adds it is three segments, and fits a small buffer. */
 #    define RECORD_FIRST 4032u
 /* And after so many bytes: as much as a record may have. */
