@@ -126,7 +126,7 @@ compile_wolfssl() {
     # shellcheck disable=SC2086
     cd "$work"/wolfssl-*/ &&
         ./autogen.sh &&
-        ./configure CC=gcc CFLAGS="$wolfssl_cflags" --prefix=/wolfssl $wolfssl_flags &&
+        ./configure CC=gcc CFLAGS="$(echo $wolfssl_cflags)" --prefix=/wolfssl $wolfssl_flags &&
         make -j"$(nproc)" &&
         rm -rf "$dir/include" "$dir/lib" &&
         make install DESTDIR="$DEPS"
