@@ -15,7 +15,6 @@ static void release(struct ag_downstream *ds)
     struct ag_downstreams *all = ds->all;
     struct ag_downstream_origin *origin = ds->origin;
 
-    ag_chain_clear(&ds->held, &all->context->loop->nodes);
     ag_list_remove(&ds->link);
     ag_pool_put(ds->pool, ds);
     all->count--;
@@ -113,65 +112,42 @@ static void begin_h2(struct ag_downstream *ds)
     AG_ASSERT(ds->h2); /* there are as many as connections */
     ds->stream.user = &h2_user;
     ag_h2_server_init(ds->h2, &ds->stream, ds->all->context, &ds->origin->limits, ds->origin->port);
-    if (ds->origin->draining) {
+    if (ds->h1.yielding) { /* told so before it was known to be another */
+        ag_h2_server_yield(ds->h2);
+    } else if (ds->origin->draining) {
         ag_h2_server_drain(ds->h2);
     }
 }
 
 /* ---- plain: the first bytes tell ---- */
 
-/* Whether what is held is the preface, cannot become it (AG_EPROTO), or is a part of it (AG_AGAIN). */
-static enum ag_status match_preface(const struct ag_chain *held)
-{
-    struct ag_span preface = AG_H2_MAGIC;
-
-    for (const struct ag_slice_node *it = held->head; it; it = it->next) {
-        size_t n = ag_min_size(it->slice.len, preface.len);
-
-        if (!ag_span_starts(ag_slice_span(&it->slice), ag_span_sub(preface, 0, n))) {
-            return AG_EPROTO;
-        }
-        preface = ag_span_sub(preface, n, preface.len);
-    }
-    return preface.len == 0 ? AG_OK : AG_AGAIN;
-}
-
-/* Whoever is to have it gets what is held. */
+/* Whoever is to have it gets what has come of the preface, which is known without being kept. */
 static void hand_over(struct ag_downstream *ds)
 {
-    struct ag_pool *nodes = &ds->all->context->loop->nodes;
-
-    while (ds->held.head) {
-        ds->stream.user->on_data(&ds->stream, ag_chain_pop(&ds->held, nodes));
+    if (ds->matched > 0) {
+        ds->stream.user->on_data(&ds->stream,
+                                 ag_slice_static(ag_span_sub(AG_H2_MAGIC, 0, ds->matched)));
     }
 }
 
 static void first_on_data(struct ag_stream *s, struct ag_slice slice)
 {
     struct ag_downstream *ds = of(s);
-    enum ag_status st = AG_EPROTO;
+    struct ag_span want = ag_span_sub(AG_H2_MAGIC, ds->matched, AG_H2_MAGIC.len);
+    size_t n = ag_min_size(slice.len, want.len);
 
-    if (slice.ptr[0] == 'P' || ds->held.head) {
-        if (ag_chain_push(&ds->held, &s->loop->nodes, slice) != AG_OK) {
-            ag_stream_abort(s, AG_REASON_RESOURCES);
-            return;
-        }
-        st = match_preface(&ds->held);
-    } else {
+    if (!ag_span_starts(ag_slice_span(&slice), ag_span_sub(want, 0, n))) {
         s->user = &h1_user;
-        ag_h1_server_data(&ds->h1, slice);
+    } else if (n < want.len) {
+        ds->matched = (uint8_t)(ds->matched + n);
+        ag_slice_release(&slice);
         return;
-    }
-    if (st == AG_AGAIN) {
-        return;
-    }
-    if (st == AG_OK) {
+    } else {
         ag_h1_server_closed(&ds->h1, AG_REASON_NONE); /* it has seen nothing */
         begin_h2(ds);
-    } else {
-        s->user = &h1_user;
     }
     hand_over(ds);
+    s->user->on_data(s, slice);
 }
 
 static void first_on_eof(struct ag_stream *s)
@@ -238,7 +214,7 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
     ds->origin = origin;
     ds->pool = pool;
     ds->h2 = NULL;
-    ds->held = (struct ag_chain){0};
+    ds->matched = 0;
     d->count++;
     origin->connections++;
     ag_list_init(&ds->link);
