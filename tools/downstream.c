@@ -15,7 +15,6 @@ static void release(struct ag_downstream *ds)
     struct ag_downstreams *all = ds->all;
     struct ag_downstream_origin *origin = ds->origin;
 
-    ag_chain_clear(&ds->held, &all->context->loop->nodes);
     ag_list_remove(&ds->link);
     ag_pool_put(ds->pool, ds);
     all->count--;
@@ -120,58 +119,47 @@ static void begin_h2(struct ag_downstream *ds)
 
 /* ---- plain: the first bytes tell ---- */
 
-/* Whether what is held is the preface, cannot become it (AG_EPROTO), or is a part of it (AG_AGAIN). */
-static enum ag_status match_preface(const struct ag_chain *held)
+/* How many bytes of `in` go on with the preface behind what has matched of it. */
+static size_t match_preface(const struct ag_downstream *ds, struct ag_span in)
 {
-    struct ag_span preface = AG_H2_MAGIC;
+    struct ag_span rest = ag_span_sub(AG_H2_MAGIC, ds->matched, AG_H2_MAGIC.len);
+    size_t n = 0;
 
-    for (const struct ag_slice_node *it = held->head; it; it = it->next) {
-        size_t n = ag_min_size(it->slice.len, preface.len);
-
-        if (!ag_span_starts(ag_slice_span(&it->slice), ag_span_sub(preface, 0, n))) {
-            return AG_EPROTO;
-        }
-        preface = ag_span_sub(preface, n, preface.len);
+    while (n < in.len && n < rest.len && in.ptr[n] == rest.ptr[n]) {
+        n++;
     }
-    return preface.len == 0 ? AG_OK : AG_AGAIN;
+    return n;
 }
 
-/* Whoever is to have it gets what is held. */
+/* Whoever is to have them gets the bytes that matched: they are known, and need not be kept. */
 static void hand_over(struct ag_downstream *ds)
 {
-    struct ag_pool *nodes = &ds->all->context->loop->nodes;
+    struct ag_span matched = ag_span_sub(AG_H2_MAGIC, 0, ds->matched);
 
-    while (ds->held.head) {
-        ds->stream.user->on_data(&ds->stream, ag_chain_pop(&ds->held, nodes));
+    if (matched.len > 0) {
+        ds->stream.user->on_data(&ds->stream, ag_slice_static(matched));
     }
 }
 
 static void first_on_data(struct ag_stream *s, struct ag_slice slice)
 {
     struct ag_downstream *ds = of(s);
-    enum ag_status st = AG_EPROTO;
+    struct ag_span in = ag_slice_span(&slice);
+    size_t n = match_preface(ds, in);
 
-    if (slice.ptr[0] == 'P' || ds->held.head) {
-        if (ag_chain_push(&ds->held, &s->loop->nodes, slice) != AG_OK) {
-            ag_stream_abort(s, AG_REASON_RESOURCES);
-            return;
-        }
-        st = match_preface(&ds->held);
-    } else {
-        s->user = &h1_user;
-        ag_h1_server_data(&ds->h1, slice);
+    if (n == in.len && ds->matched + n < AG_H2_MAGIC.len) {
+        ds->matched += (uint8_t)n;
+        ag_slice_release(&slice);
         return;
     }
-    if (st == AG_AGAIN) {
-        return;
-    }
-    if (st == AG_OK) {
+    if (ds->matched + n == AG_H2_MAGIC.len) {
         ag_h1_server_closed(&ds->h1, AG_REASON_NONE); /* it has seen nothing */
         begin_h2(ds);
     } else {
         s->user = &h1_user;
     }
     hand_over(ds);
+    s->user->on_data(s, slice);
 }
 
 static void first_on_eof(struct ag_stream *s)
@@ -238,7 +226,7 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
     ds->origin = origin;
     ds->pool = pool;
     ds->h2 = NULL;
-    ds->held = (struct ag_chain){0};
+    ds->matched = 0;
     d->count++;
     origin->connections++;
     ag_list_init(&ds->link);

@@ -36,7 +36,7 @@ struct ag_downstream {
     struct ag_downstream_origin *origin;
     struct ag_pool *pool;    /* whose slot it is */
     struct ag_h2_server *h2; /* NULL: h1 it is, or nothing yet */
-    struct ag_chain held;    /* a part of what may become a preface */
+    uint8_t matched;         /* so many first bytes are those of a preface */
     struct ag_h1_server h1;
     union {
         struct ag_stream stream;

@@ -90,8 +90,11 @@ def attacker(gate, values=(), **more):
     """A client to attack with; another one is served meanwhile, and of the first nothing stays."""
     before, other = descriptors(gate), Bystander(gate)
     try:
-        with h2wire.connect(gate.port, values, **more) as client:
+        client = h2wire.connect(gate.port, values, **more)
+        try:
             yield client
+        finally:
+            client.reset()
     finally:
         other.end()
     deadline = time.monotonic() + 10
@@ -131,9 +134,9 @@ def held(i):
 
 # ---- resets ----
 
-@pytest.mark.parametrize("path", ["/hold/x", "/fixed", "/in/x"])
+@pytest.mark.parametrize("path", ["/hold/x", "/in/x"])
 def test_rapid_reset(gate, path):
-    """CVE-2023-44487."""
+    """CVE-2023-44487. (What is answered at once was a request like others.)"""
     with attacker(gate) as client:
         calmed(client, lambda i: headers(asked(path.encode(), method=b"POST"), odd(i), end=False) + rst(odd(i)),
                at_least=100)
