@@ -121,7 +121,8 @@ fetch_wolfssl() {
     cd "$work" && own_apt source wolfssl
 }
 
-# wolfSSL keeps its configure line inside the library: no path of this machine may be in it.
+# wolfSSL keeps its configure line inside the library: no path of this machine may be in it. Its makefiles
+# take no line break in a flag.
 compile_wolfssl() {
     # shellcheck disable=SC2086
     cd "$work"/wolfssl-*/ &&
