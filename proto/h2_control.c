@@ -56,6 +56,9 @@ static void take_section(struct ag_h2_conn *c, uint32_t id, struct ag_span secti
         (void)bad(c, AG_H2_PROTOCOL_ERROR, "a stream that its side may not begin");
     } else if (ag_h2_is_passed_over(c, id)) {
         skip_section(c, section);
+    } else if (c->role->server && id != c->last_id) {
+        /* Numbers go up: what was never begun is closed by those above (section 5.1.1). */
+        (void)bad(c, AG_H2_PROTOCOL_ERROR, "a stream's number goes back");
     } else {
         (void)bad(c, AG_H2_STREAM_CLOSED, "fields for a closed stream");
     }
