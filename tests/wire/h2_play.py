@@ -30,6 +30,7 @@ class Play:
         """What the server had to send has come: its answers to two PINGs."""
         for _ in range(2):
             for got in self.client.round_trip():
+                assert not (got.kind == T.PING and got.ack), f"an answer to no PING of ours: {got}"
                 self.client.gather(got)
                 yield got
 

@@ -129,6 +129,7 @@ clause("9113 6.5", "SETTINGS",
        gone("an acknowledgement of one byte", SIZE, frame(T.SETTINGS, F.ACK, 0, b"\0")),
        gone("3 bytes", SIZE, frame(T.SETTINGS, 0, 0, b"\0\1\0")),
        gone("7 bytes", SIZE, frame(T.SETTINGS, 0, 0, b"\0\3\0\0\0\1\0")),
+       gone("a thousand at once", E.ENHANCE_YOUR_CALM, settings([(0x0a0a, 1)] * 1000)),
        case("each is acknowledged", settings() + settings({S.ENABLE_PUSH: 0}) + settings(), Acks(3)))
 
 clause("9113 6.5.2", "defined settings",
