@@ -115,7 +115,8 @@ def test_curl_many_at_once(gate):
 
 @TLS
 def test_nghttp(gate, tls):
-    out = run("nghttp", "-nv", "--no-verify-peer", *[url(gate, tls, p) for p in ("/fixed", "/big", "/up/trailers")],
+    out = run("nghttp", "-nv", "--no-verify-peer",
+              *[url(gate, tls, p) for p in ("/fixed", "/big", "/up/trailers")],
               "-H", "priority: u=1, i").decode()
     assert out.count(":status: 200") == 3 and "x-t: 1" in out
     assert "error_code=NO_ERROR" in out and "PROTOCOL_ERROR" not in out
@@ -145,7 +146,8 @@ def test_python_h2(gate):
     with socket.create_connection(("127.0.0.1", gate.port), 10) as s:
         connection.initiate_connection()
         for i in range(20):
-            connection.send_headers(2 * i + 1, [(":method", "POST"), (":scheme", "http"), (":path", "/echo/x"),
+            connection.send_headers(2 * i + 1, [(":method", "POST"), (":scheme", "http"),
+                                                (":path", "/echo/x"),
                                                 (":authority", "x"), ("x-n", str(i))])
             connection.send_data(2 * i + 1, b"x" * 1000, end_stream=True)
         s.sendall(connection.data_to_send())
@@ -181,7 +183,8 @@ def test_in_a_browser(gate, tmp_path):
     if not chromium or not Path(modules, "playwright-core").is_dir():
         pytest.skip("chromium or playwright-core is missing: tools/deps.sh test")
     done = subprocess.run(
-        ["node", Path(__file__).with_name("browser_h2.js"), url(gate, True, ""), chromium, tmp_path / "profile"],
+        ["node", Path(__file__).with_name("browser_h2.js"), url(gate, True, ""), chromium,
+         tmp_path / "profile"],
         env={**os.environ, "NODE_PATH": modules}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)

@@ -29,7 +29,8 @@ routes:
 def gate(backend, certs, tmp_path_factory):
     leaf = certs.leaf("localhost", ["localhost", "a.example", "127.0.0.1"])
     rsa = certs.leaf("localhost-rsa", ["localhost", "a.example", "127.0.0.1"], kind="rsa")
-    text = CONFIG % {"ca": certs.root, "cert": leaf.chain, "key": leaf.key, "rsa_cert": rsa.chain, "rsa_key": rsa.key}
+    text = CONFIG % {"ca": certs.root, "cert": leaf.chain, "key": leaf.key, "rsa_cert": rsa.chain,
+                     "rsa_key": rsa.key}
     with Gate(tmp_path_factory.mktemp("gate"), text, backend) as gate:
         gate.ca = leaf.ca
         yield gate
@@ -53,9 +54,11 @@ def test_curl(gate, args):
 
 
 def test_curl_verifies(gate):
-    done = subprocess.run(["curl", "-sS", f"https://localhost:{gate.port}/fixed"], capture_output=True, timeout=30)
+    done = subprocess.run(["curl", "-sS", f"https://localhost:{gate.port}/fixed"], capture_output=True,
+                          timeout=30)
     assert done.returncode == 60, done
-    done = subprocess.run(["curl", "-sS", "--cacert", str(gate.ca), "--resolve", f"other.example:{gate.port}:127.0.0.1",
+    done = subprocess.run(["curl", "-sS", "--cacert", str(gate.ca), "--resolve",
+                           f"other.example:{gate.port}:127.0.0.1",
                            f"https://other.example:{gate.port}/fixed"], capture_output=True, timeout=30)
     assert done.returncode == 60, done
 
@@ -112,7 +115,8 @@ def test_gnutls(gate):
     if not shutil.which("gnutls-cli"):
         pytest.skip("gnutls-cli is missing")
     for priority in "NORMAL", "NORMAL:-VERS-TLS1.3":
-        done = subprocess.run(["gnutls-cli", "--x509cafile", str(gate.ca), "--priority", priority, "-p", str(gate.port),
+        done = subprocess.run(["gnutls-cli", "--x509cafile", str(gate.ca), "--priority", priority, "-p",
+                               str(gate.port),
                                "localhost"], input=b"GET /fixed HTTP/1.0\r\nHost: localhost\r\n\r\n",
                               capture_output=True, timeout=20)
         assert b"200 OK" in done.stdout, done

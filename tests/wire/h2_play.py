@@ -2,7 +2,8 @@
 import time
 from functools import singledispatch
 
-from cases.h2_model import (Acks, Answered, Broken, E, Gone, Interim, Refused, Sees, Stopped, T, Takes, Unharmed)
+from cases.h2_model import (Acks, Answered, Broken, E, Gone, Interim, Refused, Sees, Stopped, T, Takes,
+                            Unharmed)
 from h2wire import DEADLINE_S, Closed, GoneAway, Reset, asked, gone, headers, named
 
 

@@ -7,7 +7,8 @@ import time
 import h2wire
 import pytest
 from gate import Gate, Reader, Upstream, ok
-from h2wire import (PREFACE, E, Reset, S, T, asked, continuation, data, frame, headers, settings, window_update)
+from h2wire import (PREFACE, E, Reset, S, T, asked, continuation, data, frame, headers, settings,
+                    window_update)
 from test_h2_floods import attacker, odd
 
 CONFIG = """
@@ -92,7 +93,8 @@ def test_a_beginning_that_does_not_go_on(gate, sent):
             pass
 
 
-@pytest.mark.parametrize("sent", [headers(asked())[:5], headers(asked())[:20], headers(asked()[:9], whole=False),
+@pytest.mark.parametrize("sent", [headers(asked())[:5], headers(asked())[:20],
+                                  headers(asked()[:9], whole=False),
                                   headers(asked(), whole=False) + continuation(b"", whole=False) * 3],
                          ids=["half a frame's head", "half a frame", "half a section", "empty pieces"])
 def test_a_head_that_does_not_go_on(gate, sent):
