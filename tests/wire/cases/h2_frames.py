@@ -118,6 +118,7 @@ clause("9113 6.2", "HEADERS",
 
 clause("9113 6.3", "PRIORITY is checked and otherwise ignored",
        gone("on stream 0", PROTOCOL, priority(0)),
+       gone("on stream 0, with a dependency", PROTOCOL, priority(0, 3)),
        broken("4 bytes", SIZE, frame(T.PRIORITY, 0, 1, b"\0\0\0\0")),
        broken("6 bytes", SIZE, HELD + frame(T.PRIORITY, 0, 1, b"\0\0\0\0\0\0")),
        answered("weights and dependencies", priority(1, 0, 0) + priority(3, 1, 255, True) + GET),
