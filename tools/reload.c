@@ -148,6 +148,16 @@ static void warn_of_restart(const struct ag_model *was, const struct ag_model *i
     }
 }
 
+void ag_server_open_tls(struct ag_server *s, struct ag_load *load)
+{
+    struct ag_tickets *t = &s->material.tickets;
+
+    /* Without a ring nothing is resumed, which ag_material_follow tells. */
+    ag_load_open_tls(load, s->sizing.shards,
+                     load->snapshot && ag_tickets_prepare(t, load->snapshot->model) ? t->ring
+                                                                                    : NULL);
+}
+
 void ag_server_switch(struct ag_server *s, struct ag_load *load)
 {
     warn_of_restart(s->snapshot->model, load->snapshot->model);
@@ -155,6 +165,9 @@ void ag_server_switch(struct ag_server *s, struct ag_load *load)
     s->snapshot = load->snapshot;
     load->snapshot = NULL;
     ag_load_release(load);
+    if (!s->worker) { /* whose master does that */
+        ag_material_follow(&s->material, s->snapshot);
+    }
     ag_server_publish(s);
     ag_log(AG_LOG_INFO, "reloaded: %u route%s", s->snapshot->route_count,
            s->snapshot->route_count == 1 ? "" : "s");
@@ -177,6 +190,7 @@ void ag_server_reload(struct ag_server *s)
         return;
     }
     ag_load_config(&load, s->input);
+    ag_server_open_tls(s, &load);
     ag_lifecycle_print(&s->life, &load);
     if (!load.snapshot) {
         ag_buf_printf(&why, "%u error%s", load.diags.errors, load.diags.errors == 1 ? "" : "s");

@@ -134,6 +134,7 @@ static void announce(const struct ag_server *server, const char *backend, const 
     for (uint32_t i = 0; i < m->listen_count; i++) {
         char text[160];
         struct ag_buf b = ag_buf(text, sizeof(text));
+        const char *scheme = m->listens[i].tls ? "https://" : "http://";
 
         const struct ag_socket *k = ag_sockets_find(&server->sockets, &m->listens[i].addr);
 
@@ -142,11 +143,11 @@ static void announce(const struct ag_server *server, const char *backend, const 
         }
         ag_addr_format(&m->listens[i].addr, true, &b);
         if (is_wildcard(&m->listens[i].addr)) {
-            ag_log(AG_LOG_INFO, "listening on %.*s: http://localhost:%u/", (int)b.len, text,
+            ag_log(AG_LOG_INFO, "listening on %.*s: %slocalhost:%u/", (int)b.len, text, scheme,
                    m->listens[i].port);
         } else {
-            ag_log(AG_LOG_INFO, "listening on %s%.*s", m->listens[i].port ? "http://" : "",
-                   (int)b.len, text);
+            ag_log(AG_LOG_INFO, "listening on %s%.*s", m->listens[i].port ? scheme : "", (int)b.len,
+                   text);
         }
     }
     if (geteuid() == 0) { /* a worker is root no more */
@@ -249,8 +250,13 @@ static void ping(void *owner)
     ag_server_ping_shards(owner);
 }
 
+static void tickets(void *owner, struct ag_buf *out)
+{
+    ag_tickets_save(&((const struct ag_server *)owner)->material.tickets, out);
+}
+
 static const struct ag_lifecycle_ops lifecycle_ops = {
-    .yield = yield, .quit = quit, .reload = reload, .ping = ping};
+    .yield = yield, .quit = quit, .reload = reload, .ping = ping, .tickets = tickets};
 
 /* ---- its loop ---- */
 
@@ -315,18 +321,31 @@ static void on_wake(struct ag_server *s)
     all_heard(s);
 }
 
+/* Of certificates, and of ticket keys. */
+static void look_at_files(struct ag_server *s)
+{
+    unsigned events = ag_material_turn(&s->material);
+
+    if (events & AG_MATERIAL_FILES && s->stops == 0 && !s->life.handed_over) {
+        ag_server_reload(s);
+    }
+}
+
 static void control(struct ag_server *s)
 {
     /* A worker leaves signals to its master: a terminal and a service manager send them to both. */
-    struct pollfd fds[3 + AG_LIFECYCLE_FDS] = {
+    struct pollfd fds[4 + AG_LIFECYCLE_FDS] = {
         {.fd = s->worker ? -1 : s->signal_fd, .events = POLLIN},
         {.fd = s->wake_fd, .events = POLLIN},
+        {.fd = -1, .events = POLLIN},
         {.fd = -1, .events = POLLIN}};
 
     while (atomic_load(&s->running) > 0) {
         fds[2].fd = s->worker ? s->worker->channel : -1;
-        ag_lifecycle_fds(&s->life, fds + 3);
-        if (poll(fds, AG_COUNT(fds), ag_lifecycle_wait_ms(&s->life)) < 0) {
+        fds[3].fd = s->material.watch.fd;
+        ag_lifecycle_fds(&s->life, fds + 4);
+        if (poll(fds, AG_COUNT(fds),
+                 ag_material_wait_ms(&s->material, ag_lifecycle_wait_ms(&s->life))) < 0) {
             AG_ASSERT(errno == EINTR);
             continue;
         }
@@ -339,6 +358,7 @@ static void control(struct ag_server *s)
         if (fds[2].revents) {
             ag_server_obey(s);
         }
+        look_at_files(s);
         ag_lifecycle_turn(&s->life, &s->sockets);
     }
 }
@@ -395,6 +415,9 @@ static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *
                                       .arg = s};
     const char *why = "";
 
+    if (!s->worker) { /* before system calls are given up, and anybody is accepted */
+        ag_material_follow(&s->material, s->snapshot);
+    }
     s->helpers = ag_helpers_new(HELPER_THREADS, HELPER_QUEUE_MAX);
     config.loop = s->sizing.loop;
     config.loop.backend = backend;
@@ -447,6 +470,20 @@ static int run(struct ag_server *s, enum ag_backend_kind backend, const char *wh
     return rc;
 }
 
+/* What the TLS library makes of the first snapshot. False after an error was printed. */
+static bool open_tls(struct ag_server *s)
+{
+    struct ag_load load = {.snapshot = s->snapshot};
+
+    ag_arena_init(&load.arena, NULL, 0);
+    ag_diags_init(&load.diags, &load.arena);
+    ag_server_open_tls(s, &load);
+    ag_load_print(&load, AG_DIAG_HUMAN);
+    s->snapshot = load.snapshot;
+    ag_arena_release(&load.arena);
+    return s->snapshot != NULL;
+}
+
 int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snapshot,
                   struct ag_worker *worker)
 {
@@ -476,12 +513,14 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     s.each = calloc(s.sizing.shards, sizeof(*s.each));
     AG_ASSERT(s.each);
     ag_lifecycle_init(&s.life, &lifecycle_ops, &s);
-    if (worker || ag_lifecycle_open(&s.life, m, &s.sockets)) {
+    ag_material_init(&s.material, !worker);
+    if (open_tls(&s) && (worker || ag_lifecycle_open(&s.life, m, &s.sockets))) {
         rc = run(&s, backend, why);
     } else {
-        ag_snapshot_free(snapshot);
+        ag_snapshot_free(s.snapshot);
     }
     ag_lifecycle_close(&s.life);
+    ag_material_deinit(&s.material); /* who used the ring is gone */
     free(s.each);
     ag_sockets_deinit(&s.sockets);
     (void)pthread_mutex_destroy(&s.ending);

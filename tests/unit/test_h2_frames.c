@@ -292,10 +292,7 @@ H2_TEST(h2_states, content_of_a_stream_that_is_over)
     ask(r, 1, "/fixed", END);
     (void)told(r);
     data(r, 1, "x", END);
-    expect_told(r, "RST_STREAM 1 STREAM_CLOSED\n");
-    data(r, 1, "once is enough", END);
-    expect_told(r, "");
-    expect_alive(r);
+    expect_fails(r, "STREAM_CLOSED");
 }
 
 H2_TEST(h2_states, fields_of_a_stream_that_is_over)
@@ -314,12 +311,23 @@ H2_TEST(h2_states, content_of_a_stream_that_the_client_reset)
     cr_expect_eq(r->aborts, 1);
     data(r, 1, "x", 0);
     expect_told(r, "RST_STREAM 1 STREAM_CLOSED\n");
+    data(r, 1, "once is enough", END);
+    expect_told(r, "");
+    expect_alive(r);
+}
+
+H2_TEST(h2_states, fields_of_a_stream_that_the_client_reset)
+{
+    ask(r, 1, "/echo", OPEN);
+    say_u32(r, AG_H2_RST_STREAM, 1, AG_H2_CANCEL);
+    say(r, AG_H2_HEADERS, END | WHOLE, 1, section("x: y\n"));
+    expect_told(r, "RST_STREAM 1 STREAM_CLOSED\n");
     expect_alive(r);
 }
 
 H2_TEST(h2_states, what_comes_for_a_stream_that_we_reset)
 {
-    ask(r, 1, "/wait", OPEN);
+    request(r, 1, "POST", "/wait", "content-length: 100000\n", OPEN);
     answer(r, 0, AG_SPAN("early"));
     tick(r, 0);
     cr_expect(strstr(told(r), "DATA 1 \"early\" END\nRST_STREAM 1 NO_ERROR\n"));

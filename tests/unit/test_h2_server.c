@@ -497,6 +497,71 @@ H2_TEST(h2_limits, a_filter_that_waits)
     expect_told(r, "HEADERS 1 :status=200,content-length=5\nDATA 1 \"hello\" END\n");
 }
 
+/* ---- requests that are answered before they end ---- */
+
+static void answer_early(struct rig *r)
+{
+    ask(r, 1, "/wait", OPEN);
+    data(r, 1, "some", 0);
+    answer(r, 0, AG_SPAN("early"));
+    tick(r, 0);
+    expect_told(r, "HEADERS 1 :status=200,content-length=5\nDATA 1 \"early\" END\n");
+}
+
+H2_TEST(h2_early, the_rest_is_dropped)
+{
+    answer_early(r);
+    data(r, 1, "more", 0);
+    expect_told(r, "");
+    data(r, 1, "", END);
+    expect_told(r, "");
+    cr_expect_eq(r->ctx.exchanges_live, 0);
+    cr_expect_eq(r->works[0].why, AG_REASON_NONE);
+    expect_alive(r);
+}
+
+H2_TEST(h2_early, a_long_rest_is_not_waited_for)
+{
+    answer_early(r);
+    data_bytes(r, 1, 1000, 0);
+    expect_told(r, "");
+    data_bytes(r, 1, 1, 0);
+    expect_told(r, "RST_STREAM 1 NO_ERROR\n");
+    cr_expect_eq(r->ctx.exchanges_live, 0);
+    expect_alive(r);
+}
+
+H2_TEST(h2_early, a_rest_that_takes_its_time)
+{
+    answer_early(r);
+    tick(r, 4900);
+    expect_told(r, "");
+    tick(r, 200);
+    expect_told(r, "RST_STREAM 1 NO_ERROR\n");
+    cr_expect_eq(r->ctx.exchanges_live, 0);
+}
+
+H2_TEST(h2_early, a_rest_that_is_malformed)
+{
+    answer_early(r);
+    say(r, AG_H2_HEADERS, WHOLE, 1, section("x: y\n"));
+    expect_told(r, "RST_STREAM 1 PROTOCOL_ERROR\n");
+    cr_expect_eq(r->dones, 1);
+    expect_alive(r);
+}
+
+/* A client that stops sending by itself has done nothing wrong. */
+H2_TEST(h2_early, a_client_that_resets_then)
+{
+    for (uint32_t id = 1; id < 801; id += 2) {
+        ask(r, id, "/fixed", OPEN);
+        say_u32(r, AG_H2_RST_STREAM, id, AG_H2_NO_ERROR);
+    }
+    cr_expect(!ended(r));
+    cr_expect_eq(r->starts, 400);
+    cr_expect_eq(r->ctx.exchanges_live, 0);
+}
+
 /* ---- extended CONNECT (RFC 8441) ---- */
 
 static void open_tunnel(struct rig *r)
