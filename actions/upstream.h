@@ -4,11 +4,15 @@
  *
  *   proxy.upstreams.NAME   or   the authority of a target: host1:80,host2:81
  *
- * Two definitions with the same key are the same upstream: their live pools survive a reload.
+ * Two definitions with the same key are the same upstream: their live pools survive a reload. The scheme of
+ * a target says how its servers are spoken to; a name that is used with several schemes is several upstreams:
+ *
+ *   http ws   H1, plain            h2c   H2C, plain
+ *   https     AUTO over TLS        h2    H2 over TLS        wss   H1 over TLS
  */
 #pragma once
 #include "engine/loop.h"
-#include "engine/span.h"
+#include "engine/tls_context.h"
 
 #define AG_UPSTREAM_SERVERS_MAX 64u  /* one bit each in a set of those that were tried */
 #define AG_UPSTREAM_HOST_MAX    255u /* bytes of a server's name, or of unix:/path */
@@ -54,10 +58,23 @@ struct ag_upstream_server {
     union ag_addr addr;
 };
 
+/* What its servers are spoken to. */
+enum ag_upstream_protocol {
+    AG_UPSTREAM_H1 = 0, /* HTTP/1.1 */
+    AG_UPSTREAM_H2C,    /* HTTP/2 with prior knowledge (RFC 9113 section 3.3); never over TLS */
+    AG_UPSTREAM_H2,     /* HTTP/2 by ALPN alone; always over TLS */
+    AG_UPSTREAM_AUTO,   /* HTTP/2 or HTTP/1.1, whichever ALPN settles; always over TLS */
+};
+#define AG_UPSTREAM_PROTOCOLS 4u
+
 struct ag_upstream {
-    uint64_t key[2]; /* hash of name, servers and options but timeouts and host */
+    uint64_t key[2]; /* hash of name, servers, protocol, TLS, and options but timeouts and host */
     struct ag_span name;
     const struct ag_upstream_server *servers;
     uint32_t server_count; /* 1 .. AG_UPSTREAM_SERVERS_MAX */
     struct ag_upstream_options options;
+    enum ag_upstream_protocol protocol;
+    const struct ag_tls_client_settings *tls; /* NULL: plain; its h1 and h2 fit `protocol` */
+    /* Made of `tls`; the snapshot holds it, and so does each pool that outlives that. NULL: plain. */
+    struct ag_tls_client *client;
 };

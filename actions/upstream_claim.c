@@ -315,7 +315,9 @@ void ag_upstream_cancel(struct ag_upstream_claim *c)
         conn->claim = NULL;
         ag_upstream_conn_close(conn);
     } else if (c->state == AG_CLAIM_GIVEN) {
-        ag_h1_client_cancel(&conn->h1);
-        ag_upstream_release(c, false);
+        if (c->call && c->call->ops) {
+            c->call->ops->cancel(c->call);
+        }
+        ag_upstream_release(c);
     }
 }

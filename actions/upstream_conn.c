@@ -38,125 +38,141 @@ static uint64_t after(uint64_t from_ms, uint32_t ms)
     return ms ? from_ms + ms : 0;
 }
 
-/* The request waits to be sent, and not for its answer yet. */
-static bool is_sending(const struct ag_upstream_conn *c)
+/* When the call is late in its present phase; *out_what says for what. 0: never. */
+static uint64_t phase_due(const struct ag_upstream_claim *claim, const char **out_what)
 {
-    return ag_stream_queued(&c->conn.stream) > 0 && !(c->h1.req_done && c->h1.head_done);
-}
+    const struct ag_upstream_timeouts *t = claim->timeouts;
+    const struct ag_call *call = claim->call;
+    uint64_t since_ms;
 
-/* When anything moved last, either way. */
-static uint64_t moved_ms(const struct ag_upstream_conn *c)
-{
-    uint64_t now = now_of(c), sent = now - (uint32_t)((uint32_t)now - c->conn.stream.sent_ms);
-
-    return c->h1.progress_ms > sent ? c->h1.progress_ms : sent;
-}
-
-/* When the call is late in its present phase; *out_what says for what. */
-static uint64_t phase_due(const struct ag_upstream_conn *c, const char **out_what)
-{
-    const struct ag_upstream_timeouts *t = c->claim->timeouts;
-    const struct ag_h1_client *h = &c->h1;
-
-    if (h->state == AG_H1_CLIENT_TUNNEL) {
-        *out_what = "upstream: idle timeout";
-        return after(moved_ms(c), t->idle_ms);
-    }
-    if (is_sending(c)) {
-        *out_what = "write to upstream: timeout";
-        return after(moved_ms(c), t->write_ms);
-    }
-    if (h->paused || (!h->req_done && !h->head_done)) {
-        return 0; /* the client is who is waited for; its own limits hold */
-    }
-    if (!h->head_done) {
-        *out_what = "wait for upstream's answer: timeout";
-        return after(moved_ms(c), t->first_byte_ms);
-    }
-    *out_what = "read from upstream: timeout";
-    return after(h->progress_ms, t->read_ms);
-}
-
-/* When something is to be done about it; 0: never. */
-static uint64_t due_of(const struct ag_upstream_conn *c, const char **out_what)
-{
-    switch ((enum ag_upstream_conn_state)c->state) {
-    case AG_UPSTREAM_CONNECTING:
-        return c->opened_ms + c->claim->timeouts->connect_ms;
-    case AG_UPSTREAM_ACTIVE: {
-        const struct ag_upstream_claim *claim = c->claim;
-        uint64_t phase = phase_due(c, out_what);
-        uint64_t total = after(claim->started_ms, claim->timeouts->total_ms);
-
-        if (total && earlier(phase, total) == total) {
-            *out_what = "upstream: total timeout";
-            return total;
-        }
-        return phase;
-    }
-    case AG_UPSTREAM_IDLE: {
-        const struct ag_upstream_options *o = &c->peer->pool->options;
-        return earlier(c->idle_ms + o->idle_timeout_ms, after(c->opened_ms, o->max_age_ms));
-    }
-    case AG_UPSTREAM_CLOSING:
+    switch (call->ops->phase(call, &since_ms)) {
+    case AG_CALL_CALLER:
         return 0;
+    case AG_CALL_WRITE:
+        *out_what = "write to upstream: timeout";
+        return after(since_ms, t->write_ms);
+    case AG_CALL_FIRST_BYTE:
+        *out_what = "wait for upstream's answer: timeout";
+        return after(since_ms, t->first_byte_ms);
+    case AG_CALL_READ:
+        *out_what = "read from upstream: timeout";
+        return after(since_ms, t->read_ms);
+    case AG_CALL_TUNNEL:
+        *out_what = "upstream: idle timeout";
+        return after(since_ms, t->idle_ms);
     }
-    AG_UNREACHABLE("a state that is none");
+    AG_UNREACHABLE("a phase that is none");
 }
 
-/* The longest that a call's phase may go unlooked at: phases change without a word, and the next one
- * may be shorter. */
-static uint64_t look_again(const struct ag_upstream_conn *c)
+static uint64_t call_due(const struct ag_upstream_claim *claim, const char **out_what)
 {
-    const struct ag_upstream_timeouts *t = c->claim->timeouts;
+    uint64_t phase = phase_due(claim, out_what);
+    uint64_t total = after(claim->started_ms, claim->timeouts->total_ms);
+
+    if (total && earlier(phase, total) == total) {
+        *out_what = "upstream: total timeout";
+        return total;
+    }
+    return phase;
+}
+
+/* When to look at the call again at the latest: phases change without a word, and the next one may be
+ * shorter. */
+static uint64_t look_again(const struct ag_upstream_claim *claim)
+{
+    const struct ag_upstream_timeouts *t = claim->timeouts;
     uint64_t shortest =
         earlier(earlier(t->first_byte_ms, t->read_ms), earlier(t->write_ms, t->idle_ms));
 
-    return shortest ? now_of(c) + shortest : 0;
+    return earlier(after(now_of(claim->conn), (uint32_t)shortest),
+                   after(claim->started_ms, t->total_ms));
 }
 
-/* Sees to it that the deadline fires by then. One that fires earlier only looks and waits on, so that
- * a connection in use costs no timer work per call. */
-static void watch(struct ag_upstream_conn *c)
+/* Sees to it that the deadline fires by then; 0 is never. One that fires earlier only looks and waits on, so
+ * that a connection in use costs no timer work per call. */
+static void alarm_by(struct ag_upstream_conn *c, uint64_t due)
 {
-    const char *what = NULL;
-    uint64_t due = due_of(c, &what);
-
-    if (c->state == AG_UPSTREAM_ACTIVE) {
-        due = earlier(due, look_again(c));
-    }
     if (due && earlier(c->alarm_ms, due) != c->alarm_ms) {
         c->alarm_ms = due;
         ag_stream_deadline(&c->conn.stream, due > now_of(c) ? due - now_of(c) : 0);
     }
 }
 
-static void on_deadline(struct ag_stream *s)
+static uint64_t idle_due(const struct ag_upstream_conn *c)
 {
-    struct ag_upstream_conn *c = of(s);
-    const char *what = NULL;
-    uint64_t due = due_of(c, &what);
+    const struct ag_upstream_options *o = &c->peer->pool->options;
 
-    c->alarm_ms = 0;
-    if (due && due <= now_of(c) && c->state == AG_UPSTREAM_ACTIVE && ag_stream_has_moved(s)) {
-        c->h1.progress_ms = now_of(c); /* what the kernel has taken may still be on its way */
-        due = due_of(c, &what);
+    return earlier(c->idle_ms + o->idle_timeout_ms, after(c->opened_ms, o->max_age_ms));
+}
+
+/* A call that is late fails, unless what the kernel had taken has moved since the last look. */
+static void look_at_call(struct ag_upstream_claim *claim)
+{
+    struct ag_call *call = claim->call;
+    uint64_t now = now_of(claim->conn), due;
+    const char *what = NULL;
+
+    due = call_due(claim, &what);
+    if (due && due <= now && ag_stream_has_moved(&claim->conn->conn.stream)) {
+        call->progress_ms = now;
+        due = call_due(claim, &what);
     }
-    if (due == 0 || due > now_of(c)) {
-        watch(c);
-    } else if (c->state == AG_UPSTREAM_IDLE) {
-        ag_upstream_conn_close(c);
+    if (due && due <= now) {
+        call->ops->fail(call, AG_REASON_TIMEOUT, what);
     } else {
-        c->claim->late = what;
-        ag_stream_abort(s, AG_REASON_TIMEOUT);
+        alarm_by(claim->conn, earlier(due, look_again(claim)));
     }
 }
 
-void ag_upstream_watch(struct ag_upstream_claim *c)
+/* A call that fails may take others with it, and whoever made it may begin another one here. */
+static void look_at_calls(struct ag_upstream_conn *c)
 {
-    AG_ASSERT(c->state == AG_CLAIM_GIVEN);
-    ag_stream_look_anew(&c->conn->conn.stream);
-    watch(c->conn);
+    struct ag_link waiting, *it;
+
+    ag_list_init(&waiting);
+    while ((it = ag_list_pop(&c->claims)) != NULL) {
+        ag_list_push(&waiting, it);
+    }
+    while ((it = ag_list_pop(&waiting)) != NULL) {
+        struct ag_upstream_claim *claim = ag_container_of(it, struct ag_upstream_claim, link);
+
+        ag_list_push(&c->claims, it);
+        if (claim->call) {
+            look_at_call(claim);
+        }
+    }
+}
+
+static void on_deadline(struct ag_stream *s)
+{
+    struct ag_upstream_conn *c = of(s);
+
+    c->alarm_ms = 0;
+    switch ((enum ag_upstream_conn_state)c->state) {
+    case AG_UPSTREAM_CONNECTING:
+        ag_stream_abort(s, AG_REASON_TIMEOUT);
+        return;
+    case AG_UPSTREAM_ACTIVE:
+        look_at_calls(c);
+        return;
+    case AG_UPSTREAM_IDLE:
+        if (idle_due(c) <= now_of(c)) {
+            ag_upstream_conn_close(c);
+        } else {
+            alarm_by(c, idle_due(c));
+        }
+        return;
+    case AG_UPSTREAM_CLOSING:
+        return;
+    }
+    AG_UNREACHABLE("a state that is none");
+}
+
+void ag_upstream_watch(struct ag_upstream_claim *claim)
+{
+    AG_ASSERT(claim->state == AG_CLAIM_GIVEN && claim->call);
+    ag_stream_look_anew(&claim->conn->conn.stream);
+    alarm_by(claim->conn, look_again(claim)); /* it has just moved */
 }
 
 /* ---- the end ---- */
@@ -175,7 +191,7 @@ void ag_upstream_conn_close(struct ag_upstream_conn *c)
         leave_idle(c);
     }
     /* A call that is still on is told by the stream's end. */
-    if (c->state != AG_UPSTREAM_CLOSING && !c->claim) {
+    if (c->state != AG_UPSTREAM_CLOSING && !c->claim && ag_list_empty(&c->claims)) {
         set_state(c, AG_UPSTREAM_CLOSING);
     }
     ag_stream_abort(&c->conn.stream, AG_REASON_NONE);
@@ -249,13 +265,28 @@ void ag_upstream_evict(struct ag_upstream_pool *pool)
 void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *c)
 {
     set_state(c, AG_UPSTREAM_ACTIVE);
+    c->claim = NULL;
+    ag_list_init(&claim->link);
+    ag_list_push(&c->claims, &claim->link);
+    claim->pooled = c->calls > 0;
     c->calls++;
-    c->claim = claim;
     claim->conn = c;
+    claim->call = NULL;
     claim->state = AG_CLAIM_GIVEN;
 }
 
-void ag_upstream_release(struct ag_upstream_claim *claim, bool reusable)
+enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call *call)
+{
+    enum ag_status st = ag_h1_client_start(&claim->conn->h1, call);
+
+    if (st == AG_OK) {
+        claim->call = call;
+        ag_upstream_watch(claim);
+    }
+    return st;
+}
+
+void ag_upstream_release(struct ag_upstream_claim *claim)
 {
     struct ag_upstream_conn *c = claim->conn;
     struct ag_upstream_pool *pool = c->peer->pool;
@@ -264,9 +295,10 @@ void ag_upstream_release(struct ag_upstream_claim *claim, bool reusable)
     AG_ASSERT(claim->state == AG_CLAIM_GIVEN);
     claim->state = AG_CLAIM_OVER;
     claim->conn = NULL;
-    c->claim = NULL;
+    claim->call = NULL;
+    ag_list_remove(&claim->link);
     c->peer->large = c->h1.large;
-    if (!reusable || pool->all->closing || o->max_idle == 0 || !is_alive(c) ||
+    if (pool->all->closing || o->max_idle == 0 || !is_alive(c) ||
         (o->max_requests && c->calls >= o->max_requests)) {
         set_state(c, AG_UPSTREAM_CLOSING);
         /* Inside on_close it is gone already; a tunnel's last bytes are on their way. */
@@ -279,7 +311,7 @@ void ag_upstream_release(struct ag_upstream_claim *claim, bool reusable)
     c->idle_ms = now_of(c);
     ag_list_push_front(&c->peer->idle, &c->link);
     pool->idle_count++;
-    watch(c);
+    alarm_by(c, idle_due(c));
     ag_upstream_wake(pool);
     if (pool->idle_count > o->max_idle) {
         ag_upstream_evict(pool);
@@ -291,12 +323,13 @@ void ag_upstream_release(struct ag_upstream_claim *claim, bool reusable)
 static void on_connected(struct ag_conn *conn)
 {
     struct ag_upstream_conn *c = ag_container_of(conn, struct ag_upstream_conn, conn);
+    struct ag_upstream_claim *claim = c->claim;
 
     /* What follows has other limits. */
     c->alarm_ms = 0;
     ag_stream_deadline(&conn->stream, UINT64_MAX);
-    ag_upstream_give(c->claim, c);
-    ag_upstream_connected(c->claim);
+    ag_upstream_give(claim, c);
+    ag_upstream_connected(claim);
 }
 
 bool ag_upstream_connect(struct ag_upstream_claim *claim)
@@ -317,6 +350,7 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     c->state = AG_UPSTREAM_CONNECTING;
     ag_list_init(&c->link);
     ag_list_init(&c->live);
+    ag_list_init(&c->claims);
     ag_list_push(&u->live, &c->live);
     claim->conn = c;
     p->pool->conn_count++;
@@ -324,7 +358,7 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
                     p->large ? AG_BUF_LARGE : AG_BUF_SMALL);
     ag_h1_client_init(&c->h1, &c->conn.stream);
     c->h1.large = p->large;
-    watch(c);
+    alarm_by(c, c->opened_ms + claim->timeouts->connect_ms);
     return true;
 }
 

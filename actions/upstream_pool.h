@@ -68,7 +68,7 @@ struct ag_upstream_pool {
 
 enum ag_upstream_conn_state {
     AG_UPSTREAM_CONNECTING = 0, /* for its claim          -> ACTIVE, CLOSING */
-    AG_UPSTREAM_ACTIVE,         /* given to its claim     -> IDLE, CLOSING */
+    AG_UPSTREAM_ACTIVE,         /* given to its claims    -> IDLE, CLOSING */
     AG_UPSTREAM_IDLE,           /* in its peer's stack    -> ACTIVE, CLOSING */
     AG_UPSTREAM_CLOSING,        /* on_close is to come */
 };
@@ -79,7 +79,8 @@ struct ag_upstream_conn {
     struct ag_link live; /* in the shard's list */
     struct ag_link link; /* IDLE: in the peer's stack */
     struct ag_upstream_peer *peer;
-    struct ag_upstream_claim *claim; /* CONNECTING, ACTIVE */
+    struct ag_upstream_claim *claim; /* CONNECTING: whose it will be; NULL: it has gone */
+    struct ag_link claims;           /* ACTIVE: struct ag_upstream_claim */
     uint64_t opened_ms, idle_ms;     /* loop time */
     uint64_t alarm_ms;               /* when the stream's deadline is set to; 0: not set */
     uint32_t calls;                  /* given so many times */
@@ -98,7 +99,7 @@ enum ag_upstream_claim_state {
     AG_CLAIM_PENDING,    /* waits for a slot */
     AG_CLAIM_NAME,       /* waits for its peer's name */
     AG_CLAIM_CONNECTING, /* conn is on its way */
-    AG_CLAIM_GIVEN,      /* conn is the claimer's */
+    AG_CLAIM_GIVEN,      /* conn is the claimer's, or its share of it */
 };
 
 /* Embedded in whoever wants a connection; must stay until it is over. */
@@ -108,11 +109,11 @@ struct ag_upstream_claim {
     struct ag_upstream_pool *pool;
     struct ag_upstream_peer *peer;
     struct ag_upstream_conn *conn;
-    struct ag_link link;
+    struct ag_call *call;  /* GIVEN: what was started on it; NULL: nothing yet */
+    struct ag_link link;   /* PENDING, NAME: with those who wait; GIVEN: in conn->claims */
     struct ag_timer timer; /* PENDING, NAME */
     uint64_t tried;        /* bits of peers that are of no use */
     uint64_t started_ms;
-    const char *late;   /* the call's timeout that has passed; NULL: none */
     const char *detail; /* of the failure; static */
     uint16_t status;    /* of the failure: 502, 503, 504 */
     uint8_t reason;     /* enum ag_reason of the failure */
@@ -120,6 +121,7 @@ struct ag_upstream_claim {
     uint8_t tries;      /* connection attempts made */
     uint8_t addresses;  /* of them, to the present peer */
     bool fresh;         /* wants no pooled connection */
+    bool pooled;        /* GIVEN, and after: conn has carried other calls before */
 };
 
 /* One shard's. */
@@ -144,7 +146,7 @@ void ag_upstreams_free(struct ag_upstreams *u);
 /*
  * Asks for a connection to a server of `up`. c->ops and c->timeouts are set by the caller, all else
  * is zero.
- * AG_OK     c->conn is given: its h1 is READY; end with ag_upstream_release
+ * AG_OK     c->conn is given: go on with ag_upstream_start; end with ag_upstream_release
  * AG_AGAIN  ops->ready or ops->failed will be called, unless it is cancelled
  * AG_ESYS   there is none: c->status, reason and detail tell why
  */
@@ -152,9 +154,12 @@ AG_MUST_USE enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struc
                                              struct ag_upstream_claim *c);
 /* Once more after a pooled connection proved dead; only a new one will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_fresh(struct ag_upstream_claim *c);
-/* The claimer wants it no more; what was given and is not released is closed. Harmless when over. */
+/* Starts the call on what was given, and watches over its timeouts: one that is late fails. AG_ENOMEM: it
+ * was not started. */
+AG_MUST_USE enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call *call);
+/* The call is in another phase: its timeouts are looked at again. */
+void ag_upstream_watch(struct ag_upstream_claim *claim);
+/* The claimer wants it no more; a call that is under way is cancelled. Harmless when over. */
 void ag_upstream_cancel(struct ag_upstream_claim *c);
-/* Gives the connection back; `reusable` as its h1 says. */
-void ag_upstream_release(struct ag_upstream_claim *claim, bool reusable);
-/* The call has begun, or is in another phase: its timeouts are looked at again. */
-void ag_upstream_watch(struct ag_upstream_claim *c);
+/* Gives back what was given; no call is under way on it. */
+void ag_upstream_release(struct ag_upstream_claim *claim);

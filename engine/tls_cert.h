@@ -1,6 +1,8 @@
 /*
  * tls_cert: certificates and keys as they are read at load: parsed, checked and described once. Immutable;
  * the library's own objects are made of the PEM texts by tls_context.c.
+ *
+ *   file: [ leaf | issuer | ... ]  key   --read--> identity: texts with nothing else in them, and the leaf's facts
  */
 #pragma once
 #include "engine/arena.h"
@@ -10,7 +12,8 @@ enum ag_tls_key_kind { AG_TLS_KEY_RSA = 0, AG_TLS_KEY_ECDSA, AG_TLS_KEY_ED25519,
 
 /* A certificate chain and its private key. */
 struct ag_tls_identity {
-    struct ag_span chain_pem, key_pem; /* checked: well-formed, the key is the leaf's */
+    struct ag_span chain_pem,
+        key_pem; /* checked: well-formed, the key is the leaf's; in the arena */
     /* Of the leaf: */
     enum ag_tls_key_kind kind;
     uint32_t key_bits;
@@ -22,12 +25,15 @@ struct ag_tls_identity {
     struct ag_span ocsp_url;           /* of its AIA; empty: none */
     bool must_staple;                  /* RFC 7633 */
     bool self_signed;
+    bool no_alt_names; /* it has no SAN, which clients look at alone; `names` is its common name */
+    bool for_servers;  /* its extended key usage allows it to be one */
     struct ag_span issuer_pem; /* the certificate that signed it, of the chain; empty: not there */
     uint8_t sha256[32];        /* of its DER */
 };
 
 /*
- * Parses and checks a chain and its key, whose texts live as long as `arena` (malloc).
+ * Parses and checks a chain and its key; what is kept of them lies in `arena` (malloc). Either text may hold
+ * other blocks as well: one file for both is given twice.
  *   out_why  static or in the arena: the cause, for people
  * AG_EINVAL: unreadable, the key is not the leaf's, an encrypted key, a chain out of order, a kind or size
  * of key that is not used. Expired ones are no error here: the caller looks at the dates. AG_ENOMEM.

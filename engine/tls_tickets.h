@@ -15,15 +15,24 @@
 
 struct ag_tls_tickets;
 
+/* Keys that a ring has at most, and bytes of such a one as text. */
+#define AG_TLS_TICKETS_KEEP_MAX   16u
+#define AG_TLS_TICKETS_TEXT_BYTES 2048u
+
 /* Bytes that sealing adds: key name, nonce, tag. */
 #define AG_TLS_TICKET_OVERHEAD 48u
 
-/* A ring with one random key. NULL: no memory, or no randomness. */
+/* A ring with one random key that will hold `keep` of them (1 .. AG_TLS_TICKETS_KEEP_MAX, else the nearest).
+ * NULL: no memory, or no randomness. */
 AG_MUST_USE struct ag_tls_tickets *ag_tls_tickets_new(uint32_t keep);
 void ag_tls_tickets_free(struct ag_tls_tickets *t);
+/* The control thread: holds that many from now on. */
+void ag_tls_tickets_keep(struct ag_tls_tickets *t, uint32_t keep);
 /* The control thread: a new key becomes the newest, the oldest beyond `keep` goes. */
 void ag_tls_tickets_rotate(struct ag_tls_tickets *t);
-/* The keys as text to be kept in a file (and handed to an upgrade), and back; newest first. AG_EINVAL. */
+/* The keys as text to be kept in a file (and handed to an upgrade), and back; newest first: a line of title,
+ * then for each its name and secret in hex. Those of a text take the place of all that there were.
+ * AG_EINVAL: not such a text, and nothing has changed. */
 void ag_tls_tickets_save(const struct ag_tls_tickets *t, struct ag_buf *out);
 AG_MUST_USE enum ag_status ag_tls_tickets_load(struct ag_tls_tickets *t, struct ag_span text);
 
