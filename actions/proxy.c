@@ -150,6 +150,7 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
     case AG_REASON_NAME:
     case AG_REASON_PROTOCOL:
     case AG_REASON_ABORTED:
+    case AG_REASON_TLS:
     case AG_REASON_OTHER:
         fail(p, 502, why, detail);
         return;

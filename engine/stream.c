@@ -27,6 +27,8 @@ const char *ag_reason_text(enum ag_reason r)
         return "limit exceeded";
     case AG_REASON_ABORTED:
         return "aborted";
+    case AG_REASON_TLS:
+        return "TLS handshake failed";
     case AG_REASON_OTHER:
         return "system error";
     }

@@ -35,6 +35,7 @@ enum ag_reason {
     AG_REASON_PROTOCOL,    /* the peer broke its protocol */
     AG_REASON_LIMIT,       /* a configured limit was hit */
     AG_REASON_ABORTED,     /* this side gave up: client gone, drain */
+    AG_REASON_TLS,         /* the TLS handshake failed; ag_tls_detail says why */
     AG_REASON_OTHER,       /* any other system error */
 };
 /* A short lower-case phrase: "connection refused". */
