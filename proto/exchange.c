@@ -31,6 +31,7 @@ struct ag_exchange *ag_exchange_new(struct ag_context *ctx, const struct ag_serv
     struct ag_exchange *ex;
 
     ag_arena_init(&arena, &ctx->loop->pages, EXCHANGE_PAGES_MAX);
+    ag_arena_widen(&arena, ctx->loop);
     ex = ag_arena_alloc(&arena, sizeof(*ex));
     if (!ex) {
         return NULL;
@@ -121,6 +122,9 @@ enum ag_status ag_exchange_detach(struct ag_exchange *ex)
 
     if (!ex->head_owner) {
         return AG_OK;
+    }
+    if (ex->head.len > AG_ARENA_ALLOC_MAX) {
+        return AG_ENOMEM; /* it would only go from one large buffer into another */
     }
     copy = ag_arena_copy(&ex->arena, ex->head);
     if (!copy.ptr) {

@@ -169,27 +169,38 @@ static enum ag_status read_field(const struct ag_hpack_table *t, const struct so
     return AG_OK;
 }
 
-/* A field that is not kept still has to be well-formed, and may change the table. */
+static enum ag_status check_literal(uint8_t *scratch, const struct literal *l)
+{
+    struct ag_buf text = ag_buf(scratch, AG_HPACK_TEXT_BYTES);
+    enum ag_status st = put_literal(&text, l);
+
+    return st == AG_ELIMIT ? AG_OK : st; /* more is not looked at */
+}
+
+/* A field that is not kept still has to be well-formed, and may change the table. What does not is not
+ * copied: a byte may stand for a whole table's text. */
 static enum ag_status pass_over(struct ag_hpack_decoder *d, const struct source *s)
 {
     struct ag_span name, value;
     struct ag_buf text;
-    enum ag_status st;
+    enum ag_status st = AG_OK;
 
+    if (s->whole) {
+        return AG_OK;
+    }
     d->scratch = d->scratch ? d->scratch : ag_arena_alloc(d->table.memory, AG_HPACK_TEXT_BYTES);
     if (!d->scratch) {
         return AG_ENOMEM;
     }
+    if (!s->add) {
+        st = s->known || s->dynamic ? AG_OK : check_literal(d->scratch, &s->name);
+        return st == AG_OK ? check_literal(d->scratch, &s->value) : st;
+    }
     text = ag_buf(d->scratch, AG_HPACK_TEXT_BYTES);
     st = read_field(&d->table, s, &text, &name, &value);
-    if (st == AG_ELIMIT) { /* larger than any table; more is not looked at */
-        if (s->add) {
-            ag_hpack_table_clear(&d->table);
-        }
+    if (st == AG_ELIMIT) { /* larger than any table */
+        ag_hpack_table_clear(&d->table);
         return AG_OK;
-    }
-    if (!s->add) {
-        return st;
     }
     return st == AG_OK
                ? ag_hpack_table_add(&d->table, name, value, (uint8_t)ag_field_id_from_name(name), 0)
@@ -234,7 +245,7 @@ enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section
     room = ag_min_size(text_max(&source), s->left_bytes);
     if (room > s->text.cap - s->text.len) {
         st = s->more(s, room);
-        if (st != AG_OK) {
+        if (st != AG_OK && st != AG_ELIMIT) {
             return st;
         }
     }
@@ -256,7 +267,7 @@ enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section
             return st;
         }
     }
-    if (name.len + value.len + AG_HPACK_ENTRY_BYTES > s->left_bytes) {
+    if (name.len + value.len + AG_HPACK_ENTRY_BYTES > s->left_bytes || name.len > UINT16_MAX) {
         s->text.len = from;
         return AG_ELIMIT;
     }

@@ -135,9 +135,9 @@ static bool is_name(const struct ag_hpack_table *t, const struct ag_hpack_entry 
            (e->id || (e->name_len == k->name.len && ag_hpack_table_is(t, e, 0, k->name)));
 }
 
-static void look_up(const struct ag_hpack_table *t, struct known *k)
+/* In the static table. */
+static void look_up_known(struct known *k)
 {
-    k->name_index = k->name_static;
     if (k->name_static < sizeof(last_of)) {
         for (unsigned i = k->name_static; i && i <= last_of[k->name_static]; i++) {
             if (ag_span_eq(ag_hpack_static[i].value, k->value)) {
@@ -146,7 +146,13 @@ static void look_up(const struct ag_hpack_table *t, struct known *k)
             }
         }
     }
+}
+
+/* In the dynamic table. */
+static void look_up(const struct ag_hpack_table *t, struct known *k)
+{
     const struct ag_hpack_entry *e;
+
     for (uint32_t age = 0; (e = ag_hpack_table_at(t, age)); age++) {
         if (e->hash == k->hash && e->value_len == k->value.len && is_name(t, e, k) &&
             ag_hpack_table_is(t, e, e->name_len, k->value)) {
@@ -167,27 +173,40 @@ static bool is_worth_adding(const struct ag_hpack_table *t, size_t name_len, siz
     return name_len + value_len + AG_HPACK_ENTRY_BYTES <= t->max_bytes / 2u;
 }
 
+/* Whether it was told lately; from now on it was. */
+static bool comes_again(struct ag_hpack_encoder *e, uint32_t hash)
+{
+    uint32_t *seen = &e->seen[hash % AG_HPACK_SEEN];
+    bool again = *seen == hash;
+
+    *seen = hash;
+    return again;
+}
+
+/* Whether it was added. */
+static bool add(struct ag_hpack_encoder *e, const struct known *k, enum ag_hpack_indexing how)
+{
+    return is_worth_adding(&e->table, k->name.len, k->value.len) &&
+           (how == AG_HPACK_INDEX || comes_again(e, k->hash)) &&
+           ag_hpack_table_add(&e->table, k->name, k->value, k->name_static, k->hash) == AG_OK;
+}
+
 static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
                 enum ag_hpack_indexing how)
 {
-    struct ag_hpack_table *t = &e->table;
-
-    k->hash = hash_of(k);
+    k->name_index = k->name_static;
     if (how != AG_HPACK_SECRET) {
-        look_up(t, k);
-    } else {
-        k->name_index = k->name_static;
+        look_up_known(k);
+    }
+    if (!k->whole && how <= AG_HPACK_REPEATED) {
+        k->hash = hash_of(k);
+        look_up(&e->table, k);
     }
     if (k->whole) {
         put_integer(out, 0x80, 7, k->whole);
         return;
     }
-    if (how == AG_HPACK_INDEX &&
-        (!is_worth_adding(t, k->name.len, k->value.len) ||
-         ag_hpack_table_add(t, k->name, k->value, k->name_static, k->hash) != AG_OK)) {
-        how = AG_HPACK_PLAIN;
-    }
-    if (how == AG_HPACK_INDEX) {
+    if (how <= AG_HPACK_REPEATED && add(e, k, how)) {
         put_integer(out, 0x40, 6, k->name_index);
     } else {
         put_integer(out, how == AG_HPACK_SECRET ? 0x10 : 0, 4, k->name_index);
@@ -215,4 +234,9 @@ void ag_hpack_put(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_field_
         .name = index ? ag_hpack_static[index].name : name, .value = value, .name_static = index};
 
     put(e, out, &k, how);
+}
+
+bool ag_hpack_knows_name(enum ag_field_id id)
+{
+    return static_of[id] != 0;
 }

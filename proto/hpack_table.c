@@ -157,8 +157,10 @@ void ag_hpack_table_copy(const struct ag_hpack_table *t, const struct ag_hpack_e
     size_t at = (e->at + from) % AG_HPACK_TEXT_BYTES;
     size_t first = ag_min_size(len, AG_HPACK_TEXT_BYTES - at);
 
-    memcpy(to, t->text + at, first);
-    memcpy(to + first, t->text, len - first);
+    if (len) { /* `to` may be NULL else */
+        memcpy(to, t->text + at, first);
+        memcpy(to + first, t->text, len - first);
+    }
 }
 
 bool ag_hpack_table_is(const struct ag_hpack_table *t, const struct ag_hpack_entry *e, size_t from,
