@@ -13,6 +13,9 @@ static void free_exchange(struct ag_task *t)
     struct ag_arena arena = ex->arena;
 
     AG_ASSERT(ex->holders == 0 && ctx->exchanges_live > 0);
+    if (ex->freed) {
+        ex->freed(ex->freed_owner);
+    }
     ag_body_deinit(&ex->req_body);
     ag_body_deinit(&ex->res_body);
     ag_block_release(ex->head_owner);
@@ -69,6 +72,14 @@ void ag_exchange_release(struct ag_exchange *ex)
     if (--ex->holders == 0) {
         ex->context->exchanges_dying++;
         ag_task_queue(ex->context->loop, &ex->free_task);
+    }
+}
+
+void ag_exchange_reap(struct ag_exchange *ex)
+{
+    if (ex->holders == 0) {
+        ag_task_cancel(&ex->free_task);
+        free_exchange(&ex->free_task);
     }
 }
 

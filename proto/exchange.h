@@ -74,6 +74,8 @@ struct ag_prepared {
 
 /* What the server stream offers; ex->server. All may be called from actions and the pipeline. */
 struct ag_server_ops {
+    /* Content goes in frames: it must be in memory, no slices of files. */
+    bool memory_only;
     /* Sends ex->res as final head; content follows from *ex->res_source. */
     void (*send_head)(struct ag_exchange *);
     void (*send_prepared)(struct ag_exchange *, const struct ag_prepared *);
@@ -158,10 +160,12 @@ struct ag_exchange {
     bool head_sent;     /* final head given to the server */
     bool ended;         /* aborted or complete: nothing may be sent any more */
     bool filter_waits;
-    bool abandoned;      /* whoever works on it was told to let go */
-    bool streams;        /* no bound of size or rate holds for the request's content */
-    uint64_t sent_bytes; /* content bytes given to the client */
-    uint16_t status;     /* of the final answer, 0 while none */
+    bool abandoned;                   /* whoever works on it was told to let go */
+    bool streams;                     /* no bound of size or rate holds for the request's content */
+    uint64_t sent_bytes;              /* content bytes given to the client */
+    uint16_t status;                  /* of the final answer, 0 while none */
+    void (*freed)(void *freed_owner); /* the server's, who let go: the work ends; NULL: none */
+    void *freed_owner;                /* may lie in the arena, for the last time */
     struct ag_task free_task;
     struct ag_field field_room[24]; /* request fields: most requests need no more */
 };
@@ -218,3 +222,6 @@ void ag_exchange_abandon(struct ag_exchange *ex, enum ag_reason why);
 void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why);
 /* The answer has left; the server lets go. */
 void ag_exchange_complete(struct ag_exchange *ex);
+/* Frees it now if nobody holds it any more, for a server that answers many in one turn. The caller must not
+ * have come from the exchange, and has let go. */
+void ag_exchange_reap(struct ag_exchange *ex);

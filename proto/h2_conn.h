@@ -20,9 +20,10 @@
  *   any: RST_STREAM of either side, an error, the connection's end --> left, and `lost` unless the role
  *   did it itself
  *
- * Callbacks come from ag_h2_conn_data and the like, or from a task of the loop, never out of a call that
- * the role makes; the calls here may be made in any of them. After ag_h2_conn_fail, _finish and _abort
- * all streams have left, and nothing is called any more.
+ * Callbacks come from ag_h2_conn_data and the like, or from a task of the loop, and not out of a call that
+ * the role makes, but for `lost` of the streams that ag_h2_conn_fail, _finish, _abort and ag_h2_stream_error
+ * end. The calls here may be made in any of them. After the end all streams have left, and nothing is called
+ * any more.
  */
 #pragma once
 #include "proto/body.h"
@@ -39,7 +40,7 @@ struct ag_h2_role {
     void (*open)(struct ag_h2_conn *, uint32_t id, struct ag_span section, bool end);
     /* HEADERS of a live stream whose peer had not ended: a response or trailers. To be decoded. */
     void (*section)(struct ag_h2_stream *, struct ag_span section, bool end);
-    /* `len` bytes of content are about to go to the sink: limits, paces. */
+    /* `len` bytes of content are about to go to the sink, if the stream still is live then: limits, paces. */
     void (*content)(struct ag_h2_stream *, size_t len);
     /* The peer's side has ended, behind the section or the content that said so; the sink has not been
      * ended yet (trailers are the role's). */
@@ -58,6 +59,8 @@ struct ag_h2_role {
     void (*pong)(struct ag_h2_conn *, uint8_t kind);
     /* The peer has shut its side, and all that came before was read. */
     void (*eof)(struct ag_h2_conn *);
+    /* At the end of each round, before deadlines are set: what could not be done inside of a call. */
+    void (*settle)(struct ag_h2_conn *);
     /* c->due_ms has passed: the role does what is due and sets the next. */
     void (*late)(struct ag_h2_conn *);
 };
@@ -78,9 +81,13 @@ struct ag_h2_role {
 #define AG_H2_CONN_WINDOW       (1024 * 1024)
 #define AG_H2_CONN_WINDOW_MAX   (4 * 1024 * 1024)
 
+/* Streams that a client opens before it knows how many it may. */
+#define AG_H2_STREAMS_GUESS 100u
+
 #define AG_H2_URGENCIES 8u
 #define AG_H2_BUCKETS   32u
 #define AG_H2_RESET_IDS 16u
+#define AG_H2_EARLY_IDS 4u
 
 enum ag_h2_state {
     AG_H2_PREFACE = 0, /* a server waits for the client's magic   -> SETTLING, CLOSING */
@@ -101,6 +108,8 @@ struct ag_h2_stream {
     uint64_t source_left;   /* of a length that was told; AG_LENGTH_UNKNOWN */
     uint64_t sink_left;     /* the same of what comes: content-length against DATA */
     struct ag_pace pace;    /* of the peer's windows, while content waits for them */
+    uint64_t sent_bytes;    /* of content */
+    uint64_t moved_ms;      /* loop time of the last content, either way, or of its beginning */
     uint32_t id;
     uint32_t held;       /* bytes in the sink that were not taken at the last look */
     int32_t send_window; /* may be below 0 (RFC 9113 section 6.9.2) */
@@ -115,6 +124,12 @@ struct ag_h2_stream {
     bool waiting;        /* content waits for the stream's window */
 };
 
+/* A priority that came before its stream (RFC 9218 section 7.1). */
+struct ag_h2_early {
+    uint32_t id; /* 0: none */
+    struct ag_h2_priority priority;
+};
+
 /* A frame that is being read. */
 struct ag_h2_input {
     struct ag_chain q;     /* received, not yet used */
@@ -122,6 +137,8 @@ struct ag_h2_input {
     uint32_t part_len;     /* bytes in it */
     uint32_t left;         /* of a frame whose header was read: bytes to come, padding included */
     struct ag_h2_frame frame;
+    uint8_t header[AG_H2_HEADER_BYTES]; /* of one that did not come in one piece */
+    uint8_t header_len;
     uint32_t section_id;  /* a section whose END_HEADERS is awaited; 0: none */
     uint32_t section_len; /* bytes of it in `part` */
     uint8_t section_frames;
@@ -143,6 +160,7 @@ struct ag_h2_conn {
     struct ag_h2_stream *buckets[AG_H2_BUCKETS]; /* by id */
     struct ag_link queues[AG_H2_URGENCIES];      /* streams that can send */
     struct ag_link waiting;                      /* streams whose window is used up */
+    struct ag_pace pace;                /* of the connection's window, while content waits for it */
     uint64_t due_ms;                    /* loop time of what the role waits for; 0: nothing */
     uint64_t part_due_ms;               /* of the rest of a frame or section; 0: none is awaited */
     uint64_t look_ms;                   /* of the next look at a peer that takes output; 0: none */
@@ -159,17 +177,22 @@ struct ag_h2_conn {
     uint32_t section_max;     /* bytes of a section as received */
     uint32_t part_timeout_ms; /* for the rest of a frame or section */
     uint32_t streams;         /* in the table */
+    uint32_t queued;          /* of them, those that can send */
     uint32_t receiving;       /* of them, those whose peer has not ended */
     uint32_t last_id;         /* the highest one of the peer's streams that was begun */
     uint32_t next_id;         /* of our next stream (client) */
     uint32_t goaway_id;       /* told by GOAWAY: what is above is not looked at; AG_H2_ID_MAX */
     uint32_t reset_ids[AG_H2_RESET_IDS]; /* reset by us lately: what comes for them is nothing */
+    struct ag_h2_early early[AG_H2_EARLY_IDS];
+    uint8_t early_next;
     uint8_t reset_next;
     uint8_t state;  /* enum ag_h2_state */
     uint8_t reason; /* enum ag_reason of the end */
     bool goaway_sent;
     bool goaway_seen;
-    bool eof, paused, running, large;
+    bool eof, paused, running;
+    bool blocked; /* input waits until the peer takes more output */
+    bool large;   /* receive in large buffers: the role's to say, before the round ends */
     /* The peer's settings. */
     bool peer_connect;   /* ENABLE_CONNECT_PROTOCOL */
     int32_t peer_window; /* of a new stream */
@@ -222,8 +245,8 @@ void ag_h2_conn_earn(struct ag_h2_conn *c);
 bool ag_h2_conn_noise(struct ag_h2_conn *c, const char *what);
 bool ag_h2_conn_count_reset(struct ag_h2_conn *c);
 
-/* Resets a stream that was never made; counted against the peer unless REFUSED is its right. */
-void ag_h2_conn_refuse(struct ag_h2_conn *c, uint32_t id, enum ag_h2_error code);
+/* Resets a stream that was never made. `provoked`: counted against the peer. */
+void ag_h2_conn_refuse(struct ag_h2_conn *c, uint32_t id, enum ag_h2_error code, bool provoked);
 
 static inline bool ag_h2_conn_is_closing(const struct ag_h2_conn *c)
 {
@@ -234,7 +257,8 @@ static inline bool ag_h2_conn_is_closing(const struct ag_h2_conn *c)
 
 /* A stream of the peer's, from `open`. The struct is zeroed here. */
 void ag_h2_stream_accept(struct ag_h2_stream *s, struct ag_h2_conn *c, uint32_t id, bool ended);
-/* One of ours (client): the next id. AG_AGAIN: the peer allows no more now, or before its SETTINGS came.
+/* One of ours (client): the next id. AG_AGAIN: the peer allows no more now (AG_H2_STREAMS_GUESS until it has
+ * told how many).
  * AG_ELIMIT: never again (ids are used up, GOAWAY). */
 AG_MUST_USE enum ag_status ag_h2_stream_open(struct ag_h2_stream *s, struct ag_h2_conn *c);
 struct ag_h2_stream *ag_h2_conn_find(const struct ag_h2_conn *c, uint32_t id);
