@@ -127,7 +127,8 @@ static void *alloc_wide(struct ag_arena *a, size_t size_bytes)
     return b->data + a->wide_used - size_bytes;
 }
 
-void *ag_arena_alloc(struct ag_arena *a, size_t size_bytes)
+/* What the newest page has no room for, and no bytes at all. */
+static void *alloc_beyond(struct ag_arena *a, size_t size_bytes)
 {
     size_t page_bytes = a->pages ? AG_ARENA_PAGE_BYTES : HEAP_PAGE_BYTES;
 
@@ -153,6 +154,19 @@ void *ag_arena_alloc(struct ag_arena *a, size_t size_bytes)
     }
     void *ptr = a->at;
     a->at += size_bytes;
+    ag_unpoison(ptr, size_bytes);
+    return ptr;
+}
+
+void *ag_arena_alloc(struct ag_arena *a, size_t size_bytes)
+{
+    uint8_t *ptr = a->at;
+
+    /* What is left is a multiple of ALIGN; no bytes at all wrap around. */
+    if (ag_unlikely(size_bytes - 1 >= (size_t)(a->end - ptr))) {
+        return alloc_beyond(a, size_bytes);
+    }
+    a->at += (size_bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1);
     ag_unpoison(ptr, size_bytes);
     return ptr;
 }

@@ -27,7 +27,7 @@ enum ag_char {
     AG_CHAR_HOST = 8,   /* reg-name without escapes, RFC 3986 section 3.2.2 */
     AG_CHAR_PLAIN = 16, /* unreserved, RFC 3986 section 2.3 */
     AG_CHAR_TARGET =
-        32, /* may stand in a request target: VCHAR without "#", RFC 9112 section 3.2 */
+        32,             /* may stand in a request target: VCHAR without "#", RFC 9112 section 3.2 */
     AG_CHAR_LOWER = 64, /* tchar that is no capital, RFC 9113 section 8.2.1 */
 };
 extern const uint8_t ag_char_table[256];

@@ -86,7 +86,8 @@ struct ag_h2_role {
 
 #define AG_H2_URGENCIES 8u
 #define AG_H2_BUCKETS   32u
-#define AG_H2_RESET_IDS 16u
+/* Streams reset lately that are remembered: as many as may live at a time. */
+#define AG_H2_RESET_IDS 128u
 #define AG_H2_EARLY_IDS 4u
 
 enum ag_h2_state {
@@ -182,7 +183,8 @@ struct ag_h2_conn {
     uint32_t last_id;         /* the highest one of the peer's streams that was begun */
     uint32_t next_id;         /* of our next stream (client) */
     uint32_t goaway_id;       /* told by GOAWAY: what is above is not looked at; AG_H2_ID_MAX */
-    uint32_t reset_ids[AG_H2_RESET_IDS]; /* reset by us lately: what comes for them is nothing */
+    /* Reset by us lately: what comes for them is nothing. With the top bit: by the peer. */
+    uint32_t reset_ids[AG_H2_RESET_IDS];
     struct ag_h2_early early[AG_H2_EARLY_IDS];
     uint8_t early_next;
     uint8_t reset_next;

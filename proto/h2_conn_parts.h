@@ -37,8 +37,15 @@ bool ag_h2_put_frame(struct ag_h2_conn *c, enum ag_h2_type type, unsigned flags,
 
 /* The id is of a stream that nobody has begun. */
 bool ag_h2_is_idle(const struct ag_h2_conn *c, uint32_t id);
-/* Of one that is not live: what comes for it is to be passed over in silence. */
-bool ag_h2_is_passed_over(const struct ag_h2_conn *c, uint32_t id);
+/* What becomes of frames for a stream that is not live, nor idle. */
+enum ag_h2_closed {
+    AG_H2_CLOSED_BY_END,  /* an error of the connection (RFC 9113 section 5.1) */
+    AG_H2_CLOSED_BY_PEER, /* it reset it itself: an error of the stream */
+    AG_H2_CLOSED_BY_US,   /* it may not have known: passed over in silence */
+};
+enum ag_h2_closed ag_h2_closed_by(const struct ag_h2_conn *c, uint32_t id);
+/* For ag_h2_closed_by: the peer has reset it. */
+void ag_h2_remember_reset(struct ag_h2_conn *c, uint32_t id);
 /* RST_STREAM for an id; what still comes for it is passed over. */
 void ag_h2_put_reset(struct ag_h2_conn *c, uint32_t id, enum ag_h2_error code);
 /* END_STREAM came, behind all that was before it. */

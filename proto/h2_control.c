@@ -35,6 +35,20 @@ static void live_section(struct ag_h2_conn *c, struct ag_h2_stream *s, struct ag
     }
 }
 
+static void closed_section(struct ag_h2_conn *c, uint32_t id, struct ag_span section)
+{
+    enum ag_h2_closed by = ag_h2_closed_by(c, id);
+
+    if (by == AG_H2_CLOSED_BY_END) {
+        (void)bad(c, AG_H2_STREAM_CLOSED, "fields for a closed stream");
+        return;
+    }
+    skip_section(c, section);
+    if (by == AG_H2_CLOSED_BY_PEER && !ag_h2_conn_is_closing(c)) {
+        ag_h2_conn_refuse(c, id, AG_H2_STREAM_CLOSED, true);
+    }
+}
+
 /* A whole section of the stream that its HEADERS named. */
 static void take_section(struct ag_h2_conn *c, uint32_t id, struct ag_span section, bool end)
 {
@@ -54,10 +68,8 @@ static void take_section(struct ag_h2_conn *c, uint32_t id, struct ag_span secti
         live_section(c, s, section, end);
     } else if (ag_h2_is_idle(c, id)) {
         (void)bad(c, AG_H2_PROTOCOL_ERROR, "a stream that its side may not begin");
-    } else if (ag_h2_is_passed_over(c, id)) {
-        skip_section(c, section);
     } else {
-        (void)bad(c, AG_H2_STREAM_CLOSED, "fields for a closed stream");
+        closed_section(c, id, section);
     }
 }
 
@@ -162,9 +174,13 @@ static void on_reset(struct ag_h2_conn *c, struct ag_span p)
     struct ag_h2_stream *s = ag_h2_conn_find(c, c->in.frame.id);
     uint32_t code = ag_h2_u32(p.ptr);
 
-    if (!s) {
-        (void)ag_h2_conn_noise(c, "RST_STREAM of closed streams");
-    } else if (ag_h2_conn_count_reset(c)) {
+    /* Behind the end of an answer it wastes no work. */
+    if (!s || s->sent ? !ag_h2_conn_noise(c, "RST_STREAM of closed streams")
+                      : !ag_h2_conn_count_reset(c)) {
+        return;
+    }
+    if (s) {
+        ag_h2_remember_reset(c, s->id);
         ag_h2_stream_lose(s, code <= AG_H2_HTTP_1_1_REQUIRED ? code : AG_H2_INTERNAL_ERROR,
                           AG_REASON_RESET, "the peer reset the stream");
     }

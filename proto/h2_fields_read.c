@@ -26,6 +26,9 @@
      BIT(AG_FIELD_CONTENT_LENGTH) | BIT(AG_FIELD_EXPECT))
 
 enum pseudo { METHOD, SCHEME, AUTHORITY, PATH, PROTOCOL, STATUS, PSEUDOS };
+/* What a field was found to be, so that it is not looked at again: 0, a pseudo-field and this, or another. */
+#define PSEUDO_KIND     1u
+#define FIELD_KIND      (PSEUDO_KIND + PSEUDOS)
 #define PSEUDO_BIT(p)   (1u << (p))
 #define REQUEST_PSEUDOS (PSEUDO_BIT(STATUS) - 1)
 
@@ -112,38 +115,43 @@ static enum pseudo pseudo_of(struct ag_span name)
     static const struct {
         struct ag_span name;
         enum pseudo pseudo;
-    } by_length[] = {
-        [5] = {AG_SPAN_INIT(":path"), PATH},
-        [7] = {AG_SPAN_INIT(":method"), METHOD},
-        [9] = {AG_SPAN_INIT(":protocol"), PROTOCOL},
-        [10] = {AG_SPAN_INIT(":authority"), AUTHORITY},
+    } all[] = {
+        {AG_SPAN_INIT(":method"), METHOD},       {AG_SPAN_INIT(":scheme"), SCHEME},
+        {AG_SPAN_INIT(":authority"), AUTHORITY}, {AG_SPAN_INIT(":path"), PATH},
+        {AG_SPAN_INIT(":protocol"), PROTOCOL},   {AG_SPAN_INIT(":status"), STATUS},
     };
 
-    if (name.len < AG_COUNT(by_length) && by_length[name.len].name.len &&
-        memcmp(name.ptr, by_length[name.len].name.ptr, name.len) == 0) {
-        return by_length[name.len].pseudo;
+    for (size_t i = 0; i < AG_COUNT(all); i++) {
+        if (ag_span_eq(name, all[i].name)) {
+            return all[i].pseudo;
+        }
     }
-    return ag_span_eq(name, AG_SPAN(":scheme"))   ? SCHEME
-           : ag_span_eq(name, AG_SPAN(":status")) ? STATUS
-                                                  : PSEUDOS;
+    return PSEUDOS;
 }
 
-/* RFC 9113 section 8.3. */
-static enum ag_status take_pseudo(struct reader *r, const struct ag_field *f)
-{
-    enum pseudo p = pseudo_of(ag_field_key(f));
+/* Those of the static table. */
+static const uint8_t known_kinds[] = {
+    [AG_HPACK_AUTHORITY] = PSEUDO_KIND + AUTHORITY,
+    [AG_HPACK_METHOD... AG_HPACK_METHOD + 1] = PSEUDO_KIND + METHOD,
+    [AG_HPACK_PATH... AG_HPACK_PATH + 1] = PSEUDO_KIND + PATH,
+    [AG_HPACK_SCHEME... AG_HPACK_SCHEME + 1] = PSEUDO_KIND + SCHEME,
+    [AG_HPACK_STATUS... AG_HPACK_STATUS + 6] = PSEUDO_KIND + STATUS,
+};
 
-    if (p == PSEUDOS || !(r->allowed & PSEUDO_BIT(p))) {
+/* RFC 9113 section 8.3. */
+static enum ag_status take_pseudo(struct reader *r, enum pseudo p, struct ag_span value)
+{
+    if (ag_unlikely(!(r->allowed & PSEUDO_BIT(p)))) {
         return malformed(r, "unknown pseudo-field");
     }
-    if (r->late) {
+    if (ag_unlikely(r->late)) {
         return malformed(r, "pseudo-field behind a field");
     }
-    if (r->seen & PSEUDO_BIT(p)) {
+    if (ag_unlikely(r->seen & PSEUDO_BIT(p))) {
         return malformed(r, "pseudo-field twice");
     }
     r->seen |= (uint8_t)PSEUDO_BIT(p);
-    r->pseudo[p] = ag_field_value(f);
+    r->pseudo[p] = value;
     return AG_OK;
 }
 
@@ -203,26 +211,64 @@ static enum ag_status take_special(struct reader *r, const struct ag_field *f)
     return AG_OK;
 }
 
+/* Its kind; 0: it is malformed. */
+static uint8_t check(struct reader *r, const struct ag_field *f)
+{
+    enum pseudo p;
+
+    if (ag_unlikely(!is_value(ag_field_value(f)))) {
+        (void)malformed(r, "invalid field value");
+        return 0;
+    }
+    if (f->name_len > 0 && f->name[0] == ':') {
+        p = pseudo_of(ag_field_key(f));
+        if (p == PSEUDOS) {
+            (void)malformed(r, "unknown pseudo-field");
+            return 0;
+        }
+        return (uint8_t)(PSEUDO_KIND + p);
+    }
+    if (ag_unlikely(!is_name(f))) {
+        (void)malformed(r, "invalid field name");
+        return 0;
+    }
+    return FIELD_KIND;
+}
+
+/* The same, looked up where it is known. */
+static inline uint8_t kind_of(struct reader *r, const struct ag_field *f)
+{
+    const struct ag_hpack_section *s = &r->section;
+
+    if (s->known) {
+        return s->known < sizeof(known_kinds) ? known_kinds[s->known] : FIELD_KIND;
+    }
+    if (s->entry) {
+        if (s->entry->mark == 0) {
+            s->entry->mark = check(r, f);
+        }
+        return s->entry->mark;
+    }
+    return check(r, f);
+}
+
 /* A field that was decoded, whole. */
 static enum ag_status take(struct reader *r, const struct ag_field *f)
 {
-    bool pseudo = f->name_len > 0 && f->name[0] == ':';
+    uint8_t kind = kind_of(r, f);
     enum ag_status st;
 
-    if (ag_unlikely(!is_value(ag_field_value(f)))) {
-        return malformed(r, "invalid field value");
+    if (ag_unlikely(kind == 0)) {
+        return AG_EPROTO;
     }
-    if (pseudo) {
-        return take_pseudo(r, f);
+    if (kind < FIELD_KIND) {
+        return take_pseudo(r, (enum pseudo)(kind - PSEUDO_KIND), ag_field_value(f));
     }
     r->late = true;
-    if (ag_unlikely(!is_name(f))) {
-        return malformed(r, "invalid field name");
-    }
     if (ag_unlikely(r->out->count >= r->limits->field_max)) {
         return refuse(r, AG_ELIMIT, 431, "too many fields");
     }
-    if (BIT(f->id) & SPECIAL) {
+    if (ag_unlikely(BIT(f->id) & SPECIAL)) {
         st = take_special(r, f);
         if (st != AG_OK) {
             return st;
@@ -311,8 +357,8 @@ static enum ag_status join_cookies(struct reader *r)
     for (uint16_t i = 0; i < fields->count; i++) {
         const struct ag_field *f = &fields->v[i];
 
-        if (f->id == AG_FIELD_COOKIE) {
-            ag_buf_put(&text, first ? AG_SPAN("; ") : AG_SPAN(""));
+        if (f->id == AG_FIELD_COOKIE && f->value_len) { /* no space without a crumb behind it */
+            ag_buf_put(&text, text.len ? AG_SPAN("; ") : AG_SPAN(""));
             ag_buf_put(&text, ag_field_value(f));
         }
         if (f->id != AG_FIELD_COOKIE || !first) {
@@ -327,12 +373,18 @@ static enum ag_status join_cookies(struct reader *r)
     return AG_OK;
 }
 
+/* As peers write them, without a call. */
+static inline bool is_scheme(struct ag_span s, struct ag_span scheme)
+{
+    return ag_likely(ag_span_eq(s, scheme)) || ag_span_ieq(s, scheme);
+}
+
 static uint16_t port_of(const struct ag_request *r, struct ag_span scheme)
 {
-    return r->port                                 ? r->port
-           : ag_span_ieq(scheme, AG_SPAN("https")) ? 443
-           : ag_span_ieq(scheme, AG_SPAN("http"))  ? 80
-                                                   : 0;
+    return r->port                               ? r->port
+           : is_scheme(scheme, AG_SPAN("https")) ? 443
+           : is_scheme(scheme, AG_SPAN("http"))  ? 80
+                                                 : 0;
 }
 
 /* The one that routes is ":authority"; Host is there afterwards in any case, and says the same (RFC 9113
@@ -381,8 +433,8 @@ static enum ag_status set_target(struct reader *r, struct ag_request *out)
     if (out->method_name.len + path.len + REQUEST_LINE_EXTRA > r->limits->line_max) {
         return refuse(r, AG_ELIMIT, 414, "target too long");
     }
-    out->https_target = ag_span_ieq(scheme, AG_SPAN("https"));
-    if (!out->https_target && !ag_span_ieq(scheme, AG_SPAN("http"))) {
+    out->https_target = is_scheme(scheme, AG_SPAN("https"));
+    if (!out->https_target && !is_scheme(scheme, AG_SPAN("http"))) {
         return refuse(r, AG_EPROTO, 400, "unknown scheme");
     }
     if (path.ptr[0] == '*') {
@@ -402,7 +454,7 @@ static enum ag_status check_pseudo(struct reader *r, struct ag_request *out)
     const unsigned connect = PSEUDO_BIT(METHOD) | PSEUDO_BIT(AUTHORITY);
     bool extended = (r->seen & PSEUDO_BIT(PROTOCOL)) != 0;
 
-    if (!ag_is_token(out->method_name)) {
+    if (out->method == AG_METHOD_OTHER && !ag_is_token(out->method_name)) {
         return malformed(r, "no :method, or an invalid one");
     }
     if (extended) {

@@ -70,7 +70,7 @@ static bool grow_part(struct ag_h2_conn *c, size_t bytes)
         ag_h2_conn_fail(c, AG_H2_ENHANCE_YOUR_CALM, AG_REASON_RESOURCES, "out of buffers");
         return false;
     }
-    if (in->part_len) {
+    if (in->part) {
         memcpy(b->data, in->part->data, in->part_len);
     }
     ag_block_release(in->part);
@@ -176,6 +176,20 @@ static struct ag_h2_stream *receiver(const struct ag_h2_conn *c)
     return s && !s->ended ? s : NULL;
 }
 
+static void closed_data(struct ag_h2_conn *c, uint32_t id)
+{
+    switch (ag_h2_closed_by(c, id)) {
+    case AG_H2_CLOSED_BY_END:
+        (void)bad(c, AG_H2_STREAM_CLOSED, "content for a closed stream");
+        break;
+    case AG_H2_CLOSED_BY_PEER:
+        ag_h2_conn_refuse(c, id, AG_H2_STREAM_CLOSED, true);
+        break;
+    case AG_H2_CLOSED_BY_US:
+        break;
+    }
+}
+
 /* False: the connection has failed. */
 static bool begin_data(struct ag_h2_conn *c)
 {
@@ -185,11 +199,11 @@ static bool begin_data(struct ag_h2_conn *c)
     if (f->len > c->recv_window) {
         return bad(c, AG_H2_FLOW_CONTROL_ERROR, "more content than the connection's window");
     }
-    if (!s && !ag_h2_is_passed_over(c, f->id)) {
-        ag_h2_conn_refuse(c, f->id, AG_H2_STREAM_CLOSED, true);
-    } else if (s && s->ended) {
+    if (!s) {
+        closed_data(c, f->id);
+    } else if (s->ended) {
         ag_h2_stream_error(s, AG_H2_STREAM_CLOSED, "content behind the end of a stream");
-    } else if (s && (int64_t)f->len > s->recv_window) {
+    } else if ((int64_t)f->len > s->recv_window) {
         ag_h2_stream_error(s, AG_H2_FLOW_CONTROL_ERROR, "more content than the stream's window");
     }
     if (f->len == 0 && !(f->flags & AG_H2_END_STREAM) && !ag_h2_conn_is_closing(c)) {

@@ -41,12 +41,16 @@ void ag_h2_server_answered(struct ag_h2_request *r)
 {
     struct ag_exchange *ex = r->ex;
 
+    if (!r->s.ended && r->tunnel) {
+        return; /* the other way goes on */
+    }
+    if (!r->s.ended && !r->discards && ag_h2_server_rest_is_small(r)) {
+        ag_h2_server_discard(r);
+        return;
+    }
     if (r->s.ended) {
         ag_h2_stream_leave(&r->s);
-    } else if (r->tunnel) {
-        return; /* the other way goes on */
-    } else {
-        /* The answer is complete; the rest of the request is of no use (RFC 9113 section 8.1). */
+    } else { /* the rest of the request is of no use (RFC 9113 section 8.1) */
         ag_h2_stream_reset(&r->s, AG_H2_NO_ERROR);
     }
     ag_h2_server_orphan(r);
@@ -72,7 +76,11 @@ void ag_h2_server_lost(struct ag_h2_stream *s, enum ag_h2_error code, enum ag_re
         r->ex->detail = what;
     }
     ag_h2_server_orphan(r);
-    ag_exchange_abort(r->ex, why);
+    if (s->sent) {
+        ag_exchange_complete(r->ex); /* only the request's rest is lost */
+    } else {
+        ag_exchange_abort(r->ex, why);
+    }
 }
 
 void ag_h2_server_drop(struct ag_h2_request *r, enum ag_h2_error code, enum ag_reason why)

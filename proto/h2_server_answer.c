@@ -137,7 +137,8 @@ static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
     size_t total = AG_H2_HEADER_BYTES + head + (copied ? AG_H2_HEADER_BYTES + copied : 0);
     uint8_t *at;
 
-    if (p->h2.len == 0 || total > AG_BUF_SMALL_BYTES) {
+    /* A table's new size is told at the start of the first section behind it (RFC 7541 section 4.2). */
+    if (p->h2.len == 0 || total > AG_BUF_SMALL_BYTES || c->encoder.size_owed) {
         send_as_fields(ex, p);
         return;
     }

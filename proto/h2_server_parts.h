@@ -15,10 +15,11 @@ struct ag_h2_request {
     struct ag_exchange *ex;
     struct ag_link done;      /* in the server's, while it waits there */
     struct ag_pace body_pace; /* of the request's content, while limits hold for it */
-    uint64_t body_bytes;
-    bool res_started;   /* the final head is written */
-    bool tunnel;        /* bytes both ways, after a 2xx to an extended CONNECT */
-    bool continue_owed; /* the client waits for 100 */
+    uint64_t body_bytes;      /* of the request so far; when it is answered: dropped */
+    bool res_started;         /* the final head is written */
+    bool tunnel;              /* bytes both ways, after a 2xx to an extended CONNECT */
+    bool continue_owed;       /* the client waits for 100 */
+    bool discards;            /* the answer is complete, the request's rest is dropped */
 };
 
 static inline struct ag_h2_request *ag_h2_request_of(struct ag_h2_stream *s)
@@ -53,6 +54,11 @@ void ag_h2_server_open(struct ag_h2_conn *c, uint32_t id, struct ag_span section
 void ag_h2_server_trailers(struct ag_h2_stream *s, struct ag_span section, bool end);
 void ag_h2_server_content(struct ag_h2_stream *s, size_t len);
 void ag_h2_server_ended(struct ag_h2_stream *s);
+/* Whether the rest of an answered request can be read and dropped, as h1_server does: a client that is told
+ * to stop may lose the answer. */
+bool ag_h2_server_rest_is_small(const struct ag_h2_request *r);
+/* Drops what comes of it, within limits. */
+void ag_h2_server_discard(struct ag_h2_request *r);
 /* The client is to send its request's content, or more of it, from now on. */
 void ag_h2_server_await_body(struct ag_h2_request *r);
 /* Loop time by which more of it has to come; 0: it is not waited for. */

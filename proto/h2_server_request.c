@@ -14,10 +14,11 @@ static uint32_t grace_ms(const struct ag_h2_request *r)
     return limits->min_rate && !r->continue_owed ? limits->body_grace_ms : limits->body_timeout_ms;
 }
 
-/* Size and rate of the request's content count until the answer's head is sent; silence counts always. */
+/* Size and rate of the request's content count until the answer's head is sent, and again when the rest is
+ * only read to be dropped; silence counts always. */
 static bool is_bounded(const struct ag_h2_request *r)
 {
-    return !r->res_started && !r->ex->streams && r->ex->req.protocol.len == 0;
+    return r->discards || (!r->res_started && !r->ex->streams && r->ex->req.protocol.len == 0);
 }
 
 uint64_t ag_h2_server_body_due(const struct ag_h2_request *r)
@@ -51,6 +52,27 @@ static void refuse(struct ag_h2_request *r, unsigned status, enum ag_reason why,
     ag_exchange_fail(ex, status, why, what);
 }
 
+bool ag_h2_server_rest_is_small(const struct ag_h2_request *r)
+{
+    uint64_t left = r->s.sink_left;
+
+    /* A client that waits for 100 may send its content or not: nobody can tell (RFC 9110 10.1.1). What is
+     * longer than the window would have to wait for us; what was too large or too slow is not waited for. */
+    return !r->continue_owed && !r->ex->req_body.aborted && r->s.recv_window > 0 &&
+           (left == AG_LENGTH_UNKNOWN ||
+            (left <= r->server->limits->discard_max_bytes && left <= (uint64_t)r->s.recv_window));
+}
+
+void ag_h2_server_discard(struct ag_h2_request *r)
+{
+    r->discards = true;
+    r->body_bytes = 0;
+    /* Whoever still takes it must stop; no more window is opened. */
+    ag_body_abort(&r->ex->req_body, AG_REASON_ABORTED);
+    ag_exchange_abandon(r->ex, AG_REASON_ABORTED);
+    ag_h2_server_await_body(r);
+}
+
 void ag_h2_server_body_late(struct ag_h2_request *r)
 {
     struct ag_h2_conn *c = &r->server->conn;
@@ -60,6 +82,8 @@ void ag_h2_server_body_late(struct ag_h2_request *r)
         ag_pace_extend(&r->body_pace, c->loop->now_ms, grace_ms(r));
         r->s.moved_ms = c->loop->now_ms;
         ag_h2_server_check_at(r->server, ag_h2_server_body_due(r));
+    } else if (r->discards) {
+        ag_h2_server_answered(r);
     } else if (!r->res_started) {
         r->s.moved_ms = c->loop->now_ms; /* for the answer */
         refuse(r, 408, AG_REASON_TIMEOUT, "request content took too long");
@@ -80,6 +104,12 @@ void ag_h2_server_content(struct ag_h2_stream *s, size_t len)
     if (r->body_bytes > LARGE_BODY_BYTES) {
         r->server->conn.large = true;
     }
+    if (r->discards) {
+        if (r->body_bytes > r->server->limits->discard_max_bytes || s->recv_window <= 0) {
+            ag_h2_server_answered(r);
+        }
+        return;
+    }
     if (limits->max_body_bytes && r->body_bytes > limits->max_body_bytes && is_bounded(r) &&
         !r->ex->abandoned) {
         refuse(r, 413, AG_REASON_LIMIT, "request content too large");
@@ -91,7 +121,7 @@ void ag_h2_server_ended(struct ag_h2_stream *s)
     struct ag_h2_request *r = ag_h2_request_of(s);
 
     ag_body_end(&r->ex->req_body, r->ex->trailers);
-    if (r->tunnel && s->sent) {
+    if (s->sent) {
         ag_h2_server_answered(r);
     }
 }

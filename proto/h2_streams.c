@@ -21,17 +21,35 @@ bool ag_h2_is_idle(const struct ag_h2_conn *c, uint32_t id)
     return !(id & 1) || (c->role->server ? id > c->last_id : id >= c->next_id);
 }
 
-bool ag_h2_is_passed_over(const struct ag_h2_conn *c, uint32_t id)
+/* Marks an id in reset_ids; ids have 31 bits. */
+#define BY_PEER 0x80000000u
+
+enum ag_h2_closed ag_h2_closed_by(const struct ag_h2_conn *c, uint32_t id)
 {
+    enum ag_h2_closed by = AG_H2_CLOSED_BY_END;
+
     if (c->role->server && id > c->goaway_id) {
-        return true;
+        return AG_H2_CLOSED_BY_US;
     }
     for (size_t i = 0; i < AG_H2_RESET_IDS; i++) {
         if (c->reset_ids[i] == id) {
-            return true;
+            return AG_H2_CLOSED_BY_US;
+        }
+        if (c->reset_ids[i] == (id | BY_PEER)) {
+            by = AG_H2_CLOSED_BY_PEER;
         }
     }
-    return false;
+    return by;
+}
+
+static void remember(struct ag_h2_conn *c, uint32_t entry)
+{
+    c->reset_ids[c->reset_next++ % AG_H2_RESET_IDS] = entry;
+}
+
+void ag_h2_remember_reset(struct ag_h2_conn *c, uint32_t id)
+{
+    remember(c, id | BY_PEER);
 }
 
 /* ---- begin and end ---- */
@@ -137,7 +155,7 @@ void ag_h2_put_reset(struct ag_h2_conn *c, uint32_t id, enum ag_h2_error code)
 {
     uint8_t payload[4];
 
-    c->reset_ids[c->reset_next++ % AG_H2_RESET_IDS] = id;
+    remember(c, id);
     ag_h2_put_u32(payload, code);
     (void)ag_h2_put_frame(c, AG_H2_RST_STREAM, 0, id, ag_span(payload, sizeof(payload)));
 }

@@ -24,6 +24,7 @@ struct ag_hpack_entry {
     uint16_t at; /* in the ring of text; name, then value; may wrap */
     uint16_t name_len, value_len;
     uint8_t id;    /* decoder: enum ag_field_id; encoder: the name's static index, 0: none */
+    uint8_t mark;  /* decoder: what its user has found out about it; 0: nothing yet */
     uint32_t hash; /* encoder: of name and value */
 };
 
@@ -59,6 +60,9 @@ struct ag_hpack_section {
     size_t
         left_bytes; /* of fields, each counted with AG_HPACK_ENTRY_BYTES (RFC 9113 section 6.5.2) */
     bool begun;     /* a field was read: no table size update any more */
+    /* Of the field that was given out, as long as the next was not asked for: */
+    uint8_t known; /* its static index, when that tells name and value; 0: it does not */
+    struct ag_hpack_entry *entry; /* what it is a copy of, in the dynamic table; NULL: of none */
 };
 
 /*
@@ -75,12 +79,12 @@ AG_MUST_USE enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_h
 
 /* ---- encoding ---- */
 
-/* Hashes of fields that the encoder remembers, to know what comes again. */
+/* Hashes of fields that the encoder remembers, to know what comes again: so many pairs. */
 #define AG_HPACK_SEEN 16u
 
 struct ag_hpack_encoder {
     struct ag_hpack_table table;
-    uint32_t seen[AG_HPACK_SEEN]; /* by the hash's last bits: told lately, and not added */
+    uint32_t seen[AG_HPACK_SEEN][2]; /* by the hash's last bits: told lately, and not added */
     uint16_t least_bytes; /* of the sizes since the last section; to be told when below max_bytes */
     bool size_owed;       /* the next section begins with a table size update */
 };

@@ -33,7 +33,7 @@ static void put_literal(struct ag_buf *out, struct ag_span s)
 
     if (len < s.len) {
         put_integer(out, 0x80, 7, (uint32_t)len);
-        ag_huffman_encode(out, s);
+        ag_huffman_encode_known(out, s, len);
     } else {
         put_integer(out, 0, 7, (uint32_t)s.len);
         ag_buf_put(out, s);
@@ -151,10 +151,14 @@ static void look_up_known(struct known *k)
 /* In the dynamic table. */
 static void look_up(const struct ag_hpack_table *t, struct known *k)
 {
-    const struct ag_hpack_entry *e;
+    uint32_t at = t->next;
 
-    for (uint32_t age = 0; (e = ag_hpack_table_at(t, age)); age++) {
-        if (e->hash == k->hash && e->value_len == k->value.len && is_name(t, e, k) &&
+    for (uint32_t age = 0; age < t->count; age++) {
+        const struct ag_hpack_entry *e;
+
+        at = (at + AG_HPACK_ENTRIES_MAX - 1) % AG_HPACK_ENTRIES_MAX;
+        e = &t->entries[at];
+        if (ag_unlikely(e->hash == k->hash) && e->value_len == k->value.len && is_name(t, e, k) &&
             ag_hpack_table_is(t, e, e->name_len, k->value)) {
             k->whole = AG_HPACK_STATIC + 1 + age;
             return;
@@ -176,11 +180,14 @@ static bool is_worth_adding(const struct ag_hpack_table *t, size_t name_len, siz
 /* Whether it was told lately; from now on it was. */
 static bool comes_again(struct ag_hpack_encoder *e, uint32_t hash)
 {
-    uint32_t *seen = &e->seen[hash % AG_HPACK_SEEN];
-    bool again = *seen == hash;
+    uint32_t *pair = e->seen[hash % AG_HPACK_SEEN];
 
-    *seen = hash;
-    return again;
+    if (pair[0] == hash || pair[1] == hash) {
+        return true;
+    }
+    pair[1] = pair[0];
+    pair[0] = hash;
+    return false;
 }
 
 /* Whether it was added. */

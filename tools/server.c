@@ -93,7 +93,7 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     s->serving.ended = on_ended;
     s->serving.let_go = ag_server_let_go;
     *out_why = "out of memory for connections";
-    return ag_serving_open(&s->serving, &shard->loop, server->sizing.shards,
+    return ag_serving_open(&s->serving, &shard->loop, shard->index, server->sizing.shards,
                            server->sizing.connections);
 }
 

@@ -411,12 +411,13 @@ static void close_actions(struct ag_serving *s)
     }
 }
 
-enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t shard_count,
-                               uint32_t connection_max)
+enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t index,
+                               uint32_t shard_count, uint32_t connection_max)
 {
     enum ag_status st;
 
-    s->ctx = (struct ag_context){.loop = l, .pipeline = &ag_dispatch, .shard_count = shard_count};
+    s->ctx = (struct ag_context){
+        .loop = l, .pipeline = &ag_dispatch, .shard_count = shard_count, .shard_index = index};
     ag_list_init(&s->listeners);
     ag_timer_init(&s->drain_timer, on_drain_timeout);
     ag_task_init(&s->end_task, end_if_idle);

@@ -61,6 +61,8 @@ struct rig {
     struct ag_arena arena;
     struct ag_hpack_decoder decoder;
     struct ag_arena fields;
+    uint8_t block[80000]; /* a section that goes on */
+    size_t block_len;
     size_t seen; /* of out */
     uint8_t out[RIG_OUT_BYTES + 1];
     char text[RIG_OUT_BYTES / 8];
@@ -352,7 +354,14 @@ static inline void tell_payload(struct rig *r, struct ag_buf *b, const struct ag
 {
     switch (f->type) {
     case AG_H2_HEADERS:
-        tell_fields(r, b, ag_span(p, f->len));
+    case AG_H2_CONTINUATION:
+        cr_assert(f->len <= sizeof(r->block) - r->block_len);
+        memcpy(r->block + r->block_len, p, f->len);
+        r->block_len += f->len;
+        if (f->flags & AG_H2_END_HEADERS) {
+            tell_fields(r, b, ag_span(r->block, r->block_len));
+            r->block_len = 0;
+        }
         break;
     case AG_H2_DATA:
         if (f->len > 40) {

@@ -405,7 +405,8 @@ Test(h2_fields, cookie_crumbs)
         {GET "cookie: a=b\n", SAID "[cookie=a=b][host=a]"},
         {GET "x: 1\ncookie: a=b\ny: 2\ncookie: c=d\ncookie: e\nz: 3\n",
          SAID "[x=1][cookie=a=b; c=d; e][y=2][z=3][host=a]"},
-        {GET "cookie: \ncookie: \nhost: a\n", SAID "[cookie=; ][host=a]"},
+        {GET "cookie: \ncookie: \nhost: a\n", SAID "[cookie=][host=a]"},
+        {GET "cookie: \ncookie: a\ncookie: \ncookie: b\n", SAID "[cookie=a; b][host=a]"},
     };
 
     expect_good(REQUEST, AG_METHOD_OTHER, rows, AG_COUNT(rows));
