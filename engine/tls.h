@@ -30,16 +30,20 @@ enum ag_tls_state {
     AG_TLS_CLOSED,     /* on_close called */
 };
 
-struct ag_tls_more;
+struct ag_tls_shake;
+struct ag_tls_file;
+struct ag_tls_sink;
 
 /* A slot; all but `session` is the implementation's. */
 struct ag_tls {
     struct ag_stream stream;      /* first: a stream of this kind is an ag_tls */
     struct ag_conn conn;          /* below; its user is this */
     void *ssl;                    /* WOLFSSL; NULL before the context is chosen and in the end */
-    struct ag_tls_more *more;     /* what only a handshake and a file being read need */
+    struct ag_tls_shake *shake;   /* of a handshake, until it is over */
+    struct ag_tls_file *file;     /* of a file being read, else NULL */
     struct ag_tls_server *server; /* held during the handshake */
     struct ag_tls_client *client; /* held as long as there is a session of it to keep */
+    struct ag_tls_sink *sink;     /* while it encrypts, else NULL */
     void (*ready)(struct ag_tls *);
     const char *detail;   /* static: why it failed; NULL: see the reason */
     uint8_t *names;       /* what `session` points to */
@@ -53,10 +57,13 @@ struct ag_tls {
     uint8_t reason; /* enum ag_reason, given to on_close */
     uint8_t group;  /* enum ag_buf_group wanted by the user */
     bool reading;   /* the user wants data */
-    bool eof;       /* the peer's close_notify was seen, or its FIN */
+    bool fin;       /* the peer's FIN was seen */
+    bool eof;       /* the peer's close_notify was seen, on_eof has come */
     bool shut;      /* a close_notify is owed (after the output) or sent */
     bool shut_done;
-    bool stuck; /* encrypting waits for the connection below to drain, or for a buffer */
+    uint32_t discarded_bytes; /* input since finish */
+    uint32_t replied_bytes;   /* what the library sent by itself, since nothing was queued */
+    bool starved;             /* no node or buffer was left for a record */
 };
 
 static inline struct ag_tls *ag_tls_of(struct ag_stream *s)
