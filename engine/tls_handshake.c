@@ -179,6 +179,7 @@ static void hello_read(struct ag_tls *t)
     k->context = choice.context;
     t->session.alpn = choice.alpn;
     t->session.client_cert_asked = choice.context->asked;
+    t->session.client_cert_required = choice.cert_required;
     ag_tls_set_state(t, AG_TLS_HANDSHAKE);
     ag_tls_shake_go_on(t);
 }

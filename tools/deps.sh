@@ -122,12 +122,13 @@ fetch_wolfssl() {
     cd "$work" && own_apt source wolfssl
 }
 
-# wolfSSL keeps its configure line inside the library: no path of this machine may be in it.
+# wolfSSL keeps its configure line inside the library: no path of this machine may be in it. Its makefiles
+# take no line break in a flag.
 compile_wolfssl() {
     # shellcheck disable=SC2086
     cd "$work"/wolfssl-*/ &&
         ./autogen.sh &&
-        ./configure CC=gcc CFLAGS="$wolfssl_cflags" --prefix=/wolfssl $wolfssl_flags &&
+        ./configure CC=gcc CFLAGS="$(echo $wolfssl_cflags)" --prefix=/wolfssl $wolfssl_flags &&
         make -j"$(nproc)" &&
         rm -rf "$dir/include" "$dir/lib" &&
         make install DESTDIR="$DEPS"
