@@ -94,6 +94,7 @@ static struct ag_serving_change *make_change(struct ag_server *s, uint32_t index
 
 void ag_server_publish(struct ag_server *s)
 {
+    ag_stapling_follow(&s->stapling, s->snapshot);
     atomic_store(&s->snapshot->users, s->sizing.shards);
     atomic_store(&s->changing, s->sizing.shards);
     for (uint32_t i = 0; i < s->sizing.shards; i++) {
