@@ -150,6 +150,7 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
     case AG_REASON_NAME:
     case AG_REASON_PROTOCOL:
     case AG_REASON_ABORTED:
+    case AG_REASON_TLS:
     case AG_REASON_OTHER:
         fail(p, 502, why, detail);
         return;
@@ -376,6 +377,8 @@ const struct ag_action_ops ag_action_proxy = {
     .configure_section = ag_proxy_configure_section,
     .describe = ag_proxy_describe,
     .examine = ag_proxy_examine,
+    .open_section = ag_proxy_open_section,
+    .release_section = ag_proxy_release_section,
     .configure = ag_proxy_configure,
     .shard_open = shard_open,
     .shard_close = shard_close,

@@ -34,6 +34,8 @@ static enum ag_status give_up(struct ag_upstream_claim *c)
     case AG_REASON_RESET:
     case AG_REASON_EOF:
         return refuse(c, 502, AG_REASON_RESET, "connect to upstream: connection reset");
+    case AG_REASON_TLS:
+        return refuse(c, 502, AG_REASON_TLS, "connect to upstream: TLS handshake failed");
     case AG_REASON_NONE:
     case AG_REASON_PROTOCOL:
     case AG_REASON_LIMIT:

@@ -233,6 +233,7 @@ static enum ag_h2_error code_of(enum ag_reason why)
     case AG_REASON_NAME:
     case AG_REASON_RESOURCES:
     case AG_REASON_PROTOCOL:
+    case AG_REASON_TLS:
     case AG_REASON_OTHER:
         return AG_H2_INTERNAL_ERROR;
     }

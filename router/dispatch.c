@@ -1,4 +1,4 @@
-#include "router/snapshot.h"
+#include "router/dispatch_tls.h"
 
 /* ---- finding the route ---- */
 
@@ -247,9 +247,13 @@ static void start(struct ag_exchange *ex)
 
     AG_ASSERT(s && !ex->route);
     ag_exchange_pin(ex);
+    ex->hsts = ex->req.tls ? s->model->hsts : ex->hsts;
     if (s->model->access_log != AG_ACCESS_OFF) {
         ex->started_ns = ag_loop_now_ns(ex->context->loop);
         (void)ag_exchange_remote(ex); /* after an abort the system would not say any more */
+    }
+    if (!ag_dispatch_tls_listener(ex, s)) {
+        return;
     }
     if (ex->req.method == AG_METHOD_OPTIONS && ag_span_eq(ex->req.path, AG_SPAN("*"))) {
         answer_server_options(ex);
@@ -266,6 +270,9 @@ static void start(struct ag_exchange *ex)
     ex->params = r->match.params;
     ex->param_count = r->match.param_count;
     choose_limits(ex, s);
+    if (!ag_dispatch_tls_route(ex, s)) {
+        return;
+    }
     if (too_large(ex)) {
         ag_exchange_fail(ex, 413, AG_REASON_LIMIT, "request content too large");
         return;
@@ -321,6 +328,7 @@ static void respond(struct ag_exchange *ex)
             ex->res_source = body;
         }
     }
+    ag_dispatch_tls_head(ex);
     ex->status = (uint16_t)ex->res.status;
     ex->head_sent = true;
     ex->server->send_head(ex);
@@ -443,6 +451,10 @@ static bool outlive(struct ag_exchange *ex)
     k = keep(ex);
     if (!k) {
         return false;
+    }
+    if (ex->hsts.len && !ex->head_sent) {
+        ex->hsts = ag_arena_copy(&ex->arena, ex->hsts);
+        ex->hsts.len = ex->hsts.ptr ? ex->hsts.len : 0; /* without memory it is lost */
     }
     filters_done(ex);
     keep_fields(ex, &ex->req.fields, ex->req.received_count);
