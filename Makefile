@@ -32,10 +32,9 @@ WARN += $(if $(filter release debug,$(MODE)),-Wframe-larger-than=4096)
 # What only some processors have; the rest of the code is for the baseline (no -march).
 HARDEN_x86_64  := -fcf-protection
 HARDEN_aarch64 := -mbranch-protection=standard
-# What is cleared or copied in one piece is some hundred bytes: gcc would use "rep stos", which takes longer
-# to begin than stores of 16 bytes take for all of it.
-STORES_x86_64  := -mmemset-strategy=vector_loop:1024:noalign,libcall:-1:noalign \
-  -mmemcpy-strategy=vector_loop:512:noalign,libcall:-1:noalign
+# Structs that are cleared have some hundred bytes: gcc would use "rep stos", which takes longer to begin than
+# stores of 16 bytes take for all of it.
+STORES_x86_64  := -mmemset-strategy=vector_loop:1024:noalign,libcall:-1:noalign
 MACHINE = $(word 1,$(subst -, ,$(shell $(CC) -dumpmachine)))
 # All but release carry the fault hook (engine/fault.h).
 FAULTS  := -DAG_FAULTS=1

@@ -28,7 +28,7 @@ import time
 from loads import Loads
 from servers import HERE, NAMES, PEERS, Origins, Server, make_files
 
-FILES = {"static1k", "static64k", "tls-1m"}
+FILES = {"static1k", "static64k", "h2-static64k", "tls-1m"}
 H2_ORIGIN = {"h2-h2", "h2s-h2"}
 # name: load, port, path
 CASES = {
@@ -41,7 +41,9 @@ CASES = {
     "proxy64k": (Loads.h1, "PORT", "/proxy/64k.bin"),
     "proxy1m": (Loads.h1, "PORT", "/proxy/1m.bin"),
     "h2-fixed": (Loads.h2, "H2C", "/fixed"),
+    "h2-static64k": (Loads.h2, "H2C", "/static/64k.bin"),
     "h2-h1": (Loads.h2, "H2C", "/proxy/small"),
+    "h2-h1-64k": (Loads.h2, "H2C", "/proxy/64k.bin"),
     "h2-h2": (Loads.h2, "H2C", "/h2/small"),
     "h2s-fixed": (Loads.h2_tls, "TLS", "/fixed"),
     "h2s-h1": (Loads.h2_tls, "TLS", "/proxy/small"),
@@ -56,7 +58,7 @@ CASES = {
 NOT_FOR = {
     "haproxy": FILES,
     "nginx": H2_ORIGIN,
-    "nginx 16x32k": set(CASES) - {"proxy2", "proxy64k", "proxy1m", "h2-h1", "h2s-h1"},
+    "nginx 16x32k": set(CASES) - {"proxy2", "proxy64k", "proxy1m", "h2-h1", "h2-h1-64k", "h2s-h1"},
     "h2o": {*H2_ORIGIN, "tls-resumed"},
 }
 HEAD = f"{'case':<12} {'server':<17} {'us/req':>8} {'min':>8} {'max':>8} {'ratio':>6} {'both':>8} " \

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""User memory of an idle connection: HTTP/1.1 in the clear, over TLS, HTTP/2 over TLS (see docs/BENCH.md).
+"""User memory of an idle connection: HTTP/1.1 and HTTP/2, in the clear and over TLS (see docs/BENCH.md).
 
-usage: idle.py [--connections 9000] [--binary build/anygate] [--server NAME ...] [--kind h1|tls|h2 ...]
+usage: idle.py [--connections 9000] [--binary build/anygate] [--server NAME ...] [--kind h1|h2c|tls|h2 ...]
 
 Opens connections, sends one request on each (ten on each of HTTP/2, one after another), and reports the
 growth of the server's resident memory divided by their number; for HTTP/2 also what it is beyond that of
@@ -27,8 +27,9 @@ H2_REQUESTS = 10
 FIRST = 100  # connections before the first look: first use of code and pools
 DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY = 0, 1, 3, 4, 7
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
-# :method GET, :scheme https, :path, :authority
-H2_FIELDS = b"\x82\x87\x04\x06/fixed\x01\x09localhost"
+# :method GET, :path, :authority; then :scheme
+H2_FIELDS = b"\x82\x04\x06/fixed\x01\x09localhost"
+HTTP, HTTPS = b"\x86", b"\x87"
 
 
 def ask_h1(s):
@@ -73,8 +74,9 @@ def await_end(s, stream):
 
 def ask_h2(s):
     s.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
+    scheme = HTTPS if isinstance(s, ssl.SSLSocket) else HTTP
     for stream in range(1, 2 * H2_REQUESTS, 2):
-        s.sendall(frame(HEADERS, END_STREAM | END_HEADERS, stream, H2_FIELDS))
+        s.sendall(frame(HEADERS, END_STREAM | END_HEADERS, stream, H2_FIELDS + scheme))
         await_end(s, stream)
 
 
@@ -87,7 +89,8 @@ def client_context(protocol):
 
 
 # name: port, protocol by ALPN, what is asked on a connection
-KINDS = {"h1": ("PORT", None, ask_h1), "tls": ("TLS", "http/1.1", ask_h1), "h2": ("TLS", "h2", ask_h2)}
+KINDS = {"h1": ("PORT", None, ask_h1), "h2c": ("H2C", None, ask_h2), "tls": ("TLS", "http/1.1", ask_h1),
+         "h2": ("TLS", "h2", ask_h2)}
 
 
 def bytes_each(server, kind, connections):

@@ -27,6 +27,8 @@ const char *ag_reason_text(enum ag_reason r)
         return "limit exceeded";
     case AG_REASON_ABORTED:
         return "aborted";
+    case AG_REASON_TLS:
+        return "TLS handshake failed";
     case AG_REASON_OTHER:
         return "system error";
     }
@@ -120,6 +122,9 @@ void ag_stream_sent(struct ag_stream *s, uint64_t bytes)
     /* All is gone: an idle stream holds no buffer. */
     if (ag_stream_queued(s) == 0) {
         drop_scratch(s);
+    }
+    if (s->user->on_sent) {
+        s->user->on_sent(s, bytes);
     }
     if (s->above_high && !s->closing && ag_stream_queued(s) <= AG_STREAM_LOW) {
         s->above_high = false;

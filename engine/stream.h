@@ -35,6 +35,7 @@ enum ag_reason {
     AG_REASON_PROTOCOL,    /* the peer broke its protocol */
     AG_REASON_LIMIT,       /* a configured limit was hit */
     AG_REASON_ABORTED,     /* this side gave up: client gone, drain */
+    AG_REASON_TLS,         /* the TLS handshake failed; ag_tls_detail says why */
     AG_REASON_OTHER,       /* any other system error */
 };
 /* A short lower-case phrase: "connection refused". */
@@ -54,6 +55,8 @@ struct ag_stream_user {
     void (*on_deadline)(struct ag_stream *);
     /* The last call. */
     void (*on_close)(struct ag_stream *, enum ag_reason);
+    /* For a stream over another: the kernel took bytes of the queue; before on_drain. May be NULL. */
+    void (*on_sent)(struct ag_stream *, uint64_t bytes);
 };
 
 struct ag_stream_ops {

@@ -188,7 +188,7 @@ void ag_exchange_respond_prepared(struct ag_exchange *ex, const struct ag_prepar
     if (ex->ended || ex->head_sent) {
         return;
     }
-    if (ex->filter_at > 0) {
+    if (ex->filter_at > 0 || ex->hsts.len > 0) {
         respond_as_fields(ex, p);
         return;
     }

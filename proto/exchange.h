@@ -135,6 +135,7 @@ struct ag_exchange {
     struct ag_body *res_source;  /* taken by the server: res_body, or the last transform's output */
     struct ag_block *head_owner; /* keeps the head's bytes; NULL: detached, or static */
     struct ag_span head;         /* the request head's bytes */
+    struct ag_span hsts;         /* the pipeline's: a field that each answer gets; empty: none */
     struct ag_block *res_owner;  /* keeps the bytes of a large answer's fields; NULL: none */
     struct ag_fields *trailers;  /* of the request, while they arrive and after; arena */
     struct ag_block *snapshot_ref; /* the snapshot that it pins; NULL: none (yet, or any more) */
@@ -193,6 +194,14 @@ AG_MUST_USE uint32_t ag_context_retire(struct ag_context *ctx, const struct ag_b
 /* Copies the request head into the arena and gives its receive buffer back; for exchanges that wait.
  * AG_ENOMEM leaves all as it is (the buffer stays pinned). */
 AG_MUST_USE enum ag_status ag_exchange_detach(struct ag_exchange *ex);
+
+/* What its connection's handshake has settled; NULL: it is plain, or has gone. */
+static inline const struct ag_tls_session *ag_exchange_tls(const struct ag_exchange *ex)
+{
+    /* Asking changes nothing. */
+    return ex->req.tls && ex->server_stream ? ex->server->tls((struct ag_exchange *)(uintptr_t)ex)
+                                            : NULL;
+}
 
 /* ---- for actions ---- */
 

@@ -42,9 +42,9 @@ static const uint8_t indexing[AG_FIELDS] = {
     [AG_FIELD_SEC_WEBSOCKET_KEY] = AG_HPACK_PLAIN,
     [AG_FIELD_WWW_AUTHENTICATE] = AG_HPACK_PLAIN,
     /* What some repeat and others never do: it shows when it comes again. Date is the same for all
-     * answers of a second, which are many on a busy connection and one on others; what tells the state
-     * of a resource is the same while one is asked for again and again. To look for it costs a tenth of
-     * what its Huffman code does. */
+     * answers of a second, which are many on a busy connection and one on others (measured: at ten
+     * answers a second 12 bytes and 9 % fewer instructions than without, at one 3 % more). What tells
+     * the state of a resource is the same while one is asked for again and again. */
     [AG_FIELD_OTHER] = AG_HPACK_REPEATED,
     [AG_FIELD_CDN_LOOP] = AG_HPACK_REPEATED,
     [AG_FIELD_CONTENT_LENGTH] = AG_HPACK_REPEATED,
@@ -60,7 +60,6 @@ static const uint8_t indexing[AG_FIELDS] = {
 struct writer {
     struct ag_hpack_encoder *e;
     struct ag_buf *out;
-    bool prepared; /* tables are left as they are */
 };
 
 /* ---- bounds ---- */
@@ -112,15 +111,11 @@ static bool is_space(uint8_t ch)
     return ch == ' ' || ch == '\t';
 }
 
-static enum ag_hpack_indexing indexing_of(const struct writer *w, enum ag_field_id id,
-                                          struct ag_span value)
+static enum ag_hpack_indexing indexing_of(enum ag_field_id id, struct ag_span value)
 {
-    enum ag_hpack_indexing how = (enum ag_hpack_indexing)indexing[id];
-
-    if (id == AG_FIELD_COOKIE && value.len < COOKIE_GUESSED_MAX) {
-        how = AG_HPACK_SECRET;
-    }
-    return w->prepared && how != AG_HPACK_SECRET ? AG_HPACK_PLAIN : how;
+    return id == AG_FIELD_COOKIE && value.len < COOKIE_GUESSED_MAX
+               ? AG_HPACK_SECRET
+               : (enum ag_hpack_indexing)indexing[id];
 }
 
 static void put(const struct writer *w, enum ag_field_id id, struct ag_span name,
@@ -133,7 +128,7 @@ static void put(const struct writer *w, enum ag_field_id id, struct ag_span name
     if (!ag_hpack_knows_name(id)) {
         name = lower(w->out, name, value.len);
     }
-    ag_hpack_put(w->e, w->out, id, name, value, indexing_of(w, id, value));
+    ag_hpack_put(w->e, w->out, id, name, value, indexing_of(id, value));
 }
 
 static void put_fields(const struct writer *w, const struct ag_fields *fields)
@@ -156,12 +151,6 @@ static void put_length(const struct writer *w, uint64_t length)
     put(w, AG_FIELD_CONTENT_LENGTH, AG_SPAN(""), ag_buf_span(&b));
 }
 
-static void put_pseudo(const struct writer *w, enum ag_hpack_pseudo name, struct ag_span value,
-                       enum ag_hpack_indexing how)
-{
-    ag_hpack_put_pseudo(w->e, w->out, name, value, w->prepared ? AG_HPACK_PLAIN : how);
-}
-
 /* ---- sections ---- */
 
 static void put_response(const struct writer *w, const struct ag_response *res)
@@ -172,7 +161,8 @@ static void put_response(const struct writer *w, const struct ag_response *res)
     digits[0] = (uint8_t)('0' + res->status / 100);
     digits[1] = (uint8_t)('0' + res->status / 10 % 10);
     digits[2] = (uint8_t)('0' + res->status % 10);
-    put_pseudo(w, AG_HPACK_STATUS, ag_span(digits, sizeof(digits)), AG_HPACK_INDEX);
+    ag_hpack_put_pseudo(w->e, w->out, AG_HPACK_STATUS, ag_span(digits, sizeof(digits)),
+                        AG_HPACK_INDEX);
     put_fields(w, &res->fields);
     if (ag_head_tells_length(res)) {
         put_length(w, res->content_length);
@@ -200,12 +190,12 @@ void ag_h2_put_request(struct ag_hpack_encoder *e, struct ag_buf *out, const str
     bool told = req->framing == AG_FRAMING_LENGTH || req->framing == AG_FRAMING_H2;
 
     ag_hpack_begin(e, out);
-    put_pseudo(&w, AG_HPACK_METHOD, req->method_name, AG_HPACK_INDEX);
+    ag_hpack_put_pseudo(e, out, AG_HPACK_METHOD, req->method_name, AG_HPACK_INDEX);
     if (req->method != AG_METHOD_CONNECT || req->protocol.len) {
-        put_pseudo(&w, AG_HPACK_SCHEME, scheme, AG_HPACK_INDEX);
-        put_pseudo(&w, AG_HPACK_PATH, target, AG_HPACK_PLAIN);
+        ag_hpack_put_pseudo(e, out, AG_HPACK_SCHEME, scheme, AG_HPACK_INDEX);
+        ag_hpack_put_pseudo(e, out, AG_HPACK_PATH, target, AG_HPACK_PLAIN);
     }
-    put_pseudo(&w, AG_HPACK_AUTHORITY, host, AG_HPACK_INDEX);
+    ag_hpack_put_pseudo(e, out, AG_HPACK_AUTHORITY, host, AG_HPACK_INDEX);
     if (req->protocol.len) {
         ag_hpack_put(e, out, AG_FIELD_OTHER, AG_SPAN(":protocol"), req->protocol, AG_HPACK_INDEX);
     }
@@ -231,8 +221,8 @@ void ag_h2_put_trailers(struct ag_hpack_encoder *e, struct ag_buf *out,
 
 void ag_h2_prepare(struct ag_buf *out, const struct ag_response *res)
 {
-    struct ag_hpack_encoder none = {0}; /* an empty table that stays so */
-    struct writer w = {.e = &none, .out = out, .prepared = true};
+    struct ag_hpack_encoder none = {0}; /* a table of no bytes: nothing fits it */
+    struct writer w = {.e = &none, .out = out};
 
     put_response(&w, res);
 }

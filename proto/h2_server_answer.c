@@ -88,7 +88,8 @@ static void send_head(struct ag_exchange *ex)
     if (res->framing == AG_FRAMING_LENGTH) {
         length = res->content_length;
     }
-    end = !r->tunnel && (!has_content(ex, res->status) || length == 0);
+    end = !r->tunnel &&
+          (!has_content(ex, res->status) || res->framing == AG_FRAMING_NONE || length == 0);
     if (!ag_fields_find(&res->fields, AG_FIELD_DATE, NULL)) {
         date = ag_date_value(&r->server->context->date, r->server->conn.loop->wall_s);
     }
@@ -146,7 +147,8 @@ static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
     size_t total = AG_H2_HEADER_BYTES + head + (copied ? AG_H2_HEADER_BYTES + copied : 0);
     uint8_t *at;
 
-    if (p->h2.len == 0 || total > AG_BUF_SMALL_BYTES) {
+    /* A table's new size is told at the start of the first section behind it (RFC 7541 section 4.2). */
+    if (p->h2.len == 0 || total > AG_BUF_SMALL_BYTES || c->encoder.size_owed) {
         send_as_fields(ex, p);
         return;
     }
@@ -240,6 +242,7 @@ static enum ag_h2_error code_of(enum ag_reason why)
     case AG_REASON_NAME:
     case AG_REASON_RESOURCES:
     case AG_REASON_PROTOCOL:
+    case AG_REASON_TLS:
     case AG_REASON_OTHER:
         return AG_H2_INTERNAL_ERROR;
     }

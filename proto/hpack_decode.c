@@ -287,6 +287,9 @@ static enum ag_status next_literal(struct ag_hpack_decoder *d, struct ag_hpack_s
     if (take_field(t, &s->in, &source) != AG_OK) {
         return AG_EPROTO;
     }
+    if (!s->text.ptr) {
+        s->text = ag_buf(s, 0); /* there is no arithmetic on NULL */
+    }
     if (make_room(s, ag_min_size(text_max(&source), s->left_bytes)) != AG_OK) {
         return AG_ENOMEM;
     }

@@ -23,6 +23,9 @@ struct ag_fit ag_explain_fit(const struct ag_route *r, const struct ag_trie_quer
 void ag_explain_reason(struct ag_buf *out, const struct ag_route *r, const struct ag_route *winner,
                        const struct ag_trie_query *q);
 
+/* Of certificates and of what routes want of them (explain_tls.c). */
+void ag_explain_tls_warnings(const struct ag_snapshot *s, struct ag_diags *diags);
+
 #define AG_EXPLAIN_BOLD  "\x1b[1m"
 #define AG_EXPLAIN_DIM   "\x1b[2m"
 #define AG_EXPLAIN_GREEN "\x1b[32m"

@@ -1,7 +1,10 @@
 #include "tools/downstream.h"
 
-_Static_assert(sizeof(struct ag_downstream) <= 832, "idle connections are what there is most of");
-_Static_assert(offsetof(struct ag_conn, stream) == 0, "a transport is found by its stream");
+#define PLAIN_BYTES (offsetof(struct ag_downstream, conn) + sizeof(struct ag_conn))
+
+_Static_assert(PLAIN_BYTES <= 832, "idle connections are what there is most of");
+_Static_assert(offsetof(struct ag_conn, stream) == 0 && offsetof(struct ag_tls, stream) == 0,
+               "either transport is found by its stream");
 
 static struct ag_downstream *of(struct ag_stream *s)
 {
@@ -64,7 +67,9 @@ static void begin_h1(struct ag_downstream *ds)
 {
     ag_h1_server_init(&ds->h1, &ds->stream, ds->all->context, &ds->origin->limits,
                       ds->origin->port);
-    ds->h1.draining = ds->origin->draining; /* its first request is still answered */
+    ds->h1.draining =
+        ds->origin->draining || ds->yielding; /* its first request is still answered */
+    ds->h1.yielding = ds->yielding;
 }
 
 /* ---- HTTP/2 ---- */
@@ -112,7 +117,9 @@ static void begin_h2(struct ag_downstream *ds)
     AG_ASSERT(ds->h2); /* there are as many as connections */
     ds->stream.user = &h2_user;
     ag_h2_server_init(ds->h2, &ds->stream, ds->all->context, &ds->origin->limits, ds->origin->port);
-    if (ds->origin->draining) {
+    if (ds->yielding) {
+        ag_h2_server_yield(ds->h2);
+    } else if (ds->origin->draining) {
         ag_h2_server_drain(ds->h2);
     }
 }
@@ -179,6 +186,48 @@ static const struct ag_stream_user first_user = {
     .on_close = h1_on_close,
 };
 
+/* ---- TLS: the handshake tells ---- */
+
+static void handshake_on_data(struct ag_stream *s, struct ag_slice slice)
+{
+    (void)s;
+    ag_slice_release(&slice);
+    AG_UNREACHABLE("data before the handshake is done");
+}
+
+static void handshake_on_event(struct ag_stream *s)
+{
+    (void)s;
+    AG_UNREACHABLE("the transport has its own until the handshake is done");
+}
+
+static void handshake_on_close(struct ag_stream *s, enum ag_reason why)
+{
+    (void)why;
+    release(of(s));
+}
+
+static const struct ag_stream_user handshake_user = {
+    .on_data = handshake_on_data,
+    .on_eof = handshake_on_event,
+    .on_drain = handshake_on_event,
+    .on_deadline = handshake_on_event,
+    .on_close = handshake_on_close,
+};
+
+static void on_ready(struct ag_tls *t)
+{
+    struct ag_downstream *ds = of(&t->stream);
+
+    ds->handshaking = false;
+    if (t->session.alpn == AG_ALPN_H2) {
+        begin_h2(ds);
+    } else {
+        t->stream.user = &h1_user;
+        begin_h1(ds);
+    }
+}
+
 /* ---- all of them ---- */
 
 enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *ctx,
@@ -186,12 +235,17 @@ enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *
 {
     *d = (struct ag_downstreams){.context = ctx, .max = connection_max};
     ag_list_init(&d->open);
-    if (ag_pool_init(&d->plain, "downstream connections", sizeof(struct ag_downstream),
+    if (ag_pool_init(&d->plain, "downstream connections", PLAIN_BYTES, connection_max) != AG_OK) {
+        return AG_ENOMEM;
+    }
+    if (ag_pool_init(&d->tls, "downstream TLS connections", sizeof(struct ag_downstream),
                      connection_max) != AG_OK) {
+        ag_pool_deinit(&d->plain);
         return AG_ENOMEM;
     }
     if (ag_pool_init(&d->h2, "HTTP/2 connections", sizeof(struct ag_h2_server), connection_max) !=
         AG_OK) {
+        ag_pool_deinit(&d->tls);
         ag_pool_deinit(&d->plain);
         return AG_ENOMEM;
     }
@@ -208,13 +262,14 @@ void ag_downstreams_deinit(struct ag_downstreams *d)
 {
     AG_ASSERT(d->count == 0);
     ag_pool_deinit(&d->h2);
+    ag_pool_deinit(&d->tls);
     ag_pool_deinit(&d->plain);
 }
 
 bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream_origin *origin)
 {
     struct ag_context *ctx = d->context;
-    struct ag_pool *pool = &d->plain;
+    struct ag_pool *pool = origin->tls ? &d->tls : &d->plain;
     struct ag_downstream *ds;
 
     if (ag_downstreams_full(d)) {
@@ -227,17 +282,27 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
     ds->pool = pool;
     ds->h2 = NULL;
     ds->matched = 0;
+    ds->handshaking = origin->tls != NULL;
+    ds->yielding = false;
     d->count++;
     origin->connections++;
     ag_list_init(&ds->link);
     ag_list_push(&d->open, &ds->link);
-    ag_conn_accept(&ds->conn, ctx->loop, fd, &first_user);
-    begin_h1(ds);
+    if (origin->tls) {
+        ag_tls_accept(&ds->tls, ctx->loop, fd, origin->tls, ctx->shard_index, &handshake_user,
+                      on_ready);
+    } else {
+        ag_conn_accept(&ds->conn, ctx->loop, fd, &first_user);
+        begin_h1(ds);
+    }
     return true;
 }
 
 static void drain(struct ag_downstream *ds)
 {
+    if (ds->handshaking) {
+        return; /* its origin tells it when it is done */
+    }
     if (ds->h2) {
         ag_h2_server_drain(ds->h2);
     } else {
@@ -262,7 +327,9 @@ void ag_downstreams_yield(struct ag_downstreams *d)
     ag_list_foreach(it, &d->open) {
         struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
 
-        if (ds->h2) {
+        if (ds->handshaking) {
+            ds->yielding = true;
+        } else if (ds->h2) {
             ag_h2_server_yield(ds->h2);
         } else {
             ag_h1_server_yield(&ds->h1);
@@ -272,7 +339,7 @@ void ag_downstreams_yield(struct ag_downstreams *d)
 
 static bool is_idle(const struct ag_downstream *ds)
 {
-    return ds->h2 ? ag_h2_server_idle(ds->h2) : ag_h1_server_idle(&ds->h1);
+    return ds->handshaking || (ds->h2 ? ag_h2_server_idle(ds->h2) : ag_h1_server_idle(&ds->h1));
 }
 
 bool ag_downstreams_abort(struct ag_downstreams *d)

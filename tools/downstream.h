@@ -3,18 +3,21 @@
  * list of them.
  *
  *   plain   conn --first bytes--> HTTP/1, or HTTP/2 by its preface (prior knowledge, RFC 9113 section 3.3)
+ *   TLS     tls --handshake--> HTTP/1 or HTTP/2 by ALPN
  *
- * HTTP/2's machine is larger than the slot and has a slab of its own.
+ * Plain slots end behind the conn: they are what there is most of. HTTP/2's machine is larger and has a slab
+ * of its own.
  */
 #pragma once
-#include "engine/conn.h"
 #include "engine/listener.h"
+#include "engine/tls.h"
 #include "proto/h1_server.h"
 #include "proto/h2_server.h"
 
 /* What connections of one listener share; outlives them. */
 struct ag_downstream_origin {
     struct ag_server_limits limits; /* a reload may change them under live connections */
+    struct ag_tls_server *tls;      /* held; NULL: plain */
     uint32_t connections;
     uint16_t port;
     bool draining; /* new ones are answered once */
@@ -22,10 +25,10 @@ struct ag_downstream_origin {
 
 struct ag_downstreams {
     struct ag_context *context;
-    struct ag_pool plain; /* struct ag_downstream */
-    struct ag_pool h2;    /* struct ag_h2_server */
-    struct ag_link open;  /* all live ones */
-    uint32_t count, max;  /* of them */
+    struct ag_pool plain, tls; /* struct ag_downstream */
+    struct ag_pool h2;         /* struct ag_h2_server */
+    struct ag_link open;       /* all live ones */
+    uint32_t count, max;       /* of them */
     /* One has gone; origin->connections is counted down before. */
     void (*changed)(struct ag_downstreams *, struct ag_downstream_origin *);
 };
@@ -37,10 +40,13 @@ struct ag_downstream {
     struct ag_pool *pool;    /* whose slot it is */
     struct ag_h2_server *h2; /* NULL: h1 it is, or nothing yet */
     uint8_t matched;         /* so many first bytes are those of a preface */
+    bool handshaking;        /* no protocol yet */
+    bool yielding;           /* from before there was one */
     struct ag_h1_server h1;
-    union {
+    union { /* last; both begin with their stream */
         struct ag_stream stream;
         struct ag_conn conn;
+        struct ag_tls tls;
     };
 };
 

@@ -18,6 +18,7 @@ struct ag_serving_listen {
     int fd; /* listening, taken over; -1: the shard has it already */
     uint16_t port;
     struct ag_server_limits limits;
+    struct ag_tls_server *tls; /* the snapshot's; NULL: plain */
 };
 
 struct ag_serving;

@@ -191,6 +191,42 @@ Test(h2_fields_bounds, a_bomb_takes_no_memory)
     cr_expect_eq(ag_h2_skip_section(&decoder, ag_buf_span(&b), &limits), AG_ELIMIT);
 }
 
+/* Who is refused costs no more memory. */
+Test(h2_fields_bounds, behind_a_mistake_nothing_is_kept)
+{
+    struct ag_buf b = ag_buf(bytes, sizeof(bytes));
+    struct ag_request req = {0};
+    struct ag_h2_field_error e = {0};
+    uint32_t pages;
+
+    put_plain(&b, AG_SPAN("A"), AG_SPAN("b"));
+    put_many(&b, 3, 1000);
+    cr_assert_eq(ag_h2_skip_section(&decoder, ag_buf_span(&b), &limits), AG_OK);
+    pages = memory.loop.pages.used;
+    cr_expect_eq(ag_h2_read_request(&decoder, ag_buf_span(&b), &limits, &req, &arena, &e),
+                 AG_EPROTO);
+    cr_expect_str_eq(e.why, "invalid field name");
+    cr_expect_eq(req.fields.count, 0);
+    cr_expect_leq(memory.loop.pages.used, pages + 1);
+}
+
+/* The usual request takes no more of its page than it says. */
+Test(h2_fields_bounds, text_takes_its_length)
+{
+    struct ag_buf b = ag_buf(bytes, sizeof(bytes));
+    struct ag_field room[8];
+    struct ag_request req = {.fields = {room, 0, AG_COUNT(room)}};
+    struct ag_h2_field_error e = {0};
+    const uint8_t *before, *first = ag_arena_alloc(&arena, 8);
+
+    cr_assert(first);
+    before = arena.at;
+    put_many(&b, 2, 100);
+    cr_assert_eq(ag_h2_read_request(&decoder, ag_buf_span(&b), &limits, &req, &arena, &e), AG_OK);
+    cr_expect_eq(arena.page_count, 1);
+    cr_expect_leq(arena.at - before, (ptrdiff_t)(b.len + 8));
+}
+
 /* Without room the stream goes, and the connection stays. */
 Test(h2_fields_bounds, want_of_memory)
 {

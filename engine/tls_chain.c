@@ -1,0 +1,315 @@
+#include "engine/tls_chain.h"
+
+#if AG_WOLFSSL
+
+#    include "engine/tls_memory.h"
+#    include "engine/tls_pem.h"
+#    include "engine/tls_verify.h"
+
+#    include <arpa/inet.h>
+#    include <wolfssl/options.h>
+#    include <wolfssl/ssl.h>
+#    include <wolfssl/wolfcrypt/asn.h>
+#    include <wolfssl/wolfcrypt/error-crypt.h>
+
+#    define HOST_MAX 255u
+
+struct ag_tls_authorities {
+    WOLFSSL_CERT_MANAGER *manager;
+    uint32_t pin_count;
+    uint8_t (*pins)[32]; /* SHA-256 of those that are no authorities */
+};
+
+/* ---- authorities ---- */
+
+static void add_pin(struct ag_tls_authorities *a, struct ag_span der)
+{
+    uint8_t(*pins)[32] = ag_tls_realloc(a->pins, ((size_t)a->pin_count + 1) * sizeof(*pins));
+
+    if (pins) {
+        a->pins = pins;
+        a->pin_count += ag_tls_sha256(der, pins[a->pin_count]) ? 1 : 0;
+    }
+}
+
+/* True: it is of use. */
+static bool add_authority(struct ag_tls_authorities *a, struct ag_span der)
+{
+    uint32_t before = a->pin_count;
+    struct ag_x509 x;
+
+    if (!ag_x509_parse(der, &x)) {
+        return false;
+    }
+    if (x.is_ca) {
+        return wolfSSL_CertManagerLoadCABuffer(a->manager, der.ptr, (long)der.len,
+                                               WOLFSSL_FILETYPE_ASN1) == WOLFSSL_SUCCESS;
+    }
+    add_pin(a, der);
+    return a->pin_count > before;
+}
+
+struct ag_tls_authorities *ag_tls_authorities_new(struct ag_span pem)
+{
+    struct ag_tls_authorities *a = ag_tls_alloc(sizeof(*a));
+    struct ag_arena arena;
+    struct ag_pem block;
+    struct ag_span der;
+    uint32_t good = 0;
+
+    if (!a) {
+        return NULL;
+    }
+    *a = (struct ag_tls_authorities){.manager = wolfSSL_CertManagerNew()};
+    ag_arena_init(&arena, NULL, 0);
+    while (a->manager && ag_pem_next(&pem, &block) == AG_OK) {
+        if (ag_span_eq(block.label, AG_SPAN("CERTIFICATE")) &&
+            ag_pem_decode(&block, &arena, &der) == AG_OK) {
+            good += add_authority(a, der) ? 1 : 0;
+        }
+    }
+    ag_arena_release(&arena);
+    if (good == 0) {
+        ag_tls_authorities_free(a);
+        return NULL;
+    }
+    return a;
+}
+
+void ag_tls_authorities_free(struct ag_tls_authorities *a)
+{
+    if (a) {
+        wolfSSL_CertManagerFree(a->manager);
+        ag_tls_free(a->pins);
+        ag_tls_free(a);
+    }
+}
+
+static bool is_pinned(const struct ag_tls_authorities *a, struct ag_span der)
+{
+    uint8_t hash[32];
+
+    if (a->pin_count == 0 || !ag_tls_sha256(der, hash)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < a->pin_count; i++) {
+        if (memcmp(a->pins[i], hash, sizeof(hash)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- steps ---- */
+
+static const char *why_of(int error)
+{
+    switch (error) {
+    case 0:
+        return NULL;
+    case ASN_NO_SIGNER_E:
+    case ASN_SELF_SIGNED_E:
+        return "unknown authority";
+    case ASN_AFTER_DATE_E:
+        return "certificate has expired";
+    case ASN_BEFORE_DATE_E:
+        return "certificate is not yet valid";
+    case ASN_SIG_CONFIRM_E:
+    case ASN_SIG_HASH_E:
+    case ASN_SIG_KEY_E:
+    case ASN_SIG_OID_E:
+        return "bad signature of certificate";
+    case ASN_NAME_INVALID_E:
+        return "name not permitted by its authority";
+    case ASN_CRIT_EXT_E:
+        return "critical extension not understood";
+    case ASN_PATHLEN_SIZE_E:
+    case ASN_PATHLEN_INV_E:
+        return "chain is too long";
+    case MEMORY_E:
+        return "out of memory";
+    default:
+        return "malformed certificate";
+    }
+}
+
+/* What a certificate has to be where it stands. `below`: intermediates between it and the leaf. */
+static const char *check_issuer(const DecodedCert *d, uint32_t below)
+{
+    if (!d->isCA || (d->extKeyUsageSet && !(d->extKeyUsage & KEYUSE_KEY_CERT_SIGN))) {
+        return "issued by what is no authority";
+    }
+    return d->pathLengthSet && d->pathLength < below ? "chain is too long" : NULL;
+}
+
+static const char *check_leaf(const DecodedCert *d, bool of_client)
+{
+    unsigned use = of_client ? EXTKEYUSE_CLIENT_AUTH : EXTKEYUSE_SERVER_AUTH;
+
+    if ((d->extExtKeyUsageSet && !(d->extExtKeyUsage & (EXTKEYUSE_ANY | use))) ||
+        (d->extKeyUsageSet && !(d->extKeyUsage & KEYUSE_DIGITAL_SIG))) {
+        return of_client ? "certificate is not for clients" : "certificate is not for servers";
+    }
+    return NULL;
+}
+
+/* Certificate `at` of the chain against what `manager` believes.
+ *   out_error  the library's */
+static const char *check_step(WOLFSSL_CERT_MANAGER *manager, const struct ag_tls_chain *chain,
+                              uint32_t at, int *out_error)
+{
+    DecodedCert *d = ag_tls_alloc(sizeof(*d));
+    const char *why;
+
+    *out_error = MEMORY_E;
+    if (!d) {
+        return why_of(MEMORY_E);
+    }
+    wc_InitDecodedCert(d, chain->certs[at].ptr, (word32)chain->certs[at].len, NULL);
+    *out_error = wc_ParseCert(d, CERT_TYPE, VERIFY, manager);
+    why = why_of(*out_error);
+    if (!why) {
+        why = at > 0 ? check_issuer(d, at - 1) : check_leaf(d, chain->of_client);
+    }
+    if (!why && d->ca && d->ca->pathLengthSet && d->ca->pathLength < at) {
+        why = "chain is too long";
+    }
+    wc_FreeDecodedCert(d);
+    ag_tls_free(d);
+    return why;
+}
+
+/* Certificate `at`, issued by the one after it, which has been checked. */
+static const char *check_below(const struct ag_tls_chain *chain, uint32_t at)
+{
+    const struct ag_span *issuer = &chain->certs[at + 1];
+    WOLFSSL_CERT_MANAGER *m = wolfSSL_CertManagerNew();
+    int error = MEMORY_E;
+    const char *why = why_of(MEMORY_E);
+
+    if (m) {
+        error = wolfSSL_CertManagerLoadCABuffer(m, issuer->ptr, (long)issuer->len,
+                                                WOLFSSL_FILETYPE_ASN1);
+        why = error == WOLFSSL_SUCCESS ? check_step(m, chain, at, &error) : why_of(error);
+        wolfSSL_CertManagerFree(m);
+    }
+    return why;
+}
+
+/* A leaf that is believed as itself: its dates and its use are all there is to it. */
+static const char *check_pinned(const struct ag_tls_chain *chain)
+{
+    DecodedCert *d = ag_tls_alloc(sizeof(*d));
+    const char *why = why_of(MEMORY_E);
+    struct ag_x509 x;
+    time_t now = time(NULL);
+
+    if (d) {
+        wc_InitDecodedCert(d, chain->certs[0].ptr, (word32)chain->certs[0].len, NULL);
+        why = why_of(wc_ParseCert(d, CERT_TYPE, NO_VERIFY, NULL));
+        why = why ? why : check_leaf(d, chain->of_client);
+        wc_FreeDecodedCert(d);
+        ag_tls_free(d);
+    }
+    if (!why && !ag_x509_parse(chain->certs[0], &x)) {
+        why = why_of(ASN_PARSE_E);
+    }
+    if (!why && (now < x.not_before_s || now > x.not_after_s)) {
+        why = why_of(now < x.not_before_s ? ASN_BEFORE_DATE_E : ASN_AFTER_DATE_E);
+    }
+    return why;
+}
+
+const char *ag_tls_chain_judge(const struct ag_tls_authorities *a, const struct ag_tls_chain *chain)
+{
+    const char *why = "no certificate";
+    int error = 0;
+    uint32_t at = 0;
+
+    if (chain->count > 0 && is_pinned(a, chain->certs[0])) {
+        return check_pinned(chain);
+    }
+    /* Up to the first that an authority has issued. */
+    for (; at < chain->count; at++) {
+        if (at > chain->depth) {
+            return "chain is too long";
+        }
+        why = check_step(a->manager, chain, at, &error);
+        if (error != ASN_NO_SIGNER_E && error != ASN_SELF_SIGNED_E) {
+            break;
+        }
+    }
+    /* And down again. */
+    while (!why && at > 0) {
+        why = check_below(chain, --at);
+    }
+    return why;
+}
+
+/* ---- names ---- */
+
+/* As the names of certificates are written: an address in its shortest form. */
+static struct ag_span plain_host(struct ag_span host, char out[static HOST_MAX + 1])
+{
+    struct in6_addr address;
+    size_t len = 0;
+
+    if (host.len > 2 && host.ptr[0] == '[' && host.ptr[host.len - 1] == ']') {
+        host = ag_span_sub(host, 1, host.len - 1);
+    }
+    if (host.len > 0 && host.ptr[host.len - 1] == '.') {
+        host.len--;
+    }
+    if (host.len > HOST_MAX) {
+        return ag_span(NULL, 0);
+    }
+    for (; len < host.len; len++) {
+        out[len] = (char)ag_ascii_lower(host.ptr[len]);
+    }
+    out[len] = '\0';
+    if (inet_pton(AF_INET6, out, &address) == 1) {
+        (void)inet_ntop(AF_INET6, &address, out, HOST_MAX);
+    }
+    return ag_span_str(out);
+}
+
+static bool is_address(const char *text)
+{
+    struct in6_addr address;
+
+    return inet_pton(AF_INET6, text, &address) == 1 || inet_pton(AF_INET, text, &address) == 1;
+}
+
+/* A wildcard is the whole first label and stands for one label of a name, not of an address. */
+static bool matches(struct ag_span name, struct ag_span host, bool address)
+{
+    size_t dot = ag_span_find(host, '.');
+
+    if (ag_span_ieq(name, host)) {
+        return true;
+    }
+    return !address && ag_span_starts(name, AG_SPAN("*.")) && dot > 0 && dot < host.len &&
+           ag_span_find(ag_span_sub(name, 2, name.len), '.') < name.len - 2 &&
+           ag_span_ieq(ag_span_sub(name, 1, name.len), ag_span_sub(host, dot, host.len));
+}
+
+bool ag_tls_chain_names(struct ag_span leaf, struct ag_span host)
+{
+    char text[HOST_MAX + 1];
+    uint8_t name[HOST_MAX + 1];
+    struct ag_buf buf = ag_buf(name, sizeof(name));
+    struct ag_span want = plain_host(host, text), names;
+    struct ag_x509 x;
+
+    if (want.len == 0 || !ag_x509_parse(leaf, &x)) {
+        return false;
+    }
+    for (names = x.names; ag_x509_next_name(&names, &buf); buf = ag_buf(name, sizeof(name))) {
+        if (!buf.overflow && matches(ag_buf_span(&buf), want, is_address(text))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+#endif

@@ -1,0 +1,32 @@
+/*
+ * tls_chain: whether a peer's certificates lead to one of some authorities (RFC 5280 section 6), and name it.
+ *
+ *   [ leaf ] [ issuer of leaf ] ... [ issued by an authority ]      as the peer sent them, in this order
+ *      0            1                        k <= depth
+ *
+ * The library checks signatures, dates and extensions of each step; which steps are taken is decided here. What
+ * a peer sends is never kept: neither good intermediates nor bad ones change what is believed of others.
+ */
+#pragma once
+#include "engine/span.h"
+
+struct ag_tls_authorities;
+
+/* Of a PEM bundle; those that are no authorities (self-signed leaves) are believed as themselves alone. NULL: none
+ * of it can be used, or no memory. */
+AG_MUST_USE struct ag_tls_authorities *ag_tls_authorities_new(struct ag_span pem);
+void ag_tls_authorities_free(struct ag_tls_authorities *a); /* NULL is allowed */
+
+struct ag_tls_chain {
+    const struct ag_span *certs; /* DER, the leaf first */
+    uint32_t count;
+    uint32_t depth; /* certificates allowed between the leaf and its authority */
+    bool of_client; /* else of a server */
+};
+
+/* NULL: the chain is good now. Else why not, a static phrase: "unknown authority". Any thread. */
+AG_MUST_USE const char *ag_tls_chain_judge(const struct ag_tls_authorities *a,
+                                           const struct ag_tls_chain *chain);
+
+/* Whether a leaf (DER) is a server's of that name or address (RFC 9525): its subjectAltName alone counts. */
+AG_MUST_USE bool ag_tls_chain_names(struct ag_span leaf, struct ag_span host);

@@ -1,0 +1,464 @@
+#include "engine/tls_impl.h"
+
+#if AG_WOLFSSL
+
+#    include "engine/tls_memory.h"
+#    include "engine/tls_verify.h"
+
+#    include <arpa/inet.h>
+#    include <wolfssl/options.h>
+
+#    include <wolfssl/error-ssl.h>
+#    include <wolfssl/ssl.h>
+#    include <wolfssl/wolfcrypt/error-crypt.h>
+
+/* ---- life ---- */
+
+static void on_deadline(struct ag_timer *timer)
+{
+    struct ag_tls_shake *k = ag_container_of(timer, struct ag_tls_shake, deadline);
+
+    ag_tls_break(k->tls, AG_REASON_TIMEOUT, "the handshake took too long");
+}
+
+bool ag_tls_shake_start(struct ag_tls *t, uint32_t handshake_ms)
+{
+    struct ag_tls_shake *k = ag_tls_alloc(sizeof(*k));
+
+    if (!k) {
+        return false;
+    }
+    memset(k, 0, sizeof(*k));
+    k->tls = t;
+    ag_tls_hello_init(&k->hello);
+    ag_timer_init(&k->deadline, on_deadline);
+    ag_loop_arm(t->stream.loop, &k->deadline, handshake_ms);
+    t->shake = k;
+    return true;
+}
+
+void ag_tls_shake_end(struct ag_tls *t)
+{
+    struct ag_tls_shake *k = t->shake;
+
+    if (k) {
+        t->shake = NULL;
+        ag_timer_cancel(&t->stream.loop->wheel, &k->deadline);
+        ag_block_release(k->tail);
+        if (k->context) {
+            ag_tls_context_clean(k->context);
+        }
+        ag_tls_free(k);
+    }
+    ag_tls_server_release(t->server);
+    t->server = NULL;
+}
+
+/* ---- refusals before the library is asked ---- */
+
+static const char plain_answer[] = "HTTP/1.1 400 Bad Request\r\n"
+                                   "Content-Type: text/plain; charset=utf-8\r\n"
+                                   "Content-Length: 55\r\n"
+                                   "Connection: close\r\n\r\n"
+                                   "This port speaks TLS: the address begins with https://\n";
+
+_Static_assert(sizeof("This port speaks TLS: the address begins with https://\n") - 1 == 55,
+               "its length is told");
+
+/* An alert of level fatal, in a record of its own (RFC 8446 section 6). */
+static void send_alert(struct ag_tls *t, uint8_t alert)
+{
+    const uint8_t record[] = {21, 3, 3, 0, 2, 2, alert};
+
+    if (ag_stream_put(&t->conn.stream, ag_span(record, sizeof(record))) != AG_OK) {
+        t->starved = true; /* then without one */
+    }
+}
+
+static void refuse(struct ag_tls *t, uint8_t alert, const char *why)
+{
+    if (alert != AG_TLS_ALERT_NONE) {
+        send_alert(t, alert);
+    }
+    ag_tls_fail(t, AG_REASON_TLS, why);
+}
+
+static void refuse_hello(struct ag_tls *t, const struct ag_tls_hello *h)
+{
+    const char *why = h->why;
+
+    if (h->plain_http &&
+        ag_stream_put(&t->conn.stream, ag_span(plain_answer, sizeof(plain_answer) - 1)) != AG_OK) {
+        why = "plain HTTP on a port that speaks TLS, and no memory to say so";
+    }
+    refuse(t, h->alert, why);
+}
+
+/* ---- the ClientHello ---- */
+
+/* A piece that pins much more than it has, of a hello that comes in pieces, is copied behind the others. */
+static enum ag_status keep_hello(struct ag_tls *t, struct ag_slice slice)
+{
+    struct ag_tls_shake *k = t->shake;
+    struct ag_loop *l = t->stream.loop;
+    struct ag_slice_node *last = t->in.tail;
+    uint8_t *to;
+
+    if (!last || slice.len >= AG_BUF_SMALL_BYTES / 4) {
+        return ag_chain_push(&t->in, &l->nodes, slice);
+    }
+    if (!k->tail || slice.len > k->tail->size - k->tail_used) {
+        ag_block_release(k->tail);
+        k->tail = ag_loop_buf(l, AG_BUF_SMALL);
+        k->tail_used = 0;
+    }
+    if (!k->tail) {
+        ag_slice_release(&slice);
+        return AG_ENOMEM;
+    }
+    to = k->tail->data + k->tail_used;
+    memcpy(to, slice.ptr, slice.len);
+    k->tail_used += (uint32_t)slice.len;
+    size_t len = slice.len;
+    ag_slice_release(&slice);
+    if (last->slice.owner == k->tail && last->slice.ptr + last->slice.len == to) {
+        last->slice.len += len;
+        t->in.bytes += len;
+        return AG_OK;
+    }
+    return ag_chain_push(&t->in, &l->nodes,
+                         (struct ag_slice){{.ptr = to}, len, ag_block_hold(k->tail)});
+}
+
+static bool set_alpn(WOLFSSL *ssl, uint8_t alpn)
+{
+    char h2[] = "h2", http_11[] = "http/1.1";
+
+    switch ((enum ag_alpn)alpn) {
+    case AG_ALPN_H2:
+        return wolfSSL_UseALPN(ssl, h2, sizeof(h2) - 1, WOLFSSL_ALPN_FAILED_ON_MISMATCH) ==
+               WOLFSSL_SUCCESS;
+    case AG_ALPN_HTTP_11:
+        return wolfSSL_UseALPN(ssl, http_11, sizeof(http_11) - 1,
+                               WOLFSSL_ALPN_FAILED_ON_MISMATCH) == WOLFSSL_SUCCESS;
+    case AG_ALPN_NONE:
+    case AG_ALPN_ACME:
+        break;
+    }
+    return true;
+}
+
+static bool make_session(struct ag_tls *t, WOLFSSL_CTX *ctx)
+{
+    t->ssl = ag_tls_memory_is_short() ? NULL : wolfSSL_new(ctx);
+    if (!t->ssl) {
+        return false;
+    }
+    wolfSSL_SetIOReadCtx(t->ssl, t);
+    wolfSSL_SetIOWriteCtx(t->ssl, t);
+    wolfSSL_SetCertCbCtx(t->ssl, t);
+    return true;
+}
+
+static void hello_read(struct ag_tls *t)
+{
+    struct ag_tls_shake *k = t->shake;
+    struct ag_tls_choice choice =
+        ag_tls_server_choose(t->server, t->shard, &k->hello, t->stream.loop->wall_s);
+
+    if (!choice.context) {
+        refuse(t, choice.alert, choice.why);
+        return;
+    }
+    if (!make_session(t, choice.context->ctx) || !set_alpn(t->ssl, choice.alpn) ||
+        (k->hello.prefers_chacha && wolfSSL_UseClientSuites(t->ssl) != 0)) {
+        send_alert(t, AG_TLS_ALERT_INTERNAL_ERROR);
+        ag_tls_fail(t, AG_REASON_RESOURCES, "no memory for a session");
+        return;
+    }
+    k->context = choice.context;
+    t->session.alpn = choice.alpn;
+    t->session.client_cert_asked = choice.context->asked;
+    t->session.client_cert_required = choice.cert_required;
+    ag_tls_set_state(t, AG_TLS_HANDSHAKE);
+    ag_tls_shake_go_on(t);
+}
+
+void ag_tls_shake_hello(struct ag_tls *t, struct ag_slice slice)
+{
+    struct ag_tls_shake *k = t->shake;
+    enum ag_status st = ag_tls_hello_read(&k->hello, ag_slice_span(&slice));
+
+    if (keep_hello(t, slice) != AG_OK) {
+        ag_tls_break(t, AG_REASON_RESOURCES, NULL);
+    } else if (st == AG_OK) {
+        hello_read(t);
+    } else if (st != AG_AGAIN) {
+        refuse_hello(t, &k->hello);
+    }
+}
+
+struct ag_span ag_tls_name_of(WOLFSSL *ssl)
+{
+    const struct ag_tls *t = wolfSSL_GetIOReadCtx(ssl);
+
+    return t->shake ? ag_tls_hello_name(&t->shake->hello) : ag_span(NULL, 0);
+}
+
+/* ---- the peer's chain ---- */
+
+/* What the library may find wrong with a chain that is judged by us. Anything else, a key that it cannot use
+ * above all, would leave the peer unproven. */
+static bool is_about_chain(int error)
+{
+    switch (error) {
+    case 0:
+    case ASN_NO_SIGNER_E:
+    case ASN_SELF_SIGNED_E:
+    case ASN_AFTER_DATE_E:
+    case ASN_BEFORE_DATE_E:
+    case ASN_SIG_CONFIRM_E:
+    case ASN_SIG_OID_E:
+    case ASN_SIG_KEY_E:
+    case ASN_SIG_HASH_E:
+    case ASN_PATHLEN_SIZE_E:
+    case ASN_PATHLEN_INV_E:
+    case ASN_NAME_INVALID_E:
+    case KEYUSE_SIGNATURE_E:
+    case EXTKEYUSE_AUTH_E:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static uint32_t take_certs(const WOLFSSL_X509_STORE_CTX *store, struct ag_span out[static 1])
+{
+    uint32_t n = 0;
+
+    for (int i = 0; i < store->totalCerts && n < AG_TLS_CERTS_MAX; i++) {
+        out[n++] = ag_span(store->certs[i].buffer, store->certs[i].length);
+    }
+    return n;
+}
+
+static void describe_client(struct ag_tls_shake *k, struct ag_span leaf)
+{
+    struct ag_buf subject = ag_buf(k->subject, sizeof(k->subject));
+    struct ag_x509 x;
+
+    if (ag_x509_parse(leaf, &x)) {
+        ag_x509_put_name(x.subject, &subject);
+    }
+    k->subject_len = subject.len;
+    if (!ag_tls_sha256(leaf, k->sha256)) {
+        memset(k->sha256, 0, sizeof(k->sha256));
+        k->client_error = "its fingerprint cannot be told";
+    }
+}
+
+int ag_tls_on_client_chain(int good, WOLFSSL_X509_STORE_CTX *store)
+{
+    struct ag_tls *t = store->userCtx;
+    struct ag_tls_shake *k = t->shake;
+    struct ag_span certs[AG_TLS_CERTS_MAX];
+    struct ag_tls_chain chain = {.certs = certs, .of_client = true};
+
+    (void)good;
+    k->context->tainted |= store->totalCerts > 1;
+    if (store->error_depth > 0 || store->totalCerts <= 0) {
+        return 1; /* judged with the leaf, which comes last; or the client has none to show */
+    }
+    if (!is_about_chain(store->error)) {
+        return 0;
+    }
+    chain.count = take_certs(store, certs);
+    if (chain.count == 0) {
+        return 1; /* it has none to show, which is said in this way, too */
+    }
+    chain.depth = ag_tls_server_client_depth(t->server);
+    k->client_error = ag_tls_chain_judge(ag_tls_server_client_ca(t->server), &chain);
+    describe_client(k, certs[0]);
+    k->client_cert = k->client_error ? AG_TLS_CLIENT_INVALID : AG_TLS_CLIENT_VALID;
+    return 1;
+}
+
+int ag_tls_on_server_chain(int good, WOLFSSL_X509_STORE_CTX *store)
+{
+    struct ag_tls *t = store->userCtx;
+    struct ag_tls_shake *k = t->shake;
+    const struct ag_tls_authorities *authorities = ag_tls_client_authorities(t->client);
+    struct ag_span certs[AG_TLS_CERTS_MAX];
+    struct ag_tls_chain chain = {.certs = certs, .depth = AG_TLS_CERTS_MAX};
+
+    (void)good;
+    if (store->error_depth > 0) {
+        return 1;
+    }
+    if (!is_about_chain(store->error)) {
+        return 0;
+    }
+    chain.count = take_certs(store, certs);
+    if (authorities) {
+        t->detail = ag_tls_chain_judge(authorities, &chain);
+        if (!t->detail && !ag_tls_chain_names(certs[0], k->host)) {
+            t->detail = "name does not match";
+        }
+    }
+    k->verified = t->detail == NULL;
+    return k->verified;
+}
+
+/* ---- done ---- */
+
+static void put_hex(uint8_t *to, const uint8_t *from, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < n; i++) {
+        to[2 * i] = (uint8_t)digits[from[i] >> 4];
+        to[2 * i + 1] = (uint8_t)digits[from[i] & 15];
+    }
+}
+
+static struct ag_span append(uint8_t **at, struct ag_span text)
+{
+    struct ag_span to = ag_span(*at, text.len);
+
+    if (text.len > 0) {
+        memcpy(*at, text.ptr, text.len);
+        *at += text.len;
+    }
+    return to;
+}
+
+/* What outlives the handshake. False: no memory. */
+static bool keep_names(struct ag_tls *t)
+{
+    const struct ag_tls_shake *k = t->shake;
+    struct ag_tls_session *session = &t->session;
+    struct ag_span name = t->client ? k->host : ag_tls_hello_name(&k->hello);
+    bool cert = k->client_cert != AG_TLS_CLIENT_NONE;
+    uint8_t *at = t->names = ag_tls_alloc(name.len + k->subject_len + (cert ? 64 : 0) + 1);
+
+    if (!at) {
+        return false;
+    }
+    session->server_name = append(&at, name);
+    if (cert) {
+        session->client_subject = append(&at, ag_span(k->subject, k->subject_len));
+        put_hex(at, k->sha256, sizeof(k->sha256));
+        session->client_sha256 = ag_span(at, 64);
+        session->client_error = k->client_error;
+        session->client_cert = k->client_cert;
+    }
+    return true;
+}
+
+static uint8_t chosen_alpn(WOLFSSL *ssl)
+{
+    char *name = NULL;
+    unsigned short len = 0;
+    struct ag_span span;
+
+    if (wolfSSL_ALPN_GetProtocol(ssl, &name, &len) != WOLFSSL_SUCCESS) {
+        return AG_ALPN_NONE;
+    }
+    span = ag_span(name, len);
+    return ag_span_eq(span, AG_SPAN("h2"))         ? AG_ALPN_H2
+           : ag_span_eq(span, AG_SPAN("http/1.1")) ? AG_ALPN_HTTP_11
+                                                   : AG_ALPN_NONE;
+}
+
+static void done(struct ag_tls *t)
+{
+    int suite = wolfSSL_get_current_cipher_suite(t->ssl);
+    struct ag_tls_session *session = &t->session;
+
+    session->version = wolfSSL_get_version(t->ssl);
+    session->cipher =
+        wolfSSL_get_cipher_name_iana_from_suite((byte)(suite >> 8), (byte)(suite & 255));
+    session->resumed = wolfSSL_session_reused(t->ssl) != 0;
+    session->alpn = t->client ? chosen_alpn(t->ssl) : session->alpn;
+    /* A resumed session was verified when it was made: it is kept for this name and these settings alone. */
+    if (t->client && !t->shake->verified && !session->resumed) {
+        ag_tls_fail(t, AG_REASON_TLS, "the server has shown no certificate");
+        return;
+    }
+    if (!keep_names(t) || t->starved) {
+        ag_tls_break(t, AG_REASON_RESOURCES, NULL);
+        return;
+    }
+    ag_tls_shake_end(t);
+    ag_tls_set_state(t, AG_TLS_OPEN);
+    ag_task_queue(t->stream.loop,
+                  &t->input); /* what has come behind it; or pausing, for nothing has */
+    ag_task_queue(t->stream.loop, &t->stream.flush_task); /* what was written meanwhile */
+    t->replied_bytes = 0;
+    t->ready(t);
+}
+
+void ag_tls_shake_go_on(struct ag_tls *t)
+{
+    int rc = t->client ? wolfSSL_connect(t->ssl) : wolfSSL_accept(t->ssl);
+    int error;
+
+    if (rc == WOLFSSL_SUCCESS) {
+        done(t);
+        return;
+    }
+    error = wolfSSL_get_error(t->ssl, rc);
+    if (t->starved) {
+        ag_tls_break(t, AG_REASON_RESOURCES, NULL);
+    } else if (error != WOLFSSL_ERROR_WANT_READ) {
+        if (t->client) {
+            ag_tls_client_forget(t->client, t->shake->host);
+        }
+        ag_tls_fail(t, error == MEMORY_E ? AG_REASON_RESOURCES : AG_REASON_TLS,
+                    ag_tls_why(t->ssl, error));
+    }
+}
+
+/* ---- the client's beginning ---- */
+
+static bool is_address(const char *host)
+{
+    struct in6_addr address;
+
+    return inet_pton(AF_INET6, host, &address) == 1 || inet_pton(AF_INET, host, &address) == 1 ||
+           host[0] == '[';
+}
+
+static bool offer(struct ag_tls *t)
+{
+    const struct ag_tls_client_settings *settings = ag_tls_client_settings_of(t->client);
+    struct ag_tls_shake *k = t->shake;
+    char both[] = "h2,http/1.1", h2[] = "h2", h1[] = "http/1.1";
+    char *alpn = settings->h2 && settings->h1 ? both : settings->h2 ? h2 : h1;
+
+    /* Addresses are no server names (RFC 6066 section 3). */
+    if (k->host.len > 0 && !is_address(k->host_text) &&
+        wolfSSL_UseSNI(t->ssl, WOLFSSL_SNI_HOST_NAME, k->host_text, (unsigned short)k->host.len) !=
+            WOLFSSL_SUCCESS) {
+        return false;
+    }
+    if ((settings->h2 || settings->h1) &&
+        wolfSSL_UseALPN(t->ssl, alpn, (unsigned)strlen(alpn), WOLFSSL_ALPN_CONTINUE_ON_MISMATCH) !=
+            WOLFSSL_SUCCESS) {
+        return false;
+    }
+    ag_tls_client_resume(t->client, k->host, t->ssl);
+    return true;
+}
+
+void ag_tls_shake_connected(struct ag_tls *t)
+{
+    if (!make_session(t, ag_tls_client_ctx(t->client)) || !offer(t)) {
+        ag_tls_break(t, AG_REASON_RESOURCES, "no memory for a session");
+        return;
+    }
+    ag_tls_set_state(t, AG_TLS_HANDSHAKE);
+    ag_tls_shake_go_on(t);
+}
+
+#endif
