@@ -273,6 +273,9 @@ int ag_tls_on_client_chain(int good, WOLFSSL_X509_STORE_CTX *store)
         return 0;
     }
     chain.count = take_certs(store, certs);
+    if (chain.count == 0) {
+        return 1; /* it has none to show, which is said in this way, too */
+    }
     chain.depth = ag_tls_server_client_depth(t->server);
     k->client_error = ag_tls_chain_judge(ag_tls_server_client_ca(t->server), &chain);
     describe_client(k, certs[0]);
