@@ -3,7 +3,10 @@
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
+#include "actions/proxy_tunnel.h"
 #include "actions/upstream_pool.h"
+
+#define REPLAYS_MAX 3u
 
 /* One request on its way; in the exchange's arena. */
 struct proxy_call {
@@ -14,9 +17,11 @@ struct proxy_call {
     struct ag_call call;
     struct ag_request req; /* as it goes to the upstream */
     struct ag_h1_request_opts opts;
-    bool answered; /* the head was given to the exchange */
-    bool retried;  /* a dead pooled connection was made up for */
-    bool over;     /* the hold on the exchange is gone */
+    struct ag_proxy_tunneling tunnel;
+    uint8_t replays; /* after the upstream had refused it unseen */
+    bool answered;   /* the head was given to the exchange */
+    bool retried;    /* a dead pooled connection was made up for */
+    bool over;       /* the hold on the exchange is gone */
 };
 
 static void go_on(struct proxy_call *p, enum ag_status st);
@@ -73,13 +78,18 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
 {
     struct proxy_call *p = of(call);
     struct ag_exchange *ex = p->ex;
-    bool switching = res->status == 101;
+    enum ag_proxy_agreement agreement = ag_proxy_tunnel_agreement(&p->tunnel, &p->req, res);
     enum ag_status st;
 
-    if (switching && !ag_proxy_upgrade_agreed(&ex->req, res)) {
-        return; /* not accepted: the call fails */
+    if (agreement == AG_PROXY_DISAGREED) {
+        ag_upstream_cancel(&p->claim);
+        fail(p, 502, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
+        return;
     }
     st = ag_proxy_response(ex, res, call->head_owner);
+    if (st == AG_OK && agreement == AG_PROXY_AGREED) {
+        st = ag_proxy_tunnel_answer(&p->tunnel, ex);
+    }
     if (st != AG_OK) {
         ag_upstream_cancel(&p->claim);
         if (st == AG_EPROTO) {
@@ -94,7 +104,7 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
     if (p->claim.state != AG_CLAIM_GIVEN) {
         return; /* the client was lost over it */
     }
-    if (switching) {
+    if (agreement == AG_PROXY_AGREED) {
         call->ops->accept_tunnel(call);
     }
     ag_upstream_watch(&p->claim);
@@ -108,15 +118,18 @@ static void on_done(struct ag_call *call)
     let_go(p);
 }
 
-/* A pooled connection that the upstream had just closed, or spoilt, is nobody's fault: once, silently,
- * when nothing can happen twice and nothing is lost (RFC 9110 section 9.2.2, RFC 9112 section
- * 9.3.1). */
+/* Silently, when nothing can happen twice and nothing is lost (RFC 9110 section 9.2.2). A pooled connection
+ * that the upstream had just closed, or spoilt, is nobody's fault: once (RFC 9112 section 9.3.1). And one
+ * that the upstream says it has done nothing about (RFC 9113 section 8.7), a few times. */
 static bool may_repeat(const struct proxy_call *p, enum ag_reason why)
 {
     const struct ag_body *body = &p->ex->req_body;
     bool untouched = body->total_bytes == body->q.bytes;
     bool dead = why == AG_REASON_EOF || why == AG_REASON_RESET || why == AG_REASON_PROTOCOL;
 
+    if (p->call.replayable) {
+        return p->settings && untouched && p->replays < REPLAYS_MAX;
+    }
     return dead && p->settings && !p->retried && !p->call.received && p->claim.pooled &&
            untouched && (!p->call.sent || ag_method_is_idempotent((enum ag_method)p->req.method));
 }
@@ -128,8 +141,9 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
 
     ag_upstream_release(&p->claim);
     if (repeat) {
-        p->retried = true;
-        go_on(p, ag_upstream_claim_fresh(&p->claim));
+        p->replays += call->replayable;
+        p->retried = p->retried || !call->replayable;
+        go_on(p, ag_upstream_claim_again(&p->claim, !call->replayable));
         return;
     }
     switch (why) {
@@ -185,19 +199,45 @@ static void begin(struct proxy_call *p)
 {
     struct ag_exchange *ex = p->ex;
     struct ag_upstream_claim *claim = &p->claim;
-    bool content = p->req.framing != AG_FRAMING_NONE || p->opts.upgrade;
+    bool tunnel = p->tunnel.asked != AG_PROXY_NO_TUNNEL;
 
+    if (tunnel) {
+        const char *why =
+            ag_proxy_tunnel_shape(&p->tunnel, ex, &p->req, &p->opts, ag_upstream_is_h2(claim),
+                                  ag_upstream_tunnels(claim));
+        if (why) {
+            ag_upstream_release(claim);
+            fail(p, 502, AG_REASON_PROTOCOL, why);
+            return;
+        }
+    }
     p->opts.host = host_of(p);
     p->call.events = &call_events;
     p->call.req = &p->req;
     p->call.opts = &p->opts;
-    p->call.req_body = content ? &ex->req_body : NULL;
+    p->call.req_body = p->req.framing != AG_FRAMING_NONE || tunnel ? &ex->req_body : NULL;
     p->call.res_body = &ex->res_body;
     p->call.keep = &ex->arena;
     if (ag_upstream_start(claim, &p->call) != AG_OK) {
         ag_upstream_release(claim);
         fail(p, 503, AG_REASON_RESOURCES, "out of buffers towards the upstream");
     }
+}
+
+/* What was wrong with the handshake, for the log and the answer. */
+static const char *tls_detail(struct proxy_call *p)
+{
+    struct ag_span what = ag_span_str(p->claim.detail ? p->claim.detail : "failed");
+    struct ag_span text = AG_SPAN("TLS handshake with upstream: ");
+    char *room = ag_arena_alloc(&p->ex->arena, text.len + what.len + 1);
+
+    if (!room) {
+        return "TLS handshake with upstream failed";
+    }
+    memcpy(room, text.ptr, text.len);
+    memcpy(room + text.len, what.ptr, what.len);
+    room[text.len + what.len] = 0;
+    return room;
 }
 
 static void go_on(struct proxy_call *p, enum ag_status st)
@@ -207,7 +247,8 @@ static void go_on(struct proxy_call *p, enum ag_status st)
     if (st == AG_OK) {
         begin(p);
     } else if (st != AG_AGAIN) {
-        fail(p, claim->status, (enum ag_reason)claim->reason, claim->detail);
+        fail(p, claim->status, (enum ag_reason)claim->reason,
+             claim->reason == AG_REASON_TLS ? tls_detail(p) : claim->detail);
     }
 }
 
@@ -282,14 +323,19 @@ static bool prepare(struct proxy_call *p, const struct ag_proxy_section *section
     enum ag_status st;
 
     p->req = ex->req;
-    p->opts.upgrade = ag_proxy_wants_upgrade(&ex->req);
+    if (p->req.framing == AG_FRAMING_H2) {
+        p->req.framing =
+            p->req.content_length == AG_LENGTH_UNKNOWN ? AG_FRAMING_CHUNKED : AG_FRAMING_LENGTH;
+    }
+    p->tunnel.asked = (uint8_t)ag_proxy_tunnel_asked(&ex->req);
     p->opts.te_trailers = ag_fields_list_has(&ex->req.fields, AG_FIELD_TE, AG_SPAN("trailers"));
     p->opts.target = make_target(ex, p->settings);
     if (!p->opts.target.ptr) {
         fail(p, 414, AG_REASON_LIMIT, "the target is too long for the upstream");
         return false;
     }
-    st = ag_proxy_request_fields(ex, &section->trust, p->opts.upgrade, &p->req.fields, &hops);
+    st = ag_proxy_request_fields(ex, &section->trust, p->tunnel.asked == AG_PROXY_UPGRADE,
+                                 &p->req.fields, &hops);
     if (st == AG_EPROTO) {
         fail(p, 400, AG_REASON_PROTOCOL, "too many connection options");
     } else if (st != AG_OK) {

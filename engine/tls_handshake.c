@@ -150,7 +150,7 @@ static bool set_alpn(WOLFSSL *ssl, uint8_t alpn)
 
 static bool make_session(struct ag_tls *t, WOLFSSL_CTX *ctx)
 {
-    t->ssl = wolfSSL_new(ctx);
+    t->ssl = ag_tls_memory_is_short() ? NULL : wolfSSL_new(ctx);
     if (!t->ssl) {
         return false;
     }
@@ -266,13 +266,16 @@ int ag_tls_on_client_chain(int good, WOLFSSL_X509_STORE_CTX *store)
 
     (void)good;
     k->context->tainted |= store->totalCerts > 1;
-    if (store->error_depth > 0) {
-        return 1; /* judged with the leaf, which comes last */
+    if (store->error_depth > 0 || store->totalCerts <= 0) {
+        return 1; /* judged with the leaf, which comes last; or the client has none to show */
     }
     if (!is_about_chain(store->error)) {
         return 0;
     }
     chain.count = take_certs(store, certs);
+    if (chain.count == 0) {
+        return 1; /* it has none to show, which is said in this way, too */
+    }
     chain.depth = ag_tls_server_client_depth(t->server);
     k->client_error = ag_tls_chain_judge(ag_tls_server_client_ca(t->server), &chain);
     describe_client(k, certs[0]);

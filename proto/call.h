@@ -33,7 +33,8 @@ struct ag_call_events {
 /* What a call waits for, for whoever watches the time. */
 enum ag_call_phase {
     AG_CALL_CALLER = 0, /* the caller: for content, or for room in res_body */
-    AG_CALL_WRITE,      /* the upstream is to take the request */
+    AG_CALL_WRITE,      /* the connection is to take the request */
+    AG_CALL_WINDOW,     /* the upstream is to open a window for it (HTTP/2) */
     AG_CALL_FIRST_BYTE, /* it is to answer */
     AG_CALL_READ,       /* more of its answer is to come */
     AG_CALL_TUNNEL,     /* either way */
@@ -49,7 +50,7 @@ struct ag_call_ops {
      * accepted: the call fails. */
     void (*accept_tunnel)(struct ag_call *);
     /* The phase, and the loop time since when nothing has moved in it. */
-    enum ag_call_phase (*phase)(const struct ag_call *, uint64_t *out_since_ms);
+    enum ag_call_phase (*phase)(struct ag_call *, uint64_t *out_since_ms);
 };
 
 struct ag_call {

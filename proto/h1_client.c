@@ -627,7 +627,7 @@ static uint64_t moved_ms(const struct ag_h1_client *c)
     return c->call->progress_ms > sent ? c->call->progress_ms : sent;
 }
 
-static enum ag_call_phase phase_of(const struct ag_call *call, uint64_t *out_since_ms)
+static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
 {
     const struct ag_h1_client *c = call->carrier;
 

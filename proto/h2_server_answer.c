@@ -88,7 +88,8 @@ static void send_head(struct ag_exchange *ex)
     if (res->framing == AG_FRAMING_LENGTH) {
         length = res->content_length;
     }
-    end = !r->tunnel && (!has_content(ex, res->status) || length == 0);
+    end = !r->tunnel &&
+          (!has_content(ex, res->status) || res->framing == AG_FRAMING_NONE || length == 0);
     if (!ag_fields_find(&res->fields, AG_FIELD_DATE, NULL)) {
         date = ag_date_value(&r->server->context->date, r->server->conn.loop->wall_s);
     }

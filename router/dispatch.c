@@ -38,13 +38,17 @@ const struct ag_route *ag_snapshot_find(const struct ag_snapshot *s, const struc
     return r->split_count ? in_region(s, r, q) : r;
 }
 
+/* An extended CONNECT goes where the GET with Upgrade would that it stands for (RFC 8441 section 5). */
 static struct ag_trie_query query_of(const struct ag_exchange *ex)
 {
-    return (struct ag_trie_query){.host = ex->req.host,
-                                  .port = ex->listener_port,
-                                  .path = ex->req.path,
-                                  .method = (enum ag_method)ex->req.method,
-                                  .method_name = ex->req.method_name};
+    bool extended = ex->req.protocol.len > 0;
+
+    return (struct ag_trie_query){
+        .host = ex->req.host,
+        .port = ex->listener_port,
+        .path = ex->req.path,
+        .method = extended ? AG_METHOD_GET : (enum ag_method)ex->req.method,
+        .method_name = extended ? ag_method_name(AG_METHOD_GET) : ex->req.method_name};
 }
 
 /* ---- answers without a route ---- */
@@ -164,6 +168,10 @@ static void *state_of(const struct ag_exchange *ex, const struct ag_filter *f)
 
 static void start_action(struct ag_exchange *ex)
 {
+    if (ex->req.protocol.len > 0 && ex->route->action.ops->kind != AG_ACTION_PROXY) {
+        ag_exchange_fail(ex, 405, AG_REASON_NONE, "there is nothing to tunnel to");
+        return;
+    }
     ex->action = &ex->route->action;
     ag_exchange_hold(ex);
     ex->action->ops->start(ex);

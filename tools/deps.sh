@@ -19,7 +19,8 @@ build_packages='gcc make libc6-dev pkg-config liburing-dev libxxhash-dev libyaml
 source_packages='autoconf automake libtool dpkg-dev'
 test_packages='libcriterion-dev clang clang-format clang-tidy libclang-rt-dev llvm cppcheck
     curl nginx haproxy nghttp2-client openssl libssl-dev chromium procps iproute2
-    python3 python3-pytest python3-h2 python3-hpack python3-httpx python3-websockets'
+    python3 python3-pytest python3-grpcio python3-h2 python3-hpack python3-httpx
+    python3-websockets'
 bench_packages='nginx haproxy h2o wrk nghttp2-client openssl libssl-dev python3'
 playwright=1.55.1 # the last line of releases that runs on Debian 12's node
 

@@ -53,11 +53,17 @@ static void apply(struct ag_loop *l, struct ag_msg *m)
     }
 }
 
-static void add_listen(struct ag_serving_change *c, const struct ag_socket *k,
-                       const struct ag_listen *from, int fd)
+/* The snapshot's listener `index`, by one descriptor of its socket. */
+static void add_listen(struct ag_serving_change *c, const struct ag_socket *k, uint16_t index,
+                       int fd)
 {
-    c->listens[c->listen_count++] = (struct ag_serving_listen){
-        .socket_id = k->id, .fd = fd, .port = from->port, .limits = from->limits};
+    const struct ag_listen *from = &c->snapshot->model->listens[index];
+
+    c->listens[c->listen_count++] = (struct ag_serving_listen){.socket_id = k->id,
+                                                               .fd = fd,
+                                                               .port = from->port,
+                                                               .limits = from->limits,
+                                                               .tls = c->snapshot->tls[index]};
 }
 
 /* What shard `index` is to listen on: of a new socket every shard_count'th descriptor. */
@@ -76,11 +82,11 @@ static struct ag_serving_change *make_change(struct ag_server *s, uint32_t index
 
         AG_ASSERT(k); /* the plan has it */
         if (!k->fresh) {
-            add_listen(c, k, &m->listens[i], -1);
+            add_listen(c, k, i, -1);
             continue;
         }
         for (uint32_t f = index; f < k->fd_count; f += s->sizing.shards) {
-            add_listen(c, k, &m->listens[i], k->fds[f]);
+            add_listen(c, k, i, k->fds[f]);
         }
     }
     return c;
@@ -88,6 +94,7 @@ static struct ag_serving_change *make_change(struct ag_server *s, uint32_t index
 
 void ag_server_publish(struct ag_server *s)
 {
+    ag_stapling_follow(&s->stapling, s->snapshot);
     atomic_store(&s->snapshot->users, s->sizing.shards);
     atomic_store(&s->changing, s->sizing.shards);
     for (uint32_t i = 0; i < s->sizing.shards; i++) {

@@ -15,6 +15,9 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+/* Which one asks for OCSP responses. */
+#define STAPLING_SHARD 0u
+
 #define HELPER_THREADS   4u
 #define HELPER_QUEUE_MAX 1024u
 #define LOG_RING_BYTES   (256u * 1024u)
@@ -109,6 +112,9 @@ static void stop_shard(struct ag_shard *shard, void *arg)
     ag_loop_turn(&shard->loop, 0);
     if (s->serving.cut) {
         atomic_store(&server->cut, true);
+    }
+    if (shard->index == STAPLING_SHARD) {
+        ag_stapling_leave(&server->stapling);
     }
     ag_serving_close(&s->serving);
     if (atomic_fetch_sub(&server->running, 1) == 1) {
@@ -321,15 +327,38 @@ static void on_wake(struct ag_server *s)
     all_heard(s);
 }
 
-/* Of certificates, and of ticket keys. */
-static void look_at_files(struct ag_server *s)
+/* Certificates, ticket keys, OCSP responses. Who stops needs no new ones, and its configuration may go. */
+static void look_at_material(struct ag_server *s)
 {
     unsigned events = ag_material_turn(&s->material);
 
-    if (events & AG_MATERIAL_FILES && s->stops == 0 && !s->life.handed_over) {
+    if (s->stops > 0 || s->life.handed_over) {
+        return;
+    }
+    if (events & AG_MATERIAL_FILES) {
         ag_server_reload(s);
     }
+    ag_stapling_turn(&s->stapling);
 }
+
+static int wait_ms(const struct ag_server *s)
+{
+    int ms = ag_material_wait_ms(&s->material, ag_lifecycle_wait_ms(&s->life));
+
+    return s->stops > 0 || s->life.handed_over ? ms : ag_stapling_wait_ms(&s->stapling, ms);
+}
+
+static bool stapling_post(void *owner, struct ag_msg *m)
+{
+    return ag_server_post(owner, STAPLING_SHARD, m);
+}
+
+static void stapling_wake(void *owner)
+{
+    ag_server_wake(owner);
+}
+
+static const struct ag_stapling_ops stapling_ops = {.post = stapling_post, .wake = stapling_wake};
 
 static void control(struct ag_server *s)
 {
@@ -344,8 +373,7 @@ static void control(struct ag_server *s)
         fds[2].fd = s->worker ? s->worker->channel : -1;
         fds[3].fd = s->material.watch.fd;
         ag_lifecycle_fds(&s->life, fds + 4);
-        if (poll(fds, AG_COUNT(fds),
-                 ag_material_wait_ms(&s->material, ag_lifecycle_wait_ms(&s->life))) < 0) {
+        if (poll(fds, AG_COUNT(fds), wait_ms(s)) < 0) {
             AG_ASSERT(errno == EINTR);
             continue;
         }
@@ -358,7 +386,7 @@ static void control(struct ag_server *s)
         if (fds[2].revents) {
             ag_server_obey(s);
         }
-        look_at_files(s);
+        look_at_material(s);
         ag_lifecycle_turn(&s->life, &s->sockets);
     }
 }
@@ -514,12 +542,14 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     AG_ASSERT(s.each);
     ag_lifecycle_init(&s.life, &lifecycle_ops, &s);
     ag_material_init(&s.material, !worker);
+    ag_stapling_init(&s.stapling, &stapling_ops, &s, &s.each[STAPLING_SHARD].serving.ctx);
     if (open_tls(&s) && (worker || ag_lifecycle_open(&s.life, m, &s.sockets))) {
         rc = run(&s, backend, why);
     } else {
         ag_snapshot_free(s.snapshot);
     }
     ag_lifecycle_close(&s.life);
+    ag_stapling_deinit(&s.stapling);
     ag_material_deinit(&s.material); /* who used the ring is gone */
     free(s.each);
     ag_sockets_deinit(&s.sockets);

@@ -12,6 +12,7 @@
 #include "tools/serving.h"
 #include "tools/sizing.h"
 #include "tools/sockets.h"
+#include "tools/stapling.h"
 #include "tools/worker.h"
 
 struct ag_server;
@@ -38,6 +39,7 @@ struct ag_server {
     struct ag_sockets sockets;
     struct ag_lifecycle life;    /* a worker's is its master's */
     struct ag_material material; /* a worker's: the ring of ticket keys alone */
+    struct ag_stapling stapling;
     struct ag_shards *shards;
     struct ag_server_shard *each; /* one a shard */
     struct ag_sizing sizing;

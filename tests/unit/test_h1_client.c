@@ -73,7 +73,11 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     r->closed_why = why;
 }
 
-static const struct ag_stream_user user = {on_data, on_eof, on_drain, on_deadline, on_close};
+static const struct ag_stream_user user = {.on_data = on_data,
+                                           .on_eof = on_eof,
+                                           .on_drain = on_drain,
+                                           .on_deadline = on_deadline,
+                                           .on_close = on_close};
 
 static void on_interim(struct ag_call *call, const struct ag_response *res)
 {
