@@ -19,7 +19,7 @@ struct ag_upstream_options ag_upstream_default_options(void)
                      .read_ms = 60000,
                      .write_ms = 60000,
                      .idle_ms = 60000},
-        .max_idle = 256,
+        .max_idle = 1024,
         .idle_timeout_ms = 60000,
         .max_age_ms = 3600000,
         .max_pending = 1024,
