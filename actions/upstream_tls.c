@@ -62,7 +62,10 @@ static bool read_handshake(const struct ag_node *n, struct ag_diags *diags, uint
 {
     uint64_t ms = *io;
 
-    if (n && n->kind != AG_NODE_NULL && !ag_node_duration(n, diags, &ms)) {
+    if (!n || n->kind == AG_NODE_NULL) {
+        return true;
+    }
+    if (!ag_node_duration(n, diags, &ms)) {
         return false;
     }
     if (ms < 1 || ms > HANDSHAKE_MAX_MS) {

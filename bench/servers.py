@@ -69,7 +69,7 @@ def make_files(work):
         (work / "files" / name).write_bytes(os.urandom(size // 2).hex().encode()[:size])
     (work / "files" / "small").write_text("OK")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-                    "-nodes", "-days", "30", "-subj", "/CN=localhost", "-addext",
+                    "-nodes", "-days", "365", "-subj", "/CN=localhost", "-addext",
                     "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", work / "key.pem",
                     "-out", work / "cert.pem"], check=True, capture_output=True)
     both = (work / "cert.pem").read_text() + (work / "key.pem").read_text()

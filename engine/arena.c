@@ -116,7 +116,8 @@ static void *alloc_wide(struct ag_arena *a, size_t size_bytes)
     }
     b = taken ? a->wide[taken - 1] : NULL;
     if (!b || size_bytes > b->size - a->wide_used) {
-        b = taken < AG_ARENA_WIDE ? ag_loop_buf(a->loop, AG_BUF_LARGE) : NULL;
+        /* It is held as long as the arena, so it is not the last ones that go there. */
+        b = taken < AG_ARENA_WIDE && !a->loop->tight ? ag_loop_buf(a->loop, AG_BUF_LARGE) : NULL;
         if (!b) {
             return NULL;
         }

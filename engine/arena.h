@@ -38,7 +38,7 @@ struct ag_arena {
  * With `pages` NULL it allocates by malloc, without a bound, and panics when memory is out. */
 void ag_arena_init(struct ag_arena *a, struct ag_pool *pages, uint32_t page_max);
 /* Lets a pooled arena take up to AG_ARENA_WIDE large buffers of `l` for what is above
- * AG_ARENA_ALLOC_MAX. */
+ * AG_ARENA_ALLOC_MAX, unless they run short (ag_loop.tight). */
 void ag_arena_widen(struct ag_arena *a, struct ag_loop *l);
 void ag_arena_release(struct ag_arena *a);
 

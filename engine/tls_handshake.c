@@ -150,7 +150,7 @@ static bool set_alpn(WOLFSSL *ssl, uint8_t alpn)
 
 static bool make_session(struct ag_tls *t, WOLFSSL_CTX *ctx)
 {
-    t->ssl = wolfSSL_new(ctx);
+    t->ssl = ag_tls_memory_is_short() ? NULL : wolfSSL_new(ctx);
     if (!t->ssl) {
         return false;
     }
@@ -266,13 +266,16 @@ int ag_tls_on_client_chain(int good, WOLFSSL_X509_STORE_CTX *store)
 
     (void)good;
     k->context->tainted |= store->totalCerts > 1;
-    if (store->error_depth > 0) {
-        return 1; /* judged with the leaf, which comes last */
+    if (store->error_depth > 0 || store->totalCerts <= 0) {
+        return 1; /* judged with the leaf, which comes last; or the client has none to show */
     }
     if (!is_about_chain(store->error)) {
         return 0;
     }
     chain.count = take_certs(store, certs);
+    if (chain.count == 0) {
+        return 1; /* it has none to show, which is said in this way, too */
+    }
     chain.depth = ag_tls_server_client_depth(t->server);
     k->client_error = ag_tls_chain_judge(ag_tls_server_client_ca(t->server), &chain);
     describe_client(k, certs[0]);
@@ -371,6 +374,7 @@ static void done(struct ag_tls *t)
 {
     int suite = wolfSSL_get_current_cipher_suite(t->ssl);
     struct ag_tls_session *session = &t->session;
+    struct ag_stream *below = &t->conn.stream;
 
     session->version = wolfSSL_get_version(t->ssl);
     session->cipher =
@@ -391,6 +395,10 @@ static void done(struct ag_tls *t)
     ag_task_queue(t->stream.loop,
                   &t->input); /* what has come behind it; or pausing, for nothing has */
     ag_task_queue(t->stream.loop, &t->stream.flush_task); /* what was written meanwhile */
+    if (ag_task_queued(&below->flush_task)) { /* tickets leave with the answer to that */
+        ag_task_cancel(&below->flush_task);
+        ag_task_queue(t->stream.loop, &below->flush_task);
+    }
     t->replied_bytes = 0;
     t->ready(t);
 }

@@ -216,6 +216,13 @@ void ag_tls_memory_bound(uint64_t thread_bytes)
     atomic_store(&bound, thread_bytes);
 }
 
+bool ag_tls_memory_is_short(void)
+{
+    uint64_t most = atomic_load_explicit(&bound, memory_order_relaxed);
+
+    return ag_tls_memory_thread_bytes() > (int64_t)(most - most / 8);
+}
+
 void ag_tls_memory_trim(void)
 {
     struct account *a = account();

@@ -28,6 +28,9 @@ AG_MUST_USE void *ag_tls_realloc(void *p, size_t n);
 
 /* The bound of each thread from now on, bytes. Any thread. */
 void ag_tls_memory_bound(uint64_t thread_bytes);
+/* Whether this thread has little left below its bound: no handshake is to begin. The library loses some bytes of one
+ * that runs out of memory in its midst, and those that are under way are to have the rest. */
+AG_MUST_USE bool ag_tls_memory_is_short(void);
 /* Gives this thread's kept pieces back to the system: before it ends. */
 void ag_tls_memory_trim(void);
 

@@ -25,8 +25,8 @@ uint64_t ag_h2_server_body_due(const struct ag_h2_request *r)
 {
     const struct ag_h2_stream *s = &r->s;
 
-    if (s->ended || r->ex->req.protocol.len > 0) {
-        return 0; /* a tunnel is its upstream's to watch */
+    if (s->ended || (r->ex->req.protocol.len > 0 && !s->sent)) {
+        return 0; /* a tunnel is its upstream's to watch, as long as there is one */
     }
     if (is_bounded(r)) {
         return r->body_pace.due_ms;
@@ -249,7 +249,8 @@ static void begin(struct ag_h2_request *r, uint32_t id, bool end)
 
     ag_h2_stream_accept(&r->s, &h->conn, id, end);
     if (end) {
-        req->framing = AG_FRAMING_NONE;
+        /* A length of nothing that was told is passed on: not every upstream does without (411). */
+        req->framing = req->content_length == 0 ? AG_FRAMING_LENGTH : AG_FRAMING_NONE;
         ag_body_end(&r->ex->req_body, NULL);
     } else {
         ag_h2_stream_set_sink(&r->s, &r->ex->req_body, req->content_length);

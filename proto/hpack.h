@@ -23,8 +23,12 @@
 struct ag_hpack_entry {
     uint16_t at; /* in the ring of text; name, then value; may wrap */
     uint16_t name_len, value_len;
-    uint8_t id;    /* decoder: enum ag_field_id; encoder: the name's static index, 0: none */
-    uint8_t mark;  /* decoder: what its user has found out about it; 0: nothing yet */
+    uint8_t id; /* decoder: enum ag_field_id; encoder: the name's static index, 0: none */
+    union {
+        uint8_t mark; /* decoder: what its user has found out about it; 0: nothing yet */
+        uint8_t
+            older; /* encoder: the place of the one before with the same last bits of the hash */
+    };
     uint32_t hash; /* encoder: of name and value */
 };
 
@@ -81,10 +85,13 @@ AG_MUST_USE enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_h
 
 /* Hashes of fields that the encoder remembers, to know what comes again: so many pairs. */
 #define AG_HPACK_SEEN 16u
+/* Lists of entries, by the last bits of their hashes. */
+#define AG_HPACK_LISTS 64u
 
 struct ag_hpack_encoder {
     struct ag_hpack_table table;
     uint32_t seen[AG_HPACK_SEEN][2]; /* by the hash's last bits: told lately, and not added */
+    uint8_t newest[AG_HPACK_LISTS];  /* places in the table; may be stale, see hpack_encode.c */
     uint16_t least_bytes; /* of the sizes since the last section; to be told when below max_bytes */
     bool size_owed;       /* the next section begins with a table size update */
 };

@@ -148,23 +148,41 @@ static void look_up_known(struct known *k)
     }
 }
 
-/* In the dynamic table. */
-static void look_up(const struct ag_hpack_table *t, struct known *k)
+static uint32_t age_of(const struct ag_hpack_table *t, uint32_t place)
 {
-    uint32_t at = t->next;
+    return (t->next + AG_HPACK_ENTRIES_MAX - 1 - place) % AG_HPACK_ENTRIES_MAX;
+}
 
-    for (uint32_t age = 0; age < t->count; age++) {
-        const struct ag_hpack_entry *e;
+/* In the dynamic table. A list goes from newer entries to older ones; nobody mends it when they are
+ * evicted, which the oldest are first: it ends at a place that is free, or that a newer entry has taken. */
+static void look_up(const struct ag_hpack_encoder *e, struct known *k)
+{
+    const struct ag_hpack_table *t = &e->table;
+    uint32_t place = e->newest[k->hash % AG_HPACK_LISTS], age = age_of(t, place), before = 0;
 
-        at = (at + AG_HPACK_ENTRIES_MAX - 1) % AG_HPACK_ENTRIES_MAX;
-        e = &t->entries[at];
-        if (ag_unlikely(e->hash == k->hash) && e->value_len == k->value.len && is_name(t, e, k) &&
-            ag_hpack_table_is(t, e, e->name_len, k->value)) {
+    while (age < t->count && age >= before) {
+        const struct ag_hpack_entry *entry = &t->entries[place];
+
+        if (entry->hash == k->hash && entry->value_len == k->value.len && is_name(t, entry, k) &&
+            ag_hpack_table_is(t, entry, entry->name_len, k->value)) {
             k->whole = AG_HPACK_STATIC + 1 + age;
             return;
         }
-        if (k->name_index == 0 && is_name(t, e, k)) {
+        before = age + 1;
+        place = entry->older;
+        age = age_of(t, place);
+    }
+}
+
+/* One that is not in the static table, with whatever value. */
+static void look_up_name(const struct ag_hpack_table *t, struct known *k)
+{
+    const struct ag_hpack_entry *e;
+
+    for (uint32_t age = 0; (e = ag_hpack_table_at(t, age)); age++) {
+        if (is_name(t, e, k)) {
             k->name_index = AG_HPACK_STATIC + 1 + age;
+            return;
         }
     }
 }
@@ -193,9 +211,19 @@ static bool comes_again(struct ag_hpack_encoder *e, uint32_t hash)
 /* Whether it was added. */
 static bool add(struct ag_hpack_encoder *e, const struct known *k, enum ag_hpack_indexing how)
 {
-    return is_worth_adding(&e->table, k->name.len, k->value.len) &&
-           (how == AG_HPACK_INDEX || comes_again(e, k->hash)) &&
-           ag_hpack_table_add(&e->table, k->name, k->value, k->name_static, k->hash) == AG_OK;
+    struct ag_hpack_table *t = &e->table;
+    uint8_t *newest = &e->newest[k->hash % AG_HPACK_LISTS];
+    uint32_t place;
+
+    if (!is_worth_adding(t, k->name.len, k->value.len) ||
+        (how != AG_HPACK_INDEX && !comes_again(e, k->hash)) ||
+        ag_hpack_table_add(t, k->name, k->value, k->name_static, k->hash) != AG_OK) {
+        return false;
+    }
+    place = (t->next + AG_HPACK_ENTRIES_MAX - 1) % AG_HPACK_ENTRIES_MAX;
+    t->entries[place].older = *newest;
+    *newest = (uint8_t)place;
+    return true;
 }
 
 static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
@@ -207,7 +235,10 @@ static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
     }
     if (!k->whole && how <= AG_HPACK_REPEATED) {
         k->hash = hash_of(k);
-        look_up(&e->table, k);
+        look_up(e, k);
+        if (!k->whole && k->name_index == 0) {
+            look_up_name(&e->table, k);
+        }
     }
     if (k->whole) {
         put_integer(out, 0x80, 7, k->whole);

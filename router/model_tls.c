@@ -176,7 +176,7 @@ static void read_certificates(struct reader *r, struct draft *d, const struct ag
     if (!is_there(n)) {
         return;
     }
-    d->identities = ag_arena_alloc(r->arena, CERTIFICATES_MAX * sizeof(*d->identities));
+    d->identities = ag_arena_alloc(r->arena, CERTIFICATES_MAX * sizeof(struct ag_tls_identity *));
     d->settings.identity_count = 0;
     if (n->kind != AG_NODE_SEQ) {
         read_certificate(r, d, n);

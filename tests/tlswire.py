@@ -10,7 +10,8 @@ from h2wire import DEADLINE_S, tls_context
 ALERT, HANDSHAKE, DATA = 21, 22, 23
 ALERTS = {0: "close_notify", 10: "unexpected_message", 20: "bad_record_mac", 22: "record_overflow",
           40: "handshake_failure", 47: "illegal_parameter", 50: "decode_error", 70: "protocol_version",
-          80: "internal_error", 100: "no_renegotiation", 112: "unrecognized_name", 116: "certificate_required",
+          80: "internal_error", 100: "no_renegotiation", 112: "unrecognized_name",
+          116: "certificate_required",
           120: "no_application_protocol"}
 
 
@@ -145,7 +146,8 @@ def alert_of(data):
 
 # ---- the openssl command ----
 
-def s_client(port, *args, send="GET /fixed HTTP/1.0\r\nHost: a.example\r\n\r\n", name="a.example", timeout=20):
+def s_client(port, *args, send="GET /fixed HTTP/1.0\r\nHost: a.example\r\n\r\n", name="a.example",
+             timeout=20):
     """openssl s_client; stdout and stderr together, and its exit code."""
     naming = ["-servername", name] if name else ["-noservername"]
     done = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *naming, "-ign_eof",

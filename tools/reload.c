@@ -53,17 +53,17 @@ static void apply(struct ag_loop *l, struct ag_msg *m)
     }
 }
 
-/* `from` is a listener of the change's snapshot. */
-static void add_listen(struct ag_serving_change *c, const struct ag_socket *k, uint16_t from,
+/* The snapshot's listener `index`, by one descriptor of its socket. */
+static void add_listen(struct ag_serving_change *c, const struct ag_socket *k, uint16_t index,
                        int fd)
 {
-    const struct ag_listen *l = &c->snapshot->model->listens[from];
+    const struct ag_listen *from = &c->snapshot->model->listens[index];
 
     c->listens[c->listen_count++] = (struct ag_serving_listen){.socket_id = k->id,
                                                                .fd = fd,
-                                                               .port = l->port,
-                                                               .limits = l->limits,
-                                                               .tls = c->snapshot->tls[from]};
+                                                               .port = from->port,
+                                                               .limits = from->limits,
+                                                               .tls = c->snapshot->tls[index]};
 }
 
 /* What shard `index` is to listen on: of a new socket every shard_count'th descriptor. */

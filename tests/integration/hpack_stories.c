@@ -50,7 +50,7 @@ static void give_u32(uint32_t n)
 
 static enum ag_status more(struct ag_hpack_section *s, size_t bytes)
 {
-    need(s->text.ptr == NULL && bytes <= sizeof(text), "too much text");
+    need(s->text.cap == 0 && bytes <= sizeof(text), "too much text");
     s->text = ag_buf(text, sizeof(text));
     return AG_OK;
 }

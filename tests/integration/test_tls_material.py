@@ -2,6 +2,7 @@
 
 With a master and without one: then it is the master that watches, reads and writes.
 """
+import json
 import os
 import re
 import stat
@@ -9,12 +10,13 @@ import time
 
 import pytest
 import tlsfiles
-from gate import Gate
+from gate import Gate, free_port
+from h2wire import tls_context
+from test_upgrade import Upgrading
+from tlswire import fingerprint, get, shake
 
 CONFIG = """
-server:
-  listen: ["127.0.0.1:$PORT", {address: "127.0.0.1:$PORT2", tls: true}]
-  SERVER
+server: {listen: ["127.0.0.1:$PORT", {address: "127.0.0.1:$PORT2", tls: true}], SERVER}
 tls:
   certificates: tls/site
   tickets: TICKETS
@@ -140,3 +142,80 @@ def test_a_keys_file_that_is_none_stays(folder, kind):
         assert gate.get("/").status == 200
         assert "holds no ticket keys" in gate.stderr()
     assert (folder / "keys/tickets").read_text() == "precious\n"
+
+
+# ---- sessions
+
+def session_of(port, context):
+    with shake(port, "one.example", context) as s:
+        assert get(s, "/", host="one.example").status == 200
+        return s.session
+
+
+def reused(port, context, session):
+    with shake(port, "one.example", context, session) as s:
+        assert get(s, "/", host="one.example").status == 200
+        return s.session_reused
+
+
+def test_sessions_outlive_an_upgrade(folder, kind):
+    """Without a file: the new process is handed the keys."""
+    context = tls_context(alpn=())
+    server = "user: nobody" if kind == "master" else "workers: 2"
+    config = CONFIG.replace("SERVER", server).replace("TICKETS", "true")
+    gate = Upgrading(folder, config, "epoll")
+    with gate:
+        wait_for(lambda: "serves" in gate.stderr(), "start", gate)
+        session = session_of(gate.ports[1], context)
+        for _ in range(2):
+            gate.upgrade()
+            assert reused(gate.ports[1], context, session)
+
+
+def test_sessions_follow_the_keys(folder, kind):
+    """A worker is sent the keys of its master, at the start and when they turn."""
+    context = tls_context(alpn=())
+    with start(folder, kind, "{rotate: 2s, keep: 1, file: keys/tickets}") as gate:
+        wait_for(lambda: reused(gate.ports[1], context, session_of(gate.ports[1], context)),
+                 "resumption", gate)
+        session, was = session_of(gate.ports[1], context), keys(folder)
+        wait_for(lambda: keys(folder) != was, "rotation", gate)
+        wait_for(lambda: not reused(gate.ports[1], context, session), "the key's end", gate)
+        wait_for(lambda: reused(gate.ports[1], context, session_of(gate.ports[1], context)),
+                 "resumption by the next key", gate)
+
+
+def test_sessions_outlive_a_restart_by_the_file(folder, kind):
+    context = tls_context(alpn=())
+    ports = [free_port(), free_port()]
+    with start(folder, kind, "{file: keys/tickets}", ports=list(ports)) as gate:
+        session = session_of(gate.ports[1], context)
+    with start(folder, kind, "{file: keys/tickets}", ports=list(ports)) as gate:
+        assert reused(gate.ports[1], context, session)
+
+
+def test_the_new_certificate_is_shown(folder, kind):
+    with start(folder, kind) as gate:
+        port = gate.ports[1]
+        with shake(port, "one.example") as before:
+            first = fingerprint(before)
+            replace(folder, "one")
+            wait_for(lambda: count(gate, "reloaded: "), "reload", gate)
+            with shake(port, "one.example") as after:
+                assert fingerprint(after) != first
+            assert get(before, "/", host="one.example").status == 200, "what is open stays"
+
+
+# ---- the log
+
+def test_the_access_log_tells(folder):
+    with start(folder, "alone", env={"ANYGATE_SERVER__ACCESS_LOG": "json"}) as gate:
+        assert gate.get("/").status == 200
+        with shake(gate.ports[1], "one.example") as s:
+            assert get(s, "/", host="one.example").status == 200
+        lines = wait_for(lambda: [json.loads(x) for x in gate.stderr().splitlines()
+                                  if x.startswith('{"time')][1:] and
+                         [json.loads(x) for x in gate.stderr().splitlines()
+                          if x.startswith('{"time')], "two lines", gate)
+    assert [(x["protocol"], x.get("tls")) for x in lines] == [("HTTP/1.1", None),
+                                                              ("HTTP/1.1", "TLSv1.3")]

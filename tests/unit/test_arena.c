@@ -190,6 +190,9 @@ Test(arena, wide)
     ag_arena_init(&a, &pages, 1);
     ag_arena_widen(&a, &m.loop);
     cr_expect_null(ag_arena_alloc(&a, AG_BUF_LARGE_BYTES + 1));
+    m.loop.tight = true;
+    cr_expect_null(ag_arena_alloc(&a, 5000), "when buffers run short");
+    m.loop.tight = false;
     p = ag_arena_alloc(&a, 5000);
     q = ag_arena_alloc(&a, AG_BUF_LARGE_BYTES - 5000);
     cr_assert(p && q);

@@ -248,7 +248,7 @@ H2_TEST(h2_states, ids_must_rise)
     ask(r, 5, "/fixed", END);
     (void)told(r);
     ask(r, 3, "/fixed", END);
-    expect_fails(r, "STREAM_CLOSED");
+    expect_fails(r, "PROTOCOL_ERROR");
     cr_expect_eq(r->starts, 1);
 }
 

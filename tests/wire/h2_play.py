@@ -2,7 +2,8 @@
 import time
 from functools import singledispatch
 
-from cases.h2_model import (Acks, Answered, Broken, E, Gone, Interim, Refused, Sees, Stopped, T, Takes, Unharmed)
+from cases.h2_model import (Acks, Answered, Broken, E, Gone, Interim, Refused, Sees, Stopped, T, Takes,
+                            Unharmed)
 from h2wire import DEADLINE_S, Closed, GoneAway, Reset, asked, gone, headers, named
 
 
@@ -30,6 +31,7 @@ class Play:
         """What the server had to send has come: its answers to two PINGs."""
         for _ in range(2):
             for got in self.client.round_trip():
+                assert not (got.kind == T.PING and got.ack), f"an answer to no PING of ours: {got}"
                 self.client.gather(got)
                 yield got
 

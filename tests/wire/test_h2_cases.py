@@ -41,7 +41,7 @@ def connect(port, case):
     """A client for a case: with its SETTINGS exchanged, unless the case does that."""
     if case.preface:
         return h2wire.connect(port, case.values, refill=False)
-    return h2wire.connect(port, start=False, refill=False)
+    return h2wire.connect(port, start=False, auto=False, refill=False)
 
 
 def parsed(head):

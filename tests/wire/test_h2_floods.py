@@ -9,8 +9,9 @@ import time
 import h2wire
 import pytest
 from gate import Gate, Upstream, ok
-from h2wire import (E, S, T, Closed, F, GoneAway, Reset, asked, block, continuation, data, frame, headers, indexed,
-                    literal, ping, priority, priority_update, rst, settings, string, table_size, window_update)
+from h2wire import (E, S, T, Closed, F, GoneAway, Reset, asked, continuation, data, frame, headers,
+                    indexed, literal, ping, priority, priority_update, rst, settings, string, table_size,
+                    window_update)
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {idle_timeout: 60s}}
@@ -138,7 +139,8 @@ def held(i):
 def test_rapid_reset(gate, path):
     """CVE-2023-44487. (What is answered at once was a request like others.)"""
     with attacker(gate) as client:
-        calmed(client, lambda i: headers(asked(path.encode(), method=b"POST"), odd(i), end=False) + rst(odd(i)),
+        calmed(client, lambda i: headers(asked(path.encode(), method=b"POST"), odd(i), end=False)
+               + rst(odd(i)),
                at_least=100)
 
 
@@ -155,7 +157,8 @@ def test_some_resets_are_lawful(gate):
     ("a window opened by nothing", lambda i: held(i) + window_update(odd(i), 0)),
     ("a window opened too far", lambda i: held(i) + window_update(odd(i), (1 << 31) - 1)),
     ("content behind the end", lambda i: held(i) + data(b"x", odd(i))),
-    ("another length", lambda i: headers(asked(b"/in/x", (b"content-length", b"9"), method=b"POST"), odd(i), end=False)
+    ("another length",
+     lambda i: headers(asked(b"/in/x", (b"content-length", b"9"), method=b"POST"), odd(i), end=False)
      + data(b"x", odd(i))),
     ("a second head", lambda i: held(i) + headers(asked(), odd(i))),
     ("PRIORITY of 4 bytes", lambda i: held(i) + frame(T.PRIORITY, 0, odd(i), b"\0\0\0\0")),
@@ -164,7 +167,8 @@ def test_some_resets_are_lawful(gate):
 def test_made_you_reset(gate, name, make):
     """CVE-2025-8671: the client makes us do it. What is an error of the connection here ends it at once."""
     with attacker(gate) as client:
-        calmed(client, make, codes=(CALM, PROTOCOL, E.STREAM_CLOSED, E.FLOW_CONTROL_ERROR, E.FRAME_SIZE_ERROR))
+        calmed(client, make,
+               codes=(CALM, PROTOCOL, E.STREAM_CLOSED, E.FLOW_CONTROL_ERROR, E.FRAME_SIZE_ERROR))
 
 
 @pytest.mark.parametrize("make", [
@@ -219,7 +223,8 @@ def test_continuation_flood(gate, piece):
 def test_a_section_of_as_much_as_there_can_be(gate):
     with attacker(gate) as client:
         client.send(headers(asked(), whole=False))
-        calmed(client, lambda i: continuation(literal(b"x-a", b"a" * 16000), whole=False), batch=1, codes=(CALM,))
+        calmed(client, lambda i: continuation(literal(b"x-a", b"a" * 16000), whole=False), batch=1,
+               codes=(CALM,))
 
 
 # ---- frames that say nothing ----
@@ -250,7 +255,8 @@ def test_flood(gate, name):
 
 
 @pytest.mark.parametrize("make", [
-    lambda i: data(b"", end=False), lambda i: data(b"", end=False, pad=0), lambda i: data(b"", end=False, pad=20),
+    lambda i: data(b"", end=False), lambda i: data(b"", end=False, pad=0),
+    lambda i: data(b"", end=False, pad=20),
     lambda i: window_update(1, 1)], ids=["empty", "padded by nothing", "padding alone", "its window"])
 @pytest.mark.parametrize("path", [b"/in/x", b"/hold/x"])
 def test_flood_of_a_stream(gate, path, make):
@@ -347,7 +353,8 @@ def test_the_table_filled_and_emptied(gate):
 
 
 def test_an_index_of_any_size(gate):
-    for piece in [indexed((1 << 32) + 62), indexed(1 << 70), literal((1 << 32) + 1, b"x"), b"\0" + string(b"x") + b"\x7f"
+    for piece in [indexed((1 << 32) + 62), indexed(1 << 70), literal((1 << 32) + 1, b"x"), b"\0"
+                  + string(b"x") + b"\x7f"
                   + b"\xff" * 4 + b"\x7f"]:
         with attacker(gate) as client:
             client.send(headers(asked() + piece))

@@ -7,7 +7,8 @@ import time
 import h2wire
 import pytest
 from gate import Gate, Reader, Upstream, ok
-from h2wire import (PREFACE, E, Reset, S, T, asked, continuation, data, frame, headers, settings, window_update)
+from h2wire import (PREFACE, E, Reset, S, T, asked, continuation, data, frame, headers, settings,
+                    window_update)
 from test_h2_floods import attacker, odd
 
 CONFIG = """
@@ -16,11 +17,14 @@ server:
   workers: 1
   limits: {header_timeout: 400ms, idle_timeout: 500ms, body_timeout: 400ms, body_grace: 200ms,
            min_rate: 100k, max_body: 64k, max_discard: 128k, write_timeout: 700ms}
+proxy:
+  upstreams:
+    up: {servers: ["127.0.0.1:%d"], keepalive: {max_idle: 0}}
 routes:
   "/fixed": OK OK
   "/in/*": "*"
-  "/up/*": "http://127.0.0.1:%d"
-  "/big": "http://127.0.0.1:%d"
+  "/up/*": "http://up"
+  "/big": "http://up"
 """
 SMALL = """
 server:
@@ -44,7 +48,8 @@ def script(_, head):
 @pytest.fixture(scope="module")
 def gate(backend, tmp_path_factory):
     with Upstream(script) as up:
-        with Gate(tmp_path_factory.mktemp("gate"), CONFIG % (up.port, up.port), backend) as gate:
+        with Gate(tmp_path_factory.mktemp("gate"), CONFIG % up.port, backend) as gate:
+            assert gate.get("/up/x").body == b"up"  # what is opened once is open
             yield gate
 
 
@@ -88,7 +93,8 @@ def test_a_beginning_that_does_not_go_on(gate, sent):
             pass
 
 
-@pytest.mark.parametrize("sent", [headers(asked())[:5], headers(asked())[:20], headers(asked()[:9], whole=False),
+@pytest.mark.parametrize("sent", [headers(asked())[:5], headers(asked())[:20],
+                                  headers(asked()[:9], whole=False),
                                   headers(asked(), whole=False) + continuation(b"", whole=False) * 3],
                          ids=["half a frame's head", "half a frame", "half a section", "empty pieces"])
 def test_a_head_that_does_not_go_on(gate, sent):
@@ -135,6 +141,13 @@ def test_a_stream_that_waits_is_not_idle(gate):
             time.sleep(0.08)
         client.send(data(b"", stream))
         assert client.response(stream).status == 200
+
+
+def test_https_without_tls(gate):
+    """RFC 9110 section 7.4: a target of https that came in the clear is misdirected."""
+    with attacker(gate) as client:
+        assert client.get(scheme="https").status == 421
+        assert client.get().status == 200
 
 
 # ---- content ----
@@ -251,6 +264,51 @@ def test_ten_bytes_do_not_pin_a_buffer(small):
             assert Reader(s).response().status == 200
 
 
+# ---- our windows ----
+
+@pytest.fixture
+def waiting(backend, tmp_path):
+    """A client whose requests to /one/* all wait, and hold what they have sent."""
+    def hold(peer, head, buffer):
+        while peer.sock.recv(65536):
+            pass
+    text = SMALL.replace("  memory: {small_buffers: 256, large_buffers: 16}\n", "")
+    with Upstream(lambda i, head: hold) as up, Gate(tmp_path / "gate", text % up.port, backend) as gate:
+        with h2wire.connect(gate.port) as holder, h2wire.connect(gate.port) as client:
+            holder.ask("/one/first")
+            holder.round_trip()
+            yield client
+            client.reset()
+            holder.reset()
+
+
+def fill(client, stream):
+    """Sends as much as there is room for."""
+    while (room := min(client.windows[0], client.window(stream), 16384)) > 0:
+        client.content(stream, b"x" * room, end=False)
+        for got in client.round_trip():
+            client.gather(got)
+
+
+def test_more_than_a_stream_s_window(waiting):
+    stream = waiting.ask("/one/x", method="POST", end=False)
+    fill(waiting, stream)
+    waiting.send(data(b"x", stream, end=False))
+    with pytest.raises(Reset) as e:
+        waiting.response(stream)
+    assert e.value.code == E.FLOW_CONTROL_ERROR
+    assert waiting.get().status == 200
+
+
+def test_more_than_the_connection_s_window(waiting):
+    while waiting.windows[0] > 0:
+        fill(waiting, waiting.ask("/one/x", method="POST", end=False))
+    stream = waiting.ask("/one/x", method="POST", end=False)
+    waiting.send(data(b"x", stream, end=False))
+    waiting.expect_goaway(E.FLOW_CONTROL_ERROR)
+    waiting.expect_close()
+
+
 # ---- drain ----
 
 def test_a_drain_says_goodbye_twice(backend, tmp_path):
@@ -262,7 +320,7 @@ def test_a_drain_says_goodbye_twice(backend, tmp_path):
         peer.send(ok(b"late"))
         return buffer
     with Upstream(lambda i, head: slow) as up:
-        with Gate(tmp_path / "gate", CONFIG.replace("500ms", "20s") % (up.port, up.port), backend) as gate:
+        with Gate(tmp_path / "gate", CONFIG.replace("500ms", "20s") % up.port, backend) as gate:
             with h2wire.connect(gate.port) as client:
                 assert client.get().status == 200
                 waiting = client.ask("/up/x")

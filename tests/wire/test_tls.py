@@ -10,8 +10,8 @@ import h2wire
 import pytest
 from gate import Gate, Reader
 from h2wire import E, PREFACE, T, tls_context
-from tlswire import (ALERT, DATA, HANDSHAKE, Engine, alert_of, answer_to, fingerprint, get, record, refusal, s_client,
-                     shake, tcp)
+from tlswire import (ALERT, DATA, HANDSHAKE, Engine, alert_of, answer_to, fingerprint, get, record, refusal,
+                     s_client, shake, tcp)
 
 CONFIG = """
 server:
@@ -44,7 +44,8 @@ def leaves(certs):
 
 
 def filled(text, leaves):
-    return text % {f"{n}.{part}": getattr(leaf, part) for n, leaf in leaves.items() for part in ("chain", "key")}
+    return text % {f"{n}.{part}": getattr(leaf, part) for n,
+                   leaf in leaves.items() for part in ("chain", "key")}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def gate(backend, leaves, tmp_path_factory):
 # ---- certificates ----
 
 @pytest.mark.parametrize("name, leaf", [
-    ("a.example", "a"), ("b.example", "a"), ("A.Example", "a"), ("x.w.example", "wild"), ("y.example.net", "wild"),
+    ("a.example", "a"), ("b.example", "a"), ("A.Example", "a"), ("x.w.example", "wild"),
+    ("y.example.net", "wild"),
     ("r.example", "r"), ("w.example", "a"), ("x.y.w.example", "a"), ("other.example", "a"), (None, "a")])
 @pytest.mark.parametrize("version", [V12, V13], ids=["1.2", "1.3"])
 def test_the_name_chooses(gate, leaves, name, leaf, version):
@@ -101,14 +103,16 @@ def works(port, *args):
 @pytest.mark.parametrize("profile, args, good", [
     ("intermediate", ["-tls1_3"], True), ("intermediate", ["-tls1_2"], True),
     ("modern", ["-tls1_3"], True), ("modern", ["-tls1_2"], False),
-    ("fips-like", ["-tls1_3", "-groups", "P-256"], True), ("fips-like", ["-tls1_2", "-groups", "P-256"], True),
+    ("fips-like", ["-tls1_3", "-groups", "P-256"], True),
+    ("fips-like", ["-tls1_2", "-groups", "P-256"], True),
     ("fips-like", ["-tls1_3", "-groups", "X25519"], False),
     ("fips-like", ["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"], False),
     ("fips-like", ["-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384"], True),
     ("fips-like", ["-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"], False),
     ("intermediate", ["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"], True),
     ("intermediate", ["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"], True),
-    ("intermediate", ["-tls1_3", "-groups", "X25519"], True), ("intermediate", ["-tls1_3", "-groups", "P-384"], True),
+    ("intermediate", ["-tls1_3", "-groups", "X25519"], True),
+    ("intermediate", ["-tls1_3", "-groups", "P-384"], True),
     ("intermediate", ["-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"], True),
     ("intermediate", ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"], True),
     ("intermediate", ["-tls1_2", "-cipher", "ECDHE-RSA-AES256-GCM-SHA384"], True),
@@ -143,7 +147,8 @@ def test_another_hello_is_asked_for(gate):
 
 @pytest.mark.parametrize("version", [V12, V13], ids=["1.2", "1.3"])
 @pytest.mark.parametrize("offered, got", [
-    (("h2",), "h2"), (("http/1.1",), "http/1.1"), (("h2", "http/1.1"), "h2"), (("http/1.1", "h2"), "h2"), ((), None),
+    (("h2",), "h2"), (("http/1.1",), "http/1.1"), (("h2", "http/1.1"), "h2"), (("http/1.1", "h2"), "h2"),
+    ((), None),
     (("spdy/3", "http/1.1"), "http/1.1"), (("spdy/3", "h2"), "h2")])
 def test_protocols(gate, offered, got, version):
     with shake(gate.port, alpn=offered, low=version, high=version) as s:
@@ -182,7 +187,8 @@ def test_h2_where_it_was_not_agreed_on(gate, offered):
 
 # ---- what is no TLS ----
 
-@pytest.mark.parametrize("sent", [REQUEST, b"GET / HTTP/1.0\r\n\r\n", b"POST /x HTTP/1.1\r\nHost: x\r\n", b"OPTIONS * HT"],
+@pytest.mark.parametrize("sent", [REQUEST, b"GET / HTTP/1.0\r\n\r\n", b"POST /x HTTP/1.1\r\nHost: x\r\n",
+                                  b"OPTIONS * HT"],
                          ids=["GET", "1.0", "POST", "half"])
 def test_plain_http(gate, sent):
     out = answer_to(gate.port, sent)
@@ -209,7 +215,8 @@ HELLO = Engine().hello()
     SSLV2, b"\x00" * 100, b"\xff" * 100, os.urandom(300).replace(b"\x16", b"\x17", 1), b"SSH-2.0-x\r\n",
     b"\x05\x01\x00", record(b"", HANDSHAKE) * 50, record(b"\2\x28", ALERT), record(b"x" * 100, DATA),
     record(b"\1", 20), record(HELLO[5:], version=0x0505), record(b"\1\xff\xff\xff" + b"a" * 1000),
-    record(b"a" * 10, length=0xffff), record(b"", length=0x4001 + 2048), record(b"\2\0\0\4abcd"), record(b"\x14\0\0\4abcd"),
+    record(b"a" * 10, length=0xffff), record(b"", length=0x4001 + 2048), record(b"\2\0\0\4abcd"),
+    record(b"\x14\0\0\4abcd"),
     record(b"\1\0\0\0"), record(b"\1\0\0\x26" + b"\3\3" + b"r" * 32 + b"\x21\0\0\0"),
     record(HELLO[5:60]) + record(b"x" * 30, DATA), HELLO[:5] + b"\1\0\0\x10" + HELLO[9:]],
     ids=lambda sent: sent[:10].hex())
@@ -230,7 +237,8 @@ def test_an_extension_that_lies_about_its_length(gate):
         assert get(s).status == 200
 
 
-@pytest.mark.parametrize("sent", [b"", HELLO[:1], HELLO[:5], HELLO[:100], HELLO], ids=["nothing", "a byte", "a head", "half", "whole"])
+@pytest.mark.parametrize("sent", [b"", HELLO[:1], HELLO[:5], HELLO[:100], HELLO],
+                         ids=["nothing", "a byte", "a head", "half", "whole"])
 def test_a_handshake_that_does_not_go_on(gate, sent):
     """The deadline is half a second here."""
     answer_to(gate.ports[3], sent)
@@ -377,7 +385,8 @@ def test_an_alert_in_plain_text_ends_nobody_else(gate):
 
 def test_renegotiation_is_refused(gate):
     """CVE-2009-3555 and its cost: a second handshake never begins."""
-    client = subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{gate.port}", "-tls1_2", "-servername",
+    client = subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{gate.port}", "-tls1_2",
+                               "-servername",
                                "a.example", "-msg"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace")
     lines = []
@@ -396,8 +405,10 @@ def test_renegotiation_is_refused(gate):
 
 def test_keys_are_updated(gate):
     """RFC 8446 section 4.6.3: on request, and as often as some lines ask for."""
-    client = subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{gate.port}", "-tls1_3", "-servername",
-                               "a.example", "-ign_eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    client = subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{gate.port}", "-tls1_3",
+                               "-servername",
+                               "a.example", "-ign_eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT)
     def until(text):
         assert any(text in line for line in client.stdout), text
     until(b"Verify return code")

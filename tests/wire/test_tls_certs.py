@@ -55,7 +55,8 @@ def gate(backend, certs, tmp_path_factory):
         yield gate
 
 
-VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3],
+                                   ids=["1.2", "1.3"])
 
 
 def status(port, cert, path="/fixed", name="a.example", host=None, **more):
@@ -242,7 +243,8 @@ class Responder:
 
     def __init__(self, folder, port):
         self.process = subprocess.Popen(
-            ["openssl", "ocsp", "-port", str(port), "-index", folder / "index.txt", "-rsigner", folder / "ca.pem",
+            ["openssl", "ocsp", "-port", str(port), "-index", folder / "index.txt", "-rsigner",
+             folder / "ca.pem",
              "-rkey", folder / "ca.key", "-CA", folder / "ca.pem", "-ndays", "3"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

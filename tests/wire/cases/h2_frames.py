@@ -1,9 +1,9 @@
 """RFC 9113 sections 3, 4 and 6: the preface, the form of each frame, sections in pieces, unknown things."""
 from h2wire import PREFACE
 
-from .h2_model import (ALL_FLAGS, GET, HELD, OPEN, Acks, Answered, E, F, Gone, S, Sees, T, answered, asked, broken,
-                       case, clause, continuation, data, frame, goaway, gone, headers, integer, ping, priority,
-                       priority_fields, rst, settings, stopped, unharmed, window_update)
+from .h2_model import (ALL_FLAGS, GET, HELD, OPEN, Acks, Answered, E, F, Gone, S, Sees, T, answered, asked,
+                       broken, case, clause, continuation, data, frame, goaway, gone, headers, integer,
+                       ping, priority, priority_fields, rst, settings, stopped, unharmed, window_update)
 
 PROTOCOL, SIZE, FLOW = E.PROTOCOL_ERROR, E.FRAME_SIZE_ERROR, E.FLOW_CONTROL_ERROR
 UNKNOWN = 0xbe
@@ -28,16 +28,19 @@ def long_field(size):
 
 clause("9113 3.4", "the client's preface, then SETTINGS",
        answered("frames right behind the preface", PREFACE + settings() + GET, preface=False),
-       answered("SETTINGS with values", PREFACE + settings({S.INITIAL_WINDOW_SIZE: 70000, S.ENABLE_PUSH: 0}) + GET,
+       answered("SETTINGS with values", PREFACE + settings({S.INITIAL_WINDOW_SIZE: 70000, S.ENABLE_PUSH: 0})
+                + GET,
                 preface=False),
        gone("PING before SETTINGS", PROTOCOL, PREFACE + ping(), preface=False),
        gone("HEADERS before SETTINGS", PROTOCOL, PREFACE + GET, preface=False),
        gone("WINDOW_UPDATE before SETTINGS", PROTOCOL, PREFACE + window_update(0, 1), preface=False),
-       gone("an unknown frame before SETTINGS", PROTOCOL, PREFACE + frame(UNKNOWN, 0, 0, b"x"), preface=False),
+       gone("an unknown frame before SETTINGS", PROTOCOL, PREFACE + frame(UNKNOWN, 0, 0, b"x"),
+            preface=False),
        gone("an acknowledgement as the first frame", PROTOCOL, PREFACE + settings(ack=True), preface=False),
        gone("the preface twice", (PROTOCOL, SIZE), PREFACE + settings() + PREFACE, preface=False),
        case("garbage for a preface", PREFACE[:18] + b"XX\r\n\r\n" + settings(), Gone(), preface=False),
-       case("a preface with bare line feeds", PREFACE.replace(b"\r\n", b"\n") + settings(), Gone(), preface=False))
+       case("a preface with bare line feeds", PREFACE.replace(b"\r\n", b"\n") + settings(), Gone(),
+            preface=False))
 
 clause("9113 4.1", "unknown types are ignored; undefined flags and the reserved bit, too",
        unharmed("unknown type, no payload", frame(UNKNOWN)),
@@ -45,9 +48,11 @@ clause("9113 4.1", "unknown types are ignored; undefined flags and the reserved 
        unharmed("unknown type, as large as may be", frame(UNKNOWN, 0, 0, b"x" * 16384)),
        unharmed("unknown type on an idle stream", frame(UNKNOWN, 0, 7, b"x")),
        answered("unknown type on an open stream", OPEN + frame(UNKNOWN, 0, 1, b"x") + data(b"x")),
-       answered("unknown type on a stream that waits", HELD + frame(UNKNOWN, 0, 1, b"x") + headers(asked(), 3),
+       answered("unknown type on a stream that waits", HELD + frame(UNKNOWN, 0, 1, b"x")
+                + headers(asked(), 3),
                 stream=3),
-       answered("unknown type on a closed stream", GET, Answered(), frame(UNKNOWN, 1, 1, b"x") + headers(asked(), 3),
+       answered("unknown type on a closed stream", GET, Answered(), frame(UNKNOWN, 1, 1, b"x")
+                + headers(asked(), 3),
                 stream=3),
        unharmed("every unknown type", b"".join(frame(t, 0, 0, b"x") for t in range(17, 256))),
        case("undefined flags of PING", ping(b"abcdefgh").replace(b"\6\0", b"\6\xfe", 1),
@@ -59,7 +64,8 @@ clause("9113 4.1", "unknown types are ignored; undefined flags and the reserved 
        answered("undefined flags of PRIORITY", frame(T.PRIORITY, ALL_FLAGS, 3, priority_fields()) + GET),
        answered("undefined flags of CONTINUATION",
                 headers(asked()[:4], whole=False) + continuation(asked()[4:], flags=0xfb)),
-       unharmed("undefined flags of RST_STREAM", HELD + frame(T.RST_STREAM, ALL_FLAGS, 1, b"\0\0\0\x08"), stream=1),
+       unharmed("undefined flags of RST_STREAM", HELD + frame(T.RST_STREAM, ALL_FLAGS, 1, b"\0\0\0\x08"),
+                stream=1),
        answered("the reserved bit of a stream", frame(T.HEADERS, 5, 1 << 31 | 1, asked())),
        case("the reserved bit of the connection", frame(T.PING, 0, 1 << 31, b"abcdefgh"),
             Sees(T.PING, payload=b"abcdefgh", ack=True)),
@@ -76,7 +82,8 @@ clause("9113 4.2", "frames of up to 16384 bytes; larger ones are FRAME_SIZE_ERRO
             headers(asked(), whole=False) + continuation(long_field(16385 + len(asked()))[len(asked()):])),
        gone("SETTINGS of 16386", SIZE, settings([(0xaaaa, 1)] * 2731)),
        gone("unknown type of 16385", SIZE, frame(UNKNOWN, 0, 0, b"x" * 16385)),
-       gone("a length of 2^24-1 is refused by its head", SIZE, frame(UNKNOWN, 0, 0, b"", length=(1 << 24) - 1)),
+       gone("a length of 2^24-1 is refused by its head", SIZE,
+            frame(UNKNOWN, 0, 0, b"", length=(1 << 24) - 1)),
        gone("a HEADERS head of 2^24-1", SIZE, frame(T.HEADERS, 4, 1, b"", length=(1 << 24) - 1)),
        gone("what we allow does not bind the server", SIZE, frame(UNKNOWN, 0, 0, b"x" * 16385),
             values={S.MAX_FRAME_SIZE: 1 << 20}))
@@ -88,10 +95,12 @@ clause("9113 6.1", "DATA",
        gone("padded without a length", (PROTOCOL, SIZE), OPEN + frame(T.DATA, F.PADDED, 1)),
        answered("padding of nothing", OPEN + data(b"hello", pad=0)),
        answered("255 bytes of padding", OPEN + data(b"hello", pad=255)),
-       answered("padding but for its length's byte", OPEN + frame(T.DATA, F.PADDED | F.END_STREAM, 1, b"\5abcde")),
+       answered("padding but for its length's byte", OPEN
+                + frame(T.DATA, F.PADDED | F.END_STREAM, 1, b"\5abcde")),
        answered("padding alone", OPEN + data(b"hello", end=False) + data(b"", pad=255)),
        answered("an empty frame at the end", OPEN + data(b"hello", end=False) + data()),
-       answered("content in many frames", OPEN + b"".join(data(b"%d" % i, end=False) for i in range(10)) + data(b"x")))
+       answered("content in many frames", OPEN + b"".join(data(b"%d" % i, end=False) for i in range(10))
+                + data(b"x")))
 
 clause("9113 6.2", "HEADERS",
        gone("on stream 0", PROTOCOL, headers(asked(), 0)),
@@ -109,6 +118,7 @@ clause("9113 6.2", "HEADERS",
 
 clause("9113 6.3", "PRIORITY is checked and otherwise ignored",
        gone("on stream 0", PROTOCOL, priority(0)),
+       gone("on stream 0, with a dependency", PROTOCOL, priority(0, 3)),
        broken("4 bytes", SIZE, frame(T.PRIORITY, 0, 1, b"\0\0\0\0")),
        broken("6 bytes", SIZE, HELD + frame(T.PRIORITY, 0, 1, b"\0\0\0\0\0\0")),
        answered("weights and dependencies", priority(1, 0, 0) + priority(3, 1, 255, True) + GET),
@@ -120,7 +130,8 @@ clause("9113 6.4", "RST_STREAM",
        gone("3 bytes", SIZE, HELD + frame(T.RST_STREAM, 0, 1, b"\0\0\0")),
        gone("5 bytes", SIZE, HELD + frame(T.RST_STREAM, 0, 1, b"\0\0\0\0\0")),
        unharmed("ends a stream that waits", HELD + rst(), stream=1),
-       unharmed("ends a stream whose content is not complete", OPEN + data(b"x", end=False) + rst(), stream=1),
+       unharmed("ends a stream whose content is not complete", OPEN + data(b"x", end=False) + rst(),
+                stream=1),
        unharmed("an unknown code", HELD + rst(code=0xdeadbeef), stream=1))
 
 clause("9113 6.5", "SETTINGS",
@@ -129,6 +140,7 @@ clause("9113 6.5", "SETTINGS",
        gone("an acknowledgement of one byte", SIZE, frame(T.SETTINGS, F.ACK, 0, b"\0")),
        gone("3 bytes", SIZE, frame(T.SETTINGS, 0, 0, b"\0\1\0")),
        gone("7 bytes", SIZE, frame(T.SETTINGS, 0, 0, b"\0\3\0\0\0\1\0")),
+       gone("a thousand at once", E.ENHANCE_YOUR_CALM, settings([(0x0a0a, 1)] * 1000)),
        case("each is acknowledged", settings() + settings({S.ENABLE_PUSH: 0}) + settings(), Acks(3)))
 
 clause("9113 6.5.2", "defined settings",
@@ -147,10 +159,12 @@ clause("9113 6.5.2", "defined settings",
        answered("MAX_CONCURRENT_STREAMS of 0", settings({S.MAX_CONCURRENT_STREAMS: 0}) + GET),
        answered("MAX_HEADER_LIST_SIZE of 2^32-1", settings({S.MAX_HEADER_LIST_SIZE: 0xffffffff}) + GET),
        answered("unknown settings", settings([(0, 1), (0x0a0a, 0xffffffff), (0xffff, 0)]) + GET),
-       case("a bad value behind good ones", settings([(S.ENABLE_PUSH, 0), (S.MAX_FRAME_SIZE, 1)]), Gone((PROTOCOL,))))
+       case("a bad value behind good ones", settings([(S.ENABLE_PUSH, 0), (S.MAX_FRAME_SIZE, 1)]),
+            Gone((PROTOCOL,))))
 
 clause("9113 6.6", "no client pushes",
-       gone("PUSH_PROMISE on an open stream", PROTOCOL, OPEN + frame(T.PUSH_PROMISE, 4, 1, b"\0\0\0\2" + asked())),
+       gone("PUSH_PROMISE on an open stream", PROTOCOL, OPEN
+            + frame(T.PUSH_PROMISE, 4, 1, b"\0\0\0\2" + asked())),
        gone("PUSH_PROMISE on an idle stream", PROTOCOL, frame(T.PUSH_PROMISE, 4, 1, b"\0\0\0\2" + asked())),
        gone("PUSH_PROMISE on stream 0", PROTOCOL, frame(T.PUSH_PROMISE, 4, 0, b"\0\0\0\2" + asked())))
 
@@ -171,7 +185,8 @@ clause("9113 6.8", "GOAWAY",
        gone("7 bytes", SIZE, frame(T.GOAWAY, 0, 0, b"\0" * 7)),
        gone("no bytes", SIZE, frame(T.GOAWAY)),
        case("what was asked before is answered", GET + goaway(), Answered(), fresh=None),
-       case("with a reason and an unknown code", GET + goaway(0, 0xabcd, b"a reason"), Answered(), fresh=None))
+       case("with a reason and an unknown code", GET + goaway(0, 0xabcd, b"a reason"), Answered(),
+            fresh=None))
 
 clause("9113 6.9", "WINDOW_UPDATE",
        gone("3 bytes", SIZE, frame(T.WINDOW_UPDATE, 0, 0, b"\0\0\1")),
@@ -185,7 +200,8 @@ clause("9113 6.10", "CONTINUATION",
        answered("a section in two frames", spread(asked(), 20)),
        answered("a section in eight frames", spread(asked(), -(-len(asked()) // 8))),
        answered("an empty one at the end", headers(asked(), whole=False) + continuation(b"")),
-       answered("HEADERS without a byte, the section behind", headers(b"", whole=False) + continuation(asked())),
+       answered("HEADERS without a byte, the section behind", headers(b"", whole=False)
+                + continuation(asked())),
        answered("the priority alone in HEADERS",
                 headers(b"", whole=False, priority=priority_fields()) + continuation(asked())),
        answered("trailers in two frames", OPEN + data(b"x", end=False) + spread(b"\0\3x-a\1b", 3)),

@@ -4,8 +4,8 @@ from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from .h2_frames import spread
-from .h2_model import (Answered, E, S, Stopped, answered, asked, block, case, clause, gone, headers, indexed, integer,
-                       literal, settings, string, table_size)
+from .h2_model import (Answered, E, S, Stopped, answered, asked, block, case, clause, gone, headers,
+                       indexed, integer, literal, settings, string, table_size)
 
 BAD = E.COMPRESSION_ERROR
 CODED = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
@@ -60,8 +60,10 @@ clause("7541 2.3.3", "an index is of one of both tables",
        bad("a name at 62, never to be indexed", literal(62, b"v", form=0x10)),
        answered("61", get(indexed(61))),
        answered("an entry of its own section", get(ADD, indexed(62))),
-       answered("an entry of an earlier section", headers(REMEMBERED), Answered(), headers(RECALLED, 3), stream=3),
-       answered("a name of an earlier section", get(ADD), Answered(), get(literal(62, b"2"), stream=3), stream=3))
+       answered("an entry of an earlier section", headers(REMEMBERED), Answered(), headers(RECALLED, 3),
+                stream=3),
+       answered("a name of an earlier section", get(ADD), Answered(), get(literal(62, b"2"), stream=3),
+                stream=3))
 
 clause("7541 3.2", "sections change the table in the order in which they come",
        answered("that of a malformed request counts", headers(REMEMBERED + block((b"X", b"1"))),
@@ -69,9 +71,11 @@ clause("7541 3.2", "sections change the table in the order in which they come",
        answered("that of an answered refusal counts", headers(asked(b"/" + b"a" * 9000)
                 + literal(b"x-a", b"1", form=0x40)), Answered(414), get(indexed(62), stream=3), stream=3),
        answered("one that is too large counts to its end",
-                spread(asked() + literal(b"x-b", b"b" * 16000) + literal(b"x-c", b"c" * 16800) + ADD, 16384), Answered(431),
+                spread(asked() + literal(b"x-b", b"b" * 16000) + literal(b"x-c", b"c" * 16800) + ADD, 16384),
+                Answered(431),
                 get(indexed(62), stream=3), stream=3),
-       answered("trailers count", headers(asked(b"/in/p", method=b"POST"), end=False) + headers(ADD), Answered(),
+       answered("trailers count", headers(asked(b"/in/p", method=b"POST"), end=False) + headers(ADD),
+                Answered(),
                 get(indexed(62), stream=3), stream=3))
 
 clause("7541 4.1", "an entry's size is its name, its value and 32",
@@ -85,11 +89,13 @@ clause("7541 4.2", "a change of the table's size stands at the beginning, and is
        gone("between fields", BAD, headers(asked()[:7] + table_size(100) + asked()[7:])),
        answered("4096", first(table_size(4096))),
        answered("two, the smaller first", first(table_size(0), table_size(4096))),
-       gone("what it pushes out is gone", BAD, get(ADD), Answered(), first(table_size(0), table_size(4096), indexed(62),
+       gone("what it pushes out is gone", BAD, get(ADD), Answered(),
+            first(table_size(0), table_size(4096), indexed(62),
                                                                            stream=3)),
        gone("what does not fit a small table is gone", BAD, get(ADD), Answered(),
             first(table_size(35), indexed(62), stream=3)),
-       answered("what fits a small table stays", get(ADD), Answered(), headers(table_size(36) + asked() + indexed(62), 3),
+       answered("what fits a small table stays", get(ADD), Answered(),
+                headers(table_size(36) + asked() + indexed(62), 3),
                 stream=3),
        answered("a table of nothing takes nothing", first(table_size(0), stream=1), Answered(),
                 headers(REMEMBERED, 3), stream=3),
@@ -101,7 +107,8 @@ clause("7541 4.4", "an entry larger than the table empties it",
        bad("the others have gone", ADD, literal(b"x-a", b"a" * 4096, form=0x40), indexed(62)),
        answered("it is a field all the same", get(literal(b"x-a", b"a" * 4096, form=0x40))),
        answered("it may name an entry that it pushes out",
-                get(literal(b"x-n", b"a" * 2000, form=0x40), literal(62, b"b" * 3000, form=0x40), indexed(62))))
+                get(literal(b"x-n", b"a" * 2000, form=0x40), literal(62, b"b" * 3000, form=0x40),
+                    indexed(62))))
 
 clause("7541 5.1", "integers are bounded",
        bad("no end", b"\xff" + b"\xff" * 20),
@@ -136,22 +143,26 @@ clause("7541 5.2", "strings end within the section, and Huffman codes end as the
        answered("padding of 7 bits", get(value(coded(b"\"" * 5 + b"a" * 3)))),
        answered("a coded path", headers(asked(None) + b"\4" + coded(b"/fixed"))),
        answered("a coded name", get(b"\0" + coded(b"x-a") + coded(b"1"))),
-       case("every byte, coded, is checked after decoding", headers(asked() + value(coded(bytes(range(256))))),
+       case("every byte, coded, is checked after decoding",
+            headers(asked() + value(coded(bytes(range(256))))),
             Stopped((E.PROTOCOL_ERROR,))))
 
 clause("7541 6", "each representation",
        answered("indexed", headers(indexed(2) + indexed(6) + literal(4, b"/fixed") + literal(1, b"x"))),
-       answered("with indexing, indexed name", headers(indexed(2) + indexed(6) + literal(4, b"/fixed", form=0x40)
+       answered("with indexing, indexed name",
+                headers(indexed(2) + indexed(6) + literal(4, b"/fixed", form=0x40)
                                                        + literal(1, b"x", form=0x40))),
        answered("with indexing, new name", headers(asked(form=0x40))),
        answered("without indexing", headers(asked(form=0x00))),
        answered("never indexed", headers(asked(form=0x10))),
-       gone("never indexed does not index", BAD, headers(asked(form=0x10)), Answered(), headers(indexed(62), 3)),
+       gone("never indexed does not index", BAD, headers(asked(form=0x10)), Answered(),
+            headers(indexed(62), 3)),
        gone("without indexing does not index", BAD, headers(asked()), Answered(), headers(indexed(62), 3)),
        answered("an indexed field that is none of the request's own", get(indexed(16))),
        bad("a representation cut short", b"\x40"))
 
 clause("9113 6.5.2", "our HEADER_TABLE_SIZE binds the server's encoder, not its decoder",
-       answered("0", settings({S.HEADER_TABLE_SIZE: 0}) + headers(REMEMBERED), Answered(), headers(RECALLED, 3), stream=3),
+       answered("0", settings({S.HEADER_TABLE_SIZE: 0}) + headers(REMEMBERED), Answered(),
+                headers(RECALLED, 3), stream=3),
        answered("0, then 4096", settings({S.HEADER_TABLE_SIZE: 0}) + settings({S.HEADER_TABLE_SIZE: 4096})
                 + headers(asked()), Answered(), headers(asked(), 3), stream=3))

@@ -1,7 +1,8 @@
 """RFC 9113 section 8: what a request is, and what of it reaches an upstream of HTTP/1.1. Whatever is malformed
 here must never be written down there."""
 from .h2_frames import spread
-from .h2_model import E, Answered, Interim, Refused, answered, asked, block, case, clause, data, headers, stopped
+from .h2_model import (E, Answered, Interim, Refused, answered, asked, block, case, clause, data, headers,
+                       stopped)
 from .model import up as up_1
 
 PROTOCOL = E.PROTOCOL_ERROR
@@ -21,7 +22,8 @@ def sent_get(*more, path=UP, **pseudo):
 def sent_post(body=b"hello", *more, path=b"/up/p", trailers=None, **pseudo):
     pseudo.setdefault("method", b"POST")
     end = trailers is None
-    return headers(asked(path, *more, **pseudo), end=False) + data(body, end=end) + (b"" if end else headers(trailers))
+    return headers(asked(path, *more, **pseudo),
+                   end=False) + data(body, end=end) + (b"" if end else headers(trailers))
 
 
 def malformed(name, send, stream=1):
@@ -65,14 +67,17 @@ clause("9113 8.1", "HEADERS, then DATA, then trailers at the most",
                 headers(asked(b"/up/p", method=b"POST"), end=False) + headers(block((b"x-t", b"1"))),
                 sent=(up(b"POST /up/p", framing=CHUNKED, trailers=((b"X-T", b"1"),)),)),
        stopped("trailers that do not end the stream", PROTOCOL,
-               headers(asked(b"/in/p", method=b"POST"), end=False) + headers(block((b"x-t", b"1")), end=False)),
+               headers(asked(b"/in/p", method=b"POST"), end=False)
+               + headers(block((b"x-t", b"1")), end=False)),
        *(stopped(f"{name} in trailers", PROTOCOL, sent_post(b"x", path=b"/in/p", trailers=block(field)))
          for name, field in [("a pseudo-field", (b":path", b"/x")), (":status", (b":status", b"200")),
                              ("an unknown pseudo-field", (b":x", b"1")), ("upper case", (b"X-T", b"1")),
-                             ("Connection", (b"connection", b"x")), ("Transfer-Encoding", (b"transfer-encoding", b"x")),
+                             ("Connection", (b"connection", b"x")),
+                             ("Transfer-Encoding", (b"transfer-encoding", b"x")),
                              ("a line feed", (b"x-t", b"a\nb")), ("an empty name", (b"", b"1"))]),
        answered("framing and sender in trailers are dropped",
-                sent_post(b"x", trailers=block((b"content-length", b"9"), (b"host", b"evil"), (b"authorization", b"e"),
+                sent_post(b"x", trailers=block((b"content-length", b"9"), (b"host", b"evil"),
+                                               (b"authorization", b"e"),
                                                (b"x-forwarded-for", b"6.6.6.6"), (b"x-t", b"1"))),
                 sent=(up(b"POST /up/p", framing=CHUNKED, body=b"x", trailers=((b"X-T", b"1"),)),)))
 
@@ -90,11 +95,13 @@ clause("9113 8.1.1", "Content-Length is what the DATA comes to",
        malformed("a length without content", sent_get((b"content-length", b"5"))),
        answered("a length of 0 without content", sent_get((b"content-length", b"0"), method=b"POST"),
                 sent=(up(b"POST /up/g", framing=length(0)),)),
-       answered("padding is no content", headers(asked(b"/in/p", (b"content-length", b"5"), method=b"POST"), end=False)
+       answered("padding is no content",
+                headers(asked(b"/in/p", (b"content-length", b"5"), method=b"POST"), end=False)
                 + data(b"hello", pad=50)),
        *(malformed(f"a length of {value!r}", sent_post(b"hello", (b"content-length", value), path=b"/up/p"))
          for value in [b"", b"+5", b"-5", b"0x5", b"5,5", b"5 5", b"5a", b"99999999999999999999"]),
-       malformed("two lengths that differ", sent_post(b"hello", (b"content-length", b"5"), (b"content-length", b"6"))),
+       malformed("two lengths that differ",
+                 sent_post(b"hello", (b"content-length", b"5"), (b"content-length", b"6"))),
        malformed("a length twice", sent_post(b"hello", (b"content-length", b"5"), (b"content-length", b"5"))))
 
 clause("9113 8.2", "names are in lower case",
@@ -126,13 +133,16 @@ clause("9113 8.2.2", "fields of a connection have no place",
            (b"connection", b"close"), (b"keep-alive", b"timeout=5"), (b"proxy-connection", b"keep-alive"),
            (b"transfer-encoding", b"chunked"), (b"upgrade", b"websocket")]),
        bad_field("connection of nothing", b"connection", b""),
-       malformed("transfer-encoding with content", sent_post(b"0\r\n\r\n", (b"transfer-encoding", b"chunked"))),
-       bad_field("te of gzip", b"te", b"gzip"), bad_field("te of trailers and more", b"te", b"trailers, gzip"),
+       malformed("transfer-encoding with content",
+                 sent_post(b"0\r\n\r\n", (b"transfer-encoding", b"chunked"))),
+       bad_field("te of gzip", b"te", b"gzip"),
+       bad_field("te of trailers and more", b"te", b"trailers, gzip"),
        answered("te of trailers", sent_get((b"te", b"trailers"))))
 
 clause("9113 8.2.3", "crumbs of Cookie are put together",
        kept("one", (b"cookie", b"a=1"), as_sent=b"Cookie: a=1\r\n"),
-       kept("three", (b"cookie", b"a=1"), (b"cookie", b"b=2"), (b"cookie", b"c=3"), as_sent=b"Cookie: a=1; b=2; c=3\r\n"),
+       kept("three", (b"cookie", b"a=1"), (b"cookie", b"b=2"), (b"cookie", b"c=3"),
+            as_sent=b"Cookie: a=1; b=2; c=3\r\n"),
        kept("with others between", (b"cookie", b"a=1"), (b"x-a", b"1"), (b"cookie", b"b=2"),
             as_sent=b"Cookie: a=1; b=2\r\nX-A: 1\r\n"))
 
@@ -148,7 +158,8 @@ def without(name):
 
 
 clause("9113 8.3", "pseudo-fields: known ones, once, before all others",
-       *(malformed(f"{name.decode()} twice", pseudo(*FOUR.items(), (name, value))) for name, value in FOUR.items()),
+       *(malformed(f"{name.decode()} twice", pseudo(*FOUR.items(), (name, value))) for name,
+         value in FOUR.items()),
        *(malformed(f"{name.decode()} behind a field",
                    pseudo(*((n, v) for n, v in FOUR.items() if n != name), (b"x-a", b"1"), (name, value)))
          for name, value in FOUR.items()),
@@ -175,36 +186,45 @@ clause("9113 8.3.1", "method, scheme and path are all there",
        refused("%00 in a path", sent_get(path=b"/up/%00")),
        malformed("* of GET", sent_get(path=b"*")),
        malformed("a line in a scheme", sent_get(scheme=b"http\r\nx: y")),
-       answered("dots in a path are resolved", sent_get(path=b"/up/x/../g?q=%2e"), sent=(up(b"GET /up/g?q=%2e"),)),
+       answered("dots in a path are resolved", sent_get(path=b"/up/x/../g?q=%2e"),
+                sent=(up(b"GET /up/g?q=%2e"),)),
        answered("another method", sent_get(method=b"PURGE"), sent=(up(b"PURGE /up/g"),)),
        case("HEAD", sent_get(method=b"HEAD"), Answered(body=b""), sent=(up(b"HEAD /up/g"),)))
 
 clause("9113 8.3.1", ":authority is the host; Host says the same or nothing",
-       answered("Host alone", pseudo((b":method", b"GET"), (b":scheme", b"http"), (b":path", UP), (b"host", b"x")),
+       answered("Host alone",
+                pseudo((b":method", b"GET"), (b":scheme", b"http"), (b":path", UP), (b"host", b"x")),
                 sent=(up(),)),
        answered("both, equal", sent_get((b"host", b"x")), sent=(up(),)),
        answered("with a port", sent_get(authority=b"x:8080"), sent=(up(host=b"x:8080"),)),
        answered("an address in brackets", sent_get(authority=b"[::1]:80"), sent=(up(host=b"[::1]:80"),)),
        malformed("both, differing", sent_get((b"host", b"evil"))),
-       malformed("Host twice", pseudo((b":method", b"GET"), (b":scheme", b"http"), (b":path", UP), (b"host", b"x"),
+       malformed("Host twice",
+                 pseudo((b":method", b"GET"), (b":scheme", b"http"), (b":path", UP), (b"host", b"x"),
                                       (b"host", b"x"))),
        malformed("neither", without(b":authority")),
        *(malformed(f"an authority of {value!r}", sent_get(authority=value)) for value in [
            b"", b"user@x", b"x:", b"x:port", b"x:99999", b"x/y", b"x y", b"[::1", b"x\r\nx-evil: 1", b"x\0"]))
 
 clause("9113 8.5", "CONNECT has a method and an authority, and is for tunnels alone",
-       case("no route for it", pseudo((b":method", b"CONNECT"), (b":authority", b"x:80")), Answered(405), sent=()),
+       case("no route for it", pseudo((b":method", b"CONNECT"), (b":authority", b"x:80")), Answered(405),
+            sent=()),
        malformed("with a path", pseudo((b":method", b"CONNECT"), (b":path", b"/"), (b":authority", b"x:80"))),
-       malformed("with a scheme", pseudo((b":method", b"CONNECT"), (b":scheme", b"http"), (b":authority", b"x:80"))),
+       malformed("with a scheme",
+                 pseudo((b":method", b"CONNECT"), (b":scheme", b"http"), (b":authority", b"x:80"))),
        malformed("without an authority", pseudo((b":method", b"CONNECT"))))
 
 clause("8441 4", "extended CONNECT has a scheme and a path",
-       malformed("without a path", pseudo((b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"http"),
+       malformed("without a path",
+                 pseudo((b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"http"),
                                           (b":authority", b"x"))),
-       malformed("without a scheme", pseudo((b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":path", UP),
+       malformed("without a scheme",
+                 pseudo((b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":path", UP),
                                             (b":authority", b"x"))),
-       malformed(":protocol twice", pseudo((b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"http"),
-                                           (b":path", UP), (b":authority", b"x"), (b":protocol", b"websocket"))))
+       malformed(":protocol twice",
+                 pseudo((b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"http"),
+                                           (b":path", UP), (b":authority", b"x"),
+                                           (b":protocol", b"websocket"))))
 
 clause("9110 9.3", "methods that name nothing to be served",
        case("TRACE", sent_get(method=b"TRACE"), Answered(405), sent=()),
@@ -218,13 +238,15 @@ clause("9110 10.1.1", "Expect",
 clause("9110 15.5", "limits are answered",
        answered("a long path", sent_get(path=b"/up/" + b"a" * 9000), status=414, sent=()),
        answered("101 fields", sent_get(*((b"x-%d" % i, b"v") for i in range(101))), status=431, sent=()),
-       answered("fields of 33000 bytes in few", spread(asked(UP, (b"x-a", b"a" * 16000), (b"x-b", b"b" * 17000)), 16384),
+       answered("fields of 33000 bytes in few",
+                spread(asked(UP, (b"x-a", b"a" * 16000), (b"x-b", b"b" * 17000)), 16384),
                 status=431, sent=()),
        answered("a hundred fields", sent_get(*((b"x-%d" % i, b"v") for i in range(99)))))
 
 clause("9110 7.6.1", "what the proxy adds and drops",
        answered("forwarding fields of others are replaced",
-                sent_get((b"x-forwarded-for", b"6.6.6.6"), (b"forwarded", b"for=6.6.6.6"), (b"x-forwarded-proto", b"https"),
+                sent_get((b"x-forwarded-for", b"6.6.6.6"), (b"forwarded", b"for=6.6.6.6"),
+                         (b"x-forwarded-proto", b"https"),
                          (b"proxy", b"evil")), sent=(up(),)),
        answered("Via goes on", sent_get((b"via", b"1.0 fred")),
                 sent=(up(kept=b"Via: 1.0 fred\r\n"),)))

@@ -9,9 +9,9 @@ Each case runs whole and byte by byte, over cleartext and TLS, and its requests 
 """
 from dataclasses import dataclass, field, replace
 
-from h2wire import (E, F, S, T, asked, block, continuation, data, frame, goaway, headers, indexed,  # noqa: F401
-                    integer, literal, ping, priority, priority_fields, priority_update, rst, settings, string,
-                    table_size, window_update)
+from h2wire import (E, F, S, T, asked, block, continuation, data, frame, goaway, headers,  # noqa: F401
+                    indexed, integer, literal, ping, priority, priority_fields, priority_update, rst,
+                    settings, string, table_size, window_update)
 
 
 @dataclass(frozen=True)
