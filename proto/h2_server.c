@@ -37,12 +37,22 @@ void ag_h2_server_orphan(struct ag_h2_request *r)
     }
 }
 
+/* A tunnel's last bytes, which whoever works on it has not taken yet. */
+static bool has_bytes_left(const struct ag_h2_request *r)
+{
+    return r->tunnel && r->s.ended && r->ex->req_body.q.bytes > 0;
+}
+
 void ag_h2_server_answered(struct ag_h2_request *r)
 {
     struct ag_exchange *ex = r->ex;
 
     if (!r->s.ended && r->tunnel) {
         return; /* the other way goes on */
+    }
+    if (has_bytes_left(r)) {
+        ag_h2_server_answered_soon(r);
+        return;
     }
     if (!r->s.ended && !r->discards && ag_h2_server_rest_is_small(r)) {
         ag_h2_server_discard(r);
@@ -183,9 +193,20 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 static void on_settle(struct ag_h2_conn *c)
 {
     struct ag_h2_server *h = ag_h2_server_of(c);
+    struct ag_link later, *it;
 
-    for (struct ag_link *it; !ag_h2_conn_is_closing(c) && (it = ag_list_pop(&h->done));) {
-        ag_h2_server_answered(ag_container_of(it, struct ag_h2_request, done));
+    ag_list_init(&later);
+    while (!ag_h2_conn_is_closing(c) && (it = ag_list_pop(&h->done))) {
+        struct ag_h2_request *r = ag_container_of(it, struct ag_h2_request, done);
+
+        if (has_bytes_left(r)) {
+            ag_list_push(&later, it);
+        } else {
+            ag_h2_server_answered(r);
+        }
+    }
+    while ((it = ag_list_pop(&later))) {
+        ag_list_push(&h->done, it);
     }
     if (ag_h2_conn_is_closing(c)) {
         return;

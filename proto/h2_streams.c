@@ -334,6 +334,8 @@ static void on_taken(struct ag_body *sink, void *owner)
     s->held = (uint32_t)holds;
     if (holds > 0) {
         ag_body_owe_room(sink);
+    } else if (s->ended && s->sent) {
+        ag_h2_conn_wake(c); /* it may be what the role waits for */
     }
     ag_h2_flow_open(c, s);
 }
