@@ -19,7 +19,7 @@ struct ag_upstream_options ag_upstream_default_options(void)
                      .read_ms = 60000,
                      .write_ms = 60000,
                      .idle_ms = 60000},
-        .max_idle = 256,
+        .max_idle = 1024,
         .idle_timeout_ms = 60000,
         .max_age_ms = 3600000,
         .max_pending = 1024,
@@ -436,6 +436,23 @@ bool ag_upstream_scheme_of(struct ag_span name, struct ag_upstream_scheme *out)
     return false;
 }
 
+/* A path of this machine is no name that a certificate could have. */
+static bool check_names(struct ag_action_build *build, const struct ag_upstream *base,
+                        struct ag_pos pos)
+{
+    const struct ag_upstream_tls_options *o = &base->options.tls;
+
+    for (uint32_t i = 0; i < base->server_count; i++) {
+        if (base->servers[i].port == 0 && o->verify && o->server_name.len == 0) {
+            ag_diag_error(build->diags, pos, "tls: {server_name: NAME}",
+                          "the certificate of %.*s cannot be verified without a name for it",
+                          (int)base->servers[i].host.len, (const char *)base->servers[i].host.ptr);
+            return false;
+        }
+    }
+    return true;
+}
+
 struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
                                             const struct ag_upstream *base,
                                             struct ag_upstream_scheme scheme, struct ag_pos pos)
@@ -457,7 +474,7 @@ struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
         }
     }
     u->servers = servers;
-    if (scheme.tls) {
+    if (scheme.tls && check_names(build, base, pos)) {
         u->tls = ag_upstream_tls_settings(build, &base->options.tls, u->protocol, pos);
     }
     set_key(u);

@@ -8,7 +8,7 @@
  *         servers: ["10.0.0.1:8080", "10.0.0.2:8080 weight=2", "unix:/run/api.sock"]
  *         balance: round_robin
  *         host: keep                          # keep, upstream, or a literal
- *         keepalive: {max_idle: 256, idle_timeout: 60s, max_age: 1h, max_requests: 0}
+ *         keepalive: {max_idle: 1024, idle_timeout: 60s, max_age: 1h, max_requests: 0}
  *         max_connections: 0
  *         max_pending: 1024
  *         timeouts: {connect: 3s, first_byte: 60s, read: 60s, write: 60s, idle: 60s, total: 0}

@@ -9,6 +9,8 @@ so slow that its load always has all its requests ready, so batches are as large
 no io_uring: that backend's system calls alone are counted. --top N prints the functions that take most, their
 own instructions or, with --inclusive, those of what they call too; --keep leaves callgrind's output there.
 
+A case's connections are begun in that time, too: those of TLS that are kept alive want --seconds 20.
+
 Needs valgrind, strace and what compare.py needs.
 """
 import argparse

@@ -123,9 +123,6 @@ void ag_stream_sent(struct ag_stream *s, uint64_t bytes)
     if (ag_stream_queued(s) == 0) {
         drop_scratch(s);
     }
-    if (s->user->on_sent) {
-        s->user->on_sent(s, bytes);
-    }
     if (s->above_high && !s->closing && ag_stream_queued(s) <= AG_STREAM_LOW) {
         s->above_high = false;
         s->user->on_drain(s);

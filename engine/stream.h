@@ -55,8 +55,6 @@ struct ag_stream_user {
     void (*on_deadline)(struct ag_stream *);
     /* The last call. */
     void (*on_close)(struct ag_stream *, enum ag_reason);
-    /* For a stream over another: the kernel took bytes of the queue; before on_drain. May be NULL. */
-    void (*on_sent)(struct ag_stream *, uint64_t bytes);
 };
 
 struct ag_stream_ops {

@@ -136,14 +136,13 @@ static void on_conn_eof(struct ag_stream *below)
     }
 }
 
+/* Comes with each send that leaves little: see ag_tls_write_go_on. */
 static void on_conn_drain(struct ag_stream *below)
 {
-    ag_tls_write_go_on(of_conn(below));
-}
+    struct ag_tls *t = of_conn(below);
 
-static void on_conn_sent(struct ag_stream *below, uint64_t bytes)
-{
-    ag_tls_write_sent(of_conn(below), bytes);
+    ag_tls_write_sent(t);
+    ag_tls_write_go_on(t);
 }
 
 /* Nobody sets one on the connection below. */
@@ -158,7 +157,6 @@ static const struct ag_stream_user conn_user = {
     .on_drain = on_conn_drain,
     .on_deadline = on_conn_deadline,
     .on_close = on_conn_close,
-    .on_sent = on_conn_sent,
 };
 
 /* ---- the stream's operations ---- */

@@ -6,7 +6,7 @@
 
 int ag_tls_server_order(struct ag_span a, struct ag_span b)
 {
-    size_t n = ag_min_size(a.len, b.len);
+    size_t n = a.ptr && b.ptr ? ag_min_size(a.len, b.len) : 0; /* an empty one may have no bytes */
     int order = n > 0 ? memcmp(a.ptr, b.ptr, n) : 0;
 
     return order ? order : (a.len > b.len) - (a.len < b.len);

@@ -374,6 +374,7 @@ static void done(struct ag_tls *t)
 {
     int suite = wolfSSL_get_current_cipher_suite(t->ssl);
     struct ag_tls_session *session = &t->session;
+    struct ag_stream *below = &t->conn.stream;
 
     session->version = wolfSSL_get_version(t->ssl);
     session->cipher =
@@ -394,6 +395,10 @@ static void done(struct ag_tls *t)
     ag_task_queue(t->stream.loop,
                   &t->input); /* what has come behind it; or pausing, for nothing has */
     ag_task_queue(t->stream.loop, &t->stream.flush_task); /* what was written meanwhile */
+    if (ag_task_queued(&below->flush_task)) { /* tickets leave with the answer to that */
+        ag_task_cancel(&below->flush_task);
+        ag_task_queue(t->stream.loop, &below->flush_task);
+    }
     t->replied_bytes = 0;
     t->ready(t);
 }

@@ -143,8 +143,8 @@ struct ag_tls_file {
 
 /* Encrypts what is queued, as long as the connection below takes it; then what finish and shut owe. */
 void ag_tls_write_go_on(struct ag_tls *t);
-/* The connection below has sent so many bytes. */
-void ag_tls_write_sent(struct ag_tls *t, uint64_t bytes);
+/* The connection below has sent some. */
+void ag_tls_write_sent(struct ag_tls *t);
 /* Gives back what output needs; what is being read is left to its completion. */
 void ag_tls_write_end(struct ag_tls *t);
 

@@ -76,7 +76,7 @@ static void index_names(struct ag_tls_server *s)
 static void copy_settings(struct ag_tls_server *s, const struct ag_tls_server_settings *from)
 {
     const struct ag_tls_identity **ids =
-        ag_arena_zalloc(&s->arena, from->identity_count * sizeof(*ids));
+        ag_arena_zalloc(&s->arena, from->identity_count * sizeof(void *));
 
     s->settings = *from;
     s->identities = ag_arena_zalloc(&s->arena, from->identity_count * sizeof(*s->identities));
@@ -92,7 +92,7 @@ static void copy_settings(struct ag_tls_server *s, const struct ag_tls_server_se
 
 /* ---- tickets ---- */
 
-/* What a ticket is bound to: the settings, the certificate, the name that the client asked for. */
+/* What a ticket, or a session that is kept, is bound to: the settings, the certificate, the name that the client asked for. */
 static bool ticket_context(const struct ag_tls_context *c, WOLFSSL *ssl, uint8_t out[static 16])
 {
     const struct ag_tls_server *s = c->server;
@@ -160,6 +160,87 @@ static int on_ticket(WOLFSSL *ssl, unsigned char name[16], unsigned char iv[16],
     return renew ? WOLFSSL_TICKET_RET_CREATE : WOLFSSL_TICKET_RET_OK;
 }
 
+/* ---- sessions by id ---- */
+
+#    if defined(HAVE_EXT_CACHE)
+
+/* Of the connection's context and server name. */
+static bool session_key(WOLFSSL *ssl, const uint8_t *id, size_t len, struct ag_tls_session_key *out)
+{
+    const struct ag_tls *t = wolfSSL_GetIOReadCtx(ssl);
+
+    if (len != sizeof(out->id) || !t->shake || !t->shake->context ||
+        !ticket_context(t->shake->context, ssl, out->binding)) {
+        return false;
+    }
+    memcpy(out->id, id, len);
+    return true;
+}
+
+static int64_t session_clock(WOLFSSL *ssl)
+{
+    const struct ag_tls *t = wolfSSL_GetIOReadCtx(ssl);
+
+    return (int64_t)(t->stream.loop->now_ms / 1000);
+}
+
+/* Where a session's id lies in what the library writes of it, behind side, time and timeout. */
+#        define WRITTEN_ID 10u
+
+/* A session was made. 0: the library keeps its reference. */
+static int on_new_session(WOLFSSL *ssl, WOLFSSL_SESSION *session)
+{
+    const struct ag_tls *t = wolfSSL_GetIOReadCtx(ssl);
+    uint8_t bytes[AG_TLS_SESSION_BYTES] = {0}, *at = bytes;
+    int len = wolfSSL_i2d_SSL_SESSION(session, NULL);
+    struct ag_tls_session_key key;
+
+    if (len > (int)(WRITTEN_ID + sizeof(key.id)) && (size_t)len <= sizeof(bytes) &&
+        wolfSSL_i2d_SSL_SESSION(session, &at) == len &&
+        session_key(ssl, bytes + WRITTEN_ID, bytes[WRITTEN_ID - 1], &key)) {
+        ag_tls_sessions_put(t->shake->context->server->sessions, &key, bytes, (size_t)len,
+                            session_clock(ssl));
+    }
+    explicit_bzero(bytes, sizeof(bytes));
+    return 0;
+}
+
+static WOLFSSL_SESSION *on_get_session(WOLFSSL *ssl, const unsigned char *id, int len, int *copy)
+{
+    const struct ag_tls *t = wolfSSL_GetIOReadCtx(ssl);
+    uint8_t bytes[AG_TLS_SESSION_BYTES];
+    const uint8_t *at = bytes;
+    WOLFSSL_SESSION *session = NULL;
+    struct ag_tls_session_key key;
+    size_t n;
+
+    *copy = 0; /* it is the library's to free */
+    if (len > 0 && session_key(ssl, id, (size_t)len, &key)) {
+        n = ag_tls_sessions_get(t->shake->context->server->sessions, &key, session_clock(ssl),
+                                SESSION_S, bytes);
+        session = n > 0 ? wolfSSL_d2i_SSL_SESSION(NULL, &at, (long)n) : NULL;
+    }
+    explicit_bzero(bytes, sizeof(bytes));
+    return session;
+}
+
+#    endif
+
+/* The library's own table is one for all contexts, and forgets what a session was made for. */
+static void set_session_cache(struct ag_tls_context *c)
+{
+#    if defined(HAVE_EXT_CACHE)
+    if (c->server->sessions && !c->asked) {
+        (void)wolfSSL_CTX_set_session_cache_mode(c->ctx, WOLFSSL_SESS_CACHE_NO_INTERNAL_STORE |
+                                                             WOLFSSL_SESS_CACHE_NO_INTERNAL_LOOKUP);
+        wolfSSL_CTX_sess_set_new_cb(c->ctx, on_new_session);
+        wolfSSL_CTX_sess_set_get_cb(c->ctx, on_get_session);
+        return;
+    }
+#    endif
+    (void)wolfSSL_CTX_set_session_cache_mode(c->ctx, WOLFSSL_SESS_CACHE_OFF);
+}
+
 /* ---- contexts ---- */
 
 static bool load_issuer(const struct ag_tls_context *c)
@@ -196,7 +277,7 @@ static bool make_context(struct ag_tls_context *c, const struct ag_tls_identity 
         !ag_tls_ctx_identity(c->ctx, id, out_why)) {
         return false;
     }
-    (void)wolfSSL_CTX_set_session_cache_mode(c->ctx, WOLFSSL_SESS_CACHE_OFF);
+    set_session_cache(c);
     (void)wolfSSL_CTX_set_TicketEncCb(c->ctx, on_ticket);
     (void)wolfSSL_CTX_set_TicketEncCtx(c->ctx, c);
     (void)wolfSSL_CTX_set_TicketHint(c->ctx, SESSION_S);
@@ -261,6 +342,7 @@ struct ag_tls_server *ag_tls_server_new(const struct ag_tls_server_settings *set
     s->shard_count = shard_count;
     s->tickets = tickets;
     copy_settings(s, settings);
+    s->sessions = ag_tls_sessions_new(settings->session_cache);
     if (settings->client_ca.len > 0) {
         s->client_ca = ag_tls_authorities_new(settings->client_ca);
         *out_why = "no authority for client certificates can be used";
@@ -294,6 +376,7 @@ void ag_tls_server_release(struct ag_tls_server *s)
         ag_tls_free(s->identities[i].response);
     }
     ag_tls_authorities_free(s->client_ca);
+    ag_tls_sessions_free(s->sessions);
     pthread_mutex_destroy(&s->lock);
     ag_arena_release(&s->arena);
     free(s);

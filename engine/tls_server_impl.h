@@ -9,6 +9,7 @@
 #pragma once
 #include "engine/arena.h"
 #include "engine/tls_impl.h"
+#include "engine/tls_sessions.h"
 
 #if AG_WOLFSSL
 #    include <pthread.h>
@@ -40,7 +41,8 @@ struct ag_tls_server {
     uint32_t name_count;
     struct ag_tls_context *contexts; /* of shard, identity, asked: see ag_tls_server_context */
     struct ag_tls_authorities *client_ca;
-    pthread_mutex_t lock; /* of responses */
+    struct ag_tls_sessions *sessions; /* NULL: none are kept */
+    pthread_mutex_t lock;             /* of responses */
 };
 
 static inline struct ag_tls_context *

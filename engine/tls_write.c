@@ -265,6 +265,7 @@ static bool write_next(struct ag_tls *t)
     const struct ag_slice_node *it = t->stream.out.head;
     size_t head = 0;
 
+    AG_ASSERT(it);
     if (t->file && (t->file->reading || t->file->block)) {
         return write_file(t, NULL, 0);
     }
@@ -309,7 +310,7 @@ void ag_tls_write_go_on(struct ag_tls *t)
     bool going = t->state == AG_TLS_OPEN || t->state == AG_TLS_FLUSHING;
 
     t->sink = &sink;
-    while (going && s->out.bytes > 0) {
+    while (going && s->out.head) {
         going = !ag_stream_full(&t->conn.stream) && write_next(t);
     }
     if (going) {
@@ -317,21 +318,21 @@ void ag_tls_write_go_on(struct ag_tls *t)
     }
     t->sink = NULL;
     ag_block_release(sink.block);
+    /* So on_drain comes with each send from AG_STREAM_LOW on, and what was sent is known. */
+    t->conn.stream.above_high |= s->sending_bytes > 0;
 }
 
-/* Ciphertext is a little longer: what the connection below still has is told as one byte at least. */
-void ag_tls_write_sent(struct ag_tls *t, uint64_t bytes)
+void ag_tls_write_sent(struct ag_tls *t)
 {
     struct ag_stream *s = &t->stream;
-    uint64_t left = s->sending_bytes;
+    uint64_t left = ag_stream_queued(&t->conn.stream);
 
-    if (ag_stream_queued(&t->conn.stream) == 0) {
+    if (left == 0) {
         t->replied_bytes = 0;
     }
-    if (left > 0 && t->state < AG_TLS_ENDING) {
-        bool all = ag_stream_queued(&t->conn.stream) == 0;
-
-        ag_stream_sent(s, all ? left : ag_min_u64(bytes, left - 1));
+    /* Ciphertext is longer than what it has in it: no more than is true is told, and all of it in the end. */
+    if (t->state < AG_TLS_ENDING && s->sending_bytes > left) {
+        ag_stream_sent(s, s->sending_bytes - left);
     }
 }
 

@@ -40,7 +40,7 @@ struct ag_exchange *ag_exchange_new(struct ag_context *ctx, const struct ag_serv
         return NULL;
     }
     /* The table of fields is written before it is read: clearing it would cost more than the rest. */
-    memset(ex, 0, offsetof(struct ag_exchange, field_room));
+    memset(ex, 0, offsetof(struct ag_exchange, arena));
     ex->arena = arena;
     ex->context = ctx;
     ex->server = server;
@@ -75,12 +75,14 @@ void ag_exchange_release(struct ag_exchange *ex)
     }
 }
 
-void ag_exchange_reap(struct ag_exchange *ex)
+bool ag_exchange_reap(struct ag_exchange *ex)
 {
-    if (ex->holders == 0) {
-        ag_task_cancel(&ex->free_task);
-        free_exchange(&ex->free_task);
+    if (ex->holders > 0) {
+        return false;
     }
+    ag_task_cancel(&ex->free_task);
+    free_exchange(&ex->free_task);
+    return true;
 }
 
 void ag_exchange_pin(struct ag_exchange *ex)

@@ -127,14 +127,11 @@ struct ag_context {
 };
 
 struct ag_exchange {
-    struct ag_arena arena;
     struct ag_context *context;
     const struct ag_server_ops *server;
     void *server_stream; /* the server's; NULL once it has let go */
     struct ag_request req;
     struct ag_response res;
-    struct ag_body req_body;     /* written by the server, taken by the action */
-    struct ag_body res_body;     /* written by the action */
     struct ag_body *res_source;  /* taken by the server: res_body, or the last transform's output */
     struct ag_block *head_owner; /* keeps the head's bytes; NULL: detached, or static */
     struct ag_span head;         /* the request head's bytes */
@@ -167,6 +164,10 @@ struct ag_exchange {
     uint16_t status;                  /* of the final answer, 0 while none */
     void (*freed)(void *freed_owner); /* the server's, who let go: the work ends; NULL: none */
     void *freed_owner;                /* may lie in the arena, for the last time */
+    /* What follows is set up by itself. */
+    struct ag_arena arena;
+    struct ag_body req_body; /* written by the server, taken by the action */
+    struct ag_body res_body; /* written by the action */
     struct ag_task free_task;
     struct ag_field field_room[24]; /* request fields: most requests need no more */
 };
@@ -232,5 +233,5 @@ void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why);
 /* The answer has left; the server lets go. */
 void ag_exchange_complete(struct ag_exchange *ex);
 /* Frees it now if nobody holds it any more, for a server that answers many in one turn. The caller must not
- * have come from the exchange, and has let go. */
-void ag_exchange_reap(struct ag_exchange *ex);
+ * have come from the exchange, and has let go. False: somebody does. */
+bool ag_exchange_reap(struct ag_exchange *ex);

@@ -39,6 +39,11 @@ static void closed_section(struct ag_h2_conn *c, uint32_t id, struct ag_span sec
 {
     enum ag_h2_closed by = ag_h2_closed_by(c, id);
 
+    if (by == AG_H2_CLOSED_BY_END && c->role->server && id != c->last_id) {
+        /* Numbers go up: what was never begun is closed by those above (section 5.1.1). */
+        (void)bad(c, AG_H2_PROTOCOL_ERROR, "a stream's number goes back");
+        return;
+    }
     if (by == AG_H2_CLOSED_BY_END) {
         (void)bad(c, AG_H2_STREAM_CLOSED, "fields for a closed stream");
         return;

@@ -416,7 +416,7 @@ static bool read_payload(struct ag_h2_conn *c)
     struct ag_slice *first = in->q.head ? &in->q.head->slice : NULL;
 
     if (in->left == in->frame.len && (in->left == 0 || (first && first->len >= in->left))) {
-        struct ag_span payload = ag_span(first ? first->ptr : NULL, in->left);
+        struct ag_span payload = first ? ag_span(first->ptr, in->left) : AG_SPAN("");
         struct ag_block *owner = first ? ag_block_hold(first->owner) : NULL;
 
         if (in->left > 0) {

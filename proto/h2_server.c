@@ -24,6 +24,14 @@ static void on_freed(void *owner)
     }
 }
 
+/* It may have been the last one. */
+static void set_idle(struct ag_h2_server *h)
+{
+    if (h->conn.streams == 0) {
+        h->idle_due_ms = now_of(h) + h->limits->idle_timeout_ms;
+    }
+}
+
 void ag_h2_server_orphan(struct ag_h2_request *r)
 {
     AG_ASSERT(!r->s.live && r->server);
@@ -32,9 +40,7 @@ void ag_h2_server_orphan(struct ag_h2_request *r)
     r->ex->freed = on_freed;
     r->ex->freed_owner = r;
     r->ex->sent_bytes = r->s.sent_bytes;
-    if (r->server->conn.streams == 0) {
-        r->server->idle_due_ms = now_of(r->server) + r->server->limits->idle_timeout_ms;
-    }
+    set_idle(r->server);
 }
 
 /* A tunnel's last bytes, which whoever works on it has not taken yet. */
@@ -46,9 +52,11 @@ static bool has_bytes_left(const struct ag_h2_request *r)
 void ag_h2_server_answered(struct ag_h2_request *r)
 {
     struct ag_exchange *ex = r->ex;
+    struct ag_h2_server *h = r->server;
 
-    if (!r->s.ended && r->tunnel) {
-        return; /* the other way goes on */
+    if (!r->s.ended && r->tunnel) { /* the other way goes on */
+        ag_h2_server_check_at(h, ag_h2_server_body_due(r));
+        return;
     }
     if (has_bytes_left(r)) {
         ag_h2_server_answered_soon(r);
@@ -63,9 +71,14 @@ void ag_h2_server_answered(struct ag_h2_request *r)
     } else { /* the rest of the request is of no use (RFC 9113 section 8.1) */
         ag_h2_stream_reset(&r->s, AG_H2_NO_ERROR);
     }
-    ag_h2_server_orphan(r);
+    ex->sent_bytes = r->s.sent_bytes;
     ag_exchange_complete(ex);
-    ag_exchange_reap(ex);
+    if (ag_exchange_reap(ex)) { /* nobody works on it: no need of an orphan */
+        h->slots--;
+        set_idle(h);
+    } else {
+        ag_h2_server_orphan(r);
+    }
 }
 
 void ag_h2_server_answered_soon(struct ag_h2_request *r)

@@ -127,6 +127,15 @@ static bool fits_inline(const struct ag_h2_request *r, struct ag_span body)
            (int64_t)body.len <= r->server->conn.send_window;
 }
 
+/* By the library: where the compiler knows a bound it writes a loop of its own, which takes five times as
+ * long. Returns where the next byte goes. */
+static uint8_t *copy(uint8_t *to, struct ag_span s)
+{
+    __asm__("" : "+r"(s.len));
+    memcpy(to, s.ptr, s.len);
+    return to + s.len;
+}
+
 static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
 {
     struct ag_h2_request *r = ex->server_stream;
@@ -151,11 +160,10 @@ static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
     }
     at = ag_h2_put_header(at, head, AG_H2_HEADERS,
                           AG_H2_END_HEADERS | (body.len ? 0 : AG_H2_END_STREAM), r->s.id);
-    memcpy(at, p->h2.ptr, p->h2.len);
-    memcpy(at + p->h2.len, date.ptr, date.len);
+    at = copy(copy(at, p->h2), date);
     if (copied) {
-        at = ag_h2_put_header(at + head, copied, AG_H2_DATA, AG_H2_END_STREAM, r->s.id);
-        memcpy(at, body.ptr, copied);
+        at = ag_h2_put_header(at, copied, AG_H2_DATA, AG_H2_END_STREAM, r->s.id);
+        (void)copy(at, body);
         r->s.send_window -= (int32_t)copied;
         c->send_window -= (int64_t)copied;
         r->s.sent_bytes = copied;

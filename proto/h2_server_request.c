@@ -25,8 +25,8 @@ uint64_t ag_h2_server_body_due(const struct ag_h2_request *r)
 {
     const struct ag_h2_stream *s = &r->s;
 
-    if (s->ended || r->ex->req.protocol.len > 0) {
-        return 0; /* a tunnel is its upstream's to watch */
+    if (s->ended || (r->ex->req.protocol.len > 0 && !s->sent)) {
+        return 0; /* a tunnel is its upstream's to watch, as long as there is one */
     }
     if (is_bounded(r)) {
         return r->body_pace.due_ms;

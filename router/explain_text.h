@@ -6,7 +6,7 @@
 void ag_explain_methods(struct ag_buf *out, const struct ag_route *r);
 /* What the route does: "http://auth/ping", "403 {\"msg\":...", "301 -> /new". */
 void ag_explain_action(struct ag_buf *out, const struct ag_route *r);
-/* "logger, headers". */
+/* "logger, headers, client certificate": what stands before the action. */
 void ag_explain_filters(struct ag_buf *out, const struct ag_route *r);
 /* A pattern from its segments: what a split or an implied route serves. */
 void ag_explain_pattern(struct ag_buf *out, const struct ag_pattern *p);

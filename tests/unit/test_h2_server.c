@@ -614,6 +614,18 @@ H2_TEST(h2_tunnel, the_server_ends_first)
     cr_expect_eq(r->h.conn.streams, 0);
 }
 
+H2_TEST(h2_tunnel, nobody_waits_for_ever)
+{
+    open_tunnel(r);
+    ag_body_set_consumer(&r->works[0].ex->req_body, NULL, NULL);
+    end_answer(&r->works[0]);
+    tick(r, 0);
+    expect_told(r, "DATA 1 \"\" END\n");
+    tick(r, 75000 + LATE_MS);
+    expect_told(r, "RST_STREAM 1 CANCEL\n");
+    cr_expect_eq(r->ctx.exchanges_live, 0);
+}
+
 H2_TEST(h2_tunnel, the_client_resets)
 {
     open_tunnel(r);

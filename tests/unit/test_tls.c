@@ -286,6 +286,28 @@ BOTH(tls, ticket_lives_as_long_as_its_key)
     rig_close();
 }
 
+BOTH(tls, sessions_by_id_resume_where_some_are_kept)
+{
+    rig.settings.session_cache = 100;
+    rig_open(kind, 64, 16);
+    resumes("-tls1_2 -no_ticket", true);
+    cr_expect(openssl_client("-tls1_2 -no_ticket -sess_out session"));
+    cr_expect(openssl_client("-tls1_2 -no_ticket -sess_in session -servername x.wild.example"));
+    cr_expect(!rig.server.session.resumed);
+    cr_expect(openssl_client("-tls1_2 -no_ticket -sess_in session"));
+    cr_expect(rig.server.session.resumed);
+    resumes("-tls1_3", true);
+    resumes("-tls1_2", true);
+    rig_close();
+}
+
+BOTH(tls, sessions_by_id_are_off_else)
+{
+    rig_open(kind, 64, 16);
+    resumes("-tls1_2 -no_ticket", false);
+    rig_close();
+}
+
 BOTH(tls, client_resumes_what_it_has_kept)
 {
     rig_open(kind, 64, 16);

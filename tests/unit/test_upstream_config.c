@@ -323,6 +323,20 @@ Test(upstream_config, ports_by_scheme)
     cr_expect_eq(ntohs(https->servers[0].addr.in.sin_port), 443);
 }
 
+Test(upstream_config, a_socket_has_no_name_to_verify)
+{
+    const char *const off[] = {"verify", "false", NULL};
+    struct ag_action_build build;
+    struct ag_tls_files files;
+
+    section(&build, &files, off);
+    cr_assert_eq(ag_proxy_configure_section(&build), AG_OK);
+    cr_expect_null(target(&build, "https", "unix:/run/x.sock"), "verified by default");
+    cr_assert_eq(diags.errors, 1);
+    cr_expect(strstr(diags.first->what, "without a name"), "%s", diags.first->what);
+    cr_expect_not_null(target(&build, "http", "unix:/run/x.sock"));
+}
+
 #if AG_WOLFSSL
 
 Test(upstream_config, tls_reads_its_files)

@@ -12,7 +12,7 @@ import time
 import h2wire
 import pytest
 import strict
-from cases.conversions import NOTHING, TABLE, TUNNELS, UNFINISHED, Answer, Ask, Got, Refused, Seen
+from cases.conversions import LEFT, NOTHING, TABLE, TUNNELS, UNFINISHED, Answer, Ask, Cut, Got, Refused, Seen
 from gate import Closed, Gate, Reader
 from gate import Upstream as Scripted
 
@@ -131,14 +131,15 @@ class Upstream1:
                   for n, v in strict.fields_of(message.head.split(b"\r\n")[1:-2])]
         got = Got(message.method.decode(), message.target.decode(), of_the_end(fields), message.body,
                   tuple((n.decode().lower(), v.decode("latin-1")) for n, v in message.trailers),
-                  length_of(fields), dict(fields)["host"])
+                  length_of(fields), dict(fields)["host"], ("te", "trailers") in fields)
         if got.path == MARK:
             sock.sendall(written_1(Answer(body=b"mark", length=True), got.method))
             return
         self.got.append(got)
-        raw = self.answer if isinstance(self.answer, bytes) else written_1(self.answer, got.method)
-        sock.sendall(raw)
-        if isinstance(self.answer, Answer) and self.answer.close:
+        cut = isinstance(self.answer, Cut)
+        raw = self.answer.sent if cut else self.answer
+        sock.sendall(raw if isinstance(raw, bytes) else written_1(raw, got.method))
+        if cut or isinstance(raw, Answer) and raw.close:
             self._drop(sock)
 
     def take(self):
@@ -181,7 +182,7 @@ class Upstream2:
             check_section(request.trailers, ())
         got = UNFINISHED if request.reset is not None else Got(
             request.get(":method"), request.path, of_the_end(plain), body, tuple(request.trailers or ()),
-            length_of(plain), request.get(":authority"))
+            length_of(plain), request.get(":authority"), ("te", "trailers") in plain)
         with self.lock:
             self.begun -= not mark
             if not mark:
@@ -190,7 +191,9 @@ class Upstream2:
             return
         assert got.length in (None, len(body)), got
         answer = Answer(body=b"mark", length=True) if mark else self.answer
-        if isinstance(answer, bytes):
+        if isinstance(answer, Cut):
+            server.send(of_stream(answer.sent + h2wire.rst(), request.stream))
+        elif isinstance(answer, bytes):
             server.send(of_stream(answer, request.stream))
         else:
             tell_2(server, request.stream, answer, got.method)
@@ -287,6 +290,10 @@ def seen_of(r):
 
 def ask_1(port, ask):
     """What the client sees, or the Exception that it meets."""
+    if isinstance(ask, Cut):
+        with socket.create_connection(("127.0.0.1", port), 10) as sock:
+            sock.sendall(ask.sent)
+        return LEFT
     method = ask.method if isinstance(ask, Ask) else ask.split(b" ", 1)[0].decode()
     with socket.create_connection(("127.0.0.1", port), 10) as sock:
         try:
@@ -300,6 +307,12 @@ def ask_1(port, ask):
 
 def ask_2(port, ask):
     with h2wire.connect(port) as client:
+        if isinstance(ask, Cut):
+            client.send(ask.sent)
+            client.round_trip()
+            client.send(h2wire.rst())
+            client.round_trip()
+            return LEFT
         if isinstance(ask, Ask):
             tell_2(client, 1, ask)
         else:
@@ -346,6 +359,9 @@ def test_case(behind, client, case):
 
 
 def check_seen(seen, want):
+    if want == LEFT:
+        assert seen == LEFT
+        return
     if isinstance(want, Refused):
         if isinstance(seen, Seen):
             assert seen.status in want.statuses, seen
@@ -369,14 +385,15 @@ def check_got(got, case):
         for one in got if isinstance(case.sees, Refused) else got[:1]:
             assert isinstance(one, Got), one
             assert one.length == case.gets.length or case.gets.length is None, one
-            one.length = case.gets.length
+            assert case.gets.te in (None, one.te), one
+            one.length, one.te = case.gets.length, case.gets.te
             assert one == case.gets
         assert len(got) == 1 or isinstance(case.sees, Refused), got
 
 
 def test_the_table_is_large_and_unambiguous():
     assert len({case.name for case in TABLE}) == len(TABLE)
-    assert len(TABLE) >= 170
+    assert len(TABLE) >= 180
 
 
 # ---- tunnels ----

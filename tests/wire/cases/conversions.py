@@ -7,7 +7,8 @@ out valid in the other, and what is valid means the same in both.
     answer  what the upstream says: an Answer, or a dict of raw bytes by version
     sees    what the client must receive: a Seen; Refused: an error of ours, or the end of the stream
 
-Raw bytes of HTTP/2 are the frames of stream 1. A case whose dict lacks a version runs for the other alone.
+Raw bytes of HTTP/2 are the frames of stream 1; a Cut ends behind them. A case whose dict lacks a version runs
+for the other alone.
 """
 from dataclasses import dataclass, field
 
@@ -37,6 +38,7 @@ class Got:
     trailers: tuple = ()
     length: int = None  # Content-Length, when it has to be told
     host: str = "x.example"
+    te: bool = None  # whether "te: trailers" comes; None: it may
 
 
 @dataclass
@@ -68,7 +70,15 @@ class Refused:
     ends: bool = True
 
 
+@dataclass
+class Cut:
+    """These bytes, and the end: of the connection in HTTP/1.1, by RST_STREAM in HTTP/2."""
+    sent: bytes
+
+
 UNFINISHED, NOTHING = "unfinished", "nothing"
+# What a client sees that has left.
+LEFT = "left"
 
 
 @dataclass
@@ -189,7 +199,9 @@ asks("fields of the connection stay on it",
 asks("an upgrade to HTTP/2 is not passed on",
      {"h1": get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__")}, Got())
 asks("HTTP2-Settings is not passed on", {"h2": headers(section((b"http2-settings", b"AAMAAABkAAQAAP__")))}, Got())
-asks("te of trailers is no field of the end", {"h2": headers(section((b"te", b"trailers")))}, Got())
+asks("who takes trailers is asked for them",
+     {"h1": get(b"TE: trailers", b"Connection: TE"), "h2": headers(section((b"te", b"trailers")))}, Got(te=True))
+asks("Priority is for whoever answers", Ask(fields=(("Priority", "u=1, i"),)), Got(fields=(("priority", "u=1, i"),)))
 asks("chunk extensions are dropped",
      {"h1": post(b"Transfer-Encoding: chunked") + b"5;a=b\r\nhello\r\n0\r\n\r\n"}, Got("POST", body=b"hello"))
 asks("HTTP/1.0 is told as the version of this hop", {"h1": b"GET /c HTTP/1.0\r\nHost: x.example\r\n\r\n"}, Got())
@@ -255,6 +267,16 @@ bad_ask("less content than told", None,
 bad_ask("more content than told", None,
         headers(section((b"content-length", b"5"), method=b"POST"), end=False) + data(b"hello!"), gets=UNFINISHED)
 bad_ask("a length and no content", None, headers(section((b"content-length", b"5"), method=b"POST")), gets=UNFINISHED)
+case("left within the head", ask={"h1": Cut(b"GET /c HTTP/1.1\r\nHost: x.example\r\nX-A: ")}, gets=NOTHING, sees=LEFT)
+case("left within content", gets=UNFINISHED, sees=LEFT, ask={
+    "h1": Cut(post(b"Content-Length: 5") + b"hel"),
+    "h2": Cut(headers(section((b"content-length", b"5"), method=b"POST"), end=False) + data(b"hel", end=False))})
+case("left within content of unknown length", gets=UNFINISHED, sees=LEFT, ask={
+    "h1": Cut(post(b"Transfer-Encoding: chunked") + b"3\r\nhel\r\n"),
+    "h2": Cut(headers(section(method=b"POST"), end=False) + data(b"hel", end=False))})
+case("left within trailers", gets=UNFINISHED, sees=LEFT, ask={
+    "h1": Cut(post(b"Transfer-Encoding: chunked") + b"3\r\nhel\r\n0\r\nX-T: 1\r\n"),
+    "h2": Cut(headers(section(method=b"POST"), end=False) + data(b"hel", end=False))})
 
 # ---- answers: what passes ----
 
@@ -346,6 +368,15 @@ bad_answer("less content than told", None,
            headers(block((b":status", b"200"), (b"content-length", b"5")), end=False) + data(b"hell"), ends=True)
 bad_answer("more content than told", None,
            headers(block((b":status", b"200"), (b"content-length", b"5")), end=False) + data(b"hello!"), ends=True)
+bad_answer("cut within its head", Cut(b"HTTP/1.1 200 OK\r\nX-A: "))
+bad_answer("cut before its head", Cut(b""), Cut(b""))
+bad_answer("cut within content", Cut(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"),
+           Cut(headers(block((b":status", b"200"), (b"content-length", b"5")), end=False) + data(b"hel", end=False)),
+           ends=True)
+bad_answer("cut within chunks", Cut(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n"),
+           Cut(headers(block((b":status", b"200")), end=False) + data(b"hel", end=False)), ends=True)
+bad_answer("cut before the last chunk's end",
+           Cut(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n0\r\nX-T: 1\r\n"), None, ends=True)
 
 # ---- tunnels: a WebSocket as RFC 6455 asks for it, or as RFC 8441 ----
 
