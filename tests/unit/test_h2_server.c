@@ -598,6 +598,10 @@ H2_TEST(h2_tunnel, the_server_ends_first)
     data(r, 1, "", END);
     tick(r, 0);
     expect_told(r, "");
+    cr_expect_eq(r->h.conn.streams, 1, "the client's last bytes are not taken yet");
+    cr_expect(!r->works[0].aborted);
+    ag_body_discard(&r->works[0].ex->req_body);
+    tick(r, 0);
     cr_expect_eq(r->h.conn.streams, 0);
 }
 
