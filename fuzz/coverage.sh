@@ -16,6 +16,7 @@ h1_chunk: proto/h1_chunk.c
 h1_connection: proto/h1_server.c proto/h1_server_request.c proto/h1_server_answer.c proto/exchange.c
     proto/body.c
 uri: proto/uri.c
+tls_hello: engine/tls_hello.c
 hpack: proto/hpack_decode.c proto/hpack_encode.c proto/hpack_table.c proto/hpack_huffman.c
 dsl: router/dsl.c router/dsl_pattern.c router/dsl_action.c
 config_json: router/config_json.c
