@@ -12,7 +12,8 @@
 #    include <wolfssl/wolfcrypt/asn.h>
 #    include <wolfssl/wolfcrypt/error-crypt.h>
 
-#    define HOST_MAX 255u
+#    define HOST_MAX  255u
+#    define CERTS_MAX 10u /* looked at; what is sent beyond is not */
 
 struct ag_tls_authorities {
     WOLFSSL_CERT_MANAGER *manager;
@@ -220,12 +221,43 @@ static const char *check_pinned(const struct ag_tls_chain *chain)
     return why;
 }
 
-const char *ag_tls_chain_judge(const struct ag_tls_authorities *a, const struct ag_tls_chain *chain)
+/* Each behind the one that it has issued, by name, and what is no part of that left out (RFC 8446 section 4.4.2
+ * wants any order to be borne with). Returns how many there are. */
+static uint32_t in_order(const struct ag_tls_chain *chain, struct ag_span out[static CERTS_MAX])
 {
+    struct ag_x509 x[CERTS_MAX];
+    uint32_t n = 0, all = chain->count < CERTS_MAX ? chain->count : CERTS_MAX, at = 0;
+
+    for (uint32_t i = 0; i < all; i++) {
+        if (!ag_x509_parse(chain->certs[i], &x[i])) {
+            x[i] = (struct ag_x509){0}; /* issues nothing */
+        }
+    }
+    while (at < all && n < all) {
+        struct ag_span issuer = x[at].issuer;
+
+        out[n++] = chain->certs[at];
+        if (n == 1 && issuer.len == 0) {
+            break;
+        }
+        for (at = 1; at < all && !(issuer.len > 0 && ag_span_eq(x[at].subject, issuer) &&
+                                   !ag_x509_is_self_issued(&x[at]));
+             at++) {
+        }
+    }
+    return n;
+}
+
+const char *ag_tls_chain_judge(const struct ag_tls_authorities *a, const struct ag_tls_chain *sent)
+{
+    struct ag_span certs[CERTS_MAX];
+    struct ag_tls_chain ordered = *sent, *chain = &ordered;
     const char *why = "no certificate";
     int error = 0;
     uint32_t at = 0;
 
+    ordered.certs = certs;
+    ordered.count = in_order(sent, certs);
     if (chain->count > 0 && is_pinned(a, chain->certs[0])) {
         return check_pinned(chain);
     }
