@@ -287,9 +287,6 @@ static enum ag_status next_literal(struct ag_hpack_decoder *d, struct ag_hpack_s
     if (take_field(t, &s->in, &source) != AG_OK) {
         return AG_EPROTO;
     }
-    if (!s->text.ptr) {
-        s->text = ag_buf(s, 0); /* there is no arithmetic on NULL */
-    }
     if (make_room(s, ag_min_size(text_max(&source), s->left_bytes)) != AG_OK) {
         return AG_ENOMEM;
     }
@@ -334,6 +331,9 @@ enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section
     }
     if (s->in.len == 0) {
         return AG_AGAIN;
+    }
+    if (ag_unlikely(!s->text.ptr)) {
+        s->text = ag_buf(s, 0); /* there is no arithmetic on NULL */
     }
     s->begun = true;
     s->known = 0;
