@@ -105,15 +105,17 @@ static void look_at_call(struct ag_upstream_claim *claim)
 }
 
 /* A call that fails may take others with it, and whoever made it may begin another one here. */
+/* One that fails is let go, and others may be over it: who lives stays in the list meanwhile, or the connection
+ * would be taken for idle. */
 static void look_at_calls(struct ag_upstream_conn *c)
 {
-    struct ag_link waiting, *it;
+    uint32_t left = 0;
 
-    ag_list_init(&waiting);
-    while ((it = ag_list_pop(&c->claims)) != NULL) {
-        ag_list_push(&waiting, it);
+    ag_list_foreach(it, &c->claims) {
+        left++;
     }
-    while ((it = ag_list_pop(&waiting)) != NULL) {
+    for (; left > 0 && !ag_list_empty(&c->claims); left--) {
+        struct ag_link *it = ag_list_pop(&c->claims);
         struct ag_upstream_claim *claim = ag_container_of(it, struct ag_upstream_claim, link);
 
         ag_list_push(&c->claims, it);

@@ -127,6 +127,12 @@ static size_t text_max(const struct source *s)
     return name + literal_max(&s->value);
 }
 
+/* There is no text at all yet, perhaps, when it is of no bytes. */
+static struct ag_span part_of(const struct ag_buf *text, size_t from, size_t len)
+{
+    return len ? ag_span(text->ptr + from, len) : AG_SPAN("");
+}
+
 /* Name and value; what is not static lies in `text` then. AG_ELIMIT: no room. */
 static enum ag_status read_field(const struct ag_hpack_table *t, const struct source *s,
                                  struct ag_buf *text, struct ag_span *out_name,
@@ -154,8 +160,8 @@ static enum ag_status read_field(const struct ag_hpack_table *t, const struct so
         text->len = from;
         return st;
     }
-    *out_name = s->known ? s->known->name : ag_span(text->ptr + from, name_len);
-    *out_value = ag_span(text->ptr + from + name_len, text->len - from - name_len);
+    *out_name = s->known ? s->known->name : part_of(text, from, name_len);
+    *out_value = part_of(text, from + name_len, text->len - from - name_len);
     return AG_OK;
 }
 

@@ -578,6 +578,7 @@ void ag_snapshot_free(struct ag_snapshot *s)
     }
     release_sections(s->shared);
     release_tls(s);
+    ag_tls_files_wipe(s->tls_files);
     ag_trie_free(s->trie);
     ag_trie_free(s->regions);
     arena = s->arena; /* s lies in it */
