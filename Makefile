@@ -32,12 +32,15 @@ WARN += $(if $(filter release debug,$(MODE)),-Wframe-larger-than=4096)
 # What only some processors have; the rest of the code is for the baseline (no -march).
 HARDEN_x86_64  := -fcf-protection
 HARDEN_aarch64 := -mbranch-protection=standard
+# Structs that are cleared have some hundred bytes: gcc would use "rep stos", which takes longer to begin than
+# stores of 16 bytes take for all of it.
+STORES_x86_64  := -mmemset-strategy=vector_loop:1024:noalign,libcall:-1:noalign
+MACHINE = $(word 1,$(subst -, ,$(shell $(CC) -dumpmachine)))
 # All but release carry the fault hook (engine/fault.h).
 FAULTS  := -DAG_FAULTS=1
 debug   := -O1 $(FAULTS)
 release := -O2 -fPIE -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2 \
-  $(HARDEN_$(word 1,$(subst -, ,$(shell $(CC) -dumpmachine)))) \
-  $(if $(findstring clang,$(CC)),-flto=thin,-flto=auto)
+  $(HARDEN_$(MACHINE)) $(if $(findstring clang,$(CC)),-flto=thin,-flto=auto $(STORES_$(MACHINE)))
 asan    := -O1 $(FAULTS) -fsanitize=address,undefined -fno-sanitize-recover=all
 tsan    := -O1 $(FAULTS) -fsanitize=thread
 fuzz    := $(asan) -fsanitize=fuzzer-no-link

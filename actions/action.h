@@ -7,6 +7,7 @@
 #pragma once
 #include "engine/node.h"
 #include "engine/opener.h"
+#include "engine/tls_files.h"
 #include "proto/exchange.h"
 
 enum ag_action_kind {
@@ -60,7 +61,8 @@ struct ag_action_build {
     const struct ag_node *config; /* the whole tree's root: an action reads its own section */
     const char *base_dir;         /* directory of the config file: relative paths start here */
     struct ag_opener *opener; /* all that is read from outside goes through it; NULL: the system */
-    void *shared[AG_ACTION_KINDS]; /* each action's common settings (upstreams, static root) */
+    struct ag_tls_files *tls_files; /* certificates of the config, read once */
+    void *shared[AG_ACTION_KINDS];  /* each action's common settings (upstreams, static root) */
     /* Of the route: */
     const struct ag_param_spec *params;
     uint16_t param_count;
@@ -79,7 +81,10 @@ struct ag_action_ops {
     /* One route. AG_EINVAL after a diagnosis. Settings live in the arena. */
     enum ag_status (*configure)(struct ag_action_build *, const struct ag_action_decl *,
                                 const void **out_settings);
-    /* Gives back what is not memory (descriptors) when a snapshot is freed; may be NULL. */
+    /* Before it serves: makes what the TLS library has to make of the settings; may be NULL. AG_EINVAL after a
+     * diagnosis. */
+    enum ag_status (*open_section)(void *shared, struct ag_diags *);
+    /* Gives back what is not memory (descriptors, the library's objects) when a snapshot is freed; may be NULL. */
     void (*release_section)(void *shared);
     /* A shard's state (caches, pools), made at start and on its thread; may be NULL. */
     enum ag_status (*shard_open)(struct ag_context *, void **out_state);

@@ -1,5 +1,10 @@
 #include "actions/prepare.h"
 
+#include "proto/h2_fields.h"
+
+/* Of what a static file's head comes to at most, but for odd types. */
+#define H2_ROOM_BYTES 1024u
+
 bool ag_status_has_no_content(unsigned status)
 {
     return status == 204 || status == 205 || status == 304;
@@ -56,6 +61,21 @@ void ag_prepare_write(const struct ag_response *res, struct ag_buf *out)
     }
 }
 
+struct ag_span ag_prepare_write_h2(const struct ag_response *res, struct ag_buf *out)
+{
+    uint8_t room[H2_ROOM_BYTES];
+    struct ag_buf b = ag_buf(room, sizeof(room));
+    size_t from = out->len;
+
+    if (ag_h2_response_max(res) > sizeof(room)) {
+        return (struct ag_span){NULL, 0};
+    }
+    ag_h2_prepare(&b, res);
+    AG_ASSERT(!b.overflow);
+    ag_buf_put(out, ag_buf_span(&b));
+    return ag_span_sub(ag_buf_span(out), from, out->len);
+}
+
 void ag_prepare(struct ag_arena *arena, const struct ag_response *res, struct ag_span body,
                 struct ag_prepared *out)
 {
@@ -67,6 +87,12 @@ void ag_prepare(struct ag_arena *arena, const struct ag_response *res, struct ag
         ag_prepare_write(res, &b);
         AG_ASSERT(!b.overflow && b.len == len);
         out->h1 = ag_buf_span(&b);
+        len = ag_h2_response_max(res);
+        b = ag_buf(ag_arena_alloc(arena, len), len);
+        ag_h2_prepare(&b, res);
+        AG_ASSERT(!b.overflow);
+        ag_arena_trim(arena, b.ptr, len, b.len);
+        out->h2 = ag_buf_span(&b);
     }
 }
 

@@ -1,7 +1,8 @@
 /*
- * prepare: an answer's head as HTTP/1 bytes, written before any request asks for it.
+ * prepare: an answer's head as bytes of each version, written before any request asks for it.
  *
  *   status, fields, framing  --measure, write-->  "HTTP/1.1 200 OK\r\nETag: ...\r\nContent-Length: 2\r\n"
+ *                            --write_h2-->        a field section (ag_h2_prepare)
  *
  * Date, Connection and the empty line are the server's (struct ag_prepared).
  */
@@ -19,7 +20,9 @@ bool ag_status_has_no_content(unsigned status);
 size_t ag_prepare_measure(const struct ag_response *res);
 /* Writes status line, fields and framing; framing NONE or LENGTH. */
 void ag_prepare_write(const struct ag_response *res, struct ag_buf *out);
-/* Fills `p` for a snapshot: status, h1 (empty when longer than AG_PREPARED_HEAD_MAX), body, response.
+/* Appends the same for HTTP/2, and returns it; empty when it may be long, or `out` has no room (overflow). */
+struct ag_span ag_prepare_write_h2(const struct ag_response *res, struct ag_buf *out);
+/* Fills `p` for a snapshot: status, h1 and h2 (empty when h1 is longer than AG_PREPARED_HEAD_MAX), body, response.
  * Spans of `res` and `body` must live in `arena` (malloc) or be static. */
 void ag_prepare(struct ag_arena *arena, const struct ag_response *res, struct ag_span body,
                 struct ag_prepared *out);

@@ -3,7 +3,10 @@
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
+#include "actions/proxy_tunnel.h"
 #include "actions/upstream_pool.h"
+
+#define REPLAYS_MAX 3u
 
 /* One request on its way; in the exchange's arena. */
 struct proxy_call {
@@ -11,31 +14,34 @@ struct proxy_call {
     const struct ag_proxy_settings *settings; /* NULL: gone with the snapshot */
     struct ag_upstream_timeouts timeouts;     /* of the settings */
     struct ag_upstream_claim claim;
+    struct ag_call call;
     struct ag_request req; /* as it goes to the upstream */
     struct ag_h1_request_opts opts;
-    bool answered; /* the head was given to the exchange */
-    bool retried;  /* a dead pooled connection was made up for */
-    bool over;     /* the hold on the exchange is gone */
+    struct ag_proxy_tunneling tunnel;
+    uint8_t replays; /* after the upstream had refused it unseen */
+    bool answered;   /* the head was given to the exchange */
+    bool retried;    /* a dead pooled connection was made up for */
+    bool over;       /* the hold on the exchange is gone */
 };
 
-static void go_on(struct proxy_call *call, enum ag_status st);
+static void go_on(struct proxy_call *p, enum ag_status st);
 
 /* ---- the end ---- */
 
-static void let_go(struct proxy_call *call)
+static void let_go(struct proxy_call *p)
 {
-    if (!call->over) {
-        call->over = true;
-        ag_exchange_release(call->ex);
+    if (!p->over) {
+        p->over = true;
+        ag_exchange_release(p->ex);
     }
 }
 
 /* The answer is ours then, or what was begun ends in a reset. Nothing may be under way upstream. */
-static void fail(struct proxy_call *call, unsigned status, enum ag_reason why, const char *detail)
+static void fail(struct proxy_call *p, unsigned status, enum ag_reason why, const char *detail)
 {
-    struct ag_exchange *ex = call->ex;
+    struct ag_exchange *ex = p->ex;
 
-    if (!call->answered) {
+    if (!p->answered) {
         ag_body_discard(&ex->req_body);
         ag_exchange_fail(ex, status, why, detail);
     } else {
@@ -49,95 +55,107 @@ static void fail(struct proxy_call *call, unsigned status, enum ag_reason why, c
             ex->server->reset(ex, why);
         }
     }
-    let_go(call);
+    let_go(p);
 }
 
 /* ---- the upstream's answer ---- */
 
-static void on_interim(struct ag_h1_client *h1, const struct ag_response *res)
+static struct proxy_call *of(struct ag_call *call)
 {
-    struct proxy_call *call = h1->caller;
+    return ag_container_of(call, struct proxy_call, call);
+}
+
+static void on_interim(struct ag_call *call, const struct ag_response *res)
+{
+    struct proxy_call *p = of(call);
     struct ag_field room[AG_PROXY_INTERIM_FIELDS];
     struct ag_fields fields = ag_proxy_interim_fields(res, room);
 
-    call->ex->server->send_interim(call->ex, res->status, &fields);
+    p->ex->server->send_interim(p->ex, res->status, &fields);
 }
 
-static void on_head(struct ag_h1_client *h1, const struct ag_response *res)
+static void on_head(struct ag_call *call, const struct ag_response *res)
 {
-    struct proxy_call *call = h1->caller;
-    struct ag_exchange *ex = call->ex;
-    bool switching = res->status == 101;
+    struct proxy_call *p = of(call);
+    struct ag_exchange *ex = p->ex;
+    enum ag_proxy_agreement agreement = ag_proxy_tunnel_agreement(&p->tunnel, &p->req, res);
     enum ag_status st;
 
-    if (switching && !ag_proxy_upgrade_agreed(&ex->req, res)) {
-        return; /* not accepted: the call fails */
+    if (agreement == AG_PROXY_DISAGREED) {
+        ag_upstream_cancel(&p->claim);
+        fail(p, 502, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
+        return;
     }
-    st = ag_proxy_response(ex, res, h1->head_owner);
+    st = ag_proxy_response(ex, res, call->head_owner);
+    if (st == AG_OK && agreement == AG_PROXY_AGREED) {
+        st = ag_proxy_tunnel_answer(&p->tunnel, ex);
+    }
     if (st != AG_OK) {
-        ag_upstream_cancel(&call->claim);
+        ag_upstream_cancel(&p->claim);
         if (st == AG_EPROTO) {
-            fail(call, 502, AG_REASON_PROTOCOL, "the upstream lists too many connection options");
+            fail(p, 502, AG_REASON_PROTOCOL, "the upstream lists too many connection options");
         } else {
-            fail(call, 503, AG_REASON_RESOURCES, "out of memory for the upstream's answer");
+            fail(p, 503, AG_REASON_RESOURCES, "out of memory for the upstream's answer");
         }
         return;
     }
-    call->answered = true;
+    p->answered = true;
     ag_exchange_respond(ex);
-    if (call->claim.state != AG_CLAIM_GIVEN) {
+    if (p->claim.state != AG_CLAIM_GIVEN) {
         return; /* the client was lost over it */
     }
-    if (switching) {
-        ag_h1_client_accept_tunnel(h1);
+    if (agreement == AG_PROXY_AGREED) {
+        call->ops->accept_tunnel(call);
     }
-    ag_upstream_watch(&call->claim);
+    ag_upstream_watch(&p->claim);
 }
 
-static void on_done(struct ag_h1_client *h1, bool reusable)
+static void on_done(struct ag_call *call)
 {
-    struct proxy_call *call = h1->caller;
+    struct proxy_call *p = of(call);
 
-    ag_upstream_release(&call->claim, reusable);
-    let_go(call);
+    ag_upstream_release(&p->claim);
+    let_go(p);
 }
 
-/* A pooled connection that the upstream had just closed, or spoilt, is nobody's fault: once, silently,
- * when nothing can happen twice and nothing is lost (RFC 9110 section 9.2.2, RFC 9112 section
- * 9.3.1). */
-static bool may_repeat(const struct proxy_call *call, const struct ag_h1_client *h1,
-                       enum ag_reason why)
+/* Silently, when nothing can happen twice and nothing is lost (RFC 9110 section 9.2.2). A pooled connection
+ * that the upstream had just closed, or spoilt, is nobody's fault: once (RFC 9112 section 9.3.1). And one
+ * that the upstream says it has done nothing about (RFC 9113 section 8.7), a few times. */
+static bool may_repeat(const struct proxy_call *p, enum ag_reason why)
 {
-    const struct ag_body *body = &call->ex->req_body;
+    const struct ag_body *body = &p->ex->req_body;
     bool untouched = body->total_bytes == body->q.bytes;
     bool dead = why == AG_REASON_EOF || why == AG_REASON_RESET || why == AG_REASON_PROTOCOL;
 
-    return dead && call->settings && !call->retried && !h1->received &&
-           call->claim.conn->calls > 1 && untouched &&
-           (!h1->sent || ag_method_is_idempotent((enum ag_method)call->req.method));
+    if (p->call.replayable) {
+        return p->settings && untouched && p->replays < REPLAYS_MAX;
+    }
+    return dead && p->settings && !p->retried && !p->call.received && p->claim.pooled &&
+           untouched && (!p->call.sent || ag_method_is_idempotent((enum ag_method)p->req.method));
 }
 
-static void on_failed(struct ag_h1_client *h1, enum ag_reason why, const char *detail)
+static void on_failed(struct ag_call *call, enum ag_reason why, const char *detail)
 {
-    struct proxy_call *call = h1->caller;
-    bool repeat = may_repeat(call, h1, why);
+    struct proxy_call *p = of(call);
+    bool repeat = may_repeat(p, why);
 
-    ag_upstream_release(&call->claim, false);
+    ag_upstream_release(&p->claim);
     if (repeat) {
-        call->retried = true;
-        go_on(call, ag_upstream_claim_fresh(&call->claim));
+        p->replays += call->replayable;
+        p->retried = p->retried || !call->replayable;
+        go_on(p, ag_upstream_claim_again(&p->claim, !call->replayable));
         return;
     }
     switch (why) {
     case AG_REASON_TIMEOUT:
-        fail(call, 504, why, call->claim.late ? call->claim.late : "upstream: timeout");
+        fail(p, 504, why, detail);
         return;
     case AG_REASON_RESOURCES:
     case AG_REASON_LIMIT:
-        fail(call, 503, why, detail);
+        fail(p, 503, why, detail);
         return;
     case AG_REASON_RESET:
-        fail(call, 502, why, "read from upstream: connection reset");
+        fail(p, 502, why, "read from upstream: connection reset");
         return;
     case AG_REASON_NONE:
     case AG_REASON_EOF:
@@ -148,13 +166,13 @@ static void on_failed(struct ag_h1_client *h1, enum ag_reason why, const char *d
     case AG_REASON_ABORTED:
     case AG_REASON_TLS:
     case AG_REASON_OTHER:
-        fail(call, 502, why, detail);
+        fail(p, 502, why, detail);
         return;
     }
     AG_UNREACHABLE("a reason that is none");
 }
 
-static const struct ag_h1_call_ops call_ops = {
+static const struct ag_call_events call_events = {
     .interim = on_interim,
     .head = on_head,
     .done = on_done,
@@ -163,50 +181,74 @@ static const struct ag_h1_call_ops call_ops = {
 
 /* ---- the connection ---- */
 
-static struct ag_span host_of(const struct proxy_call *call)
+static struct ag_span host_of(const struct proxy_call *p)
 {
-    const struct ag_proxy_settings *s = call->settings;
+    const struct ag_proxy_settings *s = p->settings;
 
     if (s->host_mode == AG_UPSTREAM_HOST_LITERAL) {
         return s->host;
     }
-    if (s->host_mode == AG_UPSTREAM_HOST_KEEP && call->req.authority.len > 0) {
-        return call->req.authority;
+    if (s->host_mode == AG_UPSTREAM_HOST_KEEP && p->req.authority.len > 0) {
+        return p->req.authority;
     }
-    return call->claim.peer->authority;
+    return p->claim.peer->authority;
 }
 
 /* The connection is here: the call begins. */
-static void begin(struct proxy_call *call)
+static void begin(struct proxy_call *p)
 {
-    struct ag_exchange *ex = call->ex;
-    struct ag_upstream_claim *claim = &call->claim;
-    bool content = call->req.framing != AG_FRAMING_NONE || call->opts.upgrade;
-    const struct ag_h1_call h1_call = {.req = &call->req,
-                                       .opts = &call->opts,
-                                       .req_body = content ? &ex->req_body : NULL,
-                                       .res_body = &ex->res_body,
-                                       .keep = &ex->arena,
-                                       .ops = &call_ops,
-                                       .caller = call};
+    struct ag_exchange *ex = p->ex;
+    struct ag_upstream_claim *claim = &p->claim;
+    bool tunnel = p->tunnel.asked != AG_PROXY_NO_TUNNEL;
 
-    call->opts.host = host_of(call);
-    if (ag_h1_client_start(&claim->conn->h1, &h1_call) != AG_OK) {
-        ag_upstream_release(claim, false);
-        fail(call, 503, AG_REASON_RESOURCES, "out of buffers towards the upstream");
-        return;
+    if (tunnel) {
+        const char *why =
+            ag_proxy_tunnel_shape(&p->tunnel, ex, &p->req, &p->opts, ag_upstream_is_h2(claim),
+                                  ag_upstream_tunnels(claim));
+        if (why) {
+            ag_upstream_release(claim);
+            fail(p, 502, AG_REASON_PROTOCOL, why);
+            return;
+        }
     }
-    ag_upstream_watch(claim);
+    p->opts.host = host_of(p);
+    p->call.events = &call_events;
+    p->call.req = &p->req;
+    p->call.opts = &p->opts;
+    p->call.req_body = p->req.framing != AG_FRAMING_NONE || tunnel ? &ex->req_body : NULL;
+    p->call.res_body = &ex->res_body;
+    p->call.keep = &ex->arena;
+    if (ag_upstream_start(claim, &p->call) != AG_OK) {
+        ag_upstream_release(claim);
+        fail(p, 503, AG_REASON_RESOURCES, "out of buffers towards the upstream");
+    }
 }
 
-static void go_on(struct proxy_call *call, enum ag_status st)
+/* What was wrong with the handshake, for the log and the answer. */
+static const char *tls_detail(struct proxy_call *p)
 {
-    struct ag_upstream_claim *claim = &call->claim;
+    struct ag_span what = ag_span_str(p->claim.detail ? p->claim.detail : "failed");
+    struct ag_span text = AG_SPAN("TLS handshake with upstream: ");
+    char *room = ag_arena_alloc(&p->ex->arena, text.len + what.len + 1);
+
+    if (!room) {
+        return "TLS handshake with upstream failed";
+    }
+    memcpy(room, text.ptr, text.len);
+    memcpy(room + text.len, what.ptr, what.len);
+    room[text.len + what.len] = 0;
+    return room;
+}
+
+static void go_on(struct proxy_call *p, enum ag_status st)
+{
+    struct ag_upstream_claim *claim = &p->claim;
 
     if (st == AG_OK) {
-        begin(call);
+        begin(p);
     } else if (st != AG_AGAIN) {
-        fail(call, claim->status, (enum ag_reason)claim->reason, claim->detail);
+        fail(p, claim->status, (enum ag_reason)claim->reason,
+             claim->reason == AG_REASON_TLS ? tls_detail(p) : claim->detail);
     }
 }
 
@@ -273,28 +315,33 @@ static struct ag_span make_target(struct ag_exchange *ex, const struct ag_proxy_
     return ag_buf_span(&b);
 }
 
-/* Fills call->req and call->opts; false when the request was answered instead. */
-static bool prepare(struct proxy_call *call, const struct ag_proxy_section *section)
+/* Fills p->req and p->opts; false when the request was answered instead. */
+static bool prepare(struct proxy_call *p, const struct ag_proxy_section *section)
 {
-    struct ag_exchange *ex = call->ex;
+    struct ag_exchange *ex = p->ex;
     unsigned hops = 0;
     enum ag_status st;
 
-    call->req = ex->req;
-    call->opts.upgrade = ag_proxy_wants_upgrade(&ex->req);
-    call->opts.te_trailers = ag_fields_list_has(&ex->req.fields, AG_FIELD_TE, AG_SPAN("trailers"));
-    call->opts.target = make_target(ex, call->settings);
-    if (!call->opts.target.ptr) {
-        fail(call, 414, AG_REASON_LIMIT, "the target is too long for the upstream");
+    p->req = ex->req;
+    if (p->req.framing == AG_FRAMING_H2) {
+        p->req.framing =
+            p->req.content_length == AG_LENGTH_UNKNOWN ? AG_FRAMING_CHUNKED : AG_FRAMING_LENGTH;
+    }
+    p->tunnel.asked = (uint8_t)ag_proxy_tunnel_asked(&ex->req);
+    p->opts.te_trailers = ag_fields_list_has(&ex->req.fields, AG_FIELD_TE, AG_SPAN("trailers"));
+    p->opts.target = make_target(ex, p->settings);
+    if (!p->opts.target.ptr) {
+        fail(p, 414, AG_REASON_LIMIT, "the target is too long for the upstream");
         return false;
     }
-    st = ag_proxy_request_fields(ex, &section->trust, call->opts.upgrade, &call->req.fields, &hops);
+    st = ag_proxy_request_fields(ex, &section->trust, p->tunnel.asked == AG_PROXY_UPGRADE,
+                                 &p->req.fields, &hops);
     if (st == AG_EPROTO) {
-        fail(call, 400, AG_REASON_PROTOCOL, "too many connection options");
+        fail(p, 400, AG_REASON_PROTOCOL, "too many connection options");
     } else if (st != AG_OK) {
-        fail(call, 503, AG_REASON_RESOURCES, "out of memory for the request");
+        fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
     } else if (hops > AG_PROXY_HOPS_MAX) {
-        fail(call, 508, AG_REASON_PROTOCOL, "the request goes in a loop");
+        fail(p, 508, AG_REASON_PROTOCOL, "the request goes in a loop");
         st = AG_EPROTO;
     }
     return st == AG_OK;
@@ -303,47 +350,47 @@ static bool prepare(struct proxy_call *call, const struct ag_proxy_section *sect
 static void start(struct ag_exchange *ex)
 {
     struct ag_upstreams *upstreams = ex->context->action_state[AG_ACTION_PROXY];
-    struct proxy_call *call;
+    struct proxy_call *p;
 
     /* It waits for the upstream: its receive buffer must not wait too. Without room it does. */
     (void)!ag_exchange_detach(ex);
-    call = ag_arena_zalloc(&ex->arena, sizeof(*call));
-    if (!call) {
+    p = ag_arena_zalloc(&ex->arena, sizeof(*p));
+    if (!p) {
         ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "out of memory for the request");
         ag_exchange_release(ex);
         return;
     }
-    call->ex = ex;
-    call->settings = ex->action->settings;
-    call->claim.ops = &claim_ops;
-    call->timeouts = call->settings->timeouts;
-    call->claim.timeouts = &call->timeouts;
-    ex->action_data = call;
-    if (prepare(call, ex->action->shared)) {
-        go_on(call, ag_upstream_claim(upstreams, call->settings->upstream, &call->claim));
+    p->ex = ex;
+    p->settings = ex->action->settings;
+    p->claim.ops = &claim_ops;
+    p->timeouts = p->settings->timeouts;
+    p->claim.timeouts = &p->timeouts;
+    ex->action_data = p;
+    if (prepare(p, ex->action->shared)) {
+        go_on(p, ag_upstream_claim(upstreams, p->settings->upstream, &p->claim));
     }
 }
 
 static void abort_call(struct ag_exchange *ex, enum ag_reason why)
 {
-    struct proxy_call *call = ex->action_data;
+    struct proxy_call *p = ex->action_data;
 
     (void)why;
-    if (call && !call->over) {
-        ag_upstream_cancel(&call->claim);
-        let_go(call);
+    if (p && !p->over) {
+        ag_upstream_cancel(&p->claim);
+        let_go(p);
     }
 }
 
 /* Once the request is on its way its settings have done their part, but for a second try. */
 static bool outlive(struct ag_exchange *ex)
 {
-    struct proxy_call *call = ex->action_data;
+    struct proxy_call *p = ex->action_data;
 
-    if (!call || call->claim.state != AG_CLAIM_GIVEN) {
+    if (!p || p->claim.state != AG_CLAIM_GIVEN) {
         return false;
     }
-    call->settings = NULL;
+    p->settings = NULL;
     return true;
 }
 
@@ -376,6 +423,8 @@ const struct ag_action_ops ag_action_proxy = {
     .configure_section = ag_proxy_configure_section,
     .describe = ag_proxy_describe,
     .examine = ag_proxy_examine,
+    .open_section = ag_proxy_open_section,
+    .release_section = ag_proxy_release_section,
     .configure = ag_proxy_configure,
     .shard_open = shard_open,
     .shard_close = shard_close,

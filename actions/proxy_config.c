@@ -14,9 +14,9 @@ static struct ag_proxy_name **bucket_of(const struct ag_proxy_section *s, struct
     return &s->buckets[XXH3_64bits(name.ptr, name.len) % BUCKETS];
 }
 
-static const struct ag_proxy_name *find(const struct ag_proxy_section *s, struct ag_span name)
+static struct ag_proxy_name *find(const struct ag_proxy_section *s, struct ag_span name)
 {
-    for (const struct ag_proxy_name *n = *bucket_of(s, name); n; n = n->next) {
+    for (struct ag_proxy_name *n = *bucket_of(s, name); n; n = n->next) {
         if (ag_span_eq(n->name, name)) {
             return n;
         }
@@ -24,15 +24,15 @@ static const struct ag_proxy_name *find(const struct ag_proxy_section *s, struct
     return NULL;
 }
 
-static void put(struct ag_action_build *build, struct ag_span name, struct ag_pos pos,
-                const struct ag_upstream *upstream)
+static struct ag_proxy_name *put(struct ag_action_build *build, struct ag_span name,
+                                 struct ag_pos pos, const struct ag_upstream *upstream)
 {
     struct ag_proxy_section *s = build->shared[AG_ACTION_PROXY];
     struct ag_proxy_name *n = ag_arena_alloc(build->arena, sizeof(*n));
     struct ag_proxy_name **bucket = bucket_of(s, name);
 
     AG_ASSERT(n);
-    *n = (struct ag_proxy_name){*bucket, NULL, name, pos, upstream};
+    *n = (struct ag_proxy_name){*bucket, NULL, name, pos, upstream, NULL};
     *bucket = n;
     if (s->last) {
         s->last->following = n;
@@ -40,6 +40,7 @@ static void put(struct ag_action_build *build, struct ag_span name, struct ag_po
         s->first = n;
     }
     s->last = n;
+    return n;
 }
 
 /* ---- the section ---- */
@@ -61,15 +62,20 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
         const struct ag_upstream *up =
             ag_upstream_read(build->arena, n, build->diags, &s->defaults);
         ok = up && ok;
-        put(build, n->key, n->key_pos, up);
+        (void)put(build, n->key, n->key_pos, up);
+        /* Files that no route needs are to be there all the same. */
+        if (up && ag_node_get(n, "tls")) {
+            ok = ag_upstream_tls_settings(build, &up->options.tls, AG_UPSTREAM_AUTO, n->key_pos) &&
+                 ok;
+        }
     }
     return ok;
 }
 
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
 {
-    static const char *const keys[] = {"upstreams", "timeouts",        "host",
-                                       "keepalive", "max_connections", "max_pending"};
+    static const char *const keys[] = {"upstreams",       "timeouts",    "host", "keepalive",
+                                       "max_connections", "max_pending", "tls"};
     const struct ag_node *node = ag_node_get(build->config, "proxy");
     const struct ag_node *server = ag_node_get(build->config, "server");
     struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));
@@ -91,34 +97,86 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
 
 /* ---- a route ---- */
 
-static bool check_scheme(struct ag_action_build *build, const struct ag_action_decl *decl)
+/* The upstream as that scheme has it; NULL: it had mistakes. */
+static const struct ag_upstream *variant_of(struct ag_action_build *build, struct ag_proxy_name *n,
+                                            const struct ag_action_decl *decl)
 {
-    struct ag_span s = decl->scheme;
+    struct ag_upstream_scheme scheme;
+    struct ag_proxy_variant *v;
 
-    /* ws:// is HTTP with an Upgrade, which http:// passes on as well. */
-    if (ag_span_eq(s, AG_SPAN("http")) || ag_span_eq(s, AG_SPAN("ws"))) {
-        return true;
+    if (!ag_upstream_scheme_of(decl->scheme, &scheme)) {
+        AG_UNREACHABLE("the router knows the same schemes");
     }
-    ag_diag_error(build->diags, decl->pos, "use http://", "%.*s:// upstreams are not supported yet",
-                  (int)s.len, (const char *)s.ptr);
-    return false;
+    if (!n->upstream || (!scheme.tls && scheme.protocol == AG_UPSTREAM_H1)) {
+        return n->upstream; /* a mistake in it was reported where it stands */
+    }
+    for (v = n->variants; v; v = v->next) {
+        if (ag_span_eq(v->scheme, decl->scheme)) {
+            return v->upstream;
+        }
+    }
+    v = ag_arena_alloc(build->arena, sizeof(*v));
+    AG_ASSERT(v);
+    *v = (struct ag_proxy_variant){n->variants, decl->scheme,
+                                   ag_upstream_with_scheme(build, n->upstream, scheme, decl->pos)};
+    n->variants = v;
+    return v->upstream;
 }
 
 static const struct ag_upstream *upstream_of(struct ag_action_build *build,
                                              struct ag_proxy_section *section,
                                              const struct ag_action_decl *decl)
 {
-    const struct ag_proxy_name *known = find(section, decl->authority);
-    const struct ag_upstream *up;
+    struct ag_proxy_name *n = find(section, decl->authority);
 
-    if (known) {
-        return known->upstream; /* a mistake in it was reported where it stands */
+    if (!n) {
+        n = put(build, decl->authority, decl->authority_pos,
+                ag_upstream_from_authority(build->arena, decl->authority, decl->authority_pos,
+                                           build->diags, &section->defaults));
     }
-    up = ag_upstream_from_authority(build->arena, decl->authority, decl->authority_pos,
-                                    build->diags, &section->defaults);
-    put(build, decl->authority, decl->authority_pos, up);
-    return up;
+    return variant_of(build, n, decl);
 }
+
+/* ---- what the TLS library makes of them ---- */
+
+enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags)
+{
+    struct ag_proxy_section *s = section;
+    enum ag_status st = AG_OK;
+    const char *why = "there is no TLS library, or it fails";
+
+    for (struct ag_proxy_name *n = s->first; n; n = n->following) {
+        for (struct ag_proxy_variant *v = n->variants; v; v = v->next) {
+            if (!v->upstream || !v->upstream->tls) {
+                continue;
+            }
+            if (ag_tls_library_init() == AG_OK) {
+                v->upstream->client = ag_tls_client_new(v->upstream->tls, &why);
+            }
+            if (!v->upstream->client) {
+                ag_diag_error(diags, n->pos, NULL, "TLS to %.*s cannot be set up: %s",
+                              (int)n->name.len, (const char *)n->name.ptr, why);
+                st = AG_EINVAL;
+            }
+        }
+    }
+    return st;
+}
+
+void ag_proxy_release_section(void *section)
+{
+    struct ag_proxy_section *s = section;
+
+    for (struct ag_proxy_name *n = s->first; n; n = n->following) {
+        for (struct ag_proxy_variant *v = n->variants; v; v = v->next) {
+            if (v->upstream) {
+                ag_tls_client_release(v->upstream->client);
+            }
+        }
+    }
+}
+
+/* ---- targets ---- */
 
 /* The target's literal parts, with "x" for each parameter, must be a path and maybe a query. */
 static bool check_target(struct ag_action_build *build, const struct ag_action_decl *decl,
@@ -161,9 +219,6 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
     struct ag_upstream_options options;
 
     AG_ASSERT(s && section);
-    if (!check_scheme(build, decl)) {
-        return AG_EINVAL;
-    }
     s->upstream = upstream_of(build, section, decl);
     if (!s->upstream) {
         return AG_EINVAL;

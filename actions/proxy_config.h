@@ -6,11 +6,20 @@
  *     action: "http://10.0.0.1:8080"
  *     timeouts: {read: 5s}                 over the upstream's
  *     host: upstream
+ *
+ * Schemes: http ws, over TLS https wss, and h2c, h2 for HTTP/2 alone (upstream.h).
  */
 #pragma once
 #include "actions/action.h"
 #include "actions/proxy_trust.h"
 #include "actions/upstream.h"
+
+/* An upstream under a scheme. */
+struct ag_proxy_variant {
+    struct ag_proxy_variant *next;
+    struct ag_span scheme;
+    struct ag_upstream *upstream; /* NULL: it had mistakes */
+};
 
 /* An upstream as the config names it: in proxy.upstreams, or by an authority. */
 struct ag_proxy_name {
@@ -18,7 +27,8 @@ struct ag_proxy_name {
     struct ag_proxy_name *following; /* in order of appearance */
     struct ag_span name;
     struct ag_pos pos;
-    const struct ag_upstream *upstream; /* NULL: it had mistakes */
+    const struct ag_upstream *upstream; /* plain; NULL: it had mistakes */
+    struct ag_proxy_variant *variants;  /* as targets with other schemes use it */
 };
 
 struct ag_proxy_section {
@@ -41,5 +51,8 @@ struct ag_proxy_settings {
 };
 
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build);
+/* Makes the TLS contexts of upstreams, and lets them go. */
+enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags);
+void ag_proxy_release_section(void *section);
 enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
                                   const void **out_settings);

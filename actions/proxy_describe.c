@@ -22,6 +22,38 @@ static void put_server(struct ag_buf *out, const struct ag_upstream_server *serv
     }
 }
 
+static void put_variant(struct ag_buf *out, const struct ag_proxy_variant *v)
+{
+    const struct ag_upstream *u = v->upstream;
+
+    if (!u) {
+        return;
+    }
+    ag_buf_printf(out, "    %.*s: ", (int)v->scheme.len, (const char *)v->scheme.ptr);
+    if (!u->tls) {
+        ag_buf_put(out, AG_SPAN("HTTP/2 without TLS\n"));
+        return;
+    }
+    ag_buf_put(out, u->tls->h2 && u->tls->h1 ? AG_SPAN("HTTP/2 or HTTP/1.1 over TLS")
+                    : u->tls->h2             ? AG_SPAN("HTTP/2 over TLS")
+                                             : AG_SPAN("HTTP/1.1 over TLS"));
+    ag_buf_put(out, !u->tls->verify     ? AG_SPAN(", not verified")
+                    : u->options.tls.ca ? AG_SPAN(", verified by ")
+                                        : AG_SPAN(", verified by the system's authorities"));
+    if (u->tls->verify && u->options.tls.ca) {
+        ag_buf_put(out, u->options.tls.ca->text);
+    }
+    if (u->tls->server_name.len) {
+        ag_buf_put(out, AG_SPAN(", as "));
+        ag_buf_put(out, u->tls->server_name);
+    }
+    if (u->tls->identity) {
+        ag_buf_put(out, AG_SPAN(", showing "));
+        ag_buf_put(out, u->tls->identity->subject);
+    }
+    ag_buf_putc(out, '\n');
+}
+
 void ag_proxy_describe(const void *section, struct ag_buf *out)
 {
     const struct ag_proxy_section *s = section;
@@ -40,6 +72,9 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
             put_server(out, &n->upstream->servers[i]);
         }
         ag_buf_putc(out, '\n');
+        for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
+            put_variant(out, v);
+        }
     }
 }
 
@@ -70,6 +105,15 @@ void ag_proxy_examine(const void *section, struct ag_diags *diags)
     unsigned asked = 0;
 
     for (const struct ag_proxy_name *n = s->first; n; n = n->following) {
+        for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
+            if (v->upstream && v->upstream->tls && !v->upstream->tls->verify) {
+                ag_diag_warn(diags, n->pos, "name its authority by ca: FILE",
+                             "servers of %.*s are not verified: whoever is on the way can read and "
+                             "change everything",
+                             (int)n->name.len, (const char *)n->name.ptr);
+                break;
+            }
+        }
         for (uint32_t i = 0; n->upstream && i < n->upstream->server_count; i++) {
             if (n->upstream->servers[i].named && asked++ < NAMES_MAX) {
                 resolve(n, &n->upstream->servers[i], diags);

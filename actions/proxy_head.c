@@ -1,14 +1,15 @@
 #include "actions/proxy_head.h"
 
 #include "actions/proxy_forward.h"
+#include "actions/proxy_tunnel.h"
 #include "proto/websocket.h"
 
 /* Connection may name so many fields; nobody needs more than two or three. */
 #define NOMINATED_MAX 16u
 /* Heads up to this are copied: cheaper than to keep a receive buffer until the exchange ends. */
 #define COPY_MAX 2048u
-/* What is added to a request's fields beside the forwarding ones: Via. */
-#define ADDED_MAX (AG_FORWARDS + 1u)
+/* What is added to a request's fields: the forwarding ones, Via, a tunnel's. */
+#define ADDED_MAX (AG_FORWARDS + 1u + AG_PROXY_TUNNEL_FIELDS)
 /* Longest name that is compared as an alias. */
 #define ALIAS_MAX 64u
 
@@ -43,6 +44,13 @@ struct nominated {
 static bool has_bit(uint64_t set, const struct ag_field *f)
 {
     return BIT(f->id) & set;
+}
+
+/* Content whose length was told has no trailers in HTTP/1. */
+static bool may_trail(uint8_t framing, uint64_t length)
+{
+    return framing == AG_FRAMING_CHUNKED ||
+           (framing == AG_FRAMING_H2 && length == AG_LENGTH_UNKNOWN);
 }
 
 /* ---- fields named by Connection ---- */
@@ -192,7 +200,7 @@ static enum ag_status walk_field(struct request_walk *w, const struct ag_field *
     if (has_bit(CONNECTION_FIELDS | BIT(AG_FIELD_HOST), f) ||
         (f->id == AG_FIELD_UPGRADE && !w->upgrade) ||
         (f->id == AG_FIELD_EXPECT && !w->ex->req.expect_continue) ||
-        (f->id == AG_FIELD_TRAILER && w->ex->req.framing != AG_FRAMING_CHUNKED)) {
+        (f->id == AG_FIELD_TRAILER && !may_trail(w->ex->req.framing, w->ex->req.content_length))) {
         return AG_OK;
     }
     *out_keep = !received || keeps_received(w, f);
@@ -249,7 +257,7 @@ static bool keeps_answer(const struct nominated *n, const struct ag_field *f,
 {
     return !f->removed && !has_bit(CONNECTION_FIELDS, f) &&
            (f->id != AG_FIELD_UPGRADE || r->status == 101) &&
-           (f->id != AG_FIELD_TRAILER || r->framing == AG_FRAMING_CHUNKED) &&
+           (f->id != AG_FIELD_TRAILER || may_trail(r->framing, r->content_length)) &&
            !(n->count > 0 && is_nominated(n, f));
 }
 
@@ -271,11 +279,22 @@ static struct ag_span range_of(const struct ag_response *r)
     return ag_span(from, from ? (size_t)(to - from) : 0);
 }
 
-static void set_framing(struct ag_response *to, const struct ag_response *from)
+static void set_framing(const struct ag_exchange *ex, struct ag_response *to,
+                        const struct ag_response *from)
 {
+    bool empty = from->framing == AG_FRAMING_NONE && from->content_length == AG_LENGTH_UNKNOWN &&
+                 ex->req.method != AG_METHOD_HEAD && from->status >= 200 && from->status != 204 &&
+                 from->status != 304;
+
     to->content_length = from->content_length;
     to->framing = from->framing;
-    if (from->framing == AG_FRAMING_CHUNKED || from->framing == AG_FRAMING_CLOSE) {
+    if (empty && ex->req.version != AG_HTTP_2) {
+        to->content_length = 0; /* frames had told so; HTTP/1 would wait for the connection's end */
+    }
+    if (from->framing == AG_FRAMING_H2 && from->content_length != AG_LENGTH_UNKNOWN) {
+        to->framing = AG_FRAMING_LENGTH;
+    } else if (from->framing == AG_FRAMING_CHUNKED || from->framing == AG_FRAMING_CLOSE ||
+               from->framing == AG_FRAMING_H2) {
         to->framing = AG_FRAMING_CHUNKED;
         to->content_length = AG_LENGTH_UNKNOWN;
     }
@@ -284,7 +303,7 @@ static void set_framing(struct ag_response *to, const struct ag_response *from)
 enum ag_status ag_proxy_response(struct ag_exchange *ex, const struct ag_response *from,
                                  struct ag_block *owner)
 {
-    struct ag_span range = range_of(from), copy = range;
+    struct ag_span range = owner ? range_of(from) : AG_SPAN(""), copy = range;
     struct ag_response *to = &ex->res;
     struct nominated nominated;
     size_t cap = from->fields.count + 2u; /* Via, and one for filters */
@@ -295,7 +314,7 @@ enum ag_status ag_proxy_response(struct ag_exchange *ex, const struct ag_respons
     *to = (struct ag_response){.status = from->status, .reason = from->reason};
     to->version = from->version;
     to->upgrade = from->upgrade;
-    set_framing(to, from);
+    set_framing(ex, to, from);
     to->fields.v = ag_arena_alloc(&ex->arena, cap * sizeof(*to->fields.v));
     if (range.len > 0 && range.len <= COPY_MAX) {
         copy = ag_arena_copy(&ex->arena, range);

@@ -28,7 +28,8 @@ AG_MUST_USE enum ag_status ag_proxy_request_fields(struct ag_exchange *ex,
 
 /*
  * Sets ex->res to the upstream's answer: status, reason, fields, framing.
- *   owner  holds the bytes of `from`; kept by the exchange when they are many, else they are copied
+ *   owner  holds the bytes of `from`; kept by the exchange when they are many, else they are copied. NULL:
+ *          they lie in the exchange's arena already, or are static
  * AG_EPROTO: Connection lists too much. AG_ENOMEM.
  */
 AG_MUST_USE enum ag_status ag_proxy_response(struct ag_exchange *ex, const struct ag_response *from,

@@ -107,7 +107,7 @@ static void serve_entry(struct ag_exchange *ex, struct ag_static_entry *e)
     uint64_t from, len;
 
     /* Filters may look at the fields after the entry has gone: they get copies. */
-    if (ex->filter_at == 0 && !ag_conditional_asked(&ex->req.fields)) {
+    if (ex->filter_at == 0 && ex->hsts.len == 0 && !ag_conditional_asked(&ex->req.fields)) {
         ag_exchange_respond_prepared(ex, &e->prepared);
         return;
     }

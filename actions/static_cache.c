@@ -7,7 +7,8 @@
 
 /* A power of two. 64m hold some 50,000 entries at most; memory that is not touched costs nothing. */
 #define BUCKETS 16384u
-/* Head and values beside Content-Type and Cache-Control, which count twice: as values, and in the head. */
+/* Heads and values beside Content-Type and Cache-Control, which count three times: as values, and in the head
+ * of each version. */
 #define HEAD_BYTES 512u
 /* Entries come and go in all sizes: what malloc keeps between them, as a part of them. */
 #define MALLOC_SHARE 4u
@@ -176,8 +177,8 @@ struct ag_static_entry *ag_static_entry_new(struct ag_static_cache *c,
     struct ag_static_entry *e;
     uint8_t *at;
 
-    values += 2 * ag_mime_type(name, &section->types).len;
-    values += 2 * ag_static_cache_control(key->settings, name, key->fallback).len;
+    values += 3 * ag_mime_type(name, &section->types).len;
+    values += 3 * ag_static_cache_control(key->settings, name, key->fallback).len;
     bytes += values + (size_t)st->size_bytes;
     if (!make_room(c, bytes, section->cache_max_bytes)) {
         return NULL;
@@ -244,6 +245,8 @@ void ag_static_entry_fill(struct ag_static_entry *e, const struct ag_static_key 
     AG_ASSERT(!b.overflow);
     e->prepared.status = 200;
     e->prepared.h1 = ag_buf_span(&b);
+    e->prepared.h2 = ag_prepare_write_h2(res, &b);
+    AG_ASSERT(!b.overflow);
     e->prepared.body = content;
     e->prepared.owner = &e->block;
     e->checked_ms = e->cache->loop->now_ms;

@@ -7,7 +7,7 @@
 /*
  * In the exchange's arena.
  *
- * op   submitted here; a helper sees `probe` or only the file; its done() is the final completion. While
+ * op   submitted here; a helper sees `probe`, `into` or only the file; its done() is the final completion. While
  *      it is in flight (busy) the exchange stays held, aborted or not.
  */
 struct send_work {
@@ -15,9 +15,12 @@ struct send_work {
     struct ag_exchange *ex;
     struct ag_block *file; /* owns the descriptor */
     uint64_t from, left;   /* not yet written to the body */
+    struct ag_block *into; /* what is read ahead goes there; NULL: nothing is being read */
+    struct ag_task wait;   /* for a buffer */
     struct ag_file_op op;
     uint8_t probe;
-    bool checked; /* the next piece is there, and in the page cache */
+    /* The next piece is there, and in the page cache; or TLS reads it, and waits where it is not. */
+    bool checked;
     bool busy, aborted;
 };
 
@@ -33,6 +36,8 @@ static void let_go(struct send_work *w)
     }
     ex->action_data = NULL;
     ag_body_set_producer(&ex->res_body, NULL, NULL);
+    ag_task_cancel(&w->wait);
+    ag_block_release(w->into);
     ag_block_release(w->file);
     ag_exchange_release(ex);
 }
@@ -117,9 +122,78 @@ static void probe(struct send_work *w)
                  w->from + piece_len(w) - 1, probed);
 }
 
+/* ---- for servers whose content must be in memory ---- */
+
+/* A helper had no time: the disk is waited for, as sendfile would. */
+static void read_now(struct ag_file_op *op)
+{
+    ssize_t n = pread(op->fd, op->buf, op->len, (off_t)op->offset);
+
+    op->status = n < 0 ? AG_ESYS : AG_OK;
+    op->out_len = n < 0 ? 0 : (size_t)n;
+}
+
+static void read_done(struct ag_file_op *op)
+{
+    struct send_work *w = ag_container_of(op, struct send_work, op);
+    struct ag_slice s = {{.ptr = op->buf}, 0, w->into};
+
+    if (gone(w)) {
+        return;
+    }
+    if (op->status == AG_ELIMIT) {
+        read_now(op);
+    }
+    if (op->status != AG_OK || op->out_len == 0) {
+        break_off(w);
+        return;
+    }
+    w->into = NULL;
+    s.len = op->out_len;
+    w->from += s.len;
+    w->left -= s.len;
+    if (ag_body_write(&w->ex->res_body, s) != AG_OK) {
+        let_go(w);
+        return;
+    }
+    pump(w);
+}
+
+/* The next piece, into a buffer. */
+static void read_ahead(struct send_work *w)
+{
+    struct ag_loop *l = w->ex->context->loop;
+
+    w->into = ag_loop_buf(l, AG_BUF_LARGE);
+    if (!w->into) {
+        w->into = ag_loop_buf(l, AG_BUF_SMALL);
+    }
+    if (!w->into) {
+        (void)!ag_loop_buf_or_wait(l, &w->wait);
+        return;
+    }
+    w->busy = true;
+    ag_file_read(l, &w->op, w->file->fd, w->into->data,
+                 ag_min_u64(w->left, ag_min_size(w->into->size, AG_STATIC_READ_BYTES)), w->from,
+                 read_done);
+}
+
+static void buffer_came(struct ag_task *t)
+{
+    struct send_work *w = ag_container_of(t, struct send_work, wait);
+
+    if (!w->busy) {
+        pump(w);
+    }
+}
+
+/* ---- pieces, one after the other ---- */
+
 static void pump(struct send_work *w)
 {
     struct ag_body *body = &w->ex->res_body;
+    bool in_memory = w->ex->server->memory_only;
+    uint64_t ahead = in_memory ? AG_STATIC_READ_BYTES : AG_STATIC_AHEAD_BYTES;
 
     while (w->left > 0) {
         struct ag_slice s = {{.offset = w->from}, piece_len(w), w->file};
@@ -130,15 +204,19 @@ static void pump(struct send_work *w)
         if (!ag_body_room(body)) {
             return;
         }
-        if (body->q.bytes >= AG_STATIC_AHEAD_BYTES) {
+        if (body->q.bytes >= ahead) {
             ag_body_owe_room(body); /* there is room, but the page cache has to last until then */
+            return;
+        }
+        if (in_memory) {
+            read_ahead(w);
             return;
         }
         if (!w->checked) {
             probe(w);
             return;
         }
-        w->checked = false;
+        w->checked = w->ex->req.tls;
         w->from += s.len;
         w->left -= s.len;
         (void)ag_block_hold(w->file);
@@ -210,6 +288,7 @@ void ag_static_send(struct ag_exchange *ex, const struct ag_static_file *file)
         return;
     }
     w->ex = ex;
+    ag_task_init(&w->wait, buffer_came);
     w->stage.abort = abort_work;
     ex->action_data = &w->stage;
     if (!ag_static_respond(ex, &rep, &w->from, &w->left)) {
@@ -218,7 +297,9 @@ void ag_static_send(struct ag_exchange *ex, const struct ag_static_file *file)
     }
     if (ex->action_data) { /* else the stream broke in respond, and abort has let go */
         /* The first piece leaves with the head; the file was looked at a moment ago. */
-        w->checked = ag_file_is_warm(w->ex->context->loop, w->file->fd, w->from, piece_len(w));
+        w->checked =
+            !ex->server->memory_only &&
+            (ex->req.tls || ag_file_is_warm(ex->context->loop, w->file->fd, w->from, piece_len(w)));
         ag_body_set_producer(&ex->res_body, on_writable, ex);
         pump(w);
     }

@@ -3,6 +3,8 @@
  *
  *   head --> [ piece still there? --> in the page cache? (else a helper reads it) --> file slice ] ...
  *
+ *   ... for servers that take memory alone: [ a buffer --> read into it --> memory slice ] ...
+ *
  * Pieces go ahead of the socket by at most AG_STATIC_AHEAD_BYTES. A file that has become shorter aborts
  * the content: the client must not take a part for the whole.
  */
@@ -11,6 +13,8 @@
 
 #define AG_STATIC_PIECE_BYTES (512u * 1024u)
 #define AG_STATIC_AHEAD_BYTES (1024u * 1024u)
+/* Read into memory at a time; no more is read while as much waits. */
+#define AG_STATIC_READ_BYTES (64u * 1024u)
 
 /* What the static action does for an exchange at the moment: ex->action_data; NULL: nothing any more. */
 struct ag_static_stage {

@@ -12,6 +12,7 @@
  */
 #pragma once
 #include "engine/loop.h"
+#include "engine/node.h"
 #include "engine/tls_context.h"
 
 #define AG_UPSTREAM_SERVERS_MAX 64u  /* one bit each in a set of those that were tried */
@@ -35,6 +36,15 @@ enum ag_upstream_host_mode {
     AG_UPSTREAM_HOST_LITERAL,
 };
 
+/* As configured; what the files hold is in struct ag_tls_client_settings. */
+struct ag_upstream_tls_options {
+    bool verify; /* false only by that very word */
+    bool h2;     /* offered where the protocol leaves the choice */
+    uint32_t handshake_ms;
+    struct ag_span server_name; /* SNI, and the name that is verified; empty: the server's */
+    const struct ag_node *ca, *cert, *key; /* paths; NULL: the system's store, no certificate */
+};
+
 struct ag_upstream_options {
     struct ag_upstream_timeouts timeouts;
     enum ag_upstream_host_mode host_mode;
@@ -47,11 +57,13 @@ struct ag_upstream_options {
     /* The whole process's; each shard has its share. */
     uint32_t max_connections; /* 0: as many as the shard has room for */
     uint32_t max_pending;     /* requests that wait for a connection */
+    struct ag_upstream_tls_options tls;
 };
 
 struct ag_upstream_server {
     struct ag_span host;      /* name, literal without brackets, or unix:/path */
     struct ag_span authority; /* as a Host field has it; "localhost" for unix */
+    struct ag_span written;   /* address as configured */
     uint32_t weight;          /* 1 .. AG_UPSTREAM_WEIGHT_MAX */
     uint16_t port;            /* 0: unix */
     bool named;               /* `host` is to be resolved; else `addr` is it */

@@ -31,13 +31,14 @@ static enum ag_status give_up(struct ag_upstream_claim *c)
         return refuse(c, 502, AG_REASON_NAME, "resolve upstream: name not resolved");
     case AG_REASON_RESOURCES:
         return refuse(c, 503, AG_REASON_RESOURCES, "connect to upstream: out of resources");
+    case AG_REASON_TLS:
+        return refuse(c, 502, AG_REASON_TLS, c->detail);
+    case AG_REASON_PROTOCOL:
+        return refuse(c, 502, AG_REASON_PROTOCOL, "connect to upstream: it speaks no HTTP/2");
     case AG_REASON_RESET:
     case AG_REASON_EOF:
         return refuse(c, 502, AG_REASON_RESET, "connect to upstream: connection reset");
-    case AG_REASON_TLS:
-        return refuse(c, 502, AG_REASON_TLS, "connect to upstream: TLS handshake failed");
     case AG_REASON_NONE:
-    case AG_REASON_PROTOCOL:
     case AG_REASON_LIMIT:
     case AG_REASON_ABORTED:
     case AG_REASON_OTHER:
@@ -130,7 +131,9 @@ static bool is_untried(const struct ag_upstream_claim *c, const struct ag_upstre
 
 static bool is_usable(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
 {
-    return is_untried(c, p) && (has_slot(c->pool) || (!c->fresh && !ag_list_empty(&p->idle)));
+    return is_untried(c, p) &&
+           (has_slot(c->pool) || !ag_list_empty(&p->making) ||
+            (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
 }
 
 /* Smooth weighted round robin, as nginx does it: everyone gains its weight, the richest is taken and
@@ -168,15 +171,18 @@ static bool any_untried(const struct ag_upstream_claim *c)
     return false;
 }
 
-/* An idle connection, or a new one, to the chosen peer. */
+/* A connection that is there, or a new one, to the chosen peer. */
 static enum ag_status use_peer(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
-    struct ag_upstream_conn *conn = c->fresh ? NULL : ag_upstream_take_idle(p);
+    struct ag_upstream_conn *conn = c->fresh ? NULL : ag_upstream_take(p);
 
     if (conn) {
         ag_upstream_give(c, conn);
         return AG_OK;
+    }
+    if (ag_upstream_join(c)) {
+        return AG_AGAIN;
     }
     if (p->addr_count == 0) {
         return wait_for_name(c);
@@ -187,9 +193,6 @@ static enum ag_status use_peer(struct ag_upstream_claim *c)
     if (!has_slot(c->pool)) { /* what looked idle was dead */
         return wait_for_slot(c);
     }
-    c->tries++;
-    c->addresses++;
-    c->state = AG_CLAIM_CONNECTING;
     if (!ag_upstream_connect(c)) {
         return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstream connections");
     }
@@ -225,11 +228,18 @@ void ag_upstream_connected(struct ag_upstream_claim *c)
     settle(c, AG_OK);
 }
 
-void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why)
+void ag_upstream_crowded_out(struct ag_upstream_claim *c)
+{
+    c->tries--;
+    settle(c, choose(c));
+}
+
+void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why, const char *detail)
 {
     enum ag_status st;
 
     c->reason = (uint8_t)why;
+    c->detail = detail;
     if (c->tries >= AG_UPSTREAM_TRIES) {
         st = give_up(c);
     } else if (c->addresses < c->peer->addr_count && has_slot(c->pool)) {
@@ -276,7 +286,8 @@ void ag_upstream_wake_task(struct ag_task *t)
     struct ag_upstream_pool *pool = ag_container_of(t, struct ag_upstream_pool, wake);
     uint32_t most = pool->pending_count;
 
-    while (most-- > 0 && pool->pending_count > 0 && (has_slot(pool) || pool->idle_count > 0)) {
+    while (most-- > 0 && pool->pending_count > 0 &&
+           (has_slot(pool) || pool->idle_count > 0 || pool->open_count > 0)) {
         struct ag_link *first = pool->pending.next;
         struct ag_upstream_claim *c = ag_container_of(first, struct ag_upstream_claim, link);
 
@@ -299,25 +310,23 @@ enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstrea
     return c->pool->pending_count > 0 ? join_pending(c) : choose(c);
 }
 
-enum ag_status ag_upstream_claim_fresh(struct ag_upstream_claim *c)
+enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
 {
     AG_ASSERT(c->state == AG_CLAIM_OVER);
-    c->fresh = true;
+    c->fresh = fresh;
     return choose(c);
 }
 
 void ag_upstream_cancel(struct ag_upstream_claim *c)
 {
-    struct ag_upstream_conn *conn = c->conn;
-
     stop_waiting(c);
     if (c->state == AG_CLAIM_CONNECTING) {
         c->state = AG_CLAIM_OVER;
-        c->conn = NULL;
-        conn->claim = NULL;
-        ag_upstream_conn_close(conn);
+        ag_upstream_leave(c);
     } else if (c->state == AG_CLAIM_GIVEN) {
-        ag_h1_client_cancel(&conn->h1);
-        ag_upstream_release(c, false);
+        if (c->call && c->call->ops) {
+            c->call->ops->cancel(c->call);
+        }
+        ag_upstream_release(c);
     }
 }

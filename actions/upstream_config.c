@@ -8,7 +8,8 @@
 
 #define DURATION_MAX_MS (UINT64_C(24) * 3600 * 1000 * 30)
 #define COUNT_MAX       UINT64_C(1000000)
-#define DEFAULT_PORT    80u
+#define PLAIN_PORT      80u
+#define TLS_PORT        443u
 
 struct ag_upstream_options ag_upstream_default_options(void)
 {
@@ -18,10 +19,11 @@ struct ag_upstream_options ag_upstream_default_options(void)
                      .read_ms = 60000,
                      .write_ms = 60000,
                      .idle_ms = 60000},
-        .max_idle = 256,
+        .max_idle = 1024,
         .idle_timeout_ms = 60000,
         .max_age_ms = 3600000,
         .max_pending = 1024,
+        .tls = {.verify = true, .h2 = true, .handshake_ms = 10000},
     };
 }
 
@@ -133,6 +135,7 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     ok = ag_upstream_read_host(ag_node_get(node, "host"), diags, io) && ok;
     ok = read_keepalive(ag_node_get(node, "keepalive"), diags, io) && ok;
     ok = read_count(node, "max_connections", diags, &io->max_connections) && ok;
+    ok = ag_upstream_read_tls(ag_node_get(node, "tls"), diags, &io->tls) && ok;
     return read_count(node, "max_pending", diags, &io->max_pending) && ok;
 }
 
@@ -152,11 +155,12 @@ static bool set_unix(struct ag_upstream_server *s, struct ag_pos pos, struct ag_
 }
 
 static bool set_address(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
-                        struct ag_diags *diags)
+                        uint16_t default_port, struct ag_diags *diags)
 {
     struct ag_span host;
     uint16_t port = 0;
 
+    s->written = text;
     if (ag_span_starts(text, AG_SPAN("unix:"))) {
         return set_unix(s, pos, text, diags);
     }
@@ -165,8 +169,8 @@ static bool set_address(struct ag_upstream_server *s, struct ag_pos pos, struct 
                       "\"%.*s\" is not a server", (int)text.len, (const char *)text.ptr);
         return false;
     }
-    s->port = port ? port : DEFAULT_PORT;
-    s->authority = port == DEFAULT_PORT ? host : text;
+    s->port = port ? port : default_port;
+    s->authority = port == default_port ? host : text;
     s->host = host.ptr[0] == '[' ? ag_span_sub(host, 1, host.len - 1) : host;
     s->named = ag_addr_parse(s->host, s->port, &s->addr) != AG_OK;
     return true;
@@ -209,7 +213,7 @@ static bool read_server(struct ag_pos pos, struct ag_span text, struct ag_diags 
 
         if (word.len > 0) {
             struct ag_pos here = ag_pos_at(pos, at);
-            if (first ? !set_address(out, here, word, diags)
+            if (first ? !set_address(out, here, word, PLAIN_PORT, diags)
                       : !set_server_option(out, here, word, diags)) {
                 return false;
             }
@@ -234,12 +238,19 @@ static void hash(uint64_t key[2], const void *bytes, size_t len)
 
 static void set_key(struct ag_upstream *u)
 {
-    const uint32_t numbers[] = {u->options.max_idle,        u->options.idle_timeout_ms,
-                                u->options.max_age_ms,      u->options.max_requests,
-                                u->options.max_connections, u->options.max_pending};
+    const uint32_t numbers[] = {u->options.max_idle,
+                                u->options.idle_timeout_ms,
+                                u->options.max_age_ms,
+                                u->options.max_requests,
+                                u->options.max_connections,
+                                u->options.max_pending,
+                                u->protocol};
 
     hash(u->key, u->name.ptr, u->name.len);
     hash(u->key, numbers, sizeof(numbers));
+    if (u->tls) {
+        hash(u->key, u->tls->key, sizeof(u->tls->key));
+    }
     for (uint32_t i = 0; i < u->server_count; i++) {
         const struct ag_upstream_server *s = &u->servers[i];
         const uint32_t own[] = {s->weight, s->port};
@@ -301,11 +312,12 @@ static bool check_balance(const struct ag_node *n, struct ag_diags *diags)
 
 static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *diags)
 {
-    static const char *const keys[] = {
-        "servers",    "balance",        "host",     "keepalive", "max_connections", "max_pending",
-        "timeouts",   "health",         "tls",      "retries",   "retry",           "breaker",
-        "slow_start", "proxy_protocol", "protocol", "sticky",    "buffer",          "ejection"};
-    const size_t supported = 7;
+    static const char *const keys[] = {"servers",         "balance",        "host",     "keepalive",
+                                       "max_connections", "max_pending",    "timeouts", "tls",
+                                       "health",          "retries",        "retry",    "breaker",
+                                       "slow_start",      "proxy_protocol", "protocol", "sticky",
+                                       "buffer",          "ejection"};
+    const size_t supported = 8;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {
@@ -396,4 +408,75 @@ struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag
         }
     }
     return servers ? make(arena, authority, servers, count, defaults) : NULL;
+}
+
+/* ---- schemes ---- */
+
+bool ag_upstream_scheme_of(struct ag_span name, struct ag_upstream_scheme *out)
+{
+    static const struct {
+        struct ag_span name;
+        struct ag_upstream_scheme scheme;
+    } known[] = {
+        {AG_SPAN_INIT("http"), {AG_UPSTREAM_H1, false}},
+        {AG_SPAN_INIT("ws"),
+         {AG_UPSTREAM_H1, false}}, /* HTTP with an Upgrade, which http:// passes on as well */
+        {AG_SPAN_INIT("https"), {AG_UPSTREAM_AUTO, true}},
+        {AG_SPAN_INIT("wss"), {AG_UPSTREAM_H1, true}},
+        {AG_SPAN_INIT("h2c"), {AG_UPSTREAM_H2C, false}},
+        {AG_SPAN_INIT("h2"), {AG_UPSTREAM_H2, true}},
+    };
+
+    for (size_t i = 0; i < AG_COUNT(known); i++) {
+        if (ag_span_eq(name, known[i].name)) {
+            *out = known[i].scheme;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A path of this machine is no name that a certificate could have. */
+static bool check_names(struct ag_action_build *build, const struct ag_upstream *base,
+                        struct ag_pos pos)
+{
+    const struct ag_upstream_tls_options *o = &base->options.tls;
+
+    for (uint32_t i = 0; i < base->server_count; i++) {
+        if (base->servers[i].port == 0 && o->verify && o->server_name.len == 0) {
+            ag_diag_error(build->diags, pos, "tls: {server_name: NAME}",
+                          "the certificate of %.*s cannot be verified without a name for it",
+                          (int)base->servers[i].host.len, (const char *)base->servers[i].host.ptr);
+            return false;
+        }
+    }
+    return true;
+}
+
+struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
+                                            const struct ag_upstream *base,
+                                            struct ag_upstream_scheme scheme, struct ag_pos pos)
+{
+    struct ag_upstream *u = ag_arena_alloc(build->arena, sizeof(*u));
+    struct ag_upstream_server *servers =
+        ag_arena_alloc(build->arena, base->server_count * sizeof(*servers));
+
+    AG_ASSERT(u && servers && !base->tls);
+    *u = *base;
+    u->protocol = scheme.protocol == AG_UPSTREAM_AUTO && !base->options.tls.h2 ? AG_UPSTREAM_H1
+                                                                               : scheme.protocol;
+    u->key[0] = u->key[1] = 0;
+    for (uint32_t i = 0; i < base->server_count; i++) {
+        servers[i] = base->servers[i];
+        if (scheme.tls &&
+            !set_address(&servers[i], pos, servers[i].written, TLS_PORT, build->diags)) {
+            AG_UNREACHABLE("it was an address before");
+        }
+    }
+    u->servers = servers;
+    if (scheme.tls && check_names(build, base, pos)) {
+        u->tls = ag_upstream_tls_settings(build, &base->options.tls, u->protocol, pos);
+    }
+    set_key(u);
+    return scheme.tls && !u->tls ? NULL : u;
 }

@@ -8,16 +8,18 @@
  *         servers: ["10.0.0.1:8080", "10.0.0.2:8080 weight=2", "unix:/run/api.sock"]
  *         balance: round_robin
  *         host: keep                          # keep, upstream, or a literal
- *         keepalive: {max_idle: 256, idle_timeout: 60s, max_age: 1h, max_requests: 0}
+ *         keepalive: {max_idle: 1024, idle_timeout: 60s, max_age: 1h, max_requests: 0}
  *         max_connections: 0
  *         max_pending: 1024
  *         timeouts: {connect: 3s, first_byte: 60s, read: 60s, write: 60s, idle: 60s, total: 0}
+ *         tls: {verify: true, ca: FILE, server_name: NAME, cert: FILE, key: FILE, h2: true,
+ *               handshake_timeout: 10s}     # for targets of https://, h2:// and wss://
  *
  * Every mistake is a diagnosis with its position; the functions return false or NULL then.
  */
 #pragma once
+#include "actions/action.h"
 #include "actions/upstream.h"
-#include "engine/node.h"
 
 struct ag_upstream_options ag_upstream_default_options(void);
 
@@ -27,7 +29,7 @@ bool ag_upstream_read_timeouts(const struct ag_node *node, struct ag_diags *diag
 /* `node`: the value of `host` (NULL: no change). Texts are borrowed from the tree. */
 bool ag_upstream_read_host(const struct ag_node *node, struct ag_diags *diags,
                            struct ag_upstream_options *io);
-/* timeouts, host, keepalive, max_connections, max_pending of the map `node`. */
+/* timeouts, host, keepalive, max_connections, max_pending, tls of the map `node`. */
 bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags,
                               struct ag_upstream_options *io);
 
@@ -39,3 +41,27 @@ struct ag_upstream *ag_upstream_read(struct ag_arena *arena, const struct ag_nod
 struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag_span authority,
                                                struct ag_pos pos, struct ag_diags *diags,
                                                const struct ag_upstream_options *defaults);
+
+/* How a target's scheme has its servers spoken to. */
+struct ag_upstream_scheme {
+    enum ag_upstream_protocol protocol;
+    bool tls;
+};
+/* http, https, h2c, h2, ws, wss. False: another. */
+bool ag_upstream_scheme_of(struct ag_span name, struct ag_upstream_scheme *out);
+/* `base`, which is plain, as that scheme has it: servers that name no port are at 443 with TLS. NULL after a
+ * diagnosis at `pos` or at a file's name. */
+struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
+                                            const struct ag_upstream *base,
+                                            struct ag_upstream_scheme scheme, struct ag_pos pos);
+
+/* ---- upstream_tls.c ---- */
+
+/* Changes of the key `tls` (`node`, or NULL) over what `io` holds. */
+bool ag_upstream_read_tls(const struct ag_node *node, struct ag_diags *diags,
+                          struct ag_upstream_tls_options *io);
+/* Reads the files. NULL after a diagnosis at `pos` or at a file's name. */
+struct ag_tls_client_settings *ag_upstream_tls_settings(struct ag_action_build *build,
+                                                        const struct ag_upstream_tls_options *o,
+                                                        enum ag_upstream_protocol protocol,
+                                                        struct ag_pos pos);

@@ -4,12 +4,12 @@ static const struct ag_stream_user conn_user;
 
 static struct ag_upstream_conn *of(struct ag_stream *s)
 {
-    return ag_container_of(ag_conn_of(s), struct ag_upstream_conn, conn);
+    return ag_container_of(s, struct ag_upstream_conn, stream);
 }
 
 static uint64_t now_of(const struct ag_upstream_conn *c)
 {
-    return c->conn.stream.loop->now_ms;
+    return c->stream.loop->now_ms;
 }
 
 static void set_state(struct ag_upstream_conn *c, enum ag_upstream_conn_state to)
@@ -25,141 +25,42 @@ static void set_state(struct ag_upstream_conn *c, enum ag_upstream_conn_state to
     c->state = (uint8_t)to;
 }
 
-/* ---- time ---- */
+/* ---- which calls it takes ---- */
 
-/* The earlier of two points in time; 0 is never. */
-static uint64_t earlier(uint64_t a, uint64_t b)
+/* It may have been told of its end in this very turn. */
+static bool is_alive(const struct ag_upstream_conn *c)
 {
-    return a == 0 || (b != 0 && b < a) ? b : a;
+    const struct ag_upstream_options *o = &c->peer->pool->options;
+
+    return (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
+                  : c->h1.state == AG_H1_CLIENT_READY) &&
+           (!o->max_age_ms || now_of(c) - c->opened_ms < o->max_age_ms) &&
+           (!o->max_requests || c->calls < o->max_requests);
 }
 
-static uint64_t after(uint64_t from_ms, uint32_t ms)
+static void withdraw(struct ag_upstream_conn *c)
 {
-    return ms ? from_ms + ms : 0;
-}
-
-/* The request waits to be sent, and not for its answer yet. */
-static bool is_sending(const struct ag_upstream_conn *c)
-{
-    return ag_stream_queued(&c->conn.stream) > 0 && !(c->h1.req_done && c->h1.head_done);
-}
-
-/* When anything moved last, either way. */
-static uint64_t moved_ms(const struct ag_upstream_conn *c)
-{
-    uint64_t now = now_of(c), sent = now - (uint32_t)((uint32_t)now - c->conn.stream.sent_ms);
-
-    return c->h1.progress_ms > sent ? c->h1.progress_ms : sent;
-}
-
-/* When the call is late in its present phase; *out_what says for what. */
-static uint64_t phase_due(const struct ag_upstream_conn *c, const char **out_what)
-{
-    const struct ag_upstream_timeouts *t = c->claim->timeouts;
-    const struct ag_h1_client *h = &c->h1;
-
-    if (h->state == AG_H1_CLIENT_TUNNEL) {
-        *out_what = "upstream: idle timeout";
-        return after(moved_ms(c), t->idle_ms);
-    }
-    if (is_sending(c)) {
-        *out_what = "write to upstream: timeout";
-        return after(moved_ms(c), t->write_ms);
-    }
-    if (h->paused || (!h->req_done && !h->head_done)) {
-        return 0; /* the client is who is waited for; its own limits hold */
-    }
-    if (!h->head_done) {
-        *out_what = "wait for upstream's answer: timeout";
-        return after(moved_ms(c), t->first_byte_ms);
-    }
-    *out_what = "read from upstream: timeout";
-    return after(h->progress_ms, t->read_ms);
-}
-
-/* When something is to be done about it; 0: never. */
-static uint64_t due_of(const struct ag_upstream_conn *c, const char **out_what)
-{
-    switch ((enum ag_upstream_conn_state)c->state) {
-    case AG_UPSTREAM_CONNECTING:
-        return c->opened_ms + c->claim->timeouts->connect_ms;
-    case AG_UPSTREAM_ACTIVE: {
-        const struct ag_upstream_claim *claim = c->claim;
-        uint64_t phase = phase_due(c, out_what);
-        uint64_t total = after(claim->started_ms, claim->timeouts->total_ms);
-
-        if (total && earlier(phase, total) == total) {
-            *out_what = "upstream: total timeout";
-            return total;
-        }
-        return phase;
-    }
-    case AG_UPSTREAM_IDLE: {
-        const struct ag_upstream_options *o = &c->peer->pool->options;
-        return earlier(c->idle_ms + o->idle_timeout_ms, after(c->opened_ms, o->max_age_ms));
-    }
-    case AG_UPSTREAM_CLOSING:
-        return 0;
-    }
-    AG_UNREACHABLE("a state that is none");
-}
-
-/* The longest that a call's phase may go unlooked at: phases change without a word, and the next one
- * may be shorter. */
-static uint64_t look_again(const struct ag_upstream_conn *c)
-{
-    const struct ag_upstream_timeouts *t = c->claim->timeouts;
-    uint64_t shortest =
-        earlier(earlier(t->first_byte_ms, t->read_ms), earlier(t->write_ms, t->idle_ms));
-
-    return shortest ? now_of(c) + shortest : 0;
-}
-
-/* Sees to it that the deadline fires by then. One that fires earlier only looks and waits on, so that
- * a connection in use costs no timer work per call. */
-static void watch(struct ag_upstream_conn *c)
-{
-    const char *what = NULL;
-    uint64_t due = due_of(c, &what);
-
-    if (c->state == AG_UPSTREAM_ACTIVE) {
-        due = earlier(due, look_again(c));
-    }
-    if (due && earlier(c->alarm_ms, due) != c->alarm_ms) {
-        c->alarm_ms = due;
-        ag_stream_deadline(&c->conn.stream, due > now_of(c) ? due - now_of(c) : 0);
+    if (c->offered) {
+        c->offered = false;
+        ag_list_remove(&c->link);
+        c->peer->pool->open_count--;
     }
 }
 
-static void on_deadline(struct ag_stream *s)
+/* One of HTTP/2 that has calls: whether others may share it. */
+static void offer(struct ag_upstream_conn *c)
 {
-    struct ag_upstream_conn *c = of(s);
-    const char *what = NULL;
-    uint64_t due = due_of(c, &what);
+    bool takes = c->state == AG_UPSTREAM_ACTIVE && is_alive(c);
 
-    c->alarm_ms = 0;
-    if (due && due <= now_of(c) && c->state == AG_UPSTREAM_ACTIVE && ag_stream_has_moved(s)) {
-        c->h1.progress_ms = now_of(c); /* what the kernel has taken may still be on its way */
-        due = due_of(c, &what);
-    }
-    if (due == 0 || due > now_of(c)) {
-        watch(c);
-    } else if (c->state == AG_UPSTREAM_IDLE) {
-        ag_upstream_conn_close(c);
-    } else {
-        c->claim->late = what;
-        ag_stream_abort(s, AG_REASON_TIMEOUT);
+    if (!takes) {
+        withdraw(c);
+    } else if (!c->offered) {
+        c->offered = true;
+        ag_list_push_front(&c->peer->open, &c->link);
+        c->peer->pool->open_count++;
+        ag_upstream_wake(c->peer->pool);
     }
 }
-
-void ag_upstream_watch(struct ag_upstream_claim *c)
-{
-    AG_ASSERT(c->state == AG_CLAIM_GIVEN);
-    ag_stream_look_anew(&c->conn->conn.stream);
-    watch(c->conn);
-}
-
-/* ---- the end ---- */
 
 /* Leaves its peer's stack. */
 static void leave_idle(struct ag_upstream_conn *c)
@@ -169,55 +70,16 @@ static void leave_idle(struct ag_upstream_conn *c)
     c->peer->pool->idle_count--;
 }
 
-void ag_upstream_conn_close(struct ag_upstream_conn *c)
+struct ag_upstream_conn *ag_upstream_take(struct ag_upstream_peer *p)
 {
-    if (c->state == AG_UPSTREAM_IDLE) {
-        leave_idle(c);
+    while (!ag_list_empty(&p->open)) {
+        struct ag_upstream_conn *c = ag_container_of(p->open.next, struct ag_upstream_conn, link);
+
+        if (is_alive(c)) {
+            return c;
+        }
+        withdraw(c);
     }
-    /* A call that is still on is told by the stream's end. */
-    if (c->state != AG_UPSTREAM_CLOSING && !c->claim) {
-        set_state(c, AG_UPSTREAM_CLOSING);
-    }
-    ag_stream_abort(&c->conn.stream, AG_REASON_NONE);
-}
-
-static void on_close(struct ag_stream *s, enum ag_reason why)
-{
-    struct ag_upstream_conn *c = of(s);
-    struct ag_upstream_pool *pool = c->peer->pool;
-    struct ag_upstream_claim *claim = c->claim;
-    bool connecting = c->state == AG_UPSTREAM_CONNECTING;
-
-    if (c->state == AG_UPSTREAM_IDLE) {
-        leave_idle(c);
-    }
-    if (!connecting) {
-        ag_h1_client_closed(&c->h1, why); /* a call that fails gives the connection back */
-    }
-    c->claim = NULL;
-    ag_list_remove(&c->live);
-    pool->conn_count--;
-    ag_pool_put(&pool->all->conns, c);
-    ag_upstream_wake(pool);
-    if (connecting && claim) {
-        claim->conn = NULL;
-        ag_upstream_connect_failed(claim, why == AG_REASON_NONE ? AG_REASON_EOF : why);
-    }
-}
-
-/* ---- idle ---- */
-
-/* It may have been told of its end in this very turn. */
-static bool is_alive(const struct ag_upstream_conn *c)
-{
-    const struct ag_upstream_options *o = &c->peer->pool->options;
-
-    return c->h1.state == AG_H1_CLIENT_READY &&
-           (!o->max_age_ms || now_of(c) - c->opened_ms < o->max_age_ms);
-}
-
-struct ag_upstream_conn *ag_upstream_take_idle(struct ag_upstream_peer *p)
-{
     while (!ag_list_empty(&p->idle)) {
         struct ag_upstream_conn *c = ag_container_of(p->idle.next, struct ag_upstream_conn, link);
 
@@ -246,57 +108,319 @@ void ag_upstream_evict(struct ag_upstream_pool *pool)
     ag_upstream_conn_close(oldest);
 }
 
+/* ---- given, and given back ---- */
+
 void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *c)
 {
-    set_state(c, AG_UPSTREAM_ACTIVE);
+    if (c->state != AG_UPSTREAM_ACTIVE) {
+        set_state(c, AG_UPSTREAM_ACTIVE);
+    }
+    ag_list_init(&claim->link);
+    ag_list_push(&c->claims, &claim->link);
+    claim->pooled = c->calls > 0;
     c->calls++;
-    c->claim = claim;
     claim->conn = c;
+    claim->call = NULL;
     claim->state = AG_CLAIM_GIVEN;
 }
 
-void ag_upstream_release(struct ag_upstream_claim *claim, bool reusable)
+enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call *call)
 {
     struct ag_upstream_conn *c = claim->conn;
-    struct ag_upstream_pool *pool = c->peer->pool;
-    const struct ag_upstream_options *o = &pool->options;
+    enum ag_status st;
 
-    AG_ASSERT(claim->state == AG_CLAIM_GIVEN);
-    claim->state = AG_CLAIM_OVER;
-    claim->conn = NULL;
-    c->claim = NULL;
-    c->peer->large = c->h1.large;
-    if (!reusable || pool->all->closing || o->max_idle == 0 || !is_alive(c) ||
-        (o->max_requests && c->calls >= o->max_requests)) {
-        set_state(c, AG_UPSTREAM_CLOSING);
-        /* Inside on_close it is gone already; a tunnel's last bytes are on their way. */
-        if (!c->conn.stream.closing) {
-            ag_stream_abort(&c->conn.stream, AG_REASON_NONE);
-        }
-        return;
+    if (c->h2) {
+        call->scheme = c->peer->pool->tls ? AG_SPAN("https") : AG_SPAN("http");
+        st = ag_h2_client_start(c->h2, call);
+        offer(c);
+    } else {
+        st = ag_h1_client_start(&c->h1, call);
     }
+    if (st == AG_OK) {
+        claim->call = call;
+        ag_upstream_watch(claim);
+    }
+    return st;
+}
+
+static void become_idle(struct ag_upstream_conn *c)
+{
+    struct ag_upstream_pool *pool = c->peer->pool;
+
     set_state(c, AG_UPSTREAM_IDLE);
     c->idle_ms = now_of(c);
     ag_list_push_front(&c->peer->idle, &c->link);
     pool->idle_count++;
-    watch(c);
+    ag_upstream_watch_idle(c);
     ag_upstream_wake(pool);
-    if (pool->idle_count > o->max_idle) {
+    if (pool->idle_count > pool->options.max_idle) {
         ag_upstream_evict(pool);
     }
 }
 
+void ag_upstream_release(struct ag_upstream_claim *claim)
+{
+    struct ag_upstream_conn *c = claim->conn;
+    struct ag_upstream_pool *pool = c->peer->pool;
+
+    AG_ASSERT(claim->state == AG_CLAIM_GIVEN);
+    claim->state = AG_CLAIM_OVER;
+    claim->conn = NULL;
+    claim->call = NULL;
+    ag_list_remove(&claim->link);
+    if (c->h2) {
+        offer(c);
+        if (!ag_list_empty(&c->claims)) {
+            return;
+        }
+        withdraw(c);
+    } else {
+        c->peer->large = c->h1.large;
+    }
+    if (!pool->all->closing && pool->options.max_idle > 0 && is_alive(c)) {
+        become_idle(c);
+        return;
+    }
+    set_state(c, AG_UPSTREAM_CLOSING);
+    /* Inside on_close it is gone already; a tunnel's last bytes are on their way. */
+    if (!c->stream.closing) {
+        ag_upstream_conn_finish(c);
+    }
+}
+
+/* ---- the end ---- */
+
+void ag_upstream_conn_finish(struct ag_upstream_conn *c)
+{
+    if (!c->h2 || c->stream.closing || ag_h2_conn_is_closing(&c->h2->conn)) {
+        ag_upstream_conn_close(c);
+        return;
+    }
+    if (c->state == AG_UPSTREAM_IDLE) {
+        leave_idle(c);
+        set_state(c, AG_UPSTREAM_CLOSING);
+    }
+    ag_h2_client_finish(c->h2);
+}
+
+void ag_upstream_conn_close(struct ag_upstream_conn *c)
+{
+    if (c->state == AG_UPSTREAM_IDLE) {
+        leave_idle(c);
+        set_state(c, AG_UPSTREAM_CLOSING);
+    }
+    /* Calls and claims are told by the stream's end. */
+    ag_stream_abort(&c->stream, AG_REASON_NONE);
+}
+
+/* No longer one that claims may join. */
+static void leave_making(struct ag_upstream_conn *c)
+{
+    AG_ASSERT(c->state == AG_UPSTREAM_CONNECTING);
+    ag_list_remove(&c->link);
+}
+
+static struct ag_upstream_claim *pop_joined(struct ag_upstream_conn *c)
+{
+    struct ag_link *it = ag_list_pop(&c->joined);
+    struct ag_upstream_claim *claim;
+
+    if (!it) {
+        return NULL;
+    }
+    claim = ag_container_of(it, struct ag_upstream_claim, link);
+    c->joined_count--;
+    claim->state = AG_CLAIM_OVER;
+    claim->conn = NULL;
+    return claim;
+}
+
+/* It will not be: those who wait for it go on. */
+static void fail_joined(struct ag_upstream_conn *c, enum ag_reason why)
+{
+    const char *detail = c->peer->pool->tls ? ag_tls_detail(&c->tls) : NULL;
+    struct ag_upstream_claim *claim;
+
+    while ((claim = pop_joined(c)) != NULL) {
+        ag_upstream_connect_failed(claim, why == AG_REASON_NONE ? AG_REASON_EOF : why, detail);
+    }
+}
+
+static void free_conn(struct ag_upstream_conn *c)
+{
+    struct ag_upstreams *u = c->peer->pool->all;
+
+    ag_timer_cancel(&u->loop->wheel, &c->alarm);
+    if (c->h2) {
+        ag_pool_put(&u->h2s, c->h2);
+    }
+    ag_list_remove(&c->live);
+    ag_pool_put(&u->conns, c);
+}
+
+static void on_close(struct ag_stream *s, enum ag_reason why)
+{
+    struct ag_upstream_conn *c = of(s);
+    struct ag_upstream_pool *pool = c->peer->pool;
+
+    switch ((enum ag_upstream_conn_state)c->state) {
+    case AG_UPSTREAM_CONNECTING:
+        leave_making(c);
+        set_state(c, AG_UPSTREAM_CLOSING);
+        break;
+    case AG_UPSTREAM_IDLE:
+        leave_idle(c);
+        set_state(c, AG_UPSTREAM_CLOSING);
+        break;
+    case AG_UPSTREAM_ACTIVE:
+    case AG_UPSTREAM_CLOSING:
+        withdraw(c);
+        break;
+    }
+    pool->conn_count--;
+    if (c->h2) {
+        ag_h2_client_closed(c->h2, why); /* calls that fail give the connection back */
+    } else if (c->h1.stream) {
+        ag_h1_client_closed(&c->h1, why);
+    }
+    ag_upstream_wake(pool);
+    fail_joined(c, why);
+    free_conn(c);
+}
+
 /* ---- the beginning ---- */
+
+bool ag_upstream_join(struct ag_upstream_claim *claim)
+{
+    struct ag_link *making = &claim->peer->making;
+    struct ag_upstream_conn *c = ag_container_of(making->next, struct ag_upstream_conn, link);
+
+    if (ag_list_empty(making)) {
+        return false;
+    }
+    claim->tries++;
+    claim->addresses++;
+    claim->conn = c;
+    claim->state = AG_CLAIM_CONNECTING;
+    ag_list_init(&claim->link);
+    ag_list_push(&c->joined, &claim->link);
+    c->joined_count++;
+    if (c->joined_count >= AG_UPSTREAM_JOINED) {
+        leave_making(c);
+    }
+    return true;
+}
+
+void ag_upstream_leave(struct ag_upstream_claim *claim)
+{
+    struct ag_upstream_conn *c = claim->conn;
+
+    claim->conn = NULL;
+    ag_list_remove(&claim->link);
+    c->joined_count--;
+    if (c->joined_count == 0 && c->state == AG_UPSTREAM_CONNECTING) {
+        leave_making(c);
+        set_state(c, AG_UPSTREAM_CLOSING);
+        ag_upstream_conn_close(c);
+    }
+}
+
+/* Gives the new connection to those who wait for it, as far as it has room; the others go on. */
+static void admit(struct ag_upstream_conn *c)
+{
+    struct ag_upstream_claim *claim;
+
+    leave_making(c);
+    ag_timer_cancel(&c->stream.loop->wheel, &c->alarm); /* what follows has other limits */
+    while ((claim = pop_joined(c)) != NULL) {
+        if (c->state == AG_UPSTREAM_CONNECTING || is_alive(c)) {
+            ag_upstream_give(claim, c);
+            ag_upstream_connected(claim);
+        } else {
+            ag_upstream_crowded_out(claim);
+        }
+    }
+}
+
+static void on_settled(struct ag_h2_client *h2)
+{
+    struct ag_upstream_conn *c = of(h2->conn.stream);
+
+    if (c->state == AG_UPSTREAM_ACTIVE) {
+        offer(c);
+    } else if (c->state == AG_UPSTREAM_CONNECTING && ag_h2_client_room(h2) > 0) {
+        admit(c);
+    }
+}
+
+static void on_closing(struct ag_h2_client *h2)
+{
+    struct ag_upstream_conn *c = of(h2->conn.stream);
+
+    c->retired = true;
+    withdraw(c);
+    if (c->state == AG_UPSTREAM_IDLE) {
+        ag_upstream_conn_finish(c);
+    } else if (c->state == AG_UPSTREAM_CONNECTING) {
+        ag_upstream_conn_close(c);
+    }
+    ag_upstream_wake(c->peer->pool);
+}
+
+static const struct ag_h2_client_ops h2_ops = {.settled = on_settled, .closing = on_closing};
+
+static void begin_h1(struct ag_upstream_conn *c)
+{
+    ag_h1_client_init(&c->h1, &c->stream);
+    c->h1.large = c->peer->large;
+    admit(c);
+}
+
+/* Who waits for it is told when the upstream has sent its SETTINGS. */
+static void begin_h2(struct ag_upstream_conn *c)
+{
+    c->h2 = ag_pool_get(&c->peer->pool->all->h2s);
+    if (!c->h2) {
+        ag_stream_abort(&c->stream, AG_REASON_RESOURCES);
+        return;
+    }
+    (void)ag_h2_client_open(c->h2, &c->stream, &h2_ops); /* what fails ends the stream */
+}
 
 static void on_connected(struct ag_conn *conn)
 {
-    struct ag_upstream_conn *c = ag_container_of(conn, struct ag_upstream_conn, conn);
+    struct ag_upstream_conn *c = of(&conn->stream);
 
-    /* What follows has other limits. */
-    c->alarm_ms = 0;
-    ag_stream_deadline(&conn->stream, UINT64_MAX);
-    ag_upstream_give(c->claim, c);
-    ag_upstream_connected(c->claim);
+    if (c->peer->pool->protocol == AG_UPSTREAM_H1) {
+        begin_h1(c);
+    } else {
+        begin_h2(c);
+    }
+}
+
+static void on_secured(struct ag_tls *tls)
+{
+    struct ag_upstream_conn *c = of(&tls->stream);
+    enum ag_upstream_protocol protocol = c->peer->pool->protocol;
+    bool h2 = tls->session.alpn == AG_ALPN_H2;
+
+    c->peer->h1 = !h2;
+    if (h2) {
+        begin_h2(c);
+    } else if (protocol == AG_UPSTREAM_H2) {
+        ag_stream_abort(&c->stream, AG_REASON_PROTOCOL);
+    } else {
+        begin_h1(c);
+    }
+}
+
+/* Several claims may wait for it, or might yet. */
+static bool may_be_shared(const struct ag_upstream_peer *p)
+{
+    enum ag_upstream_protocol protocol = p->pool->protocol;
+
+    return protocol == AG_UPSTREAM_H2 || protocol == AG_UPSTREAM_H2C ||
+           (protocol == AG_UPSTREAM_AUTO && !p->h1);
 }
 
 bool ag_upstream_connect(struct ag_upstream_claim *claim)
@@ -305,6 +429,7 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     struct ag_upstreams *u = p->pool->all;
     struct ag_upstream_conn *c = u->closing ? NULL : ag_pool_get(&u->conns);
     const union ag_addr *addr = &p->addr[p->addr_next % p->addr_count];
+    enum ag_buf_group group = p->large ? AG_BUF_LARGE : AG_BUF_SMALL;
 
     if (!c) {
         return false;
@@ -312,35 +437,86 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     p->addr_next = (p->addr_next + 1) % p->addr_count;
     memset(c, 0, sizeof(*c));
     c->peer = p;
-    c->claim = claim;
     c->opened_ms = u->loop->now_ms;
     c->state = AG_UPSTREAM_CONNECTING;
     ag_list_init(&c->link);
     ag_list_init(&c->live);
+    ag_list_init(&c->joined);
+    ag_list_init(&c->claims);
     ag_list_push(&u->live, &c->live);
-    claim->conn = c;
     p->pool->conn_count++;
-    ag_conn_connect(&c->conn, u->loop, addr, ag_addr_len(addr), &conn_user, on_connected,
-                    p->large ? AG_BUF_LARGE : AG_BUF_SMALL);
-    ag_h1_client_init(&c->h1, &c->conn.stream);
-    c->h1.large = p->large;
-    watch(c);
+    ag_list_push_front(&p->making, &c->link);
+    (void)ag_upstream_join(claim);
+    if (!may_be_shared(p)) {
+        leave_making(c);
+    }
+    if (p->pool->tls) {
+        ag_tls_connect(&c->tls, u->loop, addr, ag_addr_len(addr), p->pool->tls,
+                       p->port ? p->host : p->authority, &conn_user, on_secured, group);
+    } else {
+        ag_conn_connect(&c->plain, u->loop, addr, ag_addr_len(addr), &conn_user, on_connected,
+                        group);
+    }
+    ag_upstream_alarm_init(c, claim->timeouts->connect_ms);
     return true;
+}
+
+/* ---- the stream's callbacks ---- */
+
+/* One that was to become HTTP/2 and proved to be something else lingers before it is closed. */
+static void look_at_making(struct ag_upstream_conn *c)
+{
+    if (c->state == AG_UPSTREAM_CONNECTING && ag_h2_conn_is_closing(&c->h2->conn)) {
+        leave_making(c);
+        set_state(c, AG_UPSTREAM_CLOSING);
+        fail_joined(c, (enum ag_reason)c->h2->conn.reason);
+    }
 }
 
 static void on_data(struct ag_stream *s, struct ag_slice slice)
 {
-    ag_h1_client_data(&of(s)->h1, slice);
+    struct ag_upstream_conn *c = of(s);
+
+    if (c->h2) {
+        ag_h2_client_data(c->h2, slice);
+        look_at_making(c);
+    } else {
+        ag_h1_client_data(&c->h1, slice);
+    }
 }
 
 static void on_eof(struct ag_stream *s)
 {
-    ag_h1_client_eof(&of(s)->h1);
+    struct ag_upstream_conn *c = of(s);
+
+    if (c->h2) {
+        ag_h2_client_eof(c->h2);
+        look_at_making(c);
+    } else {
+        ag_h1_client_eof(&c->h1);
+    }
 }
 
 static void on_drain(struct ag_stream *s)
 {
-    ag_h1_client_drained(&of(s)->h1);
+    struct ag_upstream_conn *c = of(s);
+
+    if (c->h2) {
+        ag_h2_client_drained(c->h2);
+    } else {
+        ag_h1_client_drained(&c->h1);
+    }
+}
+
+/* HTTP/2's own; what calls may take is up to the alarm. */
+static void on_deadline(struct ag_stream *s)
+{
+    struct ag_upstream_conn *c = of(s);
+
+    if (c->h2) {
+        ag_h2_client_deadline(c->h2);
+        look_at_making(c);
+    }
 }
 
 static const struct ag_stream_user conn_user = {

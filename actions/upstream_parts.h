@@ -3,7 +3,8 @@
  *
  *   upstream_pool.c   the shard's upstreams: made, found, dropped; names
  *   upstream_claim.c  who wants a connection: choice of a server, waiting, failing over
- *   upstream_conn.c   connections: made, idle, timed, ended
+ *   upstream_conn.c   connections: made, shared, idle, ended
+ *   upstream_watch.c  what is late on them
  */
 #pragma once
 #include "actions/upstream_pool.h"
@@ -24,15 +25,31 @@ void ag_upstream_wake(struct ag_upstream_pool *pool);
 void ag_upstream_wake_task(struct ag_task *t);
 /* The claim's attempt has ended, in a connection or not. */
 void ag_upstream_connected(struct ag_upstream_claim *c);
-void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why);
+void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
+                                const char *detail);
+/* The connection that it waited for has no room for it: it goes on. */
+void ag_upstream_crowded_out(struct ag_upstream_claim *c);
 
 /* ---- upstream_conn.c ---- */
 
-/* Takes the most recently used idle connection that is alive. NULL: none. */
-struct ag_upstream_conn *ag_upstream_take_idle(struct ag_upstream_peer *p);
+/* Takes a shared connection that has room, or the most recently used idle one. NULL: none is alive. */
+struct ag_upstream_conn *ag_upstream_take(struct ag_upstream_peer *p);
 void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *c);
+/* Waits for a connection that is being made to the claim's peer. False: there is none that has room. */
+bool ag_upstream_join(struct ag_upstream_claim *claim);
+/* The claim waits no more for its connection; one that nobody waits for is closed. */
+void ag_upstream_leave(struct ag_upstream_claim *claim);
 /* Starts to connect to the peer's next address. False: the shard is out of connections. */
 bool ag_upstream_connect(struct ag_upstream_claim *claim);
 /* Ends the connection that was idle longest. */
 void ag_upstream_evict(struct ag_upstream_pool *pool);
+/* Ends it at once, and in order as far as its protocol knows that. */
 void ag_upstream_conn_close(struct ag_upstream_conn *c);
+void ag_upstream_conn_finish(struct ag_upstream_conn *c);
+
+/* ---- upstream_watch.c ---- */
+
+/* The new connection has so long to be made. */
+void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint32_t connect_ms);
+/* It has become idle. */
+void ag_upstream_watch_idle(struct ag_upstream_conn *c);

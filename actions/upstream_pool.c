@@ -21,6 +21,7 @@ static void drop_pool(struct ag_upstream_pool *pool)
     }
     ag_task_cancel(&pool->wake);
     ag_list_remove(&pool->link);
+    ag_tls_client_release(pool->tls);
     ag_pool_put(&pool->all->pools, pool);
 }
 
@@ -82,6 +83,8 @@ static struct ag_upstream_peer *make_peer(struct ag_upstream_pool *pool, uint32_
         p->addr_count = 1;
     }
     ag_list_init(&p->idle);
+    ag_list_init(&p->open);
+    ag_list_init(&p->making);
     ag_list_init(&p->waiting);
     text = ag_buf(p->text, sizeof(p->text));
     p->host = copy_text(&text, server->host);
@@ -108,7 +111,12 @@ static struct ag_upstream_pool *make_pool(struct ag_upstreams *u, const struct a
     *p = (struct ag_upstream_pool){.all = u,
                                    .key = {up->key[0], up->key[1]},
                                    .used_ms = u->loop->now_ms,
-                                   .options = up->options};
+                                   .options = up->options,
+                                   .protocol = up->protocol,
+                                   .tls = up->client};
+    if (p->tls) {
+        ag_tls_client_hold(p->tls);
+    }
     p->conn_max = share_of(up->options.max_connections, u->shard_count);
     ag_list_init(&p->link);
     ag_list_init(&p->pending);
@@ -197,7 +205,13 @@ struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count)
                      AG_UPSTREAM_CONNS) != AG_OK) {
         goto no_conns;
     }
+    if (ag_pool_init(&u->h2s, "upstream connections of HTTP/2", sizeof(struct ag_h2_client),
+                     AG_UPSTREAM_H2S) != AG_OK) {
+        goto no_h2s;
+    }
     return u;
+no_h2s:
+    ag_pool_deinit(&u->conns);
 no_conns:
     ag_pool_deinit(&u->peers);
 no_peers:
@@ -212,7 +226,8 @@ uint64_t ag_upstreams_bytes(void)
     return sizeof(struct ag_upstreams) +
            ag_pool_bytes(sizeof(struct ag_upstream_pool), AG_UPSTREAM_POOLS) +
            ag_pool_bytes(sizeof(struct ag_upstream_peer), AG_UPSTREAM_PEERS) +
-           ag_pool_bytes(sizeof(struct ag_upstream_conn), AG_UPSTREAM_CONNS);
+           ag_pool_bytes(sizeof(struct ag_upstream_conn), AG_UPSTREAM_CONNS) +
+           ag_pool_bytes(sizeof(struct ag_h2_client), AG_UPSTREAM_H2S);
 }
 
 void ag_upstreams_free(struct ag_upstreams *u)
@@ -229,6 +244,7 @@ void ag_upstreams_free(struct ag_upstreams *u)
         ag_loop_turn(u->loop, 1);
     }
     (void)sweep(u, UINT64_MAX);
+    ag_pool_deinit(&u->h2s);
     ag_pool_deinit(&u->conns);
     ag_pool_deinit(&u->peers);
     ag_pool_deinit(&u->pools);

@@ -2,35 +2,46 @@
  * upstream_pool: one shard's live upstreams: their servers' addresses and connections, and who waits
  * for one.
  *
- *   claim --pick a server--> idle connection ------------------------------> GIVEN
- *                        \-> resolve its name -> connect ------------------> GIVEN
+ *   claim --pick a server--> a connection that is idle, or shared and takes one more --> GIVEN
+ *                        \-> one that is being made for others, and will take this one --> GIVEN
+ *                        \-> resolve its name -> connect (TLS, SETTINGS) -------------> GIVEN
  *                        |       \-- failed: its next address, then the next server
  *                        \-> no slot is free: PENDING, in order of arrival
  *
  *   connection:  CONNECTING -> ACTIVE <-> IDLE -> CLOSING
  *
+ * A connection of HTTP/1 carries one call, one of HTTP/2 as many as the upstream allows; it is filled before
+ * the next one is made. One that the upstream drains (GOAWAY), or that is too old, takes no more calls and
+ * ends with its last.
+ *
  * A server's idle connections are a stack: the most recently used one is the least likely to be
- * closed by the upstream just now. Whatever an idle connection receives ends it.
+ * closed by the upstream just now. Whatever an idle connection of HTTP/1 receives ends it.
  *
  * Live upstreams are found by their definition's key and own a copy of what they need, so they
  * outlive snapshots. One that nothing uses for a minute is dropped; it is made again when needed.
  */
 #pragma once
 #include "actions/upstream.h"
-#include "engine/conn.h"
 #include "engine/resolver.h"
+#include "engine/tls.h"
 #include "proto/h1_client.h"
+#include "proto/h2_client.h"
 
-#define AG_UPSTREAM_POOLS   1024u  /* live upstreams of a shard */
-#define AG_UPSTREAM_PEERS   4096u  /* their servers */
-#define AG_UPSTREAM_CONNS   16384u /* their connections */
-#define AG_UPSTREAM_TRIES   8u     /* connection attempts of one claim */
+#define AG_UPSTREAM_POOLS 1024u  /* live upstreams of a shard */
+#define AG_UPSTREAM_PEERS 4096u  /* their servers */
+#define AG_UPSTREAM_CONNS 16384u /* their connections */
+#define AG_UPSTREAM_H2S   4096u  /* of them, those of HTTP/2 */
+#define AG_UPSTREAM_JOINED \
+    100u /* claims that wait for one connection: most upstreams allow that many */
+#define AG_UPSTREAM_TRIES   8u /* connection attempts of one claim */
 #define AG_UPSTREAM_BUCKETS 256u
 
 /* A server at work. */
 struct ag_upstream_peer {
     struct ag_upstream_pool *pool;
     struct ag_link idle;    /* struct ag_upstream_conn, most recently used first */
+    struct ag_link open;    /* of HTTP/2, ACTIVE, that take more calls; the fullest first */
+    struct ag_link making;  /* CONNECTING, that may take more claims than they have */
     struct ag_link waiting; /* struct ag_upstream_claim that wait for its name */
     uint32_t index;         /* in the pool */
     uint32_t weight;
@@ -42,6 +53,7 @@ struct ag_upstream_peer {
     bool named;                     /* its addresses come from the resolver */
     bool resolving;                 /* `resolve` is under way */
     bool large;                     /* its last answer was long: begin in large buffers */
+    bool h1;                        /* AUTO: it was last found to speak HTTP/1 */
     struct ag_span host, authority; /* in `text` */
     uint8_t text[2 * AG_UPSTREAM_HOST_MAX + 8];
     union ag_addr addr[AG_RESOLVE_MAX];
@@ -59,33 +71,48 @@ struct ag_upstream_pool {
     uint32_t conn_count;    /* in any state */
     uint32_t conn_max;      /* this shard's share */
     uint32_t idle_count;    /* in state IDLE */
+    uint32_t open_count;    /* in a peer's `open` */
     uint32_t pending_count; /* claims that wait for a slot */
     uint32_t waiting_count; /* claims that wait for a name */
     uint32_t peer_count;
     struct ag_upstream_options options; /* without timeouts and host */
+    enum ag_upstream_protocol protocol;
+    struct ag_tls_client *tls; /* held; NULL: plain */
     struct ag_upstream_peer *peers[AG_UPSTREAM_SERVERS_MAX];
 };
 
 enum ag_upstream_conn_state {
     AG_UPSTREAM_CONNECTING = 0, /* for its claim          -> ACTIVE, CLOSING */
-    AG_UPSTREAM_ACTIVE,         /* given to its claim     -> IDLE, CLOSING */
+    AG_UPSTREAM_ACTIVE,         /* given to its claims    -> IDLE, CLOSING */
     AG_UPSTREAM_IDLE,           /* in its peer's stack    -> ACTIVE, CLOSING */
     AG_UPSTREAM_CLOSING,        /* on_close is to come */
 };
 
 struct ag_upstream_conn {
-    struct ag_conn conn; /* first */
+    union { /* first; each begins with its stream */
+        struct ag_stream stream;
+        struct ag_conn plain;
+        struct ag_tls tls;
+    };
     struct ag_h1_client h1;
-    struct ag_link live; /* in the shard's list */
-    struct ag_link link; /* IDLE: in the peer's stack */
+    struct ag_h2_client *h2; /* NULL: it speaks HTTP/1, or it is not known yet */
+    struct ag_link live;     /* in the shard's list */
+    struct ag_link link;     /* in the peer's list: idle, open, making */
     struct ag_upstream_peer *peer;
-    struct ag_upstream_claim *claim; /* CONNECTING, ACTIVE */
-    uint64_t opened_ms, idle_ms;     /* loop time */
-    uint64_t alarm_ms;               /* when the stream's deadline is set to; 0: not set */
-    uint32_t calls;                  /* given so many times */
-    uint8_t state;                   /* enum ag_upstream_conn_state */
+    struct ag_link joined;       /* CONNECTING: struct ag_upstream_claim, whose it will be */
+    struct ag_link claims;       /* ACTIVE: those that it was given to */
+    struct ag_timer alarm;       /* looks at what may be late */
+    uint64_t opened_ms, idle_ms; /* loop time */
+    uint32_t calls;              /* given so many times */
+    uint32_t joined_count;
+    uint8_t state; /* enum ag_upstream_conn_state */
+    bool offered;  /* in its peer's `open` */
+    bool retired;  /* of HTTP/2: takes no more calls */
 };
+_Static_assert(offsetof(struct ag_conn, stream) == 0 && offsetof(struct ag_tls, stream) == 0,
+               "streams come first");
 
+struct ag_upstream_claim;
 struct ag_upstream_claim_ops {
     /* claim->conn is given, as from ag_upstream_claim. */
     void (*ready)(struct ag_upstream_claim *);
@@ -97,8 +124,8 @@ enum ag_upstream_claim_state {
     AG_CLAIM_OVER = 0,   /* not begun, failed or given back */
     AG_CLAIM_PENDING,    /* waits for a slot */
     AG_CLAIM_NAME,       /* waits for its peer's name */
-    AG_CLAIM_CONNECTING, /* conn is on its way */
-    AG_CLAIM_GIVEN,      /* conn is the claimer's */
+    AG_CLAIM_CONNECTING, /* conn is on its way, for this one and others */
+    AG_CLAIM_GIVEN,      /* conn is the claimer's, or its share of it */
 };
 
 /* Embedded in whoever wants a connection; must stay until it is over. */
@@ -108,24 +135,26 @@ struct ag_upstream_claim {
     struct ag_upstream_pool *pool;
     struct ag_upstream_peer *peer;
     struct ag_upstream_conn *conn;
-    struct ag_link link;
+    struct ag_call *call; /* GIVEN: what was started on it; NULL: nothing yet */
+    struct ag_link
+        link; /* PENDING, NAME: with those who wait; CONNECTING, GIVEN: in the conn's list */
     struct ag_timer timer; /* PENDING, NAME */
     uint64_t tried;        /* bits of peers that are of no use */
     uint64_t started_ms;
-    const char *late;   /* the call's timeout that has passed; NULL: none */
-    const char *detail; /* of the failure; static */
+    const char *detail; /* of the failure; static. AG_REASON_TLS: what was wrong; may be NULL */
     uint16_t status;    /* of the failure: 502, 503, 504 */
     uint8_t reason;     /* enum ag_reason of the failure */
     uint8_t state;      /* enum ag_upstream_claim_state */
     uint8_t tries;      /* connection attempts made */
     uint8_t addresses;  /* of them, to the present peer */
     bool fresh;         /* wants no pooled connection */
+    bool pooled;        /* GIVEN, and after: conn has carried other calls before */
 };
 
 /* One shard's. */
 struct ag_upstreams {
     struct ag_loop *loop;
-    struct ag_pool pools, peers, conns;
+    struct ag_pool pools, peers, conns, h2s;
     struct ag_link buckets[AG_UPSTREAM_BUCKETS];
     struct ag_link live; /* struct ag_upstream_conn in any state */
     struct ag_timer sweep;
@@ -144,17 +173,29 @@ void ag_upstreams_free(struct ag_upstreams *u);
 /*
  * Asks for a connection to a server of `up`. c->ops and c->timeouts are set by the caller, all else
  * is zero.
- * AG_OK     c->conn is given: its h1 is READY; end with ag_upstream_release
+ * AG_OK     c->conn is given: go on with ag_upstream_start; end with ag_upstream_release
  * AG_AGAIN  ops->ready or ops->failed will be called, unless it is cancelled
  * AG_ESYS   there is none: c->status, reason and detail tell why
  */
 AG_MUST_USE enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstream *up,
                                              struct ag_upstream_claim *c);
-/* Once more after a pooled connection proved dead; only a new one will do. The same results. */
-AG_MUST_USE enum ag_status ag_upstream_claim_fresh(struct ag_upstream_claim *c);
-/* The claimer wants it no more; what was given and is not released is closed. Harmless when over. */
+/* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
+AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
+/* Of a claim that is GIVEN: what its connection speaks, and whether it takes extended CONNECT. */
+static inline bool ag_upstream_is_h2(const struct ag_upstream_claim *claim)
+{
+    return claim->conn->h2 != NULL;
+}
+static inline bool ag_upstream_tunnels(const struct ag_upstream_claim *claim)
+{
+    return claim->conn->h2 && ag_h2_client_tunnels(claim->conn->h2);
+}
+/* Starts the call on what was given, and watches over its timeouts: one that is late fails. Not AG_OK: it
+ * was not started. */
+AG_MUST_USE enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call *call);
+/* The call is in another phase: its timeouts are looked at again. */
+void ag_upstream_watch(struct ag_upstream_claim *claim);
+/* The claimer wants it no more; a call that is under way is cancelled. Harmless when over. */
 void ag_upstream_cancel(struct ag_upstream_claim *c);
-/* Gives the connection back; `reusable` as its h1 says. */
-void ag_upstream_release(struct ag_upstream_claim *claim, bool reusable);
-/* The call has begun, or is in another phase: its timeouts are looked at again. */
-void ag_upstream_watch(struct ag_upstream_claim *c);
+/* Gives back what was given; no call is under way on it. */
+void ag_upstream_release(struct ag_upstream_claim *claim);

@@ -13,7 +13,7 @@ cut, and memory after the last reload is within the size of 8 snapshots of memor
 What is written in Python gets the time that nobody else wants (SCHED_IDLE): it would be waited for.
 
 With --rate so many requests a second are asked, no matter how fast they are answered, instead of as many
-as go. --realtime lets the load and its upstream run before whatever else wants their core (SCHED_FIFO).
+as go. --realtime lets server, load and upstream run before whatever else wants their cores (SCHED_FIFO).
 
 The slowest request of each second is compared with the p99.9 of the time before and 5 ms. So are the
 seconds before the first reload and, from --interval 2 on, those between: what they exceed is the
@@ -359,7 +359,8 @@ def run(options, backend, loader, origin, small, folder):
         os.replace(folder / "next", path)
 
     write(0)
-    server = subprocess.Popen([*NORMAL, options.binary, "serve", "-c", str(path)], stderr=log.open("w"))
+    first = ["chrt", "--fifo", "1"] if options.realtime else NORMAL
+    server = subprocess.Popen([*first, options.binary, "serve", "-c", str(path)], stderr=log.open("w"))
     bad = []
     try:
         connect(port).close()

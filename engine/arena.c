@@ -1,5 +1,6 @@
 #include "engine/arena.h"
 
+#include "engine/loop.h"
 #include "engine/poison.h"
 
 #include <stdarg.h>
@@ -26,9 +27,20 @@ void ag_arena_init(struct ag_arena *a, struct ag_pool *pages, uint32_t page_max)
     *a = (struct ag_arena){.pages = pages, .page_max = page_max};
 }
 
+void ag_arena_widen(struct ag_arena *a, struct ag_loop *l)
+{
+    AG_ASSERT(a->pages);
+    a->loop = l;
+}
+
 void ag_arena_release(struct ag_arena *a)
 {
     struct page *p = a->first;
+
+    for (unsigned i = 0; i < AG_ARENA_WIDE; i++) {
+        ag_block_release(a->wide[i]);
+        a->wide[i] = NULL;
+    }
 
     while (p) {
         struct page *next = p->next;
@@ -83,18 +95,51 @@ static void *alloc_large(struct ag_arena *a, size_t size_bytes)
     return p + 1;
 }
 
-void *ag_arena_alloc(struct ag_arena *a, size_t size_bytes)
+/* Never of no bytes, so that each result is distinct from failure. */
+static size_t rounded(size_t size_bytes)
+{
+    return size_bytes ? (size_bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1) : ALIGN;
+}
+
+/* From the newest large buffer, or another one. */
+static void *alloc_wide(struct ag_arena *a, size_t size_bytes)
+{
+    unsigned taken = 0;
+    struct ag_block *b;
+
+    if (!a->loop || size_bytes > AG_BUF_LARGE_BYTES) {
+        return NULL;
+    }
+    size_bytes = rounded(size_bytes);
+    while (taken < AG_ARENA_WIDE && a->wide[taken]) {
+        taken++;
+    }
+    b = taken ? a->wide[taken - 1] : NULL;
+    if (!b || size_bytes > b->size - a->wide_used) {
+        /* It is held as long as the arena, so it is not the last ones that go there. */
+        b = taken < AG_ARENA_WIDE && !a->loop->tight ? ag_loop_buf(a->loop, AG_BUF_LARGE) : NULL;
+        if (!b) {
+            return NULL;
+        }
+        a->wide[taken] = b;
+        a->wide_used = 0;
+    }
+    a->wide_used += (uint32_t)size_bytes;
+    return b->data + a->wide_used - size_bytes;
+}
+
+/* What the newest page has no room for, and no bytes at all. */
+static void *alloc_beyond(struct ag_arena *a, size_t size_bytes)
 {
     size_t page_bytes = a->pages ? AG_ARENA_PAGE_BYTES : HEAP_PAGE_BYTES;
 
     if (size_bytes > PTRDIFF_MAX || (a->pages && size_bytes > AG_ARENA_ALLOC_MAX)) {
         if (a->pages) {
-            return NULL;
+            return alloc_wide(a, size_bytes);
         }
         ag_panic(__FILE__, __LINE__, "out of memory");
     }
-    /* Never of no bytes, so that each result is distinct from failure. */
-    size_bytes = size_bytes ? (size_bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1) : ALIGN;
+    size_bytes = rounded(size_bytes);
     if (size_bytes > (size_t)(a->end - a->at)) {
         if (size_bytes > page_bytes / 4 && !a->pages) {
             return alloc_large(a, size_bytes);
@@ -112,6 +157,30 @@ void *ag_arena_alloc(struct ag_arena *a, size_t size_bytes)
     a->at += size_bytes;
     ag_unpoison(ptr, size_bytes);
     return ptr;
+}
+
+void *ag_arena_alloc(struct ag_arena *a, size_t size_bytes)
+{
+    uint8_t *ptr = a->at;
+
+    /* What is left is a multiple of ALIGN; no bytes at all wrap around. */
+    if (ag_unlikely(size_bytes - 1 >= (size_t)(a->end - ptr))) {
+        return alloc_beyond(a, size_bytes);
+    }
+    a->at += (size_bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+    ag_unpoison(ptr, size_bytes);
+    return ptr;
+}
+
+void ag_arena_trim(struct ag_arena *a, void *ptr, size_t size_bytes, size_t used_bytes)
+{
+    uint8_t *from = ptr;
+
+    AG_ASSERT(used_bytes <= size_bytes);
+    if (a->at == from + rounded(size_bytes)) {
+        a->at = from + rounded(used_bytes);
+        ag_poison(a->at, rounded(size_bytes) - rounded(used_bytes));
+    }
 }
 
 void *ag_arena_zalloc(struct ag_arena *a, size_t size_bytes)

@@ -5,6 +5,8 @@
  *
  *   page:  [ next | ........ used ........ at | ... free ... end ]
  *
+ * What is larger than a pooled page comes from large receive buffers, where the owner allows it.
+ *
  * Nothing long-lived may point into an exchange's arena.
  */
 #pragma once
@@ -15,22 +17,38 @@
 #define AG_ARENA_PAGE_BYTES 4096u
 #define AG_ARENA_ALLOC_MAX  (AG_ARENA_PAGE_BYTES - 16u)
 
+/* Large buffers that a pooled arena may take: one for a head, one for what is made of it. */
+#define AG_ARENA_WIDE 2u
+
+struct ag_block;
+struct ag_loop;
+
 struct ag_arena {
     struct ag_pool *pages; /* NULL: malloc */
     void *first;           /* the pages, newest first */
     uint8_t *at, *end;     /* free bytes of the newest page */
     uint32_t page_count;
-    uint32_t page_max; /* pages this arena may take (pooled only) */
+    uint32_t page_max;                    /* pages this arena may take (pooled only) */
+    struct ag_loop *loop;                 /* whose large buffers it may take; NULL: none */
+    struct ag_block *wide[AG_ARENA_WIDE]; /* large buffers; those that are not taken: NULL */
+    uint32_t wide_used;                   /* bytes of the newest of them */
 };
 
 /* An arena over `pages` (objects of AG_ARENA_PAGE_BYTES), taking at most `page_max` of them.
  * With `pages` NULL it allocates by malloc, without a bound, and panics when memory is out. */
 void ag_arena_init(struct ag_arena *a, struct ag_pool *pages, uint32_t page_max);
+/* Lets a pooled arena take up to AG_ARENA_WIDE large buffers of `l` for what is above
+ * AG_ARENA_ALLOC_MAX, unless they run short (ag_loop.tight). */
+void ag_arena_widen(struct ag_arena *a, struct ag_loop *l);
 void ag_arena_release(struct ag_arena *a);
 
 /* `size_bytes` of undefined memory aligned to 8. NULL when a pooled arena is at its bound, its pool
- * is empty, or the size is above AG_ARENA_ALLOC_MAX; never NULL from a malloc arena. */
+ * is empty, or the size is above AG_ARENA_ALLOC_MAX and no large buffer has room for it; never NULL
+ * from a malloc arena. */
 AG_MUST_USE void *ag_arena_alloc(struct ag_arena *a, size_t size_bytes);
+/* `ptr` was allocated with `size_bytes`, and only its first `used_bytes` are wanted. The rest is free again
+ * when nothing was allocated since. */
+void ag_arena_trim(struct ag_arena *a, void *ptr, size_t size_bytes, size_t used_bytes);
 /* The same, zeroed. */
 AG_MUST_USE void *ag_arena_zalloc(struct ag_arena *a, size_t size_bytes);
 /* A copy of `s`; its ptr is NULL when there was no room. */

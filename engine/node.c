@@ -210,8 +210,9 @@ static bool all_digits(struct ag_span s)
 
 bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out_ms)
 {
-    static const struct unit units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
-    const char *hint = "a number with ms, s, m or h, such as 250ms or 10s";
+    static const struct unit units[] = {
+        {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+    const char *hint = "a number with ms, s, m, h or d, such as 250ms or 10s";
 
     if (is_absent(n)) {
         return false;
@@ -297,4 +298,14 @@ bool ag_node_enum(const struct ag_node *n, struct ag_diags *d, const char *const
         }
     }
     return refuse(n, d, hint_for(d, n->text, names, count), "one of the known words");
+}
+
+const char *ag_node_path(struct ag_arena *arena, const struct ag_node *n, struct ag_span text)
+{
+    const char *file = n->pos.source ? n->pos.source->name : "";
+    const char *slash = file[0] == '<' ? NULL : strrchr(file, '/');
+    int dir_len = slash ? (int)(slash - file) + 1 : 0;
+
+    return ag_arena_printf(arena, "%.*s%.*s", text.len > 0 && text.ptr[0] == '/' ? 0 : dir_len,
+                           file, (int)text.len, (const char *)text.ptr);
 }

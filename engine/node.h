@@ -36,7 +36,7 @@ bool ag_node_check_keys(const struct ag_node *n, struct ag_diags *d, const char 
 bool ag_node_bool(const struct ag_node *n, struct ag_diags *d, bool *out);
 bool ag_node_u64(const struct ag_node *n, struct ag_diags *d, uint64_t min, uint64_t max,
                  uint64_t *out);
-/* "250ms", "10s", "5m", "1h"; a plain 0 is allowed. Milliseconds. */
+/* "250ms", "10s", "5m", "1h", "30d"; a plain 0 is allowed. Milliseconds. */
 bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out_ms);
 /* "64k", "10m", "1g", or plain bytes; powers of 1024. */
 bool ag_node_size(const struct ag_node *n, struct ag_diags *d, uint64_t *out_bytes);
@@ -47,3 +47,8 @@ bool ag_node_text(const struct ag_node *n, struct ag_diags *d, struct ag_span *o
 /* The index of the value among `names`. */
 bool ag_node_enum(const struct ag_node *n, struct ag_diags *d, const char *const *names,
                   size_t count, unsigned *out_index);
+
+/* The path that a text at `n` names, NUL-terminated in `arena`: one in a file starts where that file is, one of
+ * a flag or a variable at the working directory. */
+AG_MUST_USE const char *ag_node_path(struct ag_arena *arena, const struct ag_node *n,
+                                     struct ag_span text);

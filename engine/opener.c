@@ -39,6 +39,8 @@ struct saved {
     uint32_t question, kind;
     int32_t error;
     uint32_t fd_index;
+    uint32_t mode, unused;
+    int64_t mtime_ns;
 };
 
 _Static_assert(sizeof(struct saved) % 8 == 0, "what follows is aligned");
@@ -57,6 +59,8 @@ static void describe(struct ag_answer *out, const struct stat *st)
                                        : AG_FILE_OTHER;
     out->device = (uint64_t)st->st_dev;
     out->inode = (uint64_t)st->st_ino;
+    out->mode = (uint32_t)st->st_mode & 07777u;
+    out->mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + (int64_t)st->st_mtim.tv_nsec;
 }
 
 static struct ag_span keep_text(struct ag_arena *arena, struct ag_span s)
@@ -409,6 +413,8 @@ struct ag_span ag_opener_save(const struct ag_opener *o, struct ag_arena *arena)
             .kind = (uint32_t)f->answer.kind,
             .error = f->answer.error,
             .fd_index = f->fd_index,
+            .mode = f->answer.mode,
+            .mtime_ns = f->answer.mtime_ns,
         };
         ag_buf_put(&b, ag_span(&s, sizeof(s)));
         put_padded(&b, f->key);
@@ -450,6 +456,8 @@ static bool replay_one(struct ag_opener *o, struct ag_span *rest, uint32_t fd_co
                                    .kind = (enum ag_file_kind)s.kind,
                                    .device = s.device,
                                    .inode = s.inode,
+                                   .mode = s.mode,
+                                   .mtime_ns = s.mtime_ns,
                                    .fd = -1,
                                    .text = text};
     return true;

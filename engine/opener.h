@@ -23,6 +23,8 @@ struct ag_answer {
     int error; /* errno, for people; 0: what follows holds */
     enum ag_file_kind kind;
     uint64_t device, inode;
+    uint32_t mode;       /* permission bits */
+    int64_t mtime_ns;    /* of its content, since the epoch */
     int fd;              /* dir: O_PATH, the caller's from now on; else -1 */
     bool pinned;         /* the path means nothing to this process: only the answer leads there */
     struct ag_span text; /* in the caller's arena, with a NUL behind it that is not counted */

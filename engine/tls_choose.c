@@ -6,8 +6,8 @@
 
 int ag_tls_server_order(struct ag_span a, struct ag_span b)
 {
-    size_t n = ag_min_size(a.len, b.len);
-    int order = a.ptr && b.ptr ? memcmp(a.ptr, b.ptr, n) : 0;
+    size_t n = a.ptr && b.ptr ? ag_min_size(a.len, b.len) : 0; /* an empty one may have no bytes */
+    int order = n > 0 ? memcmp(a.ptr, b.ptr, n) : 0;
 
     return order ? order : (a.len > b.len) - (a.len < b.len);
 }
@@ -110,19 +110,23 @@ static int64_t choose_identity(const struct ag_tls_server *s, const struct ag_tl
 
 /* ---- the rest ---- */
 
+/* "*.example" of a route stands for every name below, at any depth. */
+static bool is_below(struct ag_span name, struct ag_span pattern)
+{
+    return pattern.ptr[0] == '*' && name.len >= pattern.len &&
+           ag_span_eq(ag_span_sub(name, name.len - (pattern.len - 1), name.len),
+                      ag_span_sub(pattern, 1, pattern.len));
+}
+
 static bool is_asked(const struct ag_tls_server *s, struct ag_span name)
 {
-    uint8_t text[256];
-    struct ag_span wildcard = wildcard_of(name, text);
-
     if (!s->client_ca || s->settings.client_auth != AG_TLS_CLIENTS_BY_NAME) {
         return s->client_ca && s->settings.client_auth != AG_TLS_CLIENTS_UNASKED;
     }
     for (uint32_t i = 0; i < s->settings.ask_name_count; i++) {
         struct ag_span ask = s->settings.ask_names[i];
 
-        if (ask.len == 0 || ag_span_eq(ask, name) ||
-            (wildcard.len > 0 && ag_span_eq(ask, wildcard))) {
+        if (ask.len == 0 || ag_span_eq(ask, name) || is_below(name, ask)) {
             return true;
         }
     }
@@ -161,6 +165,7 @@ struct ag_tls_choice ag_tls_server_choose(struct ag_tls_server *s, uint32_t shar
         }
     }
     choice.context = ag_tls_server_context(s, shard, (uint32_t)id, asked);
+    choice.cert_required = s->settings.client_auth == AG_TLS_CLIENTS_REQUIRED;
     ag_tls_server_refresh(choice.context, wall_s);
     return choice;
 }

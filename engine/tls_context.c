@@ -41,12 +41,15 @@ static void set_up(void)
     if (wolfSSL_SetAllocators(ag_tls_alloc, ag_tls_free, ag_tls_realloc) != 0) {
         return;
     }
+    if (wolfSSL_Init() != WOLFSSL_SUCCESS) {
+        return;
+    }
 #    if defined(WC_RNG_SEED_CB)
-    if (wc_SetSeed_Cb(on_seed) != 0) {
+    if (wc_SetSeed_Cb(on_seed) != 0) { /* behind wolfSSL_Init, which sets its own */
         return;
     }
 #    endif
-    ready = wolfSSL_Init() == WOLFSSL_SUCCESS;
+    ready = true;
 }
 
 enum ag_status ag_tls_library_init(void)

@@ -179,6 +179,7 @@ static void hello_read(struct ag_tls *t)
     k->context = choice.context;
     t->session.alpn = choice.alpn;
     t->session.client_cert_asked = choice.context->asked;
+    t->session.client_cert_required = choice.cert_required;
     ag_tls_set_state(t, AG_TLS_HANDSHAKE);
     ag_tls_shake_go_on(t);
 }
@@ -272,6 +273,9 @@ int ag_tls_on_client_chain(int good, WOLFSSL_X509_STORE_CTX *store)
         return 0;
     }
     chain.count = take_certs(store, certs);
+    if (chain.count == 0) {
+        return 1; /* it has none to show, which is said in this way, too */
+    }
     chain.depth = ag_tls_server_client_depth(t->server);
     k->client_error = ag_tls_chain_judge(ag_tls_server_client_ca(t->server), &chain);
     describe_client(k, certs[0]);
@@ -379,6 +383,7 @@ static void done(struct ag_tls *t)
 {
     int suite = wolfSSL_get_current_cipher_suite(t->ssl);
     struct ag_tls_session *session = &t->session;
+    struct ag_stream *below = &t->conn.stream;
 
     session->version = wolfSSL_get_version(t->ssl);
     session->cipher =
@@ -403,6 +408,10 @@ static void done(struct ag_tls *t)
     ag_task_queue(t->stream.loop,
                   &t->input); /* what has come behind it; or pausing, for nothing has */
     ag_task_queue(t->stream.loop, &t->stream.flush_task); /* what was written meanwhile */
+    if (ag_task_queued(&below->flush_task)) { /* tickets leave with the answer to that */
+        ag_task_cancel(&below->flush_task);
+        ag_task_queue(t->stream.loop, &below->flush_task);
+    }
     t->replied_bytes = 0;
     t->ready(t);
 }

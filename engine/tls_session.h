@@ -22,6 +22,7 @@ struct ag_tls_session {
     uint8_t alpn;               /* enum ag_alpn */
     uint8_t client_cert;        /* enum ag_tls_client_cert */
     bool client_cert_asked;
+    bool client_cert_required; /* the listener serves nobody without a good one */
     bool resumed;
     const char *client_error;      /* of INVALID: a static phrase */
     struct ag_span client_subject; /* "CN=name,O=org" (RFC 4514); empty without a certificate */

@@ -33,7 +33,8 @@ struct ag_tls_server_settings {
     uint8_t client_auth;      /* enum ag_tls_client_auth */
     struct ag_span client_ca; /* PEM; its authorities alone are trusted; empty: nobody is asked */
     uint8_t client_depth;     /* certificates between a client's and its authority */
-    const struct ag_span *ask_names; /* BY_NAME: "a.example", "*.example"; an empty one: all */
+    const struct ag_span
+        *ask_names; /* BY_NAME: "a.example"; "*.example" and all below; an empty one: all */
     uint32_t ask_name_count;
     uint32_t handshake_ms;  /* a whole handshake; then the connection is closed */
     uint32_t session_cache; /* sessions of TLS 1.2 kept for resumption by id; 0: none */

@@ -109,7 +109,7 @@ static void encode_again(const struct ag_field *fields, size_t count)
 
         ag_hpack_put(&encoder, &out,
                      is_lower(name) ? (enum ag_field_id)fields[i].id : AG_FIELD_OTHER, name, value,
-                     (enum ag_hpack_indexing)((name.len + value.len) % 3));
+                     (enum ag_hpack_indexing)((name.len + value.len) % 4));
     }
     AG_ASSERT(!out.overflow);
     AG_ASSERT(decode(&again, ag_buf_span(&out), sizeof(text[1]), 1, back, &back_count) == AG_AGAIN);

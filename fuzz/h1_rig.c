@@ -54,7 +54,11 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     ag_h1_server_closed(&rig.h1, why);
 }
 
-static const struct ag_stream_user user = {on_data, on_eof, on_drain, on_deadline, on_close};
+static const struct ag_stream_user user = {.on_data = on_data,
+                                           .on_eof = on_eof,
+                                           .on_drain = on_drain,
+                                           .on_deadline = on_deadline,
+                                           .on_close = on_close};
 
 void rig_make(void)
 {

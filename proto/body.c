@@ -141,6 +141,60 @@ enum ag_status ag_body_write(struct ag_body *b, struct ag_slice s)
     return AG_OK;
 }
 
+/* Copies into the last slice's block, behind it, where nobody else uses that block. */
+static bool joined(struct ag_body *b, const struct ag_slice *s)
+{
+    struct ag_slice *tail = b->q.tail ? &b->q.tail->slice : NULL;
+    struct ag_block *block = tail ? tail->owner : NULL;
+    size_t used;
+
+    if (!block || !block->data || block->refs != 1) {
+        return false;
+    }
+    used = (size_t)(tail->ptr - block->data) + tail->len;
+    if (s->len > block->size - used) {
+        return false;
+    }
+    memcpy(block->data + used, s->ptr, s->len);
+    tail->len += s->len;
+    b->q.bytes += s->len;
+    return true;
+}
+
+/* A block that holds little else than these bytes. */
+static struct ag_slice moved(struct ag_body *b, struct ag_slice s)
+{
+    struct ag_block *small = ag_loop_buf(b->loop, AG_BUF_SMALL);
+
+    if (!small) {
+        return s;
+    }
+    memcpy(small->data, s.ptr, s.len);
+    ag_block_release(s.owner);
+    return (struct ag_slice){{.ptr = small->data}, s.len, small};
+}
+
+enum ag_status ag_body_append(struct ag_body *b, struct ag_slice s)
+{
+    uint32_t charge = charge_of(&s);
+
+    if (b->discarding || b->aborted || s.len == 0 || s.len * 4 >= charge) {
+        return ag_body_write(b, s);
+    }
+    AG_ASSERT(!b->ended);
+    if (joined(b, &s)) {
+        b->total_bytes += s.len;
+        ag_slice_release(&s);
+        wake_consumer(b);
+        return AG_OK;
+    }
+    /* The first of them may be taken at once, and a small buffer is no burden. */
+    if (s.len <= AG_BUF_SMALL_BYTES && (b->q.count > 0 || charge > AG_BUF_SMALL_BYTES)) {
+        s = moved(b, s);
+    }
+    return ag_body_write(b, s);
+}
+
 void ag_body_reopen(struct ag_body *b)
 {
     AG_ASSERT(b->q.count == 0 && !b->aborted);
@@ -188,6 +242,20 @@ struct ag_slice ag_body_take(struct ag_body *b)
         b->starved = false;
         wake_producer(b);
     }
+    return s;
+}
+
+struct ag_slice ag_body_take_most(struct ag_body *b, size_t most)
+{
+    struct ag_slice s;
+
+    AG_ASSERT(most > 0);
+    if (!b->q.head || b->q.head->slice.len <= most) {
+        return ag_body_take(b);
+    }
+    s = ag_slice_sub(&b->q.head->slice, 0, most);
+    ag_slice_advance(&b->q.head->slice, most);
+    b->q.bytes -= most;
     return s;
 }
 

@@ -63,6 +63,9 @@ void ag_body_owe_room(struct ag_body *b);
  * bytes of its arena; no owner means static memory. A slice that pins more than four times its size is
  * copied into a small buffer when one is to be had. AG_ENOMEM: the body is aborted. */
 AG_MUST_USE enum ag_status ag_body_write(struct ag_body *b, struct ag_slice s);
+/* The same, for a producer that writes nothing but receive buffers, in pieces of whatever size the peer
+ * chose: a small one is copied behind the last, so that none of them pins a buffer of its own. */
+AG_MUST_USE enum ag_status ag_body_append(struct ag_body *b, struct ag_slice s);
 /* After an end that was the message's, not the connection's: bytes of a tunnel follow (RFC 9110 7.8). */
 void ag_body_reopen(struct ag_body *b);
 /* Idempotent after an end or abort. */
@@ -86,5 +89,7 @@ static inline bool ag_body_at_end(const struct ag_body *b)
 /* Takes the next slice out of the queue, with its reference; room comes back when it is taken.
  * Nothing queued: an empty slice. */
 struct ag_slice ag_body_take(struct ag_body *b);
+/* The same, of its first `most` (> 0) bytes. */
+struct ag_slice ag_body_take_most(struct ag_body *b, size_t most);
 /* The consumer wants no more: queued and later bytes are dropped. */
 void ag_body_discard(struct ag_body *b);

@@ -13,6 +13,9 @@ static void free_exchange(struct ag_task *t)
     struct ag_arena arena = ex->arena;
 
     AG_ASSERT(ex->holders == 0 && ctx->exchanges_live > 0);
+    if (ex->freed) {
+        ex->freed(ex->freed_owner);
+    }
     ag_body_deinit(&ex->req_body);
     ag_body_deinit(&ex->res_body);
     ag_block_release(ex->head_owner);
@@ -31,12 +34,13 @@ struct ag_exchange *ag_exchange_new(struct ag_context *ctx, const struct ag_serv
     struct ag_exchange *ex;
 
     ag_arena_init(&arena, &ctx->loop->pages, EXCHANGE_PAGES_MAX);
+    ag_arena_widen(&arena, ctx->loop);
     ex = ag_arena_alloc(&arena, sizeof(*ex));
     if (!ex) {
         return NULL;
     }
     /* The table of fields is written before it is read: clearing it would cost more than the rest. */
-    memset(ex, 0, offsetof(struct ag_exchange, field_room));
+    memset(ex, 0, offsetof(struct ag_exchange, arena));
     ex->arena = arena;
     ex->context = ctx;
     ex->server = server;
@@ -69,6 +73,16 @@ void ag_exchange_release(struct ag_exchange *ex)
         ex->context->exchanges_dying++;
         ag_task_queue(ex->context->loop, &ex->free_task);
     }
+}
+
+bool ag_exchange_reap(struct ag_exchange *ex)
+{
+    if (ex->holders > 0) {
+        return false;
+    }
+    ag_task_cancel(&ex->free_task);
+    free_exchange(&ex->free_task);
+    return true;
 }
 
 void ag_exchange_pin(struct ag_exchange *ex)
@@ -122,6 +136,9 @@ enum ag_status ag_exchange_detach(struct ag_exchange *ex)
     if (!ex->head_owner) {
         return AG_OK;
     }
+    if (ex->head.len > AG_ARENA_ALLOC_MAX) {
+        return AG_ENOMEM; /* it would only go from one large buffer into another */
+    }
     copy = ag_arena_copy(&ex->arena, ex->head);
     if (!copy.ptr) {
         return AG_ENOMEM;
@@ -171,7 +188,7 @@ void ag_exchange_respond_prepared(struct ag_exchange *ex, const struct ag_prepar
     if (ex->ended || ex->head_sent) {
         return;
     }
-    if (ex->filter_at > 0) {
+    if (ex->filter_at > 0 || ex->hsts.len > 0) {
         respond_as_fields(ex, p);
         return;
     }

@@ -74,6 +74,8 @@ struct ag_prepared {
 
 /* What the server stream offers; ex->server. All may be called from actions and the pipeline. */
 struct ag_server_ops {
+    /* Content goes in frames: it must be in memory, no slices of files. */
+    bool memory_only;
     /* Sends ex->res as final head; content follows from *ex->res_source. */
     void (*send_head)(struct ag_exchange *);
     void (*send_prepared)(struct ag_exchange *, const struct ag_prepared *);
@@ -125,17 +127,15 @@ struct ag_context {
 };
 
 struct ag_exchange {
-    struct ag_arena arena;
     struct ag_context *context;
     const struct ag_server_ops *server;
     void *server_stream; /* the server's; NULL once it has let go */
     struct ag_request req;
     struct ag_response res;
-    struct ag_body req_body;     /* written by the server, taken by the action */
-    struct ag_body res_body;     /* written by the action */
     struct ag_body *res_source;  /* taken by the server: res_body, or the last transform's output */
     struct ag_block *head_owner; /* keeps the head's bytes; NULL: detached, or static */
     struct ag_span head;         /* the request head's bytes */
+    struct ag_span hsts;         /* the pipeline's: a field that each answer gets; empty: none */
     struct ag_block *res_owner;  /* keeps the bytes of a large answer's fields; NULL: none */
     struct ag_fields *trailers;  /* of the request, while they arrive and after; arena */
     struct ag_block *snapshot_ref; /* the snapshot that it pins; NULL: none (yet, or any more) */
@@ -158,10 +158,16 @@ struct ag_exchange {
     bool head_sent;     /* final head given to the server */
     bool ended;         /* aborted or complete: nothing may be sent any more */
     bool filter_waits;
-    bool abandoned;      /* whoever works on it was told to let go */
-    bool streams;        /* no bound of size or rate holds for the request's content */
-    uint64_t sent_bytes; /* content bytes given to the client */
-    uint16_t status;     /* of the final answer, 0 while none */
+    bool abandoned;                   /* whoever works on it was told to let go */
+    bool streams;                     /* no bound of size or rate holds for the request's content */
+    uint64_t sent_bytes;              /* content bytes given to the client */
+    uint16_t status;                  /* of the final answer, 0 while none */
+    void (*freed)(void *freed_owner); /* the server's, who let go: the work ends; NULL: none */
+    void *freed_owner;                /* may lie in the arena, for the last time */
+    /* What follows is set up by itself. */
+    struct ag_arena arena;
+    struct ag_body req_body; /* written by the server, taken by the action */
+    struct ag_body res_body; /* written by the action */
     struct ag_task free_task;
     struct ag_field field_room[24]; /* request fields: most requests need no more */
 };
@@ -188,6 +194,14 @@ AG_MUST_USE uint32_t ag_context_retire(struct ag_context *ctx, const struct ag_b
 /* Copies the request head into the arena and gives its receive buffer back; for exchanges that wait.
  * AG_ENOMEM leaves all as it is (the buffer stays pinned). */
 AG_MUST_USE enum ag_status ag_exchange_detach(struct ag_exchange *ex);
+
+/* What its connection's handshake has settled; NULL: it is plain, or has gone. */
+static inline const struct ag_tls_session *ag_exchange_tls(const struct ag_exchange *ex)
+{
+    /* Asking changes nothing. */
+    return ex->req.tls && ex->server_stream ? ex->server->tls((struct ag_exchange *)(uintptr_t)ex)
+                                            : NULL;
+}
 
 /* ---- for actions ---- */
 
@@ -218,3 +232,6 @@ void ag_exchange_abandon(struct ag_exchange *ex, enum ag_reason why);
 void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why);
 /* The answer has left; the server lets go. */
 void ag_exchange_complete(struct ag_exchange *ex);
+/* Frees it now if nobody holds it any more, for a server that answers many in one turn. The caller must not
+ * have come from the exchange, and has let go. False: somebody does. */
+bool ag_exchange_reap(struct ag_exchange *ex);

@@ -38,6 +38,7 @@ static const struct ag_span names[AG_FIELDS] = {
     [AG_FIELD_LAST_MODIFIED] = AG_SPAN_INIT("Last-Modified"),
     [AG_FIELD_LOCATION] = AG_SPAN_INIT("Location"),
     [AG_FIELD_ORIGIN] = AG_SPAN_INIT("Origin"),
+    [AG_FIELD_PRIORITY] = AG_SPAN_INIT("Priority"),
     [AG_FIELD_PROXY] = AG_SPAN_INIT("Proxy"),
     [AG_FIELD_PROXY_AUTHENTICATE] = AG_SPAN_INIT("Proxy-Authenticate"),
     [AG_FIELD_PROXY_AUTHORIZATION] = AG_SPAN_INIT("Proxy-Authorization"),
@@ -98,6 +99,7 @@ static const uint8_t slots[256] = {
     [SLOT(13, 'l', 'd')] = AG_FIELD_LAST_MODIFIED,
     [SLOT(8, 'l', 'n')] = AG_FIELD_LOCATION,
     [SLOT(6, 'o', 'n')] = AG_FIELD_ORIGIN,
+    [SLOT(8, 'p', 'y')] = AG_FIELD_PRIORITY,
     [SLOT(5, 'p', 'y')] = AG_FIELD_PROXY,
     [SLOT(18, 'p', 'e')] = AG_FIELD_PROXY_AUTHENTICATE,
     [SLOT(19, 'p', 'n')] = AG_FIELD_PROXY_AUTHORIZATION,
@@ -125,22 +127,24 @@ static const uint8_t slots[256] = {
 
 #define PCHAR (AG_CHAR_PATH | AG_CHAR_TARGET)
 #define DELIM (PCHAR | AG_CHAR_HOST) /* sub-delims of RFC 3986 */
-#define ALNUM (DELIM | AG_CHAR_TOKEN | AG_CHAR_PLAIN)
+#define TOKEN (AG_CHAR_TOKEN | AG_CHAR_LOWER)
+#define ALPHA (DELIM | AG_CHAR_TOKEN | AG_CHAR_PLAIN)
+#define ALNUM (ALPHA | AG_CHAR_LOWER)
 #define RAW   (AG_CHAR_RAW | AG_CHAR_TARGET)
 const uint8_t ag_char_table[256] = {
     ['0' ... '9'] = ALNUM,
-    ['A' ... 'Z'] = ALNUM,
+    ['A' ... 'Z'] = ALPHA,
     ['a' ... 'z'] = ALNUM,
     ['-'] = ALNUM,
     ['.'] = ALNUM,
     ['_'] = ALNUM,
     ['~'] = ALNUM,
-    ['!'] = AG_CHAR_TOKEN | DELIM,
-    ['$'] = AG_CHAR_TOKEN | DELIM,
-    ['&'] = AG_CHAR_TOKEN | DELIM,
-    ['\''] = AG_CHAR_TOKEN | DELIM,
-    ['*'] = AG_CHAR_TOKEN | DELIM,
-    ['+'] = AG_CHAR_TOKEN | DELIM,
+    ['!'] = TOKEN | DELIM,
+    ['$'] = TOKEN | DELIM,
+    ['&'] = TOKEN | DELIM,
+    ['\''] = TOKEN | DELIM,
+    ['*'] = TOKEN | DELIM,
+    ['+'] = TOKEN | DELIM,
     ['('] = DELIM,
     [')'] = DELIM,
     [','] = DELIM,
@@ -149,13 +153,13 @@ const uint8_t ag_char_table[256] = {
     ['/'] = PCHAR,
     [':'] = PCHAR,
     ['@'] = PCHAR,
-    ['#'] = AG_CHAR_TOKEN,
-    ['%'] = AG_CHAR_TOKEN | AG_CHAR_TARGET,
+    ['#'] = TOKEN,
+    ['%'] = TOKEN | AG_CHAR_TARGET,
     ['?'] = AG_CHAR_TARGET,
     ['\\'] = AG_CHAR_TARGET,
-    ['^'] = AG_CHAR_TOKEN | RAW,
-    ['`'] = AG_CHAR_TOKEN | RAW,
-    ['|'] = AG_CHAR_TOKEN | RAW,
+    ['^'] = TOKEN | RAW,
+    ['`'] = TOKEN | RAW,
+    ['|'] = TOKEN | RAW,
     ['"'] = RAW,
     ['<'] = RAW,
     ['>'] = RAW,

@@ -52,40 +52,47 @@ static void drop_gathered(struct ag_h1_client *c)
     ag_arena_release(&c->arena);
 }
 
-/* Lets go of all that the call borrowed. */
-static void release_call(struct ag_h1_client *c)
+/* Lets go of the call and all that it borrowed. */
+static struct ag_call *release_call(struct ag_h1_client *c)
 {
+    struct ag_call *call = c->call;
+
     ag_task_cancel(&c->work);
-    if (c->req_body) {
-        ag_body_set_consumer(c->req_body, NULL, NULL);
+    if (call->req_body) {
+        ag_body_set_consumer(call->req_body, NULL, NULL);
     }
-    ag_body_set_producer(c->res_body, NULL, NULL);
-    c->req_body = c->res_body = NULL;
-    c->head_owner = NULL;
+    ag_body_set_producer(call->res_body, NULL, NULL);
+    call->head_owner = NULL;
+    call->ops = NULL;
+    c->call = NULL;
     ag_chain_clear(&c->in, nodes_of(c));
     drop_gathered(c);
+    return call;
 }
 
 /* No complete answer will come. */
 static void end_badly(struct ag_h1_client *c, enum ag_reason why, const char *detail)
 {
+    struct ag_call *call;
+
     if (c->head_done) {
-        ag_body_abort(c->res_body, why);
+        ag_body_abort(c->call->res_body, why);
     }
-    release_call(c);
+    call = release_call(c);
     set_state(c, AG_H1_CLIENT_DEAD);
-    c->ops->failed(c, why, detail);
+    call->events->failed(call, why, detail);
 }
 
 /* Nothing has left while the whole head lies in the queue. */
 static bool has_left(const struct ag_h1_client *c)
 {
-    return c->sent || c->stream->sending_bytes > 0 || ag_stream_queued(c->stream) != c->written;
+    return c->call->sent || c->stream->sending_bytes > 0 ||
+           ag_stream_queued(c->stream) != c->written;
 }
 
 static void fail(struct ag_h1_client *c, enum ag_reason why, const char *detail)
 {
-    c->sent = has_left(c); /* if not, the call may be made elsewhere */
+    c->call->sent = has_left(c); /* if not, the call may be made elsewhere */
     ag_stream_abort(c->stream, why);
     end_badly(c, why, detail);
 }
@@ -103,7 +110,9 @@ static void resume_reading(struct ag_h1_client *c)
 {
     if (c->paused) {
         c->paused = false;
-        c->progress_ms = c->stream->loop->now_ms;
+        if (c->call) {
+            c->call->progress_ms = c->stream->loop->now_ms;
+        }
         ag_stream_resume(c->stream, c->large ? AG_BUF_LARGE : AG_BUF_SMALL);
     }
 }
@@ -131,12 +140,13 @@ static void complete(struct ag_h1_client *c)
      * up with the next call (RFC 9112 section 9.3). */
     bool reusable = !tunnel && c->keep_alive && c->req_done && !c->eof && c->in.bytes == 0 &&
                     ag_stream_queued(c->stream) == 0;
-    uint64_t answer_bytes = c->res_body->total_bytes;
+    uint64_t answer_bytes = c->call->res_body->total_bytes;
+    struct ag_call *call;
 
-    if (c->req_body && !c->req_done) {
-        ag_body_discard(c->req_body);
+    if (c->call->req_body && !c->req_done) {
+        ag_body_discard(c->call->req_body);
     }
-    release_call(c);
+    call = release_call(c);
     if (reusable) {
         become_ready(c, answer_bytes);
     } else {
@@ -147,7 +157,7 @@ static void complete(struct ag_h1_client *c)
             ag_stream_abort(c->stream, AG_REASON_NONE);
         }
     }
-    c->ops->done(c, reusable);
+    call->events->done(call);
 }
 
 /* ---- the request's content ---- */
@@ -168,11 +178,11 @@ static enum ag_status send_chunk(struct ag_stream *s, struct ag_slice slice)
 /* False when the call has failed. */
 static bool send_slice(struct ag_h1_client *c)
 {
-    struct ag_slice s = ag_body_take(c->req_body);
+    struct ag_slice s = ag_body_take(c->call->req_body);
     enum ag_status st;
 
-    c->sent = true;
-    c->progress_ms = c->stream->loop->now_ms;
+    c->call->sent = true;
+    c->call->progress_ms = c->stream->loop->now_ms;
     if (c->req_framing == AG_FRAMING_LENGTH) {
         if (s.len > c->req_left) {
             ag_slice_release(&s);
@@ -192,15 +202,15 @@ static bool send_slice(struct ag_h1_client *c)
 
 static void end_request(struct ag_h1_client *c)
 {
-    if (c->req_body->aborted || (c->req_framing == AG_FRAMING_LENGTH && c->req_left > 0)) {
+    if (c->call->req_body->aborted || (c->req_framing == AG_FRAMING_LENGTH && c->req_left > 0)) {
         /* Never a clean end: the upstream must not take a part for the whole. */
         fail(c, AG_REASON_ABORTED, "request content was cut short");
         return;
     }
     c->req_done = true;
-    c->progress_ms = c->stream->loop->now_ms;
+    c->call->progress_ms = c->stream->loop->now_ms;
     if (c->req_framing == AG_FRAMING_CHUNKED &&
-        ag_h1_write_last_chunk(c->stream, c->req_body->trailers) != AG_OK) {
+        ag_h1_write_last_chunk(c->stream, c->call->req_body->trailers) != AG_OK) {
         fail(c, AG_REASON_RESOURCES, "out of buffers towards the upstream");
     } else if (c->state == AG_H1_CLIENT_TUNNEL) {
         ag_stream_shut(c->stream);
@@ -214,12 +224,12 @@ static void end_request(struct ag_h1_client *c)
 static void send_content(struct ag_h1_client *c)
 {
     while (is_live(c) && !c->req_done && !ag_stream_full(c->stream)) {
-        if (c->req_body->q.bytes > 0) {
+        if (c->call->req_body->q.bytes > 0) {
             if (!send_slice(c)) {
                 return;
             }
         } else {
-            if (ag_body_has_news(c->req_body)) {
+            if (ag_body_has_news(c->call->req_body)) {
                 end_request(c);
             }
             return;
@@ -341,11 +351,11 @@ static enum ag_status parse_section(struct ag_h1_client *c, struct ag_response *
 
 static void on_interim(struct ag_h1_client *c, const struct ag_response *res)
 {
-    if (++c->interim_count > AG_H1_INTERIM_MAX) {
+    if (++c->interim_count > AG_CALL_INTERIM_MAX) {
         fail(c, AG_REASON_PROTOCOL, "too many interim answers");
         return;
     }
-    c->ops->interim(c, res);
+    c->call->events->interim(c->call, res);
 }
 
 static void on_final(struct ag_h1_client *c, const struct ag_response *res)
@@ -363,7 +373,7 @@ static void on_final(struct ag_h1_client *c, const struct ag_response *res)
     if (!c->large && c->res_left >= LARGE_BYTES) {
         set_large(c, true);
     }
-    c->ops->head(c, res);
+    c->call->events->head(c->call, res);
     if (switching && c->state == AG_H1_CLIENT_CALL) {
         fail(c, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
     }
@@ -386,14 +396,14 @@ static void read_head(struct ag_h1_client *c)
     }
     ag_block_hold(owner);
     ag_chain_consume(&c->in, nodes_of(c), used);
-    c->head_owner = owner;
+    c->call->head_owner = owner;
     if (res->status < 200 && res->status != 101) {
         on_interim(c, res);
     } else {
         on_final(c, res);
     }
     if (is_live(c)) {
-        c->head_owner = NULL;
+        c->call->head_owner = NULL;
         drop_gathered(c);
     }
     ag_block_release(owner);
@@ -405,7 +415,7 @@ static void read_head(struct ag_h1_client *c)
 static void end_content(struct ag_h1_client *c, const struct ag_fields *trailers)
 {
     c->res_done = true;
-    ag_body_end(c->res_body, trailers);
+    ag_body_end(c->call->res_body, trailers);
     if (c->state == AG_H1_CLIENT_CALL || c->req_done) {
         complete(c);
     }
@@ -417,7 +427,7 @@ static void give(struct ag_h1_client *c, size_t skip, size_t len, size_t used)
     struct ag_slice part = ag_slice_sub(&c->in.head->slice, skip, len);
 
     ag_chain_consume(&c->in, nodes_of(c), used);
-    if (ag_body_write(c->res_body, part) != AG_OK) {
+    if (ag_body_write(c->call->res_body, part) != AG_OK) {
         fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
     }
 }
@@ -443,16 +453,17 @@ static void read_chunked(struct ag_h1_client *c)
 /* Copies the trailers to where they live as long as the body. NULL: no room. */
 static struct ag_fields *keep_trailers(struct ag_h1_client *c, const struct ag_fields *from)
 {
-    struct ag_fields *kept = ag_arena_zalloc(c->keep, sizeof(*kept));
+    struct ag_fields *kept = ag_arena_zalloc(c->call->keep, sizeof(*kept));
 
     for (uint16_t i = 0; kept && i < from->count; i++) {
-        struct ag_span name = ag_arena_copy(c->keep, ag_field_key(&from->v[i]));
-        struct ag_span value = ag_arena_copy(c->keep, ag_field_value(&from->v[i]));
+        struct ag_span name = ag_arena_copy(c->call->keep, ag_field_key(&from->v[i]));
+        struct ag_span value = ag_arena_copy(c->call->keep, ag_field_value(&from->v[i]));
         if (from->v[i].removed) {
             continue;
         }
         if (!name.ptr || (from->v[i].value_len && !value.ptr) ||
-            ag_fields_add(kept, c->keep, (enum ag_field_id)from->v[i].id, name, value) != AG_OK) {
+            ag_fields_add(kept, c->call->keep, (enum ag_field_id)from->v[i].id, name, value) !=
+                AG_OK) {
             return NULL;
         }
     }
@@ -534,7 +545,7 @@ static void input_ended(struct ag_h1_client *c)
     }
     if (!c->head_done) {
         fail(c, AG_REASON_EOF,
-             c->received ? "closed within the answer's head" : "closed before an answer");
+             c->call->received ? "closed within the answer's head" : "closed before an answer");
     } else if (c->res_framing == AG_FRAMING_CLOSE || c->res_framing == AG_FRAMING_TUNNEL) {
         end_content(c, NULL);
     } else {
@@ -549,7 +560,7 @@ static void receive(struct ag_h1_client *c)
     while (is_live(c) && !c->res_done && (c->in.head || is_empty_answer(c))) {
         if (!c->head_done) {
             read_head(c);
-        } else if (c->in.head && !c->in_trailers && !ag_body_room(c->res_body)) {
+        } else if (c->in.head && !c->in_trailers && !ag_body_room(c->call->res_body)) {
             break;
         } else {
             read_content(c);
@@ -578,6 +589,72 @@ static void on_res_writable(struct ag_body *b, void *owner)
 
 /* ---- calls ---- */
 
+static void cancel_call(struct ag_call *call)
+{
+    struct ag_h1_client *c = call->carrier;
+
+    AG_ASSERT(c->call == call);
+    release_call(c);
+    set_state(c, AG_H1_CLIENT_DEAD);
+    ag_stream_abort(c->stream, AG_REASON_ABORTED);
+}
+
+static void fail_call(struct ag_call *call, enum ag_reason why, const char *detail)
+{
+    struct ag_h1_client *c = call->carrier;
+
+    AG_ASSERT(c->call == call);
+    fail(c, why, detail);
+}
+
+static void accept_tunnel(struct ag_call *call)
+{
+    struct ag_h1_client *c = call->carrier;
+
+    AG_ASSERT(c->head_done && c->res_framing == AG_FRAMING_TUNNEL && call->req_body);
+    set_state(c, AG_H1_CLIENT_TUNNEL);
+    c->req_framing = AG_FRAMING_TUNNEL;
+    c->req_done = false;
+    ag_body_set_consumer(call->req_body, on_req_readable, c);
+}
+
+/* When anything moved last, either way. */
+static uint64_t moved_ms(const struct ag_h1_client *c)
+{
+    uint64_t now = c->stream->loop->now_ms;
+    uint64_t sent = now - (uint32_t)((uint32_t)now - c->stream->sent_ms);
+
+    return c->call->progress_ms > sent ? c->call->progress_ms : sent;
+}
+
+static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
+{
+    const struct ag_h1_client *c = call->carrier;
+
+    *out_since_ms = moved_ms(c);
+    if (c->state == AG_H1_CLIENT_TUNNEL) {
+        return AG_CALL_TUNNEL;
+    }
+    if (ag_stream_queued(c->stream) > 0 && !(c->req_done && c->head_done)) {
+        return AG_CALL_WRITE;
+    }
+    if (c->paused || (!c->req_done && !c->head_done)) {
+        return AG_CALL_CALLER; /* its own limits hold */
+    }
+    if (!c->head_done) {
+        return AG_CALL_FIRST_BYTE;
+    }
+    *out_since_ms = call->progress_ms;
+    return AG_CALL_READ;
+}
+
+static const struct ag_call_ops call_ops = {
+    .cancel = cancel_call,
+    .fail = fail_call,
+    .accept_tunnel = accept_tunnel,
+    .phase = phase_of,
+};
+
 void ag_h1_client_init(struct ag_h1_client *c, struct ag_stream *s)
 {
     *c = (struct ag_h1_client){.stream = s};
@@ -585,7 +662,7 @@ void ag_h1_client_init(struct ag_h1_client *c, struct ag_stream *s)
     ag_task_init(&c->work, work_task);
 }
 
-enum ag_status ag_h1_client_start(struct ag_h1_client *c, const struct ag_h1_call *call)
+enum ag_status ag_h1_client_start(struct ag_h1_client *c, struct ag_call *call)
 {
     const struct ag_request *req = call->req;
     const struct ag_h1_request_opts *opts = call->opts;
@@ -604,46 +681,26 @@ enum ag_status ag_h1_client_start(struct ag_h1_client *c, const struct ag_h1_cal
         return AG_ENOMEM;
     }
     set_state(c, AG_H1_CLIENT_CALL);
-    c->ops = call->ops;
-    c->caller = call->caller;
-    c->keep = call->keep;
-    c->req_body = call->req_body;
-    c->res_body = call->res_body;
+    c->call = call;
+    call->ops = &call_ops;
+    call->carrier = c;
+    call->progress_ms = c->stream->loop->now_ms;
+    call->sent = call->received = call->replayable = false;
     c->chunk = (struct ag_h1_chunk){0};
     c->req_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
     c->req_framing = req->framing;
     c->method = req->method;
     c->written = ag_stream_queued(c->stream);
-    c->progress_ms = c->stream->loop->now_ms;
     c->interim_count = 0;
     c->head_done = c->res_done = c->in_trailers = false;
-    c->sent = c->received = false;
     c->req_done = !content;
     c->keep_alive = !opts->close;
     c->upgrade = opts->upgrade;
     if (content) {
-        ag_body_set_consumer(c->req_body, on_req_readable, c);
+        ag_body_set_consumer(call->req_body, on_req_readable, c);
     }
-    ag_body_set_producer(c->res_body, on_res_writable, c);
+    ag_body_set_producer(call->res_body, on_res_writable, c);
     return AG_OK;
-}
-
-void ag_h1_client_accept_tunnel(struct ag_h1_client *c)
-{
-    AG_ASSERT(c->head_done && c->res_framing == AG_FRAMING_TUNNEL && c->req_body);
-    set_state(c, AG_H1_CLIENT_TUNNEL);
-    c->req_framing = AG_FRAMING_TUNNEL;
-    c->req_done = false;
-    ag_body_set_consumer(c->req_body, on_req_readable, c);
-}
-
-void ag_h1_client_cancel(struct ag_h1_client *c)
-{
-    if (is_live(c)) {
-        release_call(c);
-        set_state(c, AG_H1_CLIENT_DEAD);
-        ag_stream_abort(c->stream, AG_REASON_ABORTED);
-    }
 }
 
 /* ---- the stream's callbacks ---- */
@@ -658,14 +715,14 @@ void ag_h1_client_data(struct ag_h1_client *c, struct ag_slice s)
         }
         return;
     }
-    if (c->repeated && !c->received && !has_left(c)) {
+    if (c->repeated && !c->call->received && !has_left(c)) {
         /* It lay there before the request was made: what is left of another's answer. */
         ag_slice_release(&s);
         fail(c, AG_REASON_PROTOCOL, "an answer to no request");
         return;
     }
-    c->received = true;
-    c->progress_ms = c->stream->loop->now_ms;
+    c->call->received = true;
+    c->call->progress_ms = c->stream->loop->now_ms;
     if (!c->large) {
         c->full_run = s.len >= AG_BUF_SMALL_BYTES ? (uint8_t)(c->full_run + 1) : 0;
         if (c->full_run >= LARGE_RUN) {
@@ -698,8 +755,9 @@ void ag_h1_client_drained(struct ag_h1_client *c)
 void ag_h1_client_closed(struct ag_h1_client *c, enum ag_reason why)
 {
     if (is_live(c)) {
-        c->sent = true; /* nobody can tell any more */
-        end_badly(c, why == AG_REASON_NONE ? AG_REASON_EOF : why, ag_reason_text(why));
+        c->call->sent = true; /* nobody can tell any more */
+        end_badly(c, why == AG_REASON_NONE ? AG_REASON_EOF : why,
+                  why == AG_REASON_TIMEOUT ? "upstream: timeout" : ag_reason_text(why));
     } else if (c->state == AG_H1_CLIENT_READY) {
         set_state(c, AG_H1_CLIENT_DEAD);
     }

@@ -2,26 +2,15 @@
 
 #include "proto/h1_scan.h"
 
-/* Digits of Content-Length: 19 nines fit 64 bits, so the sum below cannot overflow. */
-#define LENGTH_DIGITS_MAX 19u
-
-#define BIT(id) (UINT64_C(1) << (id))
-_Static_assert(AG_FIELDS <= 64, "sets of fields are 64 bits");
+#define BIT(id) AG_FIELD_BIT(id)
 
 /* The answer to what is too long, but for a start line. */
 #define LIMIT 431
-
-/* Longer names than all that are known by number or refused in trailers. */
-#define TRAILER_NAME_MAX 64u
 
 /* What ag_h1_summarise looks at. */
 #define SUMMARY_FIELDS                                                                     \
     (BIT(AG_FIELD_HOST) | BIT(AG_FIELD_CONTENT_LENGTH) | BIT(AG_FIELD_TRANSFER_ENCODING) | \
      BIT(AG_FIELD_CONNECTION) | BIT(AG_FIELD_EXPECT) | BIT(AG_FIELD_UPGRADE))
-
-/* Known fields that may come after the content. All others frame, route, authenticate, control the
- * request or describe the content (RFC 9110 section 6.5.1). */
-#define TRAILER_FIELDS (BIT(AG_FIELD_OTHER) | BIT(AG_FIELD_ETAG))
 
 enum ag_status ag_h1_fail(struct ag_h1_parser *p, uint16_t status, const char *error)
 {
@@ -92,62 +81,6 @@ static AG_COLD enum ag_status bad_field(struct ag_h1_parser *p, struct ag_span l
     return ag_h1_fail(p, 400, "invalid field name");
 }
 
-/* RFC 9110 section 6.5.1. A name is looked at as CGI and its like would merge it into the header
- * section, where "_" and "-" are one. */
-static bool may_trail(struct ag_span name)
-{
-    static const struct ag_span refused[] = {
-        AG_SPAN_INIT("authentication-info"),
-        AG_SPAN_INIT("expires"),
-        AG_SPAN_INIT("max-forwards"),
-        AG_SPAN_INIT("pragma"),
-        AG_SPAN_INIT("proxy-authentication-info"),
-        AG_SPAN_INIT("x-real-ip"),
-    };
-    static const struct ag_span families[] = {
-        AG_SPAN_INIT("content-"),
-        AG_SPAN_INIT("sec-"),
-        AG_SPAN_INIT("x-forwarded-"),
-    };
-    uint8_t text[TRAILER_NAME_MAX];
-    struct ag_span plain = ag_span(text, ag_min_size(name.len, sizeof(text)));
-
-    for (size_t i = 0; i < plain.len; i++) {
-        text[i] = name.ptr[i] == '_' ? '-' : name.ptr[i];
-    }
-    if (name.len == plain.len && !(BIT(ag_field_id_from_name(plain)) & TRAILER_FIELDS)) {
-        return false;
-    }
-    for (size_t i = 0; i < AG_COUNT(refused); i++) {
-        if (name.len == plain.len && ag_span_ieq(plain, refused[i])) {
-            return false;
-        }
-    }
-    for (size_t i = 0; i < AG_COUNT(families); i++) {
-        size_t len = families[i].len;
-        if (plain.len > len && ag_span_ieq(ag_span_sub(plain, 0, len), families[i])) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Appends as ag_fields_add does, without a call when there is room. */
-static inline enum ag_status add_field(struct ag_fields *f, struct ag_arena *arena,
-                                       enum ag_field_id id, struct ag_span name,
-                                       struct ag_span value)
-{
-    if (ag_unlikely(f->count == f->cap)) {
-        return ag_fields_add(f, arena, id, name, value);
-    }
-    f->v[f->count++] = (struct ag_field){.name = name.ptr,
-                                         .value = value.ptr,
-                                         .value_len = (uint32_t)value.len,
-                                         .name_len = (uint16_t)name.len,
-                                         .id = (uint8_t)id};
-    return AG_OK;
-}
-
 static inline bool is_ows(uint8_t ch)
 {
     return ch == ' ' || ch == '\t';
@@ -173,7 +106,7 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
     if (id == AG_FIELD_OTHER && ag_unlikely(!ag_scan_is_token(name.ptr, name.len, limit))) {
         return bad_field(p, line, name);
     }
-    if (trailers && !may_trail(name)) {
+    if (trailers && !ag_head_may_trail(name)) {
         return AG_OK;
     }
     const uint8_t *value = colon + 1;
@@ -183,7 +116,12 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
     while (end > value && is_ows(end[-1])) {
         end--;
     }
-    return add_field(out, arena, id, name, ag_span(value, (size_t)(end - value)));
+    return ag_head_add_field(out, arena,
+                             &(struct ag_field){.name = name.ptr,
+                                                .value = value,
+                                                .value_len = (uint32_t)(end - value),
+                                                .name_len = (uint16_t)name.len,
+                                                .id = (uint8_t)id});
 }
 
 enum ag_status ag_h1_read_fields(struct ag_h1_parser *p, struct ag_span in,
@@ -258,21 +196,14 @@ void ag_h1_summarise(const struct ag_fields *fields, struct ag_h1_summary *out)
     }
 }
 
-/* Stricter than RFC 9112 section 6.3, which lets a list of equal numbers pass: 1*DIGIT, bounded,
- * and within what file offsets can say. */
-static bool read_length(struct ag_span value, uint64_t *out_length)
-{
-    return value.len <= LENGTH_DIGITS_MAX && ag_span_u64(value, out_length) == AG_OK &&
-           *out_length <= INT64_MAX;
-}
-
 enum ag_status ag_h1_check_framing(struct ag_h1_parser *p, const struct ag_h1_summary *s,
                                    enum ag_http_version version, uint64_t *out_length,
                                    bool *out_chunked)
 {
     uint64_t length = AG_LENGTH_UNKNOWN;
 
-    if (s->length_count > 1 || (s->length && !read_length(ag_field_value(s->length), &length))) {
+    if (s->length_count > 1 ||
+        (s->length && !ag_head_read_length(ag_field_value(s->length), &length))) {
         return ag_h1_fail(p, 400, "invalid Content-Length");
     }
     if (s->coding) {

@@ -12,6 +12,7 @@
  */
 #pragma once
 #include "proto/h1_parse.h"
+#include "proto/head.h"
 
 enum ag_h1_parse_state { AG_H1_PARSE_START = 0, AG_H1_PARSE_FIELDS, AG_H1_PARSE_DONE };
 

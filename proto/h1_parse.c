@@ -8,52 +8,20 @@
 #define VERSION_LEN      9u
 #define REQUEST_LINE_MIN 12u
 
-static bool is_digit(uint8_t ch)
-{
-    return ch >= '0' && ch <= '9';
-}
-
-/* Splits path and query; the path is normalised into the arena when it has to be. */
 static enum ag_status set_path(struct ag_h1_parser *p, struct ag_span s, struct ag_request *r,
                                struct ag_arena *arena)
 {
-    const uint8_t *end = s.ptr + s.len;
-    const uint8_t *mark = ag_scan_byte(s.ptr, end, '?');
+    struct ag_head_error e = {0};
+    enum ag_status st = ag_head_set_path(r, s, arena, &e);
 
-    if (mark < end) {
-        r->has_query = true;
-        r->query = ag_span(mark + 1, (size_t)(end - mark - 1));
-        if (!ag_query_is_valid(r->query)) {
-            return ag_h1_fail(p, 400, "invalid query");
-        }
-    }
-    r->path = ag_span(s.ptr, (size_t)(mark - s.ptr));
-    if (ag_likely(ag_path_is_normal(r->path))) {
-        return AG_OK;
-    }
-    uint8_t *copy = ag_arena_alloc(arena, r->path.len);
-    if (!copy) {
-        /* A path beyond an arena's page can be served only as it came. */
-        return r->path.len > AG_ARENA_ALLOC_MAX
-                   ? ag_h1_fail(p, 414, "path too long to be normalised")
-                   : AG_ENOMEM;
-    }
-    struct ag_buf normal = ag_buf(copy, r->path.len);
-    if (ag_path_normalise(r->path, &normal) != AG_OK) {
-        return ag_h1_fail(p, 400, "invalid path");
-    }
-    r->path = ag_buf_span(&normal);
-    return AG_OK;
+    return ag_likely(st != AG_EPROTO) ? st : ag_h1_fail(p, e.status, e.why);
 }
 
 static enum ag_status set_authority(struct ag_h1_parser *p, struct ag_span authority,
                                     struct ag_request *r, const char *error)
 {
-    if (ag_authority_parse(authority, &r->host, &r->port) != AG_OK) {
-        return ag_h1_fail(p, 400, error);
-    }
-    r->authority = authority;
-    return AG_OK;
+    return ag_likely(ag_head_set_authority(r, authority) == AG_OK) ? AG_OK
+                                                                   : ag_h1_fail(p, 400, error);
 }
 
 /* "http://host/path?query" (RFC 9112 section 3.2.2). */
@@ -133,8 +101,8 @@ static enum ag_status read_request_line(struct ag_h1_parser *p, struct ag_span l
     }
     size_t target_end = line.len - VERSION_LEN;
     const uint8_t *version = line.ptr + target_end;
-    if (memcmp(version, " HTTP/", 6) != 0 || !is_digit(version[6]) || version[7] != '.' ||
-        !is_digit(version[8])) {
+    if (memcmp(version, " HTTP/", 6) != 0 || !ag_is_digit(version[6]) || version[7] != '.' ||
+        !ag_is_digit(version[8])) {
         return ag_h1_fail(p, 400, "malformed HTTP version");
     }
     while (ag_char_is(line.ptr[method_len], AG_CHAR_TOKEN)) {

@@ -3,11 +3,6 @@
 /* "HTTP/1.1 200", without a reason. */
 #define STATUS_LINE_MIN 12u
 
-static bool is_digit(uint8_t ch)
-{
-    return ch >= '0' && ch <= '9';
-}
-
 /* "HTTP/1.x SP 3DIGIT SP reason" (RFC 9112 section 4). Servers are known to leave out the last
  * space together with the reason; nothing depends on it. */
 static enum ag_status read_status_line(struct ag_h1_parser *p, struct ag_span line,
@@ -15,11 +10,11 @@ static enum ag_status read_status_line(struct ag_h1_parser *p, struct ag_span li
 {
     const uint8_t *c = line.ptr;
 
-    if (line.len < STATUS_LINE_MIN || memcmp(c, "HTTP/1.", 7) != 0 || !is_digit(c[7]) ||
+    if (line.len < STATUS_LINE_MIN || memcmp(c, "HTTP/1.", 7) != 0 || !ag_is_digit(c[7]) ||
         c[8] != ' ') {
         return ag_h1_fail(p, 502, "malformed status line");
     }
-    if (c[9] < '1' || c[9] > '9' || !is_digit(c[10]) || !is_digit(c[11]) ||
+    if (c[9] < '1' || c[9] > '9' || !ag_is_digit(c[10]) || !ag_is_digit(c[11]) ||
         (line.len > STATUS_LINE_MIN && c[12] != ' ')) {
         return ag_h1_fail(p, 502, "malformed status code");
     }
@@ -41,12 +36,6 @@ static enum ag_status read_start(struct ag_h1_parser *p, struct ag_span in,
     return st == AG_OK ? read_status_line(p, line, r) : st;
 }
 
-static bool has_no_content(const struct ag_response *r, enum ag_method request_method)
-{
-    return request_method == AG_METHOD_HEAD || r->status < 200 || r->status == 204 ||
-           r->status == 304;
-}
-
 /* RFC 9112 section 6.3, in its order. The lengths are checked even where they mean nothing: a
  * server that sends two of them is not to be believed about where the next answer starts. */
 static enum ag_status finish_response(struct ag_h1_parser *p, enum ag_method request_method,
@@ -65,7 +54,7 @@ static enum ag_status finish_response(struct ag_h1_parser *p, enum ag_method req
     if (r->status == 101 ||
         (request_method == AG_METHOD_CONNECT && r->status >= 200 && r->status < 300)) {
         r->framing = AG_FRAMING_TUNNEL;
-    } else if (has_no_content(r, request_method)) {
+    } else if (ag_head_has_no_content(request_method, r->status)) {
         r->framing = AG_FRAMING_NONE;
         if (r->status == 204 && (chunked || (s.length && r->content_length))) {
             /* Must not be sent (RFC 9110 section 8.6, RFC 9112 section 6.1): what it announces may

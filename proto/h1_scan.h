@@ -1,5 +1,5 @@
 /*
- * h1_scan: byte searches of the HTTP parsers, 16 bytes at a time where the machine has them (SSE2,
+ * h1_scan: byte searches of the parsers of both HTTP versions, 16 bytes at a time where the machine has them (SSE2,
  * NEON), else one by one. Internal to proto/.
  *
  * A search stops at `end` and never reads at or beyond it: the input may end at an unmapped page.
@@ -27,7 +27,8 @@ enum ag_char {
     AG_CHAR_HOST = 8,   /* reg-name without escapes, RFC 3986 section 3.2.2 */
     AG_CHAR_PLAIN = 16, /* unreserved, RFC 3986 section 2.3 */
     AG_CHAR_TARGET =
-        32, /* may stand in a request target: VCHAR without "#", RFC 9112 section 3.2 */
+        32,             /* may stand in a request target: VCHAR without "#", RFC 9112 section 3.2 */
+    AG_CHAR_LOWER = 64, /* tchar that is no capital, RFC 9113 section 8.2.1 */
 };
 extern const uint8_t ag_char_table[256];
 
@@ -214,4 +215,47 @@ static inline const uint8_t *ag_scan_byte(const uint8_t *p, const uint8_t *end, 
         p++;
     }
     return p;
+}
+
+/* Whether one of 8 bytes is a control, or HTAB. */
+static inline bool ag_scan_word_has_ctl(uint64_t x)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    uint64_t del = x ^ (ones * 0x7f);
+
+    /* A borrow spoils only bytes above one that counts already. */
+    return (((x - ones * 0x20) & ~x) | ((del - ones) & ~del)) & tops;
+}
+
+/* Whether there may be a control among `len` bytes: exact but for HTAB. For short values, all of whose
+ * ends lie apart in memory. */
+static inline bool ag_scan_may_have_ctl(const uint8_t *p, size_t len)
+{
+    uint64_t a = UINT64_C(0x6161616161616161), b = a;
+
+    if (len >= 16) {
+#if AG_SCAN_SIMD
+        ag_scan_vec any = ag_scan_ctl_vec(ag_scan_load(p + len - 16));
+
+        for (size_t at = 0; at + 16 < len; at += 16) {
+            any = ag_scan_or(any, ag_scan_ctl_vec(ag_scan_load(p + at)));
+        }
+        return ag_scan_first(any) < 16;
+#else
+        return ag_scan_ctl(p, p + len) < p + len || memchr(p, '\t', len);
+#endif
+    }
+    if (len >= 8) {
+        memcpy(&a, p, 8);
+        memcpy(&b, p + len - 8, 8);
+        return ag_scan_word_has_ctl(a) || ag_scan_word_has_ctl(b);
+    }
+    if (len >= 4) {
+        memcpy(&a, p, 4);
+        memcpy((uint8_t *)&a + 4, p + len - 4, 4);
+    } else if (len) {
+        uint8_t few[3] = {p[0], p[len / 2], p[len - 1]};
+        memcpy(&a, few, sizeof(few));
+    }
+    return ag_scan_word_has_ctl(a);
 }

@@ -13,6 +13,7 @@
 #include "proto/exchange.h"
 #include "proto/h1_chunk.h"
 #include "proto/h1_parse.h"
+#include "proto/peer.h"
 
 /* Per listener. */
 struct ag_server_limits {
@@ -23,6 +24,8 @@ struct ag_server_limits {
     uint32_t max_connections;     /* of this listener, of all shards together; 0: any number */
     uint64_t discard_max_bytes;   /* request content read and dropped to keep the connection */
     struct ag_route_limits route; /* before a route is known, and where it says nothing else */
+    uint32_t h2_streams_max;      /* of one connection at a time; 0: AG_H2_STREAMS_MAX */
+    uint32_t h2_resets_max;       /* of its streams in 10 s; 0: AG_H2_RESETS_MAX */
     uint16_t index;               /* of `route` among the different ones of all listeners */
 };
 
@@ -51,9 +54,7 @@ struct ag_h1_server {
     uint64_t look_ms;  /* loop time of the next look at a client that takes output; 0: none */
     uint32_t requests; /* begun on this connection */
     uint16_t listener_port;
-    uint16_t peer_port;  /* with peer_family: the client's address, kept small; network order */
-    uint8_t peer_family; /* AF_INET, AF_INET6, AF_UNIX; AF_UNSPEC: not asked for yet */
-    uint8_t peer[16];
+    struct ag_peer peer;
     uint8_t state;      /* enum ag_h1_state */
     bool paused;        /* reading is paused by us */
     bool eof;           /* the client has shut its side */

@@ -161,38 +161,11 @@ static void want_body(struct ag_exchange *ex)
     send_interim(ex, 100, NULL);
 }
 
-/* Kept in 19 bytes: a client's address does not change, and idle connections are to be small. */
-static void keep_peer(struct ag_h1_server *h)
-{
-    union ag_addr addr;
-
-    ag_stream_peer(h->stream, &addr);
-    h->peer_family = (uint8_t)addr.sa.sa_family;
-    if (addr.sa.sa_family == AF_INET) {
-        h->peer_port = addr.in.sin_port;
-        memcpy(h->peer, &addr.in.sin_addr, sizeof(addr.in.sin_addr));
-    } else if (addr.sa.sa_family == AF_INET6) {
-        h->peer_port = addr.in6.sin6_port;
-        memcpy(h->peer, &addr.in6.sin6_addr, sizeof(addr.in6.sin6_addr));
-    }
-}
-
 static void remote(struct ag_exchange *ex, union ag_addr *out_addr)
 {
     struct ag_h1_server *h = ex->server_stream;
 
-    if (h->peer_family == AF_UNSPEC) {
-        keep_peer(h);
-    }
-    memset(out_addr, 0, sizeof(*out_addr));
-    out_addr->sa.sa_family = h->peer_family;
-    if (h->peer_family == AF_INET) {
-        out_addr->in.sin_port = h->peer_port;
-        memcpy(&out_addr->in.sin_addr, h->peer, sizeof(out_addr->in.sin_addr));
-    } else if (h->peer_family == AF_INET6) {
-        out_addr->in6.sin6_port = h->peer_port;
-        memcpy(&out_addr->in6.sin6_addr, h->peer, sizeof(out_addr->in6.sin6_addr));
-    }
+    ag_peer_address(&h->peer, h->stream, out_addr);
 }
 
 static const struct ag_tls_session *tls_of(struct ag_exchange *ex)

@@ -1,16 +1,8 @@
 #include "proto/h1_write.h"
 
 #include "proto/date.h"
-
-#define BIT(id) (UINT64_C(1) << (id))
-_Static_assert(AG_FIELDS <= 64, "sets of fields are 64 bits");
-
-/* Fields that belong to one connection (RFC 9110 section 7.6.1) or say how the message is framed:
- * they are written from what this connection does, never copied. */
-#define CONNECTION_FIELDS                                                                   \
-    (BIT(AG_FIELD_CONNECTION) | BIT(AG_FIELD_KEEP_ALIVE) | BIT(AG_FIELD_PROXY_CONNECTION) | \
-     BIT(AG_FIELD_TRANSFER_ENCODING) | BIT(AG_FIELD_CONTENT_LENGTH) | BIT(AG_FIELD_TE) |    \
-     BIT(AG_FIELD_UPGRADE) | BIT(AG_FIELD_HTTP2_SETTINGS))
+#include "proto/h2_fields.h"
+#include "proto/head.h"
 
 /* Bytes of a head beside names, values, reason, target and host: start line, framing, Connection,
  * TE, the empty line. Each is bounded, and their sum is less. */
@@ -57,7 +49,7 @@ static void put_fields(struct writer *w, const struct ag_fields *fields, uint64_
 {
     for (size_t i = 0; i < fields->count; i++) {
         const struct ag_field *f = &fields->v[i];
-        if (!f->removed && !(BIT(f->id) & left_out)) {
+        if (!f->removed && !(AG_FIELD_BIT(f->id) & left_out)) {
             put_field(w, f);
         }
     }
@@ -140,6 +132,25 @@ struct ag_span ag_date_line(struct ag_date_cache *d, int64_t wall_s)
     }
     return ag_span(d->line, sizeof(d->line));
 }
+
+struct ag_span ag_date_value(struct ag_date_cache *d, int64_t wall_s)
+{
+    return ag_span_sub(ag_date_line(d, wall_s), 6, 6 + AG_DATE_LEN);
+}
+
+struct ag_span ag_date_h2(struct ag_date_cache *d, int64_t wall_s)
+{
+    if (d->h2_second != wall_s || d->h2_len == 0) {
+        struct ag_buf b = ag_buf(d->h2, sizeof(d->h2));
+
+        ag_h2_prepare_date(&b, ag_date_value(d, wall_s));
+        AG_ASSERT(!b.overflow);
+        d->h2_len = (uint8_t)b.len;
+        d->h2_second = wall_s;
+    }
+    return ag_span(d->h2, d->h2_len);
+}
+_Static_assert(sizeof(((struct ag_date_cache *)0)->h2) == AG_H2_DATE_BYTES, "the longest date");
 _Static_assert(sizeof(((struct ag_date_cache *)0)->line) == 6 + AG_DATE_LEN + 2, "a whole line");
 
 static void put_status_line(struct writer *w, unsigned status, struct ag_span reason)
@@ -158,18 +169,9 @@ static void put_status_line(struct writer *w, unsigned status, struct ag_span re
 static void put_response_framing(struct writer *w, const struct ag_response *res)
 {
     AG_ASSERT(res->framing != AG_FRAMING_H2); /* the caller says what it becomes in HTTP/1 */
-    if (res->status < 200 || res->status == 204) {
-        return; /* RFC 9110 section 8.6, RFC 9112 section 6.1 */
-    }
-    if (res->framing == AG_FRAMING_CHUNKED) {
-        put(w, AG_SPAN("Transfer-Encoding: chunked\r\n"));
-        return;
-    }
-    /* Without content the length is still told: of HEAD what GET would have, of others 0. Only a
-     * 304 of 0 bytes says nothing, for 0 there rather means that nobody filled it in. */
-    bool told = res->framing == AG_FRAMING_LENGTH ||
-                (res->framing == AG_FRAMING_NONE && (res->status != 304 || res->content_length));
-    if (told && res->content_length != AG_LENGTH_UNKNOWN) {
+    if (res->framing == AG_FRAMING_CHUNKED && res->status >= 200 && res->status != 204) {
+        put(w, AG_SPAN("Transfer-Encoding: chunked\r\n")); /* RFC 9112 section 6.1 */
+    } else if (ag_head_tells_length(res)) {
         put_length(w, res->content_length);
     }
 }
@@ -192,7 +194,8 @@ enum ag_status ag_h1_write_response(struct ag_stream *s, const struct ag_respons
     }
     put_status_line(&w, res->status, reason);
     put_fields(&w, &res->fields,
-               opts->upgrade ? CONNECTION_FIELDS & ~BIT(AG_FIELD_UPGRADE) : CONNECTION_FIELDS);
+               opts->upgrade ? AG_CONNECTION_FIELDS & ~AG_FIELD_BIT(AG_FIELD_UPGRADE)
+                             : AG_CONNECTION_FIELDS);
     put_response_framing(&w, res);
     put(&w, opts->date_line);
     put_connection(&w, options, AG_COUNT(options));
@@ -217,7 +220,7 @@ enum ag_status ag_h1_write_request(struct ag_stream *s, const struct ag_request 
 {
     size_t max = FIXED_BYTES + req->method_name.len + opts->target.len + opts->host.len +
                  fields_max(&req->fields);
-    uint64_t left_out = CONNECTION_FIELDS | BIT(AG_FIELD_HOST);
+    uint64_t left_out = AG_CONNECTION_FIELDS | AG_FIELD_BIT(AG_FIELD_HOST);
     const struct ag_span options[] = {
         option(opts->upgrade, AG_SPAN("Upgrade")),
         option(opts->close, AG_SPAN("close")),
@@ -236,7 +239,8 @@ enum ag_status ag_h1_write_request(struct ag_stream *s, const struct ag_request 
     put(&w, AG_SPAN(" HTTP/1.1\r\nHost: "));
     put(&w, opts->host);
     put(&w, AG_SPAN("\r\n"));
-    put_fields(&w, &req->fields, opts->upgrade ? left_out & ~BIT(AG_FIELD_UPGRADE) : left_out);
+    put_fields(&w, &req->fields,
+               opts->upgrade ? left_out & ~AG_FIELD_BIT(AG_FIELD_UPGRADE) : left_out);
     put_request_framing(&w, req);
     put_connection(&w, options, AG_COUNT(options));
     if (opts->te_trailers) {
@@ -258,7 +262,7 @@ enum ag_status ag_h1_write_last_chunk(struct ag_stream *s, const struct ag_field
         return AG_ENOMEM;
     }
     put(&w, AG_SPAN("0\r\n"));
-    put_fields(&w, fields, CONNECTION_FIELDS | BIT(AG_FIELD_HOST));
+    put_fields(&w, fields, AG_CONNECTION_FIELDS | AG_FIELD_BIT(AG_FIELD_HOST));
     put(&w, AG_SPAN("\r\n"));
     return end(&w, start, max);
 }

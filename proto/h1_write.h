@@ -7,13 +7,18 @@
 #include "engine/stream.h"
 #include "proto/http.h"
 
-/* Date, formatted once a second and kept by the shard. */
+/* Date, formatted once a second for each form and kept by the shard. May begin as zeros. */
 struct ag_date_cache {
     int64_t second;
     uint8_t line[37]; /* "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n" */
+    uint8_t h2_len;
+    uint8_t h2[32]; /* the same as a field of HTTP/2 (ag_h2_prepare_date) */
+    int64_t h2_second;
 };
-/* The line for now; valid until the next call. */
+/* Each for now, and valid until the next call: the line; its value alone; the field of HTTP/2. */
 struct ag_span ag_date_line(struct ag_date_cache *d, int64_t wall_s);
+struct ag_span ag_date_value(struct ag_date_cache *d, int64_t wall_s);
+struct ag_span ag_date_h2(struct ag_date_cache *d, int64_t wall_s);
 
 /* What the connection adds to a response head. */
 struct ag_h1_response_opts {

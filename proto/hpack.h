@@ -23,7 +23,12 @@
 struct ag_hpack_entry {
     uint16_t at; /* in the ring of text; name, then value; may wrap */
     uint16_t name_len, value_len;
-    uint8_t id;    /* decoder: enum ag_field_id; encoder: the name's static index, 0: none */
+    uint8_t id; /* decoder: enum ag_field_id; encoder: what tells the name, 0: its text alone */
+    union {
+        uint8_t mark; /* decoder: what its user has found out about it; 0: nothing yet */
+        uint8_t
+            older; /* encoder: the place of the one before with the same last bits of the hash */
+    };
     uint32_t hash; /* encoder: of name and value */
 };
 
@@ -52,19 +57,23 @@ void ag_hpack_decoder_init(struct ag_hpack_decoder *d, struct ag_arena *memory);
 struct ag_hpack_section {
     struct ag_span in; /* what is left of it */
     /* Where the text of fields goes, that lies nowhere for good. `more` makes it a place with room for
-     * `bytes` (never 0, at most left_bytes); what was written to the one before stays there. AG_ENOMEM. */
+     * `bytes` (never 0, at most left_bytes); what was written to the one before stays there. AG_ELIMIT: there
+     * is no room, and the field is not kept unless it needs less. AG_ENOMEM ends the section. */
     struct ag_buf text;
     enum ag_status (*more)(struct ag_hpack_section *, size_t bytes);
     size_t
         left_bytes; /* of fields, each counted with AG_HPACK_ENTRY_BYTES (RFC 9113 section 6.5.2) */
     bool begun;     /* a field was read: no table size update any more */
+    /* Of the field that was given out, as long as the next was not asked for: */
+    uint8_t known; /* its static index, when that tells name and value; 0: it does not */
+    struct ag_hpack_entry *entry; /* what it is a copy of, in the dynamic table; NULL: of none */
 };
 
 /*
  * The next field; the name as sent, the id by it (a pseudo-field is AG_FIELD_OTHER).
  *   AG_OK      *out; its text is static, or in the section's
  *   AG_AGAIN   the section is at its end
- *   AG_ELIMIT  the field is beyond left_bytes, and is not kept. The section has to be read to its end all the
+ *   AG_ELIMIT  the field is beyond left_bytes or `more`, and is not kept. The section has to be read to its end all the
  *              same, or both sides no longer agree on the table.
  *   AG_ENOMEM  `more`, the table or the scratch found no memory; the section cannot be read on
  *   AG_EPROTO  a COMPRESSION_ERROR of the connection (RFC 9113 section 4.3)
@@ -74,8 +83,15 @@ AG_MUST_USE enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_h
 
 /* ---- encoding ---- */
 
+/* Hashes of fields that the encoder remembers, to know what comes again: so many pairs. */
+#define AG_HPACK_SEEN 16u
+/* Lists of entries, by the last bits of their hashes. */
+#define AG_HPACK_LISTS 64u
+
 struct ag_hpack_encoder {
     struct ag_hpack_table table;
+    uint32_t seen[AG_HPACK_SEEN][2]; /* by the hash's last bits: told lately, and not added */
+    uint8_t newest[AG_HPACK_LISTS];  /* places in the table; may be stale, see hpack_encode.c */
     uint16_t least_bytes; /* of the sizes since the last section; to be told when below max_bytes */
     bool size_owed;       /* the next section begins with a table size update */
 };
@@ -87,9 +103,10 @@ void ag_hpack_resize(struct ag_hpack_encoder *e, uint32_t max_bytes);
 
 /* How a field is told. */
 enum ag_hpack_indexing {
-    AG_HPACK_INDEX,  /* added to the table when it is not there: what will come again */
-    AG_HPACK_PLAIN,  /* not added: what is another one each time */
-    AG_HPACK_SECRET, /* not added by anybody on the way either (section 7.1.3) */
+    AG_HPACK_INDEX,    /* added to the table when it is not there: what will come again */
+    AG_HPACK_REPEATED, /* added when it is told for the second time in a while */
+    AG_HPACK_PLAIN,    /* not added, nor looked for: what is another one each time */
+    AG_HPACK_SECRET,   /* not added by anybody on the way either (section 7.1.3) */
 };
 
 /* Pseudo-fields, by the first of their static entries. */

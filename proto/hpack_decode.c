@@ -82,11 +82,10 @@ static enum ag_status put_literal(struct ag_buf *out, const struct literal *l)
 
 /* ---- a field (section 6) ---- */
 
-/* As it stands in the section; what is not literal is an index. */
+/* One with a literal value, as it stands in the section; what else is not literal is an index. */
 struct source {
     const struct ag_hpack_static *known;  /* or */
     const struct ag_hpack_entry *dynamic; /* or NULL: the name is literal */
-    bool whole;                           /* the index tells the value, too */
     bool add;                             /* to the dynamic table */
     struct literal name, value;
 };
@@ -110,13 +109,7 @@ static enum ag_status take_index(const struct ag_hpack_table *t, struct ag_span 
 static enum ag_status take_field(const struct ag_hpack_table *t, struct ag_span *in,
                                  struct source *out)
 {
-    uint8_t first = in->ptr[0];
-
-    *out = (struct source){.whole = first & 0x80, .add = (first & 0xc0) == 0x40};
-    if (out->whole) {
-        return take_index(t, in, 7, out) == AG_OK && (out->known || out->dynamic) ? AG_OK
-                                                                                  : AG_EPROTO;
-    }
+    *out = (struct source){.add = (in->ptr[0] & 0xc0) == 0x40};
     if (take_index(t, in, out->add ? 6 : 4, out) != AG_OK) {
         return AG_EPROTO;
     }
@@ -130,9 +123,14 @@ static enum ag_status take_field(const struct ag_hpack_table *t, struct ag_span 
 static size_t text_max(const struct source *s)
 {
     size_t name = s->known ? 0 : s->dynamic ? s->dynamic->name_len : literal_max(&s->name);
-    size_t value = !s->whole ? literal_max(&s->value) : s->dynamic ? s->dynamic->value_len : 0;
 
-    return name + value;
+    return name + literal_max(&s->value);
+}
+
+/* There is no text at all yet, perhaps, when it is of no bytes. */
+static struct ag_span part_of(const struct ag_buf *text, size_t from, size_t len)
+{
+    return len ? ag_span(text->ptr + from, len) : AG_SPAN("");
 }
 
 /* Name and value; what is not static lies in `text` then. AG_ELIMIT: no room. */
@@ -144,7 +142,7 @@ static enum ag_status read_field(const struct ag_hpack_table *t, const struct so
     enum ag_status st = AG_OK;
 
     if (s->dynamic) {
-        size_t len = s->dynamic->name_len + (s->whole ? s->dynamic->value_len : 0u);
+        size_t len = s->dynamic->name_len;
 
         if (len > text->cap - text->len) {
             return AG_ELIMIT;
@@ -155,41 +153,47 @@ static enum ag_status read_field(const struct ag_hpack_table *t, const struct so
         st = put_literal(text, &s->name);
     }
     name_len = s->dynamic ? s->dynamic->name_len : text->len - from;
-    if (st == AG_OK && !s->whole) {
+    if (st == AG_OK) {
         st = put_literal(text, &s->value);
     }
     if (st != AG_OK) {
         text->len = from;
         return st;
     }
-    *out_name = s->known ? s->known->name : ag_span(text->ptr + from, name_len);
-    *out_value = s->known && s->whole
-                     ? s->known->value
-                     : ag_span(text->ptr + from + name_len, text->len - from - name_len);
+    *out_name = s->known ? s->known->name : part_of(text, from, name_len);
+    *out_value = part_of(text, from + name_len, text->len - from - name_len);
     return AG_OK;
 }
 
-/* A field that is not kept still has to be well-formed, and may change the table. */
+static enum ag_status check_literal(uint8_t *scratch, const struct literal *l)
+{
+    struct ag_buf text = ag_buf(scratch, AG_HPACK_TEXT_BYTES);
+    enum ag_status st = put_literal(&text, l);
+
+    return st == AG_ELIMIT ? AG_OK : st; /* more is not looked at */
+}
+
+/* A field that is not kept still has to be well-formed, and may change the table. What does not is not
+ * copied: a few bytes may stand for a whole table's text. */
 static enum ag_status pass_over(struct ag_hpack_decoder *d, const struct source *s)
 {
     struct ag_span name, value;
     struct ag_buf text;
-    enum ag_status st;
+    enum ag_status st = AG_OK;
 
     d->scratch = d->scratch ? d->scratch : ag_arena_alloc(d->table.memory, AG_HPACK_TEXT_BYTES);
     if (!d->scratch) {
         return AG_ENOMEM;
     }
+    if (!s->add) {
+        st = s->known || s->dynamic ? AG_OK : check_literal(d->scratch, &s->name);
+        return st == AG_OK ? check_literal(d->scratch, &s->value) : st;
+    }
     text = ag_buf(d->scratch, AG_HPACK_TEXT_BYTES);
     st = read_field(&d->table, s, &text, &name, &value);
-    if (st == AG_ELIMIT) { /* larger than any table; more is not looked at */
-        if (s->add) {
-            ag_hpack_table_clear(&d->table);
-        }
+    if (st == AG_ELIMIT) { /* larger than any table */
+        ag_hpack_table_clear(&d->table);
         return AG_OK;
-    }
-    if (!s->add) {
-        return st;
     }
     return st == AG_OK
                ? ag_hpack_table_add(&d->table, name, value, (uint8_t)ag_field_id_from_name(name), 0)
@@ -210,35 +214,92 @@ static enum ag_status update_size(struct ag_hpack_decoder *d, struct ag_hpack_se
     return AG_OK;
 }
 
-enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section *s,
-                             struct ag_field *out)
+/* Room for that much; less when there is none. AG_ENOMEM. */
+static inline enum ag_status make_room(struct ag_hpack_section *s, size_t bytes)
+{
+    enum ag_status st = AG_OK;
+
+    if (bytes > s->text.cap - s->text.len) {
+        st = s->more(s, bytes);
+    }
+    return st == AG_ELIMIT ? AG_OK : st;
+}
+
+/* A field that is an index (section 6.1): most of those that come. */
+static enum ag_status next_indexed(struct ag_hpack_table *t, struct ag_hpack_section *s,
+                                   struct ag_field *out)
+{
+    uint32_t index = s->in.ptr[0] & 0x7f;
+    struct ag_hpack_entry *e;
+    size_t len;
+
+    if (ag_likely(index < 0x7f)) {
+        s->in = ag_span(s->in.ptr + 1, s->in.len - 1);
+    } else if (take_integer(&s->in, 7, &index) != AG_OK) {
+        return AG_EPROTO;
+    }
+    if (index - 1 < AG_HPACK_STATIC) {
+        const struct ag_hpack_static *k = &ag_hpack_static[index];
+
+        len = k->name.len + k->value.len;
+        s->known = (uint8_t)index;
+        *out = (struct ag_field){.name = k->name.ptr,
+                                 .value = k->value.ptr,
+                                 .value_len = (uint32_t)k->value.len,
+                                 .name_len = (uint16_t)k->name.len,
+                                 .id = k->id};
+    } else {
+        e = index ? ag_hpack_table_at(t, index - AG_HPACK_STATIC - 1) : NULL;
+        if (!e) {
+            return AG_EPROTO;
+        }
+        len = (size_t)e->name_len + e->value_len;
+        if (len + AG_HPACK_ENTRY_BYTES > s->left_bytes) {
+            return AG_ELIMIT;
+        }
+        if (make_room(s, len) != AG_OK) {
+            return AG_ENOMEM;
+        }
+        if (len > s->text.cap - s->text.len) {
+            return AG_ELIMIT;
+        }
+        s->entry = e;
+        ag_hpack_table_copy(t, e, 0, len, s->text.ptr + s->text.len);
+        *out = (struct ag_field){.name = s->text.ptr + s->text.len,
+                                 .value = s->text.ptr + s->text.len + e->name_len,
+                                 .value_len = e->value_len,
+                                 .name_len = e->name_len,
+                                 .id = e->id};
+        s->text.len += len;
+    }
+    if (len + AG_HPACK_ENTRY_BYTES > s->left_bytes) {
+        return AG_ELIMIT;
+    }
+    s->left_bytes -= len + AG_HPACK_ENTRY_BYTES;
+    return AG_OK;
+}
+
+/* A field whose value, at least, is literal (section 6.2). */
+static enum ag_status next_literal(struct ag_hpack_decoder *d, struct ag_hpack_section *s,
+                                   struct ag_field *out)
 {
     struct ag_hpack_table *t = &d->table;
     struct ag_span name, value;
     struct source source;
+    enum ag_field_id id;
     enum ag_status st;
-    size_t room;
+    size_t from;
 
-    while (s->in.len && (s->in.ptr[0] & 0xe0) == 0x20) {
-        if (update_size(d, s) != AG_OK) {
-            return AG_EPROTO;
-        }
-    }
-    if (s->in.len == 0) {
-        return AG_AGAIN;
-    }
-    s->begun = true;
     if (take_field(t, &s->in, &source) != AG_OK) {
         return AG_EPROTO;
     }
-    room = ag_min_size(text_max(&source), s->left_bytes);
-    if (room > s->text.cap - s->text.len) {
-        st = s->more(s, room);
-        if (st != AG_OK) {
-            return st;
-        }
+    if (!s->text.ptr) {
+        s->text = ag_buf(s, 0); /* there is no arithmetic on NULL */
     }
-    size_t from = s->text.len;
+    if (make_room(s, ag_min_size(text_max(&source), s->left_bytes)) != AG_OK) {
+        return AG_ENOMEM;
+    }
+    from = s->text.len;
     st = read_field(t, &source, &s->text, &name, &value);
     if (st == AG_ELIMIT) {
         st = pass_over(d, &source);
@@ -247,16 +308,16 @@ enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section
     if (st != AG_OK) {
         return st;
     }
-    enum ag_field_id id = source.known     ? (enum ag_field_id)source.known->id
-                          : source.dynamic ? (enum ag_field_id)source.dynamic->id
-                                           : ag_field_id_from_name(name);
+    id = source.known     ? (enum ag_field_id)source.known->id
+         : source.dynamic ? (enum ag_field_id)source.dynamic->id
+                          : ag_field_id_from_name(name);
     if (source.add) {
         st = ag_hpack_table_add(t, name, value, (uint8_t)id, 0);
         if (st != AG_OK) {
             return st;
         }
     }
-    if (name.len + value.len + AG_HPACK_ENTRY_BYTES > s->left_bytes) {
+    if (name.len + value.len + AG_HPACK_ENTRY_BYTES > s->left_bytes || name.len > UINT16_MAX) {
         s->text.len = from;
         return AG_ELIMIT;
     }
@@ -267,4 +328,21 @@ enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section
                              .name_len = (uint16_t)name.len,
                              .id = (uint8_t)id};
     return AG_OK;
+}
+
+enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section *s,
+                             struct ag_field *out)
+{
+    while (s->in.len && (s->in.ptr[0] & 0xe0) == 0x20) {
+        if (update_size(d, s) != AG_OK) {
+            return AG_EPROTO;
+        }
+    }
+    if (s->in.len == 0) {
+        return AG_AGAIN;
+    }
+    s->begun = true;
+    s->known = 0;
+    s->entry = NULL;
+    return s->in.ptr[0] & 0x80 ? next_indexed(&d->table, s, out) : next_literal(d, s, out);
 }

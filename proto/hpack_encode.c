@@ -1,6 +1,7 @@
 #include "proto/hpack_huffman.h"
 #include "proto/hpack_table.h"
 
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 void ag_hpack_encoder_init(struct ag_hpack_encoder *e, struct ag_arena *memory)
@@ -33,7 +34,7 @@ static void put_literal(struct ag_buf *out, struct ag_span s)
 
     if (len < s.len) {
         put_integer(out, 0x80, 7, (uint32_t)len);
-        ag_huffman_encode(out, s);
+        ag_huffman_encode_known(out, s, len);
     } else {
         put_integer(out, 0, 7, (uint32_t)s.len);
         ag_buf_put(out, s);
@@ -113,17 +114,22 @@ static const uint8_t last_of[] = {
 
 /* A field with what is known of it. */
 struct known {
-    struct ag_span name; /* when name_index is 0 */
+    struct ag_span name; /* of one that nobody knows by its id: as it was given */
     struct ag_span value;
     uint32_t hash;
     uint8_t name_static; /* its static index, 0: none */
+    uint8_t key;         /* what tells the name, 0: its text alone does */
     uint32_t whole;      /* the index of name and value, 0: none */
     uint32_t name_index; /* of the name alone, 0: none */
 };
 
+/* Names that are in the static table, and behind them those that we know else. */
+#define KEY_OF(id) (AG_HPACK_STATIC + (id))
+_Static_assert(KEY_OF(AG_FIELDS) <= UINT8_MAX, "a key is a byte");
+
 static uint32_t hash_of(const struct known *k)
 {
-    uint64_t seed = k->name_static ? k->name_static : XXH3_64bits(k->name.ptr, k->name.len);
+    uint64_t seed = k->key ? k->key : XXH3_64bits(k->name.ptr, k->name.len);
 
     return (uint32_t)XXH3_64bits_withSeed(k->value.ptr, k->value.len, seed);
 }
@@ -131,13 +137,13 @@ static uint32_t hash_of(const struct known *k)
 static bool is_name(const struct ag_hpack_table *t, const struct ag_hpack_entry *e,
                     const struct known *k)
 {
-    return e->id == k->name_static &&
+    return e->id == k->key &&
            (e->id || (e->name_len == k->name.len && ag_hpack_table_is(t, e, 0, k->name)));
 }
 
-static void look_up(const struct ag_hpack_table *t, struct known *k)
+/* In the static table. */
+static void look_up_known(struct known *k)
 {
-    k->name_index = k->name_static;
     if (k->name_static < sizeof(last_of)) {
         for (unsigned i = k->name_static; i && i <= last_of[k->name_static]; i++) {
             if (ag_span_eq(ag_hpack_static[i].value, k->value)) {
@@ -146,15 +152,43 @@ static void look_up(const struct ag_hpack_table *t, struct known *k)
             }
         }
     }
-    const struct ag_hpack_entry *e;
-    for (uint32_t age = 0; (e = ag_hpack_table_at(t, age)); age++) {
-        if (e->hash == k->hash && e->value_len == k->value.len && is_name(t, e, k) &&
-            ag_hpack_table_is(t, e, e->name_len, k->value)) {
+}
+
+static uint32_t age_of(const struct ag_hpack_table *t, uint32_t place)
+{
+    return (t->next + AG_HPACK_ENTRIES_MAX - 1 - place) % AG_HPACK_ENTRIES_MAX;
+}
+
+/* In the dynamic table. A list goes from newer entries to older ones; nobody mends it when they are
+ * evicted, which the oldest are first: it ends at a place that is free, or that a newer entry has taken. */
+static void look_up(const struct ag_hpack_encoder *e, struct known *k)
+{
+    const struct ag_hpack_table *t = &e->table;
+    uint32_t place = e->newest[k->hash % AG_HPACK_LISTS], age = age_of(t, place), before = 0;
+
+    while (age < t->count && age >= before) {
+        const struct ag_hpack_entry *entry = &t->entries[place];
+
+        if (entry->hash == k->hash && entry->value_len == k->value.len && is_name(t, entry, k) &&
+            ag_hpack_table_is(t, entry, entry->name_len, k->value)) {
             k->whole = AG_HPACK_STATIC + 1 + age;
             return;
         }
-        if (k->name_index == 0 && is_name(t, e, k)) {
+        before = age + 1;
+        place = entry->older;
+        age = age_of(t, place);
+    }
+}
+
+/* One that is not in the static table, with whatever value. */
+static void look_up_name(const struct ag_hpack_table *t, struct known *k)
+{
+    const struct ag_hpack_entry *e;
+
+    for (uint32_t age = 0; (e = ag_hpack_table_at(t, age)); age++) {
+        if (is_name(t, e, k)) {
             k->name_index = AG_HPACK_STATIC + 1 + age;
+            return;
         }
     }
 }
@@ -167,27 +201,65 @@ static bool is_worth_adding(const struct ag_hpack_table *t, size_t name_len, siz
     return name_len + value_len + AG_HPACK_ENTRY_BYTES <= t->max_bytes / 2u;
 }
 
-static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
-                enum ag_hpack_indexing how)
+/* Whether it was told lately; from now on it was. */
+static bool comes_again(struct ag_hpack_encoder *e, uint32_t hash)
+{
+    uint32_t *pair = e->seen[hash % AG_HPACK_SEEN];
+
+    if (pair[0] == hash || pair[1] == hash) {
+        return true;
+    }
+    pair[1] = pair[0];
+    pair[0] = hash;
+    return false;
+}
+
+/* Whether it was added. */
+static bool add(struct ag_hpack_encoder *e, const struct known *k, enum ag_hpack_indexing how)
 {
     struct ag_hpack_table *t = &e->table;
+    uint8_t *newest = &e->newest[k->hash % AG_HPACK_LISTS];
+    uint32_t place;
 
-    k->hash = hash_of(k);
-    if (how != AG_HPACK_SECRET) {
-        look_up(t, k);
-    } else {
-        k->name_index = k->name_static;
+    if (!is_worth_adding(t, k->name.len, k->value.len) ||
+        (how != AG_HPACK_INDEX && !comes_again(e, k->hash)) ||
+        ag_hpack_table_add(t, k->name, k->value, k->key, k->hash) != AG_OK) {
+        return false;
     }
-    if (k->whole) {
-        put_integer(out, 0x80, 7, k->whole);
-        return;
+    place = (t->next + AG_HPACK_ENTRIES_MAX - 1) % AG_HPACK_ENTRIES_MAX;
+    t->entries[place].older = *newest;
+    *newest = (uint8_t)place;
+    return true;
+}
+
+/* The name of a known field, as HTTP/2 has it. */
+#define KNOWN_NAME_MAX 32u
+
+static struct ag_span lower_name(enum ag_field_id id, uint8_t room[static KNOWN_NAME_MAX])
+{
+    struct ag_span name = ag_field_name(id);
+
+    AG_ASSERT(name.len <= KNOWN_NAME_MAX);
+    for (size_t i = 0; i < name.len; i++) {
+        room[i] = ag_ascii_lower(name.ptr[i]);
     }
-    if (how == AG_HPACK_INDEX &&
-        (!is_worth_adding(t, k->name.len, k->value.len) ||
-         ag_hpack_table_add(t, k->name, k->value, k->name_static, k->hash) != AG_OK)) {
-        how = AG_HPACK_PLAIN;
+    return ag_span(room, name.len);
+}
+
+/* What is not in a table as a whole. */
+static void put_new(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
+                    enum ag_hpack_indexing how)
+{
+    uint8_t room[KNOWN_NAME_MAX];
+
+    if (k->key > AG_HPACK_STATIC) {
+        k->name = lower_name((enum ag_field_id)(k->key - AG_HPACK_STATIC), room);
     }
-    if (how == AG_HPACK_INDEX) {
+    k->name_index = k->name_static;
+    if (how <= AG_HPACK_REPEATED && k->name_index == 0) {
+        look_up_name(&e->table, k);
+    }
+    if (how <= AG_HPACK_REPEATED && add(e, k, how)) {
         put_integer(out, 0x40, 6, k->name_index);
     } else {
         put_integer(out, how == AG_HPACK_SECRET ? 0x10 : 0, 4, k->name_index);
@@ -198,11 +270,30 @@ static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
     put_literal(out, k->value);
 }
 
+static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
+                enum ag_hpack_indexing how)
+{
+    if (how != AG_HPACK_SECRET) {
+        look_up_known(k);
+    }
+    if (!k->whole && how <= AG_HPACK_REPEATED) {
+        k->hash = hash_of(k);
+        look_up(e, k);
+    }
+    if (ag_likely(k->whole)) {
+        put_integer(out, 0x80, 7, k->whole);
+    } else {
+        put_new(e, out, k, how);
+    }
+}
+
 void ag_hpack_put_pseudo(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_hpack_pseudo name,
                          struct ag_span value, enum ag_hpack_indexing how)
 {
-    struct known k = {
-        .name = ag_hpack_static[name].name, .value = value, .name_static = (uint8_t)name};
+    struct known k = {.name = ag_hpack_static[name].name,
+                      .value = value,
+                      .name_static = (uint8_t)name,
+                      .key = (uint8_t)name};
 
     put(e, out, &k, how);
 }
@@ -211,8 +302,12 @@ void ag_hpack_put(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_field_
                   struct ag_span name, struct ag_span value, enum ag_hpack_indexing how)
 {
     uint8_t index = static_of[id];
-    struct known k = {
-        .name = index ? ag_hpack_static[index].name : name, .value = value, .name_static = index};
+    struct known k = {.name = index ? ag_hpack_static[index].name : name,
+                      .value = value,
+                      .name_static = index,
+                      .key = (uint8_t)(index                  ? index
+                                       : id != AG_FIELD_OTHER ? KEY_OF(id)
+                                                              : 0)};
 
     put(e, out, &k, how);
 }

@@ -19,9 +19,15 @@ size_t ag_huffman_length(struct ag_span s)
     return (bits + 7) / 8;
 }
 
-void ag_huffman_encode(struct ag_buf *out, struct ag_span s)
+static void store32(uint8_t *to, uint32_t x)
 {
-    size_t len = ag_huffman_length(s);
+    x = __builtin_bswap32(x);
+    memcpy(to, &x, sizeof(x));
+}
+
+void ag_huffman_encode_known(struct ag_buf *out, struct ag_span s, size_t len)
+{
+    uint8_t *to = out->ptr + out->len;
     uint64_t acc = 0; /* its low `bits` bits are not written yet */
     unsigned bits = 0;
 
@@ -30,18 +36,31 @@ void ag_huffman_encode(struct ag_buf *out, struct ag_span s)
         return;
     }
     for (size_t i = 0; i < s.len; i++) {
-        unsigned length = length_of(s.ptr[i]);
+        uint64_t code = codes[s.ptr[i]];
+        unsigned length = code & 63;
 
-        acc = acc << length | codes[s.ptr[i]] >> 6;
+        acc = acc << length | code >> 6;
         bits += length;
-        while (bits >= 8) {
-            bits -= 8;
-            out->ptr[out->len++] = (uint8_t)(acc >> bits);
+        if (bits >= 32) {
+            bits -= 32;
+            store32(to, (uint32_t)(acc >> bits));
+            to += 4;
         }
     }
-    if (bits) {
-        out->ptr[out->len++] = (uint8_t)(acc << (8 - bits) | 0xffu >> bits);
+    for (; bits >= 8; to++) {
+        bits -= 8;
+        *to = (uint8_t)(acc >> bits);
     }
+    if (bits) {
+        *to++ = (uint8_t)(acc << (8 - bits) | 0xffu >> bits);
+    }
+    AG_ASSERT((size_t)(to - out->ptr) - out->len == len);
+    out->len += len;
+}
+
+void ag_huffman_encode(struct ag_buf *out, struct ag_span s)
+{
+    ag_huffman_encode_known(out, s, ag_huffman_length(s));
 }
 
 /* ---- decoding ---- */
@@ -54,6 +73,20 @@ struct bits {
 
 static void refill(struct bits *b, struct ag_span s, size_t *at)
 {
+    if (s.len - *at >= 8) {
+        uint64_t word;
+        unsigned bytes = (64 - b->count) / 8;
+
+        memcpy(&word, s.ptr + *at, sizeof(word));
+        word = __builtin_bswap64(word);
+        if (bytes < 8) {
+            word &= ~(UINT64_MAX >> (8 * bytes));
+        }
+        b->acc |= word >> b->count;
+        b->count += 8 * bytes;
+        *at += bytes;
+        return;
+    }
     while (b->count <= 56 && *at < s.len) {
         b->acc |= (uint64_t)s.ptr[(*at)++] << (56 - b->count);
         b->count += 8;
@@ -87,14 +120,23 @@ enum ag_status ag_huffman_decode(struct ag_buf *out, struct ag_span s)
     size_t at = 0;
 
     for (;;) {
-        unsigned symbol, length;
+        unsigned symbol, length, entry;
 
         if (b.count < LENGTH_MAX) {
             refill(&b, s, &at);
-            if (is_padding(&b)) { /* there would be more bits otherwise */
-                out->len = (size_t)(to - out->ptr);
-                return AG_OK;
-            }
+        }
+        /* Where so many bits are left, those of a short code are a symbol. */
+        while (b.count >= FAST_BITS && to < end && (entry = fast[b.acc >> (64 - FAST_BITS)])) {
+            *to++ = (uint8_t)(entry >> 8);
+            b.acc <<= entry & 0xff;
+            b.count -= entry & 0xff;
+        }
+        if (b.count < LENGTH_MAX && at < s.len) {
+            continue;
+        }
+        if (is_padding(&b)) { /* there would be more bits otherwise */
+            out->len = (size_t)(to - out->ptr);
+            return AG_OK;
         }
         length = fast[b.acc >> (64 - FAST_BITS)] & 0xff;
         symbol = fast[b.acc >> (64 - FAST_BITS)] >> 8;

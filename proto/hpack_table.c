@@ -154,19 +154,30 @@ enum ag_status ag_hpack_table_add(struct ag_hpack_table *t, struct ag_span name,
 void ag_hpack_table_copy(const struct ag_hpack_table *t, const struct ag_hpack_entry *e,
                          size_t from, size_t len, uint8_t *to)
 {
-    size_t at = (e->at + from) % AG_HPACK_TEXT_BYTES;
-    size_t first = ag_min_size(len, AG_HPACK_TEXT_BYTES - at);
+    size_t at = e->at + from, first;
 
-    memcpy(to, t->text + at, first);
-    memcpy(to + first, t->text, len - first);
+    at -= at < AG_HPACK_TEXT_BYTES ? 0 : AG_HPACK_TEXT_BYTES;
+    first = AG_HPACK_TEXT_BYTES - at;
+    if (ag_likely(len <= first)) {
+        first = len;
+    } else {
+        memcpy(to + first, t->text, len - first);
+    }
+    if (len) { /* `to` may be NULL else */
+        memcpy(to, t->text + at, first);
+    }
 }
 
 bool ag_hpack_table_is(const struct ag_hpack_table *t, const struct ag_hpack_entry *e, size_t from,
                        struct ag_span s)
 {
-    size_t at = (e->at + from) % AG_HPACK_TEXT_BYTES;
-    size_t first = ag_min_size(s.len, AG_HPACK_TEXT_BYTES - at);
+    size_t at = e->at + from, first;
 
+    at -= at < AG_HPACK_TEXT_BYTES ? 0 : AG_HPACK_TEXT_BYTES;
+    first = AG_HPACK_TEXT_BYTES - at;
+    if (ag_likely(s.len <= first)) {
+        return ag_span_eq(ag_span(t->text + at, s.len), s);
+    }
     return ag_span_eq(ag_span(t->text + at, first), ag_span_sub(s, 0, first)) &&
            ag_span_eq(ag_span(t->text, s.len - first), ag_span_sub(s, first, s.len));
 }

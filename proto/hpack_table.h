@@ -40,8 +40,7 @@ bool ag_hpack_table_is(const struct ag_hpack_table *t, const struct ag_hpack_ent
                        struct ag_span s);
 
 /* The entry of that age, 0 is the newest; NULL: there is none. */
-static inline const struct ag_hpack_entry *ag_hpack_table_at(const struct ag_hpack_table *t,
-                                                             uint64_t age)
+static inline struct ag_hpack_entry *ag_hpack_table_at(const struct ag_hpack_table *t, uint64_t age)
 {
     return age < t->count
                ? &t->entries[(t->next + AG_HPACK_ENTRIES_MAX - 1 - age) % AG_HPACK_ENTRIES_MAX]

@@ -18,6 +18,12 @@ enum var {
     VAR_SERVER_PORT,
     VAR_SPLAT,
     VAR_TRACE_ID,
+    VAR_TLS_VERSION,
+    VAR_TLS_CIPHER,
+    VAR_TLS_SERVER_NAME,
+    VAR_TLS_SUBJECT,
+    VAR_TLS_FINGERPRINT,
+    VAR_TLS_VERIFIED,
     VAR_PARAM, /* from here on with a name */
     VAR_HEADER,
     VAR_RESPONSE,
@@ -39,6 +45,12 @@ static const char *const plain_names[] = {
     [VAR_SERVER_PORT] = "server.port",
     [VAR_SPLAT] = "splat",
     [VAR_TRACE_ID] = "trace_id",
+    [VAR_TLS_VERSION] = "tls.version",
+    [VAR_TLS_CIPHER] = "tls.cipher",
+    [VAR_TLS_SERVER_NAME] = "tls.server_name",
+    [VAR_TLS_SUBJECT] = "tls.client.subject",
+    [VAR_TLS_FINGERPRINT] = "tls.client.fingerprint",
+    [VAR_TLS_VERIFIED] = "tls.client.verified",
 };
 
 static const struct prefix {
@@ -269,6 +281,40 @@ static uint64_t port_of(const struct ag_request *r)
     return r->tls ? 443 : 80;
 }
 
+static struct ag_span text_of(const char *s)
+{
+    return s ? ag_span_str(s) : AG_SPAN("");
+}
+
+static struct ag_span verified_of(const struct ag_tls_session *t)
+{
+    switch ((enum ag_tls_client_cert)t->client_cert) {
+    case AG_TLS_CLIENT_VALID:
+        return AG_SPAN("valid");
+    case AG_TLS_CLIENT_INVALID:
+        return AG_SPAN("invalid");
+    case AG_TLS_CLIENT_NONE:
+        break;
+    }
+    return AG_SPAN("none");
+}
+
+/* Nothing for a plain connection. */
+static void put_tls(struct ag_buf *out, const struct ag_exchange *ex, enum var var)
+{
+    const struct ag_tls_session *t = ag_exchange_tls(ex);
+
+    if (!t) {
+        return;
+    }
+    put_clean(out, var == VAR_TLS_VERSION       ? text_of(t->version)
+                   : var == VAR_TLS_CIPHER      ? text_of(t->cipher)
+                   : var == VAR_TLS_SERVER_NAME ? t->server_name
+                   : var == VAR_TLS_SUBJECT     ? t->client_subject
+                   : var == VAR_TLS_FINGERPRINT ? t->client_sha256
+                                                : verified_of(t));
+}
+
 static void put_part(struct ag_buf *out, const struct ag_exchange *ex, const struct part *p)
 {
     const struct ag_request *r = &ex->req;
@@ -313,6 +359,14 @@ static void put_part(struct ag_buf *out, const struct ag_exchange *ex, const str
         break;
     case VAR_TRACE_ID:
         put_trace_id(out, ex);
+        break;
+    case VAR_TLS_VERSION:
+    case VAR_TLS_CIPHER:
+    case VAR_TLS_SERVER_NAME:
+    case VAR_TLS_SUBJECT:
+    case VAR_TLS_FINGERPRINT:
+    case VAR_TLS_VERIFIED:
+        put_tls(out, ex, p->var);
         break;
     case VAR_SPLAT:
     case VAR_PARAM:

@@ -5,6 +5,8 @@
  *
  * Names: method path query uri host port scheme protocol status remote.ip remote.port server.port
  * splat param.NAME header.NAME (of the request) response.NAME trace_id
+ * tls.version tls.cipher tls.server_name tls.client.subject tls.client.fingerprint (SHA-256 in hex)
+ * tls.client.verified (valid, invalid, none); all empty on a plain connection
  */
 #pragma once
 #include "engine/diag.h"

@@ -5,8 +5,6 @@
 /* Where the message's bit length stands in the last block. */
 #define SHA1_LENGTH_AT 56u
 
-#define KEY_LEN 24u /* base64 of 16 bytes */
-
 static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -116,15 +114,26 @@ void ag_websocket_accept(struct ag_span key, uint8_t out[static AG_WEBSOCKET_ACC
     }
 }
 
+void ag_websocket_key(const uint8_t nonce[static AG_WEBSOCKET_KEY_BYTES],
+                      uint8_t out[static AG_WEBSOCKET_KEY_LEN])
+{
+    _Static_assert((AG_WEBSOCKET_KEY_BYTES + 2) / 3 * 4 == AG_WEBSOCKET_KEY_LEN,
+                   "base64 of a nonce");
+    for (size_t i = 0; i < AG_WEBSOCKET_KEY_BYTES; i += 3) {
+        base64_group(ag_span(nonce + i, ag_min_size(3, AG_WEBSOCKET_KEY_BYTES - i)),
+                     out + i / 3 * 4);
+    }
+}
+
 bool ag_websocket_key_is_valid(struct ag_span key)
 {
-    if (key.len != KEY_LEN) {
+    if (key.len != AG_WEBSOCKET_KEY_LEN) {
         return false;
     }
-    for (size_t i = 0; i < KEY_LEN - 2; i++) {
+    for (size_t i = 0; i < AG_WEBSOCKET_KEY_LEN - 2; i++) {
         if (!key.ptr[i] || !strchr(base64, key.ptr[i])) {
             return false;
         }
     }
-    return key.ptr[KEY_LEN - 2] == '=' && key.ptr[KEY_LEN - 1] == '=';
+    return key.ptr[AG_WEBSOCKET_KEY_LEN - 2] == '=' && key.ptr[AG_WEBSOCKET_KEY_LEN - 1] == '=';
 }

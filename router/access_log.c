@@ -45,9 +45,22 @@ static void put_method(struct ag_buf *b, const struct ag_exchange *ex)
     ag_log_escape(b, ex->req.method_name.len ? ex->req.method_name : AG_SPAN("-"));
 }
 
+static struct ag_span protocol_of(const struct ag_exchange *ex)
+{
+    switch ((enum ag_http_version)ex->req.version) {
+    case AG_HTTP_10:
+        return AG_SPAN("HTTP/1.0");
+    case AG_HTTP_2:
+        return AG_SPAN("HTTP/2.0");
+    case AG_HTTP_11:
+        break;
+    }
+    return AG_SPAN("HTTP/1.1");
+}
+
 static void put_version(struct ag_buf *b, const struct ag_exchange *ex)
 {
-    ag_buf_put(b, ex->req.version == AG_HTTP_10 ? AG_SPAN("HTTP/1.0") : AG_SPAN("HTTP/1.1"));
+    ag_buf_put(b, protocol_of(ex));
 }
 
 static void put_human(struct ag_buf *b, struct ag_exchange *ex)
@@ -108,6 +121,7 @@ static void put_member(struct ag_buf *b, const char *name, struct ag_span value)
 static void put_json(struct ag_buf *b, struct ag_exchange *ex)
 {
     time_t now = (time_t)ex->context->loop->wall_s;
+    const struct ag_tls_session *t = ag_exchange_tls(ex);
     struct tm tm;
     char when[40] = "";
 
@@ -122,6 +136,10 @@ static void put_json(struct ag_buf *b, struct ag_exchange *ex)
     put_member(b, "target", ex->req.target);
     ag_buf_printf(b, ",\"status\":%u,\"bytes\":%llu,\"duration_us\":%llu", ex->status,
                   (unsigned long long)ex->sent_bytes, (unsigned long long)spent_us(ex));
+    put_member(b, "protocol", protocol_of(ex));
+    if (t && t->version) {
+        put_member(b, "tls", ag_span_str(t->version));
+    }
     put_member(b, "user_agent", header(ex, AG_FIELD_USER_AGENT));
     if (ex->reason != AG_REASON_NONE) {
         put_member(b, "reason", ag_span_str(ag_reason_text((enum ag_reason)ex->reason)));

@@ -1,5 +1,6 @@
 #include "router/compile.h"
 
+#include <time.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -243,6 +244,7 @@ static enum ag_status apply_set(struct ag_compile *c, struct ag_route *r, uint32
     if (!r->limits) {
         return AG_EINVAL;
     }
+    ag_compile_tls_route(c, set, own, r);
     if (set->count) {
         r->group = c->groups[set->groups[set->count - 1]].name;
     }
@@ -426,6 +428,7 @@ static struct ag_snapshot *make_snapshot(struct ag_compile *c, uint32_t whole)
     s->declared_count = c->declared;
     s->trie = build_trie(c, whole);
     s->regions = c->region_trie;
+    s->tls_files = c->tls_files;
     c->region_trie = NULL;
     memcpy(s->shared, c->build.shared, sizeof(s->shared));
     s->arena = *c->arena;
@@ -472,6 +475,7 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
                                         struct ag_diags *diags)
 {
     struct ag_compile c = {.arena = arena, .diags = diags, .model = ag_model_read(root, diags)};
+    struct ag_tls_hosts cert_hosts = {0};
     struct ag_snapshot *s = NULL;
     uint32_t whole;
 
@@ -480,6 +484,10 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
     }
     c.build = (struct ag_action_build){
         .arena = arena, .diags = diags, .config = root, .base_dir = base_dir, .opener = opener};
+    c.tls_files = ag_arena_alloc(arena, sizeof(*c.tls_files));
+    ag_tls_files_init(c.tls_files, arena, opener, diags);
+    c.build.tls_files = c.tls_files;
+    ag_model_read_tls(c.model, root, c.tls_files);
     configure_sections(&c);
     ag_compile_plugins(&c);
     ag_compile_groups(&c);
@@ -489,14 +497,76 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
     /* With mistakes in routes or sections, what follows would only repeat them. */
     if (diags->errors == 0 && ag_compile_regions(&c) == AG_OK) {
         compile_settings(&c);
+        ag_compile_tls_listeners(&c, &cert_hosts);
     }
     if (diags->errors == 0) {
+        ag_tls_files_warn(c.tls_files, (int64_t)time(NULL)); /* before the arena goes */
         s = make_snapshot(&c, whole);
+        s->cert_hosts = cert_hosts;
     } else {
         release_sections(c.build.shared);
     }
     free_compile(&c);
     return s;
+}
+
+/* ---- what the TLS library makes of it ---- */
+
+static enum ag_status open_sections(struct ag_snapshot *s, struct ag_diags *diags)
+{
+    enum ag_status st = AG_OK;
+
+    for (unsigned k = 0; k < AG_ACTION_KINDS; k++) {
+        const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)k);
+
+        if (ops->open_section && ops->open_section(s->shared[k], diags) != AG_OK) {
+            st = AG_EINVAL;
+        }
+    }
+    return st;
+}
+
+/* Listeners of one entry share an object, as they share the settings. */
+static enum ag_status open_listener(struct ag_snapshot *s, uint16_t i, uint32_t shard_count,
+                                    struct ag_tls_tickets *tickets, struct ag_diags *diags)
+{
+    const struct ag_listen *l = &s->model->listens[i];
+    const char *why = "there is no TLS library, or it fails";
+
+    for (uint16_t k = 0; k < i; k++) {
+        if (s->model->listens[k].tls == l->tls) {
+            s->tls[i] = ag_tls_server_hold(s->tls[k]);
+            return AG_OK;
+        }
+    }
+    if (ag_tls_library_init() == AG_OK) {
+        s->tls[i] = ag_tls_server_new(l->tls, shard_count, l->tls->tickets ? tickets : NULL, &why);
+    }
+    if (!s->tls[i]) {
+        ag_diag_error(diags, l->pos, NULL, "TLS cannot be set up for this listener: %s", why);
+        return AG_EINVAL;
+    }
+    return AG_OK;
+}
+
+enum ag_status ag_snapshot_open_tls(struct ag_snapshot *s, uint32_t shard_count,
+                                    struct ag_tls_tickets *tickets, struct ag_diags *diags)
+{
+    enum ag_status st = open_sections(s, diags);
+
+    for (uint16_t i = 0; i < s->model->listen_count; i++) {
+        if (s->model->listens[i].tls && open_listener(s, i, shard_count, tickets, diags) != AG_OK) {
+            st = AG_EINVAL;
+        }
+    }
+    return st;
+}
+
+static void release_tls(struct ag_snapshot *s)
+{
+    for (uint16_t i = 0; i < s->model->listen_count; i++) {
+        ag_tls_server_release(s->tls[i]);
+    }
 }
 
 void ag_snapshot_free(struct ag_snapshot *s)
@@ -507,6 +577,8 @@ void ag_snapshot_free(struct ag_snapshot *s)
         return;
     }
     release_sections(s->shared);
+    release_tls(s);
+    ag_tls_files_wipe(s->tls_files);
     ag_trie_free(s->trie);
     ag_trie_free(s->regions);
     arena = s->arena; /* s lies in it */

@@ -5,6 +5,7 @@
  *   compile_route.c    one declared route: DSL line or long form
  *   compile_filter.c   plugins, filter lists, chains
  *   compile_group.c    which groups hold where; regions of paths
+ *   compile_tls.c      client certificates and HSTS of routes; what listeners ask for because of them
  *
  * Temporary arrays are malloc'ed and freed with the compiler; what stays is in the arena.
  */
@@ -23,6 +24,13 @@ struct ag_filter_refs {
     uint16_t count;
 };
 
+/* What a route or a group says of TLS. */
+struct ag_compile_tls {
+    enum ag_client_cert client_cert;
+    bool has_hsts;
+    struct ag_span hsts;
+};
+
 struct ag_compile_plugin {
     struct ag_filter_ref ref; /* ops NULL: it had mistakes */
 };
@@ -34,7 +42,8 @@ struct ag_compile_group {
     uint16_t pattern_count;        /* 0: it had mistakes */
     struct ag_filter_refs filters;
     const struct ag_node *timeouts; /* or NULL */
-    uint32_t outer;                 /* groups that contain it: the order of filters */
+    struct ag_compile_tls tls;
+    uint32_t outer; /* groups that contain it: the order of filters */
 };
 
 /* The groups that hold for some paths, outer ones first; each set exists once. */
@@ -61,12 +70,14 @@ struct ag_compile_region {
 struct ag_compile_own {
     struct ag_filter_refs filters;
     const struct ag_node *options; /* the long form, or NULL */
+    struct ag_compile_tls tls;
 };
 
 struct ag_compile {
     struct ag_arena *arena;
     struct ag_diags *diags;
-    const struct ag_model *model;
+    struct ag_model *model; /* done but for what listeners ask for (compile_tls.c) */
+    struct ag_tls_files *tls_files;
     struct ag_action_build build;
     struct ag_compile_plugin *plugins;
     struct ag_compile_group *groups; /* as declared */
@@ -112,3 +123,15 @@ bool ag_pattern_meet(const struct ag_pattern *a, const struct ag_pattern *b,
                      struct ag_segment *segments, struct ag_pattern *out);
 /* Same hosts, ports and segments, parameters' names aside. */
 bool ag_pattern_same(const struct ag_pattern *a, const struct ag_pattern *b);
+
+/* ---- compile_tls.c ---- */
+
+/* The keys of a group or route; mistakes are reported. */
+void ag_compile_tls_keys(struct ag_compile *c, const struct ag_node *owner,
+                         struct ag_compile_tls *out);
+/* What a set's groups and then the route itself say, into `r`. */
+void ag_compile_tls_route(const struct ag_compile *c, const struct ag_compile_set *set,
+                          const struct ag_compile_own *own, struct ag_route *r);
+/* With all routes known: finishes the settings of listeners; the hosts with client certificates into *out. Mistakes
+ * are reported. */
+void ag_compile_tls_listeners(struct ag_compile *c, struct ag_tls_hosts *out);

@@ -1,7 +1,8 @@
 #include "router/compile.h"
 
 /* Keys of a route's long form that every action has; the others are the action's own. */
-static const char *const common_keys[] = {"action", "methods", "filters", "limits", "stream"};
+static const char *const common_keys[] = {"action", "methods",     "filters", "limits",
+                                          "stream", "client_cert", "hsts"};
 
 #define OPTION_KEYS_MAX 32u
 
@@ -90,6 +91,7 @@ static enum ag_status parse_long(struct parse *p)
         ag_model_route_limits(p->n, c->diags, &scratch) != AG_OK) {
         return AG_EINVAL;
     }
+    ag_compile_tls_keys(c, p->n, &p->own->tls);
     return c->diags->errors == errors ? AG_OK : AG_EINVAL;
 }
 

@@ -1,4 +1,4 @@
-#include "router/snapshot.h"
+#include "router/dispatch_tls.h"
 
 /* ---- finding the route ---- */
 
@@ -38,13 +38,17 @@ const struct ag_route *ag_snapshot_find(const struct ag_snapshot *s, const struc
     return r->split_count ? in_region(s, r, q) : r;
 }
 
+/* An extended CONNECT goes where the GET with Upgrade would that it stands for (RFC 8441 section 5). */
 static struct ag_trie_query query_of(const struct ag_exchange *ex)
 {
-    return (struct ag_trie_query){.host = ex->req.host,
-                                  .port = ex->listener_port,
-                                  .path = ex->req.path,
-                                  .method = (enum ag_method)ex->req.method,
-                                  .method_name = ex->req.method_name};
+    bool extended = ex->req.protocol.len > 0;
+
+    return (struct ag_trie_query){
+        .host = ex->req.host,
+        .port = ex->listener_port,
+        .path = ex->req.path,
+        .method = extended ? AG_METHOD_GET : (enum ag_method)ex->req.method,
+        .method_name = extended ? ag_method_name(AG_METHOD_GET) : ex->req.method_name};
 }
 
 /* ---- answers without a route ---- */
@@ -164,6 +168,10 @@ static void *state_of(const struct ag_exchange *ex, const struct ag_filter *f)
 
 static void start_action(struct ag_exchange *ex)
 {
+    if (ex->req.protocol.len > 0 && ex->route->action.ops->kind != AG_ACTION_PROXY) {
+        ag_exchange_fail(ex, 405, AG_REASON_NONE, "there is nothing to tunnel to");
+        return;
+    }
     ex->action = &ex->route->action;
     ag_exchange_hold(ex);
     ex->action->ops->start(ex);
@@ -247,9 +255,13 @@ static void start(struct ag_exchange *ex)
 
     AG_ASSERT(s && !ex->route);
     ag_exchange_pin(ex);
+    ex->hsts = ex->req.tls ? s->model->hsts : ex->hsts;
     if (s->model->access_log != AG_ACCESS_OFF) {
         ex->started_ns = ag_loop_now_ns(ex->context->loop);
         (void)ag_exchange_remote(ex); /* after an abort the system would not say any more */
+    }
+    if (!ag_dispatch_tls_listener(ex, s)) {
+        return;
     }
     if (ex->req.method == AG_METHOD_OPTIONS && ag_span_eq(ex->req.path, AG_SPAN("*"))) {
         answer_server_options(ex);
@@ -266,6 +278,9 @@ static void start(struct ag_exchange *ex)
     ex->params = r->match.params;
     ex->param_count = r->match.param_count;
     choose_limits(ex, s);
+    if (!ag_dispatch_tls_route(ex, s)) {
+        return;
+    }
     if (too_large(ex)) {
         ag_exchange_fail(ex, 413, AG_REASON_LIMIT, "request content too large");
         return;
@@ -321,6 +336,7 @@ static void respond(struct ag_exchange *ex)
             ex->res_source = body;
         }
     }
+    ag_dispatch_tls_head(ex);
     ex->status = (uint16_t)ex->res.status;
     ex->head_sent = true;
     ex->server->send_head(ex);
@@ -443,6 +459,10 @@ static bool outlive(struct ag_exchange *ex)
     k = keep(ex);
     if (!k) {
         return false;
+    }
+    if (ex->hsts.len && !ex->head_sent) {
+        ex->hsts = ag_arena_copy(&ex->arena, ex->hsts);
+        ex->hsts.len = ex->hsts.ptr ? ex->hsts.len : 0; /* without memory it is lost */
     }
     filters_done(ex);
     keep_fields(ex, &ex->req.fields, ex->req.received_count);

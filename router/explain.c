@@ -274,7 +274,7 @@ static void put_winner(const struct ag_route *r, const struct ag_trie_query *q, 
     if (r->group) {
         ag_buf_printf(out, "      group %s\n", r->group);
     }
-    if (r->filters.count) {
+    if (r->filters.count || r->client_cert >= AG_CLIENT_CERT_OPTIONAL) {
         ag_buf_put(out, AG_SPAN("      filters "));
         ag_explain_filters(out, r);
         ag_buf_putc(out, '\n');

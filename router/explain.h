@@ -14,5 +14,8 @@ bool ag_explain_request(const struct ag_snapshot *s, struct ag_span method, stru
 void ag_explain_sections(const struct ag_snapshot *s, struct ag_buf *out);
 /* Prints the limits of each listener, and of routes where they differ. */
 void ag_explain_limits(const struct ag_snapshot *s, struct ag_buf *out);
-/* Warnings: shadowed rules, overlaps, unreachable routes, names that do not resolve. */
+/* Prints what each listener with TLS is: names, keys and dates of certificates, protocols, who is asked for one. */
+void ag_explain_tls(const struct ag_snapshot *s, struct ag_buf *out);
+/* Warnings: shadowed rules, overlaps, unreachable routes, names that do not resolve,
+ * certificates that do not fit. */
 void ag_explain_warnings(const struct ag_snapshot *s, struct ag_diags *diags);

@@ -95,6 +95,12 @@ void ag_explain_filters(struct ag_buf *out, const struct ag_route *r)
         ag_buf_put(out, ag_span_str(i ? ", " : ""));
         ag_buf_put(out, ag_span_str(r->filters.v[i].ops->name));
     }
+    if (r->client_cert >= AG_CLIENT_CERT_OPTIONAL) {
+        ag_buf_put(out, ag_span_str(r->filters.count ? ", " : ""));
+        ag_buf_put(out, r->client_cert == AG_CLIENT_CERT_REQUIRED
+                            ? AG_SPAN("client certificate")
+                            : AG_SPAN("client certificate if any"));
+    }
 }
 
 void ag_explain_pattern(struct ag_buf *out, const struct ag_pattern *p)

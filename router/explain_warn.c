@@ -187,6 +187,7 @@ static void examine_sections(const struct ag_snapshot *s, struct ag_diags *diags
 void ag_explain_warnings(const struct ag_snapshot *s, struct ag_diags *diags)
 {
     examine_sections(s, diags);
+    ag_explain_tls_warnings(s, diags);
     for (uint32_t i = 0; i < s->declared_count; i++) {
         warn_ports(s, &s->routes[i], diags);
         warn_shadow(s, &s->routes[i], diags);

@@ -30,7 +30,8 @@ static uint32_t count_children(const struct ag_node *n)
 
 static void read_group(const struct ag_node *n, struct ag_diags *diags, struct ag_group *out)
 {
-    static const char *const keys[] = {"match", "filters", "limits", "timeouts", "stream"};
+    static const char *const keys[] = {"match",  "filters",     "limits", "timeouts",
+                                       "stream", "client_cert", "hsts"};
     const struct ag_node *match = ag_node_get(n, "match");
 
     if (n->kind == AG_NODE_NULL || !ag_node_check_keys(n, diags, "a group", keys, AG_COUNT(keys))) {
@@ -129,7 +130,7 @@ struct ag_model *ag_model_read(const struct ag_node *root, struct ag_diags *diag
 {
     static const char *const keys[] = {"version", "server", "tls",    "proxy", "static", "echo",
                                        "plugins", "groups", "routes", "cache", "tunnel", "acme"};
-    static const char *const unbuilt[] = {"tls", "cache", "tunnel", "acme"};
+    static const char *const unbuilt[] = {"cache", "tunnel", "acme"};
 
     if (!ag_node_check_keys(root, diags, "the config", keys, AG_COUNT(keys))) {
         return NULL;

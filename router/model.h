@@ -6,16 +6,44 @@
 #include "engine/log.h"
 #include "engine/loop.h"
 #include "engine/node.h"
+#include "engine/tls_files.h"
+#include "engine/tls_settings.h"
 #include "proto/h1_server.h"
 #include "router/access_log.h"
 
 struct ag_listen {
     struct ag_pos pos;
-    struct ag_span text; /* as written */
-    union ag_addr addr;  /* ":8080" is [::] with IPv4 besides: two entries, v4 and v6 */
-    uint16_t port;       /* 0: unix */
-    bool tls;
+    struct ag_span text;            /* as written */
+    union ag_addr addr;             /* ":8080" is [::] with IPv4 besides: two entries, v4 and v6 */
+    uint16_t port;                  /* 0: unix */
     struct ag_server_limits limits; /* server.limits with its own over them */
+    uint16_t redirect_port;         /* requests go to https at this port; 0: they are served */
+    const struct ag_node *node;     /* its map, or NULL */
+    /* By ag_model_read_tls; NULL: plain. Listeners of one entry share it. */
+    struct ag_tls_server_settings *tls;
+};
+
+/* What listeners of one kind have in common for the dispatcher; by limits.index. */
+struct ag_listen_kind {
+    uint16_t redirect_port;
+    bool certs_asked;    /* clients are asked for certificates, or some are */
+    bool certs_required; /* nobody is served without a good one */
+};
+
+/* Session tickets, one ring for the whole process. */
+struct ag_ticket_settings {
+    bool on;
+    uint64_t rotate_ms;
+    uint32_t keep;
+    const char *file; /* where the keys are kept; NULL: nowhere */
+};
+
+/* What a route or a group says of client certificates; as with limits, who is further in goes first. */
+enum ag_client_cert {
+    AG_CLIENT_CERT_UNSAID = 0,
+    AG_CLIENT_CERT_OFF,
+    AG_CLIENT_CERT_OPTIONAL, /* asked for; a bad one is refused */
+    AG_CLIENT_CERT_REQUIRED,
 };
 
 #define AG_LISTEN_MAX 64u
@@ -28,7 +56,7 @@ struct ag_memory {
 struct ag_group {
     struct ag_pos pos;
     struct ag_span match;       /* pattern text */
-    const struct ag_node *node; /* filters, limits, timeouts, stream */
+    const struct ag_node *node; /* filters, limits, timeouts, stream, client_cert, hsts */
 };
 
 struct ag_plugin {
@@ -58,7 +86,10 @@ struct ag_model {
     struct ag_server_limits limits; /* of listeners that say nothing else */
     /* The different `limits.route` of all listeners, by limits.index; at least one. */
     struct ag_route_limits route_limits[AG_LISTEN_MAX];
+    struct ag_listen_kind listen_kinds[AG_LISTEN_MAX]; /* by limits.index, too */
     uint16_t route_limit_count;
+    struct ag_ticket_settings tickets;
+    struct ag_span hsts; /* the field of routes that say nothing else; empty: none */
     uint64_t drain_timeout_ms;
     enum ag_log_level log_level;
     enum ag_log_format log_format;
@@ -95,3 +126,18 @@ void ag_model_put_route_limits(const struct ag_route_limits *l, const struct ag_
 
 /* NULL only when nothing could be read; mistakes are in `diags`. Lives in diags->arena. */
 AG_MUST_USE struct ag_model *ag_model_read(const struct ag_node *root, struct ag_diags *diags);
+
+/* ---- model_tls.c ---- */
+
+/* The section `tls` and what listeners say over it: m->listens[].tls but for ask_names and key (compile_tls.c),
+ * tickets, hsts; then the kinds of listeners. Certificates are read through `files`. Mistakes are
+ * diagnoses there. */
+void ag_model_read_tls(struct ag_model *m, const struct ag_node *root, struct ag_tls_files *files);
+/* The key `hsts` of a section, group or route, as the field's value; off: empty. False: it is not there (*out as
+ * it was), or has mistakes. */
+bool ag_model_hsts(const struct ag_node *owner, struct ag_diags *diags, struct ag_span *out);
+/* The key `client_cert` of a group or route. False as above. */
+bool ag_model_client_cert(const struct ag_node *owner, struct ag_diags *diags,
+                          enum ag_client_cert *out);
+/* "modern". */
+const char *ag_tls_profile_name(enum ag_tls_profile profile);

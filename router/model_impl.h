@@ -14,5 +14,8 @@ void ag_model_read_memory(struct ag_model *m, const struct ag_node *n, struct ag
 /* A listener's `limits` and `stream` over m->limits; `owner` is its map, or NULL. */
 void ag_model_listener_limits(struct ag_model *m, const struct ag_node *owner,
                               struct ag_diags *diags, struct ag_server_limits *out);
+/* The index of listeners with these limits of routes and of this kind, a new one where there are none yet. */
+uint16_t ag_model_listen_kind(struct ag_model *m, const struct ag_route_limits *limits,
+                              const struct ag_listen_kind *kind);
 /* "... is not supported yet", at the key. False when `n` is NULL or null. */
 bool ag_model_refuse_unbuilt(const struct ag_node *n, struct ag_diags *diags, const char *what);

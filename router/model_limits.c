@@ -174,6 +174,30 @@ static bool is_same(const struct ag_route_limits *a, const struct ag_route_limit
            a->stream == b->stream;
 }
 
+static bool is_kind(const struct ag_listen_kind *a, const struct ag_listen_kind *b)
+{
+    return a->redirect_port == b->redirect_port && a->certs_asked == b->certs_asked &&
+           a->certs_required == b->certs_required;
+}
+
+uint16_t ag_model_listen_kind(struct ag_model *m, const struct ag_route_limits *limits,
+                              const struct ag_listen_kind *kind)
+{
+    uint16_t i = 0;
+
+    while (i < m->route_limit_count &&
+           !(is_same(&m->route_limits[i], limits) && is_kind(&m->listen_kinds[i], kind))) {
+        i++;
+    }
+    AG_ASSERT(i <= m->listen_count && i < AG_COUNT(m->route_limits));
+    if (i == m->route_limit_count) {
+        m->route_limits[i] = *limits;
+        m->listen_kinds[i] = *kind;
+        m->route_limit_count++;
+    }
+    return i;
+}
+
 void ag_model_read_limits(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
     m->limits = defaults;
@@ -201,21 +225,13 @@ void ag_model_listener_limits(struct ag_model *m, const struct ag_node *owner,
                               struct ag_diags *diags, struct ag_server_limits *out)
 {
     const struct ag_node *limits = ag_node_get(owner, "limits");
-    uint16_t i = 0;
 
     *out = m->limits;
     if (limits && limits->kind != AG_NODE_NULL) {
         read_listener(limits, diags, "a listener's limits", out);
     }
     read_stream(ag_node_get(owner, "stream"), diags, &out->route.stream);
-    while (i < m->route_limit_count && !is_same(&m->route_limits[i], &out->route)) {
-        i++;
-    }
-    AG_ASSERT(i <= m->listen_count && i < AG_COUNT(m->route_limits));
-    if (i == m->route_limit_count) {
-        m->route_limits[m->route_limit_count++] = out->route;
-    }
-    out->index = i;
+    out->index = ag_model_listen_kind(m, &out->route, &(struct ag_listen_kind){0});
 }
 
 enum ag_status ag_model_route_limits(const struct ag_node *owner, struct ag_diags *diags,

@@ -100,13 +100,10 @@ static void read_address(struct ag_model *m, const struct ag_node *n, struct ag_
 
 static void read_listen_map(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"address", "tls", "proxy_protocol", "limits", "stream"};
-    bool tls = false;
+    static const char *const keys[] = {"address",        "tls",    "redirect_https",
+                                       "proxy_protocol", "limits", "stream"};
 
     (void)ag_node_check_keys(n, diags, "a listener", keys, AG_COUNT(keys));
-    if (ag_node_bool(ag_node_get(n, "tls"), diags, &tls) && tls) {
-        (void)ag_model_refuse_unbuilt(ag_node_get(n, "tls"), diags, "tls");
-    }
     (void)ag_model_refuse_unbuilt(ag_node_get(n, "proxy_protocol"), diags, "proxy_protocol");
     const struct ag_node *address = ag_node_get(n, "address");
     if (!address || address->kind == AG_NODE_NULL) {
@@ -134,6 +131,7 @@ static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_d
     }
     ag_model_listener_limits(m, n, diags, &limits);
     while (first < m->listen_count) { /* one address may be two listeners */
+        m->listens[first].node = n->kind == AG_NODE_MAP ? n : NULL;
         m->listens[first++].limits = limits;
     }
 }
@@ -211,8 +209,6 @@ static void read_trusted(struct ag_model *m, const struct ag_node *n, struct ag_
     }
 }
 
-/* A path in a file starts where that file is, as routes do; one of a flag or a variable at the working
- * directory. */
 static void read_pid_file(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
     struct ag_span text;
@@ -225,11 +221,7 @@ static void read_pid_file(struct ag_model *m, const struct ag_node *n, struct ag
                       "pid_file: expected a file's path");
         return;
     }
-    const char *file = n->pos.source ? n->pos.source->name : "";
-    const char *slash = file[0] == '<' ? NULL : strrchr(file, '/');
-    int dir_len = slash ? (int)(slash - file) + 1 : 0;
-    m->pid_file = ag_arena_printf(diags->arena, "%.*s%.*s", text.ptr[0] == '/' ? 0 : dir_len, file,
-                                  (int)text.len, (const char *)text.ptr);
+    m->pid_file = ag_node_path(diags->arena, n, text);
 }
 
 void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags)

@@ -7,6 +7,7 @@
  * uses in a block (ag_context.snapshot_ref); the last shard's release frees it.
  */
 #pragma once
+#include "engine/tls_context.h"
 #include "filters/filter.h"
 #include "router/config.h"
 #include "router/model.h"
@@ -35,6 +36,14 @@ struct ag_route {
     struct ag_pattern match; /* what it serves: pattern, subtree, or the part within the group */
     const struct ag_route_split *splits; /* NULL: the groups hold for all of it, or none does */
     uint32_t split_count;
+    enum ag_client_cert client_cert;
+    struct ag_span hsts; /* Strict-Transport-Security of answers over TLS (RFC 6797); empty: none */
+};
+
+/* Patterns of hosts: "a.example", "*.example" with any number of labels; an empty one: all. */
+struct ag_tls_hosts {
+    const struct ag_span *v;
+    uint32_t count;
 };
 
 struct ag_snapshot {
@@ -46,7 +55,10 @@ struct ag_snapshot {
     struct ag_trie *trie;
     struct ag_trie *regions; /* of groups, for routes with splits; NULL: none */
     void *shared[AG_ACTION_KINDS];
-    _Atomic uint32_t users; /* shards that hold it */
+    struct ag_tls_files *tls_files;           /* what was read of certificates */
+    struct ag_tls_hosts cert_hosts;           /* some route there wants a client's certificate */
+    struct ag_tls_server *tls[AG_LISTEN_MAX]; /* by listener; ag_snapshot_open_tls. NULL: plain */
+    _Atomic uint32_t users;                   /* shards that hold it */
 };
 
 /* Compiles what ag_config_load read. Takes over `arena` (the one the tree lives in; the caller's struct
@@ -57,6 +69,17 @@ AG_MUST_USE struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena,
                                                     const char *base_dir, struct ag_opener *opener,
                                                     struct ag_diags *diags);
 void ag_snapshot_free(struct ag_snapshot *s);
+
+/*
+ * Makes the TLS library's objects of the settings, of listeners and of upstreams; once, before it serves or to
+ * learn whether it could. Freed with the snapshot, but for what connections still hold.
+ *   shard_count  shards that will accept
+ *   tickets      the process's ring, or NULL: no tickets
+ * AG_EINVAL: the library refuses something, which `diags` tells.
+ */
+AG_MUST_USE enum ag_status ag_snapshot_open_tls(struct ag_snapshot *s, uint32_t shard_count,
+                                                struct ag_tls_tickets *tickets,
+                                                struct ag_diags *diags);
 
 /* The route for a request, of its group where groups split it; NULL: none. */
 const struct ag_route *ag_snapshot_find(const struct ag_snapshot *s, const struct ag_trie_query *q);

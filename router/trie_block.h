@@ -134,6 +134,12 @@ static inline uint64_t ag_trie_word(struct ag_span s, size_t at)
     } else if (s.len >= 8) {
         memcpy(&w, s.ptr + s.len - 8, 8);
         w = left ? w >> (8 * (8 - left)) : 0;
+    } else if (left >= 4) {
+        uint32_t low, high; /* they overlap */
+
+        memcpy(&low, s.ptr + at, 4);
+        memcpy(&high, s.ptr + s.len - 4, 4);
+        w = low | (uint64_t)high << (8 * (left - 4));
     } else {
         for (size_t i = 0; i < left; i++) {
             w |= (uint64_t)s.ptr[at + i] << (8 * i);

@@ -1,4 +1,5 @@
 #include "engine/span.h"
+#include "engine/tls_context.h"
 #include "tools/commands.h"
 
 #include <signal.h>
@@ -40,6 +41,8 @@ int main(int argc, char **argv)
 
     /* A peer that closes must be an error of the write, never the end of the process. */
     (void)signal(SIGPIPE, SIG_IGN);
+    /* Before any thread; who needs it asks again, and is told why there is none. */
+    (void)!ag_tls_library_init();
     if (argc < 2) {
         usage(stderr);
         return AG_EXIT_USAGE;

@@ -6,6 +6,7 @@
  *                      YIELD                                             another process serves on
  *                      DRAIN, then maybe ABORT                           stop
  *                      PING                                              have every shard answer
+ *                      TICKETS with a text                               the keys of session tickets
  *   worker -> master   READY                                             serves the first bundle
  *                      LOADED or REFUSED with a text                     what became of a later one
  *                      APPLIED                                           every shard serves by it
@@ -27,6 +28,7 @@ enum ag_channel_type {
     AG_CHANNEL_DRAIN,
     AG_CHANNEL_ABORT,
     AG_CHANNEL_PING,
+    AG_CHANNEL_TICKETS,
     AG_CHANNEL_READY,
     AG_CHANNEL_LOADED,
     AG_CHANNEL_REFUSED,

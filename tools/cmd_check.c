@@ -27,6 +27,7 @@ static void print_tree(const struct ag_load *load)
 
     AG_ASSERT(room);
     ag_explain_tree(load->snapshot, &b, ag_colour_wanted(STDOUT_FILENO));
+    ag_explain_tls(load->snapshot, &b);
     ag_explain_sections(load->snapshot, &b);
     ag_explain_limits(load->snapshot, &b);
     ag_sizing_compute(load->snapshot, &sizing);
@@ -72,6 +73,7 @@ int ag_cmd_check(int argc, char **argv)
     }
     in.routes = routes;
     ag_load_config(&load, &in);
+    ag_load_open_tls(&load, 1, NULL);
     if (load.snapshot) {
         ag_explain_warnings(load.snapshot, &load.diags);
         if (!json) {

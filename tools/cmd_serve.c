@@ -30,6 +30,9 @@ static int start(struct ag_config_input *in)
     /* A master hands on what its load has read. */
     in->opener = geteuid() == 0 ? ag_opener_record() : NULL;
     ag_load_config(&load, in);
+    if (load.snapshot && ag_master_wanted(load.snapshot->model)) {
+        ag_load_open_tls(&load, 1, NULL); /* what the worker's library would refuse */
+    }
     ag_load_print(&load, AG_DIAG_HUMAN);
     if (load.snapshot && ag_master_wanted(load.snapshot->model)) {
         return ag_master_run(in, load.snapshot);

@@ -3,6 +3,7 @@
 #
 #   tools/deps.sh build      packages to build and run, and wolfSSL
 #   tools/deps.sh test       the same, and packages for the tests and the static checks
+#   tools/deps.sh bench      what bench/ compares with and loads with, and build's
 #   tools/deps.sh wolfssl    wolfSSL alone; installs no package
 #
 # Packages are installed by root with apt-get; anybody else is told the one command to run.
@@ -17,8 +18,10 @@ build_packages='gcc make libc6-dev pkg-config liburing-dev libxxhash-dev libyaml
     libseccomp-dev zlib1g-dev libbrotli-dev libzstd-dev'
 source_packages='autoconf automake libtool dpkg-dev'
 test_packages='libcriterion-dev clang clang-format clang-tidy libclang-rt-dev llvm cppcheck
-    curl nginx haproxy nghttp2-client openssl chromium procps iproute2
-    python3 python3-pytest python3-h2 python3-websockets'
+    curl nginx haproxy nghttp2-client openssl libssl-dev chromium procps iproute2
+    python3 python3-pytest python3-grpcio python3-h2 python3-hpack python3-httpx
+    python3-websockets'
+bench_packages='nginx haproxy h2o wrk nghttp2-client openssl libssl-dev python3'
 playwright=1.55.1 # the last line of releases that runs on Debian 12's node
 
 wolfssl_flags='--enable-sp --enable-sp-asm --enable-sp-math --enable-alpn --enable-sni
@@ -122,13 +125,14 @@ fetch_wolfssl() {
     cd "$work" && own_apt source wolfssl
 }
 
-# wolfSSL keeps its configure line inside the library: no path of this machine may be in it.
+# wolfSSL keeps its configure line inside the library: no path of this machine may be in it. Its makefiles
+# take no line break in a flag.
 compile_wolfssl() {
     # shellcheck disable=SC2086
     cd "$work"/wolfssl-*/ &&
         patch -p1 <"$patch" &&
         ./autogen.sh &&
-        ./configure CC=gcc CFLAGS="$wolfssl_cflags" --prefix=/wolfssl $wolfssl_flags &&
+        ./configure CC=gcc CFLAGS="$(echo $wolfssl_cflags)" --prefix=/wolfssl $wolfssl_flags &&
         make -j"$(nproc)" &&
         rm -rf "$dir/include" "$dir/lib" &&
         make install DESTDIR="$DEPS"
@@ -202,7 +206,8 @@ test)
     install_packages $build_packages $test_packages
     install_playwright
     ;;
+bench) install_packages $build_packages $bench_packages ;;
 wolfssl) ;;
-*) die 'usage: tools/deps.sh build|test|wolfssl' ;;
+*) die 'usage: tools/deps.sh build|test|bench|wolfssl' ;;
 esac
 [ "$WOLFSSL" != source ] || build_wolfssl

@@ -1,85 +1,313 @@
 #include "tools/downstream.h"
 
-_Static_assert(sizeof(struct ag_downstream) <= 768, "idle connections are what there is most of");
+#define PLAIN_BYTES (offsetof(struct ag_downstream, conn) + sizeof(struct ag_conn))
+
+_Static_assert(PLAIN_BYTES <= 832, "idle connections are what there is most of");
+_Static_assert(offsetof(struct ag_conn, stream) == 0 && offsetof(struct ag_tls, stream) == 0,
+               "either transport is found by its stream");
 
 static struct ag_downstream *of(struct ag_stream *s)
 {
-    return ag_container_of(ag_conn_of(s), struct ag_downstream, conn);
+    return ag_container_of(s, struct ag_downstream, stream);
 }
 
-static void on_data(struct ag_stream *s, struct ag_slice slice)
-{
-    ag_h1_server_data(&of(s)->h1, slice);
-}
+/* ---- the end ---- */
 
-static void on_eof(struct ag_stream *s)
+static void release(struct ag_downstream *ds)
 {
-    ag_h1_server_eof(&of(s)->h1);
-}
-
-static void on_drain(struct ag_stream *s)
-{
-    ag_h1_server_drained(&of(s)->h1);
-}
-
-static void on_deadline(struct ag_stream *s)
-{
-    ag_h1_server_deadline(&of(s)->h1);
-}
-
-static void on_close(struct ag_stream *s, enum ag_reason why)
-{
-    struct ag_downstream *ds = of(s);
     struct ag_downstreams *all = ds->all;
     struct ag_downstream_origin *origin = ds->origin;
 
-    ag_h1_server_closed(&ds->h1, why);
     ag_list_remove(&ds->link);
-    ag_pool_put(&all->pool, ds);
+    ag_pool_put(ds->pool, ds);
+    all->count--;
     origin->connections--;
     all->changed(all, origin);
 }
 
-static const struct ag_stream_user stream_user = {
-    .on_data = on_data,
-    .on_eof = on_eof,
-    .on_drain = on_drain,
-    .on_deadline = on_deadline,
-    .on_close = on_close,
+/* ---- HTTP/1 ---- */
+
+static void h1_on_data(struct ag_stream *s, struct ag_slice slice)
+{
+    ag_h1_server_data(&of(s)->h1, slice);
+}
+
+static void h1_on_eof(struct ag_stream *s)
+{
+    ag_h1_server_eof(&of(s)->h1);
+}
+
+static void h1_on_drain(struct ag_stream *s)
+{
+    ag_h1_server_drained(&of(s)->h1);
+}
+
+static void h1_on_deadline(struct ag_stream *s)
+{
+    ag_h1_server_deadline(&of(s)->h1);
+}
+
+static void h1_on_close(struct ag_stream *s, enum ag_reason why)
+{
+    struct ag_downstream *ds = of(s);
+
+    ag_h1_server_closed(&ds->h1, why);
+    release(ds);
+}
+
+static const struct ag_stream_user h1_user = {
+    .on_data = h1_on_data,
+    .on_eof = h1_on_eof,
+    .on_drain = h1_on_drain,
+    .on_deadline = h1_on_deadline,
+    .on_close = h1_on_close,
 };
+
+static void begin_h1(struct ag_downstream *ds)
+{
+    ag_h1_server_init(&ds->h1, &ds->stream, ds->all->context, &ds->origin->limits,
+                      ds->origin->port);
+    ds->h1.draining =
+        ds->origin->draining || ds->yielding; /* its first request is still answered */
+    ds->h1.yielding = ds->yielding;
+}
+
+/* ---- HTTP/2 ---- */
+
+static void h2_on_data(struct ag_stream *s, struct ag_slice slice)
+{
+    ag_h2_server_data(of(s)->h2, slice);
+}
+
+static void h2_on_eof(struct ag_stream *s)
+{
+    ag_h2_server_eof(of(s)->h2);
+}
+
+static void h2_on_drain(struct ag_stream *s)
+{
+    ag_h2_server_drained(of(s)->h2);
+}
+
+static void h2_on_deadline(struct ag_stream *s)
+{
+    ag_h2_server_deadline(of(s)->h2);
+}
+
+static void h2_on_close(struct ag_stream *s, enum ag_reason why)
+{
+    struct ag_downstream *ds = of(s);
+
+    ag_h2_server_closed(ds->h2, why);
+    ag_pool_put(&ds->all->h2, ds->h2);
+    release(ds);
+}
+
+static const struct ag_stream_user h2_user = {
+    .on_data = h2_on_data,
+    .on_eof = h2_on_eof,
+    .on_drain = h2_on_drain,
+    .on_deadline = h2_on_deadline,
+    .on_close = h2_on_close,
+};
+
+static void begin_h2(struct ag_downstream *ds)
+{
+    ds->h2 = ag_pool_get(&ds->all->h2);
+    AG_ASSERT(ds->h2); /* there are as many as connections */
+    ds->stream.user = &h2_user;
+    ag_h2_server_init(ds->h2, &ds->stream, ds->all->context, &ds->origin->limits, ds->origin->port);
+    if (ds->yielding) {
+        ag_h2_server_yield(ds->h2);
+    } else if (ds->origin->draining) {
+        ag_h2_server_drain(ds->h2);
+    }
+}
+
+/* ---- plain: the first bytes tell ---- */
+
+/* How many bytes of `in` go on with the preface behind what has matched of it. */
+static size_t match_preface(const struct ag_downstream *ds, struct ag_span in)
+{
+    struct ag_span rest = ag_span_sub(AG_H2_MAGIC, ds->matched, AG_H2_MAGIC.len);
+    size_t n = 0;
+
+    while (n < in.len && n < rest.len && in.ptr[n] == rest.ptr[n]) {
+        n++;
+    }
+    return n;
+}
+
+/* Whoever is to have them gets the bytes that matched: they are known, and need not be kept. */
+static void hand_over(struct ag_downstream *ds)
+{
+    struct ag_span matched = ag_span_sub(AG_H2_MAGIC, 0, ds->matched);
+
+    if (matched.len > 0) {
+        ds->stream.user->on_data(&ds->stream, ag_slice_static(matched));
+    }
+}
+
+static void first_on_data(struct ag_stream *s, struct ag_slice slice)
+{
+    struct ag_downstream *ds = of(s);
+    struct ag_span in = ag_slice_span(&slice);
+    size_t n = match_preface(ds, in);
+
+    if (n == in.len && ds->matched + n < AG_H2_MAGIC.len) {
+        ds->matched += (uint8_t)n;
+        ag_slice_release(&slice);
+        return;
+    }
+    if (ds->matched + n == AG_H2_MAGIC.len) {
+        ag_h1_server_closed(&ds->h1, AG_REASON_NONE); /* it has seen nothing */
+        begin_h2(ds);
+    } else {
+        s->user = &h1_user;
+    }
+    hand_over(ds);
+    s->user->on_data(s, slice);
+}
+
+static void first_on_eof(struct ag_stream *s)
+{
+    struct ag_downstream *ds = of(s);
+
+    s->user = &h1_user;
+    hand_over(ds);
+    ag_h1_server_eof(&ds->h1);
+}
+
+static const struct ag_stream_user first_user = {
+    .on_data = first_on_data,
+    .on_eof = first_on_eof,
+    .on_drain = h1_on_drain,
+    .on_deadline = h1_on_deadline,
+    .on_close = h1_on_close,
+};
+
+/* ---- TLS: the handshake tells ---- */
+
+static void handshake_on_data(struct ag_stream *s, struct ag_slice slice)
+{
+    (void)s;
+    ag_slice_release(&slice);
+    AG_UNREACHABLE("data before the handshake is done");
+}
+
+static void handshake_on_event(struct ag_stream *s)
+{
+    (void)s;
+    AG_UNREACHABLE("the transport has its own until the handshake is done");
+}
+
+static void handshake_on_close(struct ag_stream *s, enum ag_reason why)
+{
+    (void)why;
+    release(of(s));
+}
+
+static const struct ag_stream_user handshake_user = {
+    .on_data = handshake_on_data,
+    .on_eof = handshake_on_event,
+    .on_drain = handshake_on_event,
+    .on_deadline = handshake_on_event,
+    .on_close = handshake_on_close,
+};
+
+static void on_ready(struct ag_tls *t)
+{
+    struct ag_downstream *ds = of(&t->stream);
+
+    ds->handshaking = false;
+    if (t->session.alpn == AG_ALPN_H2) {
+        begin_h2(ds);
+    } else {
+        t->stream.user = &h1_user;
+        begin_h1(ds);
+    }
+}
+
+/* ---- all of them ---- */
 
 enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *ctx,
                                    uint32_t connection_max)
 {
-    *d = (struct ag_downstreams){.context = ctx};
+    *d = (struct ag_downstreams){.context = ctx, .max = connection_max};
     ag_list_init(&d->open);
-    return ag_pool_init(&d->pool, "downstream connections", sizeof(struct ag_downstream),
-                        connection_max);
+    if (ag_pool_init(&d->plain, "downstream connections", PLAIN_BYTES, connection_max) != AG_OK) {
+        return AG_ENOMEM;
+    }
+    if (ag_pool_init(&d->tls, "downstream TLS connections", sizeof(struct ag_downstream),
+                     connection_max) != AG_OK) {
+        ag_pool_deinit(&d->plain);
+        return AG_ENOMEM;
+    }
+    if (ag_pool_init(&d->h2, "HTTP/2 connections", sizeof(struct ag_h2_server), connection_max) !=
+        AG_OK) {
+        ag_pool_deinit(&d->tls);
+        ag_pool_deinit(&d->plain);
+        return AG_ENOMEM;
+    }
+    return AG_OK;
+}
+
+uint64_t ag_downstreams_bytes(uint32_t connection_max)
+{
+    return ag_pool_bytes(sizeof(struct ag_downstream), connection_max) +
+           ag_pool_bytes(sizeof(struct ag_h2_server), connection_max);
 }
 
 void ag_downstreams_deinit(struct ag_downstreams *d)
 {
-    ag_pool_deinit(&d->pool);
+    AG_ASSERT(d->count == 0);
+    ag_pool_deinit(&d->h2);
+    ag_pool_deinit(&d->tls);
+    ag_pool_deinit(&d->plain);
 }
 
 bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream_origin *origin)
 {
-    struct ag_downstream *ds = ag_pool_get(&d->pool);
+    struct ag_context *ctx = d->context;
+    struct ag_pool *pool = origin->tls ? &d->tls : &d->plain;
+    struct ag_downstream *ds;
 
-    if (!ds) {
+    if (ag_downstreams_full(d)) {
         return false;
     }
+    ds = ag_pool_get(pool);
+    AG_ASSERT(ds); /* each has as many slots */
     ds->all = d;
     ds->origin = origin;
+    ds->pool = pool;
+    ds->h2 = NULL;
+    ds->matched = 0;
+    ds->handshaking = origin->tls != NULL;
+    ds->yielding = false;
+    d->count++;
     origin->connections++;
     ag_list_init(&ds->link);
     ag_list_push(&d->open, &ds->link);
-    ag_conn_accept(&ds->conn, d->context->loop, fd, &stream_user);
-    ag_h1_server_init(&ds->h1, &ds->conn.stream, d->context, &origin->limits, origin->port);
-    if (origin->draining) {
-        ds->h1.draining = true; /* its first request is still answered */
+    if (origin->tls) {
+        ag_tls_accept(&ds->tls, ctx->loop, fd, origin->tls, ctx->shard_index, &handshake_user,
+                      on_ready);
+    } else {
+        ag_conn_accept(&ds->conn, ctx->loop, fd, &first_user);
+        begin_h1(ds);
     }
     return true;
+}
+
+static void drain(struct ag_downstream *ds)
+{
+    if (ds->handshaking) {
+        return; /* its origin tells it when it is done */
+    }
+    if (ds->h2) {
+        ag_h2_server_drain(ds->h2);
+    } else {
+        ag_h1_server_drain(&ds->h1);
+    }
 }
 
 void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin *origin)
@@ -89,7 +317,7 @@ void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin 
 
         next = it->next;
         if (!origin || ds->origin == origin) {
-            ag_h1_server_drain(&ds->h1);
+            drain(ds);
         }
     }
 }
@@ -97,8 +325,21 @@ void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin 
 void ag_downstreams_yield(struct ag_downstreams *d)
 {
     ag_list_foreach(it, &d->open) {
-        ag_h1_server_yield(&ag_container_of(it, struct ag_downstream, link)->h1);
+        struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
+
+        if (ds->handshaking) {
+            ds->yielding = true;
+        } else if (ds->h2) {
+            ag_h2_server_yield(ds->h2);
+        } else {
+            ag_h1_server_yield(&ds->h1);
+        }
     }
+}
+
+static bool is_idle(const struct ag_downstream *ds)
+{
+    return ds->handshaking || (ds->h2 ? ag_h2_server_idle(ds->h2) : ag_h1_server_idle(&ds->h1));
 }
 
 bool ag_downstreams_abort(struct ag_downstreams *d)
@@ -109,8 +350,8 @@ bool ag_downstreams_abort(struct ag_downstreams *d)
         struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
 
         next = it->next;
-        idle = ag_h1_server_idle(&ds->h1) && idle;
-        ag_stream_abort(&ds->conn.stream, AG_REASON_ABORTED);
+        idle = is_idle(ds) && idle;
+        ag_stream_abort(&ds->stream, AG_REASON_ABORTED);
     }
     return idle;
 }

@@ -1,15 +1,23 @@
 /*
- * downstream: a client's connection: socket and protocol machine in one slab slot, and the shard's
+ * downstream: a client's connection: transport and protocol machine in one slab slot, and the shard's
  * list of them.
+ *
+ *   plain   conn --first bytes--> HTTP/1, or HTTP/2 by its preface (prior knowledge, RFC 9113 section 3.3)
+ *   TLS     tls --handshake--> HTTP/1 or HTTP/2 by ALPN
+ *
+ * Plain slots end behind the conn: they are what there is most of. HTTP/2's machine is larger and has a slab
+ * of its own.
  */
 #pragma once
-#include "engine/conn.h"
 #include "engine/listener.h"
+#include "engine/tls.h"
 #include "proto/h1_server.h"
+#include "proto/h2_server.h"
 
 /* What connections of one listener share; outlives them. */
 struct ag_downstream_origin {
     struct ag_server_limits limits; /* a reload may change them under live connections */
+    struct ag_tls_server *tls;      /* held; NULL: plain */
     uint32_t connections;
     uint16_t port;
     bool draining; /* new ones are answered once */
@@ -17,26 +25,39 @@ struct ag_downstream_origin {
 
 struct ag_downstreams {
     struct ag_context *context;
-    struct ag_pool pool; /* struct ag_downstream */
-    struct ag_link open; /* all live ones */
+    struct ag_pool plain, tls; /* struct ag_downstream */
+    struct ag_pool h2;         /* struct ag_h2_server */
+    struct ag_link open;       /* all live ones */
+    uint32_t count, max;       /* of them */
     /* One has gone; origin->connections is counted down before. */
     void (*changed)(struct ag_downstreams *, struct ag_downstream_origin *);
 };
 
 struct ag_downstream {
-    struct ag_conn conn;
-    struct ag_h1_server h1;
     struct ag_link link;
     struct ag_downstreams *all;
     struct ag_downstream_origin *origin;
+    struct ag_pool *pool;    /* whose slot it is */
+    struct ag_h2_server *h2; /* NULL: h1 it is, or nothing yet */
+    uint8_t matched;         /* so many first bytes are those of a preface */
+    bool handshaking;        /* no protocol yet */
+    bool yielding;           /* from before there was one */
+    struct ag_h1_server h1;
+    union { /* last; both begin with their stream */
+        struct ag_stream stream;
+        struct ag_conn conn;
+        struct ag_tls tls;
+    };
 };
 
 /* AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *ctx,
                                                uint32_t connection_max);
+/* What that maps, when all is in use. */
+uint64_t ag_downstreams_bytes(uint32_t connection_max);
 /* All must be gone. */
 void ag_downstreams_deinit(struct ag_downstreams *d);
-/* Takes over an accepted descriptor. False when the slab is full: nothing is done. */
+/* Takes over an accepted descriptor. False when there are `max` already: nothing is done. */
 bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream_origin *origin);
 /* Those of `origin` (NULL: of every one): idle ones end now, busy ones after their exchange. */
 void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin *origin);
@@ -46,5 +67,5 @@ void ag_downstreams_yield(struct ag_downstreams *d);
 bool ag_downstreams_abort(struct ag_downstreams *d);
 static inline bool ag_downstreams_full(const struct ag_downstreams *d)
 {
-    return d->pool.used == d->pool.count;
+    return d->count == d->max;
 }

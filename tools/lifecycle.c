@@ -1,6 +1,7 @@
 #include "tools/lifecycle.h"
 
 #include "engine/log.h"
+#include "engine/tls_tickets.h"
 #include "tools/activation.h"
 
 #include <errno.h>
@@ -329,6 +330,18 @@ static const char *against_upgrade(const struct ag_lifecycle *lc)
     return NULL;
 }
 
+static void give_tickets(struct ag_lifecycle *lc)
+{
+    uint8_t text[AG_TLS_TICKETS_TEXT_BYTES];
+    struct ag_buf b = ag_buf(text, sizeof(text));
+
+    if (lc->ops->tickets) {
+        lc->ops->tickets(lc->owner, &b);
+    }
+    ag_upgrade_give_tickets(&lc->upgrade, ag_buf_span(&b));
+    explicit_bzero(text, sizeof(text));
+}
+
 void ag_lifecycle_upgrade(struct ag_lifecycle *lc)
 {
     const char *against = against_upgrade(lc);
@@ -344,6 +357,7 @@ void ag_lifecycle_upgrade(struct ag_lifecycle *lc)
         return;
     }
     lc->upgrade_asked = false;
+    give_tickets(lc);
     if (ag_upgrade_start(&lc->upgrade, &why) != AG_OK) {
         upgrade_failed(lc, &why);
         return;

@@ -28,6 +28,8 @@ struct ag_lifecycle_ops {
     void (*reload)(void *owner);
     /* Have every shard answer through its inbox; ag_lifecycle_alive when all have. */
     void (*ping)(void *owner);
+    /* The keys of session tickets, for a successor. May be NULL: there are none. */
+    void (*tickets)(void *owner, struct ag_buf *out);
 };
 
 struct ag_lifecycle {

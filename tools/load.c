@@ -16,6 +16,15 @@ void ag_load_config(struct ag_load *l, const struct ag_config_input *in)
     }
 }
 
+void ag_load_open_tls(struct ag_load *l, uint32_t shard_count, struct ag_tls_tickets *tickets)
+{
+    if (l->snapshot &&
+        ag_snapshot_open_tls(l->snapshot, shard_count, tickets, &l->diags) != AG_OK) {
+        ag_snapshot_free(l->snapshot);
+        l->snapshot = NULL;
+    }
+}
+
 bool ag_colour_wanted(int fd)
 {
     const char *no = getenv("NO_COLOR"); /* NOLINT(concurrency-mt-unsafe): before any thread */

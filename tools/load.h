@@ -10,6 +10,9 @@ struct ag_load {
 
 /* Loads and compiles; prints nothing. */
 void ag_load_config(struct ag_load *l, const struct ag_config_input *in);
+/* Has the TLS library make what the snapshot needs of it (ag_snapshot_open_tls). When it refuses, that is diagnosed
+ * and there is no snapshot any more. */
+void ag_load_open_tls(struct ag_load *l, uint32_t shard_count, struct ag_tls_tickets *tickets);
 /* Diagnoses to stderr, coloured on a terminal unless NO_COLOR is set. */
 void ag_load_print(const struct ag_load *l, enum ag_diag_format format);
 void ag_load_release(struct ag_load *l);

@@ -3,6 +3,7 @@
 #include "tools/commands.h"
 #include "tools/crash.h"
 #include "tools/lifecycle.h"
+#include "tools/material.h"
 #include "tools/sizing.h"
 #include "tools/worker.h"
 
@@ -28,7 +29,8 @@ enum state { STARTING, SERVING, LOADING, APPLYING, DRAINING };
 struct master {
     struct ag_config_input input; /* opener: of the load under way */
     struct ag_lifecycle life;
-    struct ag_sockets sockets; /* empty once the worker is to end */
+    struct ag_material material; /* the worker is sent the ticket keys */
+    struct ag_sockets sockets;   /* empty once the worker is to end */
     uint32_t shards;
     uint32_t routes; /* of what is served, or loaded */
     struct ag_user user;
@@ -90,6 +92,27 @@ static void tell(struct master *m, enum ag_channel_type type)
         (void)close(m->channel);
         m->channel = -1;
     }
+}
+
+static void send_tickets(struct master *m)
+{
+    struct ag_channel_msg *msg;
+    struct ag_buf b;
+
+    if (!m->material.tickets.on || m->channel < 0) {
+        return;
+    }
+    msg = calloc(1, sizeof(*msg));
+    AG_ASSERT(msg); /* a few kilobytes, once in hours */
+    msg->type = AG_CHANNEL_TICKETS;
+    msg->generation = m->generation;
+    b = ag_buf(msg->text, sizeof(msg->text));
+    ag_tickets_save(&m->material.tickets, &b);
+    msg->text_len = (uint32_t)b.len;
+    (void)!ag_channel_send(m->channel,
+                           msg); /* a worker that does not read is found by other words */
+    explicit_bzero(msg, sizeof(*msg));
+    free(msg);
 }
 
 /* The worker is to end: for `order`, and at the latest after `ms` (and some patience). */
@@ -158,6 +181,7 @@ static bool load_and_send(struct master *m, struct ag_buf *why)
 
     m->input.opener = ag_opener_record();
     ag_load_config(&load, &m->input);
+    ag_load_open_tls(&load, 1, NULL); /* what the worker's library would refuse */
     ag_lifecycle_print(&m->life, &load);
     if (!load.snapshot) {
         ag_buf_printf(why, "%u error%s", load.diags.errors, load.diags.errors == 1 ? "" : "s");
@@ -167,6 +191,8 @@ static bool load_and_send(struct master *m, struct ag_buf *why)
             m->drain_timeout_ms = load.snapshot->model->drain_timeout_ms;
             m->routes = load.snapshot->route_count;
             ag_log_set_level(load.snapshot->model->log_level);
+            ag_material_follow(&m->material, load.snapshot);
+            send_tickets(m);
         } else {
             ag_sockets_cancel(&m->sockets);
         }
@@ -371,8 +397,16 @@ static void life_ping(void *owner)
     tell(owner, AG_CHANNEL_PING);
 }
 
-static const struct ag_lifecycle_ops life_ops = {
-    .yield = life_yield, .quit = life_quit, .reload = life_reload, .ping = life_ping};
+static void life_tickets(void *owner, struct ag_buf *out)
+{
+    ag_tickets_save(&((const struct master *)owner)->material.tickets, out);
+}
+
+static const struct ag_lifecycle_ops life_ops = {.yield = life_yield,
+                                                 .quit = life_quit,
+                                                 .reload = life_reload,
+                                                 .ping = life_ping,
+                                                 .tickets = life_tickets};
 
 /* ---- the loop ---- */
 
@@ -409,7 +443,7 @@ static bool on_signal(struct master *m, int *out_rc)
 static int wait_ms(const struct master *m)
 {
     uint64_t now = now_ms(), until = m->killed || m->kill_at_ms == 0 ? UINT64_MAX : m->kill_at_ms;
-    int wait = ag_lifecycle_wait_ms(&m->life);
+    int wait = ag_material_wait_ms(&m->material, ag_lifecycle_wait_ms(&m->life));
 
     if (m->answer_by_ms != 0) {
         until = ag_min_u64(until, m->answer_by_ms);
@@ -421,15 +455,29 @@ static int wait_ms(const struct master *m)
     return (int)ag_min_u64(left, wait < 0 ? INT32_MAX : (uint64_t)wait);
 }
 
+/* Of certificates, and of ticket keys. */
+static void look_at_files(struct master *m)
+{
+    unsigned events = ag_material_turn(&m->material);
+
+    if (events & AG_MATERIAL_KEYS) {
+        send_tickets(m);
+    }
+    if (events & AG_MATERIAL_FILES && m->state != DRAINING) {
+        reload(m);
+    }
+}
+
 static int supervise(struct master *m)
 {
-    struct pollfd fds[2 + AG_LIFECYCLE_FDS];
+    struct pollfd fds[3 + AG_LIFECYCLE_FDS];
     int rc = AG_EXIT_ERROR;
 
     for (;;) {
         fds[0] = (struct pollfd){.fd = m->signal_fd, .events = POLLIN};
         fds[1] = (struct pollfd){.fd = m->channel, .events = POLLIN};
-        ag_lifecycle_fds(&m->life, fds + 2);
+        fds[2] = (struct pollfd){.fd = m->material.watch.fd, .events = POLLIN};
+        ag_lifecycle_fds(&m->life, fds + 3);
         int n = poll(fds, AG_COUNT(fds), wait_ms(m));
         AG_ASSERT(n >= 0 || errno == EINTR);
         if (n > 0 && fds[1].revents) {
@@ -438,6 +486,7 @@ static int supervise(struct master *m)
         if (n > 0 && fds[0].revents && !on_signal(m, &rc)) {
             return rc;
         }
+        look_at_files(m);
         ag_lifecycle_turn(&m->life, &m->sockets);
         if (m->kill_at_ms != 0 && now_ms() >= m->kill_at_ms) {
             kill_worker(m);
@@ -502,6 +551,7 @@ static bool prepare(struct master *m, const struct ag_snapshot *snapshot)
     m->seccomp = model->seccomp;
     m->drain_timeout_ms = model->drain_timeout_ms;
     ag_log_direct(STDERR_FILENO, model->log_level, model->log_format);
+    ag_material_follow(&m->material, snapshot);
     return ag_lifecycle_claim(&m->life, model->pid_file);
 }
 
@@ -537,6 +587,7 @@ static AG_COLD int be_worker(struct master *m, int channel)
     int rc;
 
     ag_sockets_deinit(&m->sockets);
+    ag_material_deinit(&m->material);
     ag_lifecycle_leave(&m->life);
     ag_opener_free(m->input.opener);
     m->input.opener = NULL;
@@ -567,6 +618,7 @@ static AG_COLD int be_master(struct master *m)
     }
     ag_opener_free(m->input.opener);
     m->input.opener = NULL;
+    send_tickets(m);
     return supervise(m);
 }
 
@@ -609,12 +661,14 @@ int ag_master_run(const struct ag_config_input *input, struct ag_snapshot *snaps
         (void)fprintf(stderr, "anygate: error: no descriptor for signals: %s\n",
                       strerrordesc_np(errno));
     }
+    ag_material_init(&m->material, true);
     prepared = m->signal_fd >= 0 && prepare(m, snapshot);
     ag_snapshot_free(snapshot);
     if (prepared) {
         rc = start(m);
     }
     ag_lifecycle_close(&m->life);
+    ag_material_deinit(&m->material);
     ag_sockets_deinit(&m->sockets);
     ag_opener_free(m->input.opener);
     free(m->chroot);

@@ -6,6 +6,7 @@
  *
  * One configuration at a time: the master sends the next one when it knows what became of the last.
  */
+#include "engine/tls_tickets.h"
 #include "tools/server_parts.h"
 
 void ag_server_unstage(struct ag_server *s)
@@ -35,7 +36,9 @@ static void stage(struct ag_server *s)
     struct ag_buf why = ag_buf(text, sizeof(text));
 
     ag_worker_load(s->worker, s->input, &s->staged, &why);
+    ag_server_open_tls(s, &s->staged);
     if (!s->staged.snapshot) {
+        ag_bundle_close(&s->worker->bundle);
         refuse(s, generation, &why);
         return;
     }
@@ -81,6 +84,18 @@ static void stop(struct ag_server *s, bool at_once, const char *why)
     ag_server_stop_shards(s, at_once);
 }
 
+/* A master's are whole; without a ring no configuration gives tickets yet. */
+static void take_tickets(struct ag_server *s)
+{
+    struct ag_channel_msg *m = &s->worker->msg;
+
+    if (s->material.tickets.ring &&
+        ag_tls_tickets_load(s->material.tickets.ring, ag_span(m->text, m->text_len)) != AG_OK) {
+        ag_log(AG_LOG_ERROR, "the master's ticket keys cannot be read");
+    }
+    explicit_bzero(m->text, m->text_len);
+}
+
 /* False: nothing more for now. */
 static bool obey(struct ag_server *s)
 {
@@ -105,6 +120,9 @@ static bool obey(struct ag_server *s)
         if (!s->pinging) {
             ag_server_ping_shards(s);
         }
+        break;
+    case AG_ORDER_TICKETS:
+        take_tickets(s);
         break;
     case AG_ORDER_DRAIN:
         stop(s, false, "the master says so");

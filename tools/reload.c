@@ -53,11 +53,17 @@ static void apply(struct ag_loop *l, struct ag_msg *m)
     }
 }
 
-static void add_listen(struct ag_serving_change *c, const struct ag_socket *k,
-                       const struct ag_listen *from, int fd)
+/* The snapshot's listener `index`, by one descriptor of its socket. */
+static void add_listen(struct ag_serving_change *c, const struct ag_socket *k, uint16_t index,
+                       int fd)
 {
-    c->listens[c->listen_count++] = (struct ag_serving_listen){
-        .socket_id = k->id, .fd = fd, .port = from->port, .limits = from->limits};
+    const struct ag_listen *from = &c->snapshot->model->listens[index];
+
+    c->listens[c->listen_count++] = (struct ag_serving_listen){.socket_id = k->id,
+                                                               .fd = fd,
+                                                               .port = from->port,
+                                                               .limits = from->limits,
+                                                               .tls = c->snapshot->tls[index]};
 }
 
 /* What shard `index` is to listen on: of a new socket every shard_count'th descriptor. */
@@ -76,11 +82,11 @@ static struct ag_serving_change *make_change(struct ag_server *s, uint32_t index
 
         AG_ASSERT(k); /* the plan has it */
         if (!k->fresh) {
-            add_listen(c, k, &m->listens[i], -1);
+            add_listen(c, k, i, -1);
             continue;
         }
         for (uint32_t f = index; f < k->fd_count; f += s->sizing.shards) {
-            add_listen(c, k, &m->listens[i], k->fds[f]);
+            add_listen(c, k, i, k->fds[f]);
         }
     }
     return c;
@@ -88,6 +94,7 @@ static struct ag_serving_change *make_change(struct ag_server *s, uint32_t index
 
 void ag_server_publish(struct ag_server *s)
 {
+    ag_stapling_follow(&s->stapling, s->snapshot);
     atomic_store(&s->snapshot->users, s->sizing.shards);
     atomic_store(&s->changing, s->sizing.shards);
     for (uint32_t i = 0; i < s->sizing.shards; i++) {
@@ -148,6 +155,16 @@ static void warn_of_restart(const struct ag_model *was, const struct ag_model *i
     }
 }
 
+void ag_server_open_tls(struct ag_server *s, struct ag_load *load)
+{
+    struct ag_tickets *t = &s->material.tickets;
+
+    /* Without a ring nothing is resumed, which ag_material_follow tells. */
+    ag_load_open_tls(load, s->sizing.shards,
+                     load->snapshot && ag_tickets_prepare(t, load->snapshot->model) ? t->ring
+                                                                                    : NULL);
+}
+
 void ag_server_switch(struct ag_server *s, struct ag_load *load)
 {
     warn_of_restart(s->snapshot->model, load->snapshot->model);
@@ -155,6 +172,9 @@ void ag_server_switch(struct ag_server *s, struct ag_load *load)
     s->snapshot = load->snapshot;
     load->snapshot = NULL;
     ag_load_release(load);
+    if (!s->worker) { /* whose master does that */
+        ag_material_follow(&s->material, s->snapshot);
+    }
     ag_server_publish(s);
     ag_log(AG_LOG_INFO, "reloaded: %u route%s", s->snapshot->route_count,
            s->snapshot->route_count == 1 ? "" : "s");
@@ -177,6 +197,7 @@ void ag_server_reload(struct ag_server *s)
         return;
     }
     ag_load_config(&load, s->input);
+    ag_server_open_tls(s, &load);
     ag_lifecycle_print(&s->life, &load);
     if (!load.snapshot) {
         ag_buf_printf(&why, "%u error%s", load.diags.errors, load.diags.errors == 1 ? "" : "s");

@@ -50,9 +50,9 @@ static const char *const always[] = {
     "getpid", "getuid", "geteuid", "getgid", "getegid", "getrlimit", "uname", "sysinfo",
     "getrandom"};
 
-static const char *const when_alone[] = {"bind",     "listen",   "unlink",     "unlinkat",
-                                         "getcwd",   "readlink", "readlinkat", "getdents64",
-                                         "pwrite64", "ftruncate"};
+static const char *const when_alone[] = {
+    "bind",       "listen",     "unlink",   "unlinkat",  "getcwd",        "readlink",
+    "readlinkat", "getdents64", "pwrite64", "ftruncate", "inotify_init1", "inotify_add_watch"};
 
 /* No code of this program nor of its libraries comes here. */
 static const char *const never[] = {

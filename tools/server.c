@@ -15,6 +15,9 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+/* Which one asks for OCSP responses. */
+#define STAPLING_SHARD 0u
+
 #define HELPER_THREADS   4u
 #define HELPER_QUEUE_MAX 1024u
 #define LOG_RING_BYTES   (256u * 1024u)
@@ -93,7 +96,7 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     s->serving.ended = on_ended;
     s->serving.let_go = ag_server_let_go;
     *out_why = "out of memory for connections";
-    return ag_serving_open(&s->serving, &shard->loop, server->sizing.shards,
+    return ag_serving_open(&s->serving, &shard->loop, shard->index, server->sizing.shards,
                            server->sizing.connections);
 }
 
@@ -109,6 +112,9 @@ static void stop_shard(struct ag_shard *shard, void *arg)
     ag_loop_turn(&shard->loop, 0);
     if (s->serving.cut) {
         atomic_store(&server->cut, true);
+    }
+    if (shard->index == STAPLING_SHARD) {
+        ag_stapling_leave(&server->stapling);
     }
     ag_serving_close(&s->serving);
     if (atomic_fetch_sub(&server->running, 1) == 1) {
@@ -134,6 +140,7 @@ static void announce(const struct ag_server *server, const char *backend, const 
     for (uint32_t i = 0; i < m->listen_count; i++) {
         char text[160];
         struct ag_buf b = ag_buf(text, sizeof(text));
+        const char *scheme = m->listens[i].tls ? "https://" : "http://";
 
         const struct ag_socket *k = ag_sockets_find(&server->sockets, &m->listens[i].addr);
 
@@ -142,11 +149,11 @@ static void announce(const struct ag_server *server, const char *backend, const 
         }
         ag_addr_format(&m->listens[i].addr, true, &b);
         if (is_wildcard(&m->listens[i].addr)) {
-            ag_log(AG_LOG_INFO, "listening on %.*s: http://localhost:%u/", (int)b.len, text,
+            ag_log(AG_LOG_INFO, "listening on %.*s: %slocalhost:%u/", (int)b.len, text, scheme,
                    m->listens[i].port);
         } else {
-            ag_log(AG_LOG_INFO, "listening on %s%.*s", m->listens[i].port ? "http://" : "",
-                   (int)b.len, text);
+            ag_log(AG_LOG_INFO, "listening on %s%.*s", m->listens[i].port ? scheme : "", (int)b.len,
+                   text);
         }
     }
     if (geteuid() == 0) { /* a worker is root no more */
@@ -249,8 +256,13 @@ static void ping(void *owner)
     ag_server_ping_shards(owner);
 }
 
+static void tickets(void *owner, struct ag_buf *out)
+{
+    ag_tickets_save(&((const struct ag_server *)owner)->material.tickets, out);
+}
+
 static const struct ag_lifecycle_ops lifecycle_ops = {
-    .yield = yield, .quit = quit, .reload = reload, .ping = ping};
+    .yield = yield, .quit = quit, .reload = reload, .ping = ping, .tickets = tickets};
 
 /* ---- its loop ---- */
 
@@ -315,18 +327,53 @@ static void on_wake(struct ag_server *s)
     all_heard(s);
 }
 
+/* Certificates, ticket keys, OCSP responses. Who stops needs no new ones, and its configuration may go. */
+static void look_at_material(struct ag_server *s)
+{
+    unsigned events = ag_material_turn(&s->material);
+
+    if (s->stops > 0 || s->life.handed_over) {
+        return;
+    }
+    if (events & AG_MATERIAL_FILES) {
+        ag_server_reload(s);
+    }
+    ag_stapling_turn(&s->stapling);
+}
+
+static int wait_ms(const struct ag_server *s)
+{
+    int ms = ag_material_wait_ms(&s->material, ag_lifecycle_wait_ms(&s->life));
+
+    return s->stops > 0 || s->life.handed_over ? ms : ag_stapling_wait_ms(&s->stapling, ms);
+}
+
+static bool stapling_post(void *owner, struct ag_msg *m)
+{
+    return ag_server_post(owner, STAPLING_SHARD, m);
+}
+
+static void stapling_wake(void *owner)
+{
+    ag_server_wake(owner);
+}
+
+static const struct ag_stapling_ops stapling_ops = {.post = stapling_post, .wake = stapling_wake};
+
 static void control(struct ag_server *s)
 {
     /* A worker leaves signals to its master: a terminal and a service manager send them to both. */
-    struct pollfd fds[3 + AG_LIFECYCLE_FDS] = {
+    struct pollfd fds[4 + AG_LIFECYCLE_FDS] = {
         {.fd = s->worker ? -1 : s->signal_fd, .events = POLLIN},
         {.fd = s->wake_fd, .events = POLLIN},
+        {.fd = -1, .events = POLLIN},
         {.fd = -1, .events = POLLIN}};
 
     while (atomic_load(&s->running) > 0) {
         fds[2].fd = s->worker ? s->worker->channel : -1;
-        ag_lifecycle_fds(&s->life, fds + 3);
-        if (poll(fds, AG_COUNT(fds), ag_lifecycle_wait_ms(&s->life)) < 0) {
+        fds[3].fd = s->material.watch.fd;
+        ag_lifecycle_fds(&s->life, fds + 4);
+        if (poll(fds, AG_COUNT(fds), wait_ms(s)) < 0) {
             AG_ASSERT(errno == EINTR);
             continue;
         }
@@ -339,6 +386,7 @@ static void control(struct ag_server *s)
         if (fds[2].revents) {
             ag_server_obey(s);
         }
+        look_at_material(s);
         ag_lifecycle_turn(&s->life, &s->sockets);
     }
 }
@@ -395,6 +443,9 @@ static int serve(struct ag_server *s, enum ag_backend_kind backend, const char *
                                       .arg = s};
     const char *why = "";
 
+    if (!s->worker) { /* before system calls are given up, and anybody is accepted */
+        ag_material_follow(&s->material, s->snapshot);
+    }
     s->helpers = ag_helpers_new(HELPER_THREADS, HELPER_QUEUE_MAX);
     config.loop = s->sizing.loop;
     config.loop.backend = backend;
@@ -447,6 +498,20 @@ static int run(struct ag_server *s, enum ag_backend_kind backend, const char *wh
     return rc;
 }
 
+/* What the TLS library makes of the first snapshot. False after an error was printed. */
+static bool open_tls(struct ag_server *s)
+{
+    struct ag_load load = {.snapshot = s->snapshot};
+
+    ag_arena_init(&load.arena, NULL, 0);
+    ag_diags_init(&load.diags, &load.arena);
+    ag_server_open_tls(s, &load);
+    ag_load_print(&load, AG_DIAG_HUMAN);
+    s->snapshot = load.snapshot;
+    ag_arena_release(&load.arena);
+    return s->snapshot != NULL;
+}
+
 int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snapshot,
                   struct ag_worker *worker)
 {
@@ -476,12 +541,16 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     s.each = calloc(s.sizing.shards, sizeof(*s.each));
     AG_ASSERT(s.each);
     ag_lifecycle_init(&s.life, &lifecycle_ops, &s);
-    if (worker || ag_lifecycle_open(&s.life, m, &s.sockets)) {
+    ag_material_init(&s.material, !worker);
+    ag_stapling_init(&s.stapling, &stapling_ops, &s, &s.each[STAPLING_SHARD].serving.ctx);
+    if (open_tls(&s) && (worker || ag_lifecycle_open(&s.life, m, &s.sockets))) {
         rc = run(&s, backend, why);
     } else {
-        ag_snapshot_free(snapshot);
+        ag_snapshot_free(s.snapshot);
     }
     ag_lifecycle_close(&s.life);
+    ag_stapling_deinit(&s.stapling);
+    ag_material_deinit(&s.material); /* who used the ring is gone */
     free(s.each);
     ag_sockets_deinit(&s.sockets);
     (void)pthread_mutex_destroy(&s.ending);

@@ -8,9 +8,11 @@
 #pragma once
 #include "engine/shard.h"
 #include "tools/lifecycle.h"
+#include "tools/material.h"
 #include "tools/serving.h"
 #include "tools/sizing.h"
 #include "tools/sockets.h"
+#include "tools/stapling.h"
 #include "tools/worker.h"
 
 struct ag_server;
@@ -35,7 +37,9 @@ struct ag_server {
     struct ag_worker *worker;     /* NULL: alone */
     struct ag_snapshot *snapshot; /* the current one */
     struct ag_sockets sockets;
-    struct ag_lifecycle life; /* a worker's is its master's */
+    struct ag_lifecycle life;    /* a worker's is its master's */
+    struct ag_material material; /* a worker's: the ring of ticket keys alone */
+    struct ag_stapling stapling;
     struct ag_shards *shards;
     struct ag_server_shard *each; /* one a shard */
     struct ag_sizing sizing;
@@ -79,6 +83,9 @@ bool ag_server_bind(struct ag_server *s);
 void ag_server_publish(struct ag_server *s);
 /* Loads again and publishes. On a mistake all stays as it is and the log says why. */
 void ag_server_reload(struct ag_server *s);
+/* Loads what the TLS library makes of a configuration, on the control thread. Without a snapshot afterwards it
+ * refuses, and the diagnoses tell. */
+void ag_server_open_tls(struct ag_server *s, struct ag_load *load);
 /* Publishes what was loaded, its sockets planned, in the place of the current snapshot. Takes it over. */
 void ag_server_switch(struct ag_server *s, struct ag_load *load);
 /* On a shard's thread: it uses the snapshot no more. The last one sends it to ag_server_reclaim. */

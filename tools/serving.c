@@ -136,6 +136,7 @@ static void end_soon(struct ag_serving *s)
 static void free_if_done(struct listener *l)
 {
     if (l->closed && l->origin.connections == 0) {
+        ag_tls_server_release(l->origin.tls);
         ag_list_remove(&l->link);
         free(l);
     }
@@ -258,6 +259,7 @@ static void open_listener(struct ag_serving *s, const struct ag_serving_listen *
     l->socket_id = from->socket_id;
     l->origin.limits = from->limits;
     l->origin.port = from->port;
+    l->origin.tls = ag_tls_server_hold(from->tls);
     l->wanted = true;
     l->ls.user = l;
     ag_list_init(&l->link);
@@ -287,6 +289,8 @@ static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen 
             l->wanted = true;
             l->origin.limits = from->limits;
             l->origin.port = from->port;
+            ag_tls_server_release(l->origin.tls);
+            l->origin.tls = ag_tls_server_hold(from->tls);
         }
     }
 }
@@ -411,12 +415,13 @@ static void close_actions(struct ag_serving *s)
     }
 }
 
-enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t shard_count,
-                               uint32_t connection_max)
+enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t index,
+                               uint32_t shard_count, uint32_t connection_max)
 {
     enum ag_status st;
 
-    s->ctx = (struct ag_context){.loop = l, .pipeline = &ag_dispatch, .shard_count = shard_count};
+    s->ctx = (struct ag_context){
+        .loop = l, .pipeline = &ag_dispatch, .shard_count = shard_count, .shard_index = index};
     ag_list_init(&s->listeners);
     ag_timer_init(&s->drain_timer, on_drain_timeout);
     ag_task_init(&s->end_task, end_if_idle);

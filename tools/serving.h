@@ -18,6 +18,7 @@ struct ag_serving_listen {
     int fd; /* listening, taken over; -1: the shard has it already */
     uint16_t port;
     struct ag_server_limits limits;
+    struct ag_tls_server *tls; /* the snapshot's; NULL: plain */
 };
 
 struct ag_serving;
@@ -63,9 +64,9 @@ struct ag_serving_change *ag_serving_change_new(struct ag_serving *s, struct ag_
 /* A change that no shard will apply: closes its descriptors. */
 void ag_serving_change_drop(struct ag_serving_change *c);
 
-/* Sets up pools and the actions' state, on the loop's thread; nothing is served before the first
- * apply. AG_ENOMEM. */
-AG_MUST_USE enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l,
+/* Sets up pools and the actions' state of shard `index`, on the loop's thread; nothing is served before the
+ * first apply. AG_ENOMEM. */
+AG_MUST_USE enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t index,
                                            uint32_t shard_count, uint32_t connection_max);
 /* Serves by `c` from now on, and frees it. After drain: only lets its snapshot go and closes its
  * descriptors. */

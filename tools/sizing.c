@@ -142,7 +142,7 @@ static void sum_up(struct ag_sizing *s)
     part[AG_SIZING_PAGES] = ag_pool_bytes(AG_ARENA_PAGE_BYTES, l->page_count);
     part[AG_SIZING_QUEUES] = ag_pool_bytes(sizeof(struct ag_slice_node), l->node_count) +
                              ag_pool_bytes(sizeof(struct ag_file_block), l->node_count);
-    part[AG_SIZING_CLIENTS] = ag_pool_bytes(sizeof(struct ag_downstream), s->connections);
+    part[AG_SIZING_CLIENTS] = ag_downstreams_bytes(s->connections);
     part[AG_SIZING_LOOP] = LOOP_BYTES;
     s->ceiling_bytes = 0;
     for (unsigned i = 0; i < AG_SIZING_PARTS; i++) {

@@ -7,15 +7,18 @@
 #include <limits.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define VARIABLE      "ANYGATE_UPGRADE"
-#define CHILD_FD      3 /* of the channel, in the successor */
-#define ARGUMENTS_MAX (1u << 20)
-#define PROGRAM_BYTES 1024u
+#define VARIABLE         "ANYGATE_UPGRADE"
+#define CHILD_FD         3 /* of the channel, in the successor */
+#define TICKETS_VARIABLE "ANYGATE_TICKETS"
+#define TICKETS_FD       4 /* of its memory file there */
+#define ARGUMENTS_MAX    (1u << 20)
+#define PROGRAM_BYTES    1024u
 
 /* ---- how it was started ---- */
 
@@ -133,8 +136,8 @@ static char **split_arguments(char *text, size_t len)
 /* What a successor must not see: it has another number, and gets its sockets in another way. */
 static bool is_private(const char *variable)
 {
-    static const char *const names[] = {VARIABLE, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
-                                        "WATCHDOG_PID"};
+    static const char *const names[] = {VARIABLE,         "LISTEN_PID",     "LISTEN_FDS",
+                                        TICKETS_VARIABLE, "LISTEN_FDNAMES", "WATCHDOG_PID"};
     size_t len = strcspn(variable, "=");
 
     for (size_t i = 0; i < AG_COUNT(names); i++) {
@@ -145,7 +148,7 @@ static bool is_private(const char *variable)
     return false;
 }
 
-static char **copy_environment(void)
+static char **copy_environment(char ***out_tickets)
 {
     static char channel[] = VARIABLE "=3";
     size_t count = 0, kept = 0;
@@ -155,14 +158,15 @@ static char **copy_environment(void)
     while (environ[count]) {
         count++;
     }
-    env = calloc(count + 2, sizeof(*env));
+    env = calloc(count + 3, sizeof(*env));
     AG_ASSERT(env);
     for (size_t i = 0; i < count; i++) {
         if (!is_private(environ[i])) {
             env[kept++] = environ[i];
         }
     }
-    env[kept] = channel;
+    env[kept++] = channel;
+    *out_tickets = &env[kept]; /* set for a successor that gets some */
     return env;
 }
 
@@ -170,14 +174,22 @@ void ag_upgrade_init(struct ag_upgrade *u)
 {
     size_t len = 0;
 
-    *u = (struct ag_upgrade){.child_fd = -1, .channel = -1};
+    *u = (struct ag_upgrade){.child_fd = -1, .channel = -1, .tickets_fd = -1};
     (void)pthread_sigmask(SIG_SETMASK, NULL, &u->mask);
-    u->env = copy_environment();
+    u->env = copy_environment(&u->tickets_env);
     u->arguments = read_arguments(&len);
     if (u->arguments) {
         u->argv = split_arguments(u->arguments, len);
         u->program = find_program(u->arguments);
     }
+}
+
+static void close_tickets(struct ag_upgrade *u)
+{
+    if (u->tickets_fd >= 0) {
+        (void)close(u->tickets_fd);
+    }
+    u->tickets_fd = -1;
 }
 
 void ag_upgrade_deinit(struct ag_upgrade *u)
@@ -187,7 +199,8 @@ void ag_upgrade_deinit(struct ag_upgrade *u)
     free(u->argv);
     free(u->arguments);
     free(u->env);
-    *u = (struct ag_upgrade){.child_fd = -1, .channel = -1};
+    close_tickets(u);
+    *u = (struct ag_upgrade){.child_fd = -1, .channel = -1, .tickets_fd = -1};
 }
 
 /* ---- the successor ---- */
@@ -221,8 +234,15 @@ static int spawn(struct ag_upgrade *u, int channel)
         (void)posix_spawn_file_actions_destroy(&actions);
         return ENOMEM;
     }
+    static char tickets[] = TICKETS_VARIABLE "=4";
+
+    _Static_assert(TICKETS_FD == 4, "as the variable says");
     error = posix_spawn_file_actions_adddup2(&actions, channel, CHILD_FD);
+    if (error == 0 && u->tickets_fd >= 0) {
+        error = posix_spawn_file_actions_adddup2(&actions, u->tickets_fd, TICKETS_FD);
+    }
     if (error == 0) {
+        *u->tickets_env = u->tickets_fd >= 0 ? tickets : NULL;
         (void)posix_spawnattr_setsigmask(&attributes, &u->mask);
         (void)posix_spawnattr_setsigdefault(&attributes, &defaults);
         (void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
@@ -250,6 +270,7 @@ enum ag_status ag_upgrade_start(struct ag_upgrade *u, struct ag_buf *why)
     u->offered = false;
     error = spawn(u, ends[1]);
     (void)close(ends[1]);
+    close_tickets(u);
     u->channel = ends[0];
     if (error != 0) {
         u->child = 0;
@@ -372,4 +393,43 @@ enum ag_status ag_upgrade_inherit(int *out_channel)
     (void)unsetenv(VARIABLE); /* NOLINT(concurrency-mt-unsafe): before any thread */
     *out_channel = (int)fd;
     return AG_OK;
+}
+
+/* ---- ticket keys ---- */
+
+void ag_upgrade_give_tickets(struct ag_upgrade *u, struct ag_span text)
+{
+    int fd;
+
+    close_tickets(u);
+    if (text.len == 0) {
+        return;
+    }
+    fd = memfd_create("anygate-tickets", MFD_CLOEXEC);
+    if (fd >= 0 && write(fd, text.ptr, text.len) == (ssize_t)text.len) {
+        /* Out of the way of what a child's descriptors are to be. */
+        u->tickets_fd = fcntl(fd, F_DUPFD_CLOEXEC, TICKETS_FD + 1);
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+}
+
+void ag_upgrade_inherit_tickets(struct ag_buf *out)
+{
+    const char *text =
+        getenv(TICKETS_VARIABLE); /* NOLINT(concurrency-mt-unsafe): before any thread */
+    uint64_t fd = 0;
+    ssize_t n;
+
+    if (!text) {
+        return;
+    }
+    if (ag_span_u64(ag_span_str(text), &fd) == AG_OK && fd > STDERR_FILENO && fd <= INT_MAX &&
+        fcntl((int)fd, F_GET_SEALS) >= 0) { /* a memory file, and nobody's own descriptor */
+        n = pread((int)fd, out->ptr + out->len, out->cap - out->len, 0);
+        out->len += n > 0 ? (size_t)n : 0;
+        (void)close((int)fd);
+    }
+    (void)unsetenv(TICKETS_VARIABLE); /* NOLINT(concurrency-mt-unsafe): before any thread */
 }

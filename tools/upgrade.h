@@ -20,12 +20,14 @@ struct ag_upgrade {
     char *program; /* absolute; NULL: not known */
     char **argv;
     char **env;
-    char *arguments; /* what argv points into */
+    char **tickets_env; /* where ANYGATE_TICKETS goes in it */
+    char *arguments;    /* what argv points into */
     sigset_t mask;
     /* the successor */
     pid_t child;  /* 0: none */
     int child_fd; /* pidfd: readable when it has ended */
     int channel;
+    int tickets_fd; /* memory file for the next one; -1: none */
     struct ag_handover_cursor cursor;
     bool offered; /* "yours" was said */
 };
@@ -41,6 +43,12 @@ static inline bool ag_upgrade_under_way(const struct ag_upgrade *u)
     return u->child != 0;
 }
 
+/* What the next successor is handed as keys of session tickets (ANYGATE_TICKETS names a memory file's descriptor,
+ * which releases that know of none leave alone); empty: nothing. Without memory they are not handed over. */
+void ag_upgrade_give_tickets(struct ag_upgrade *u, struct ag_span text);
+/* The predecessor's, appended to `out`; nothing when there are none. Removes ANYGATE_TICKETS. Before any
+ * thread. */
+void ag_upgrade_inherit_tickets(struct ag_buf *out);
 /* Starts the successor. AG_ESYS: the reason is appended to `why`. */
 AG_MUST_USE enum ag_status ag_upgrade_start(struct ag_upgrade *u, struct ag_buf *why);
 enum ag_upgrade_event {

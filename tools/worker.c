@@ -31,6 +31,8 @@ static enum ag_worker_order order_of(struct ag_worker *w)
         return AG_ORDER_ABORT;
     case AG_CHANNEL_PING:
         return AG_ORDER_PING;
+    case AG_CHANNEL_TICKETS:
+        return AG_ORDER_TICKETS;
     case AG_CHANNEL_READY:
     case AG_CHANNEL_LOADED:
     case AG_CHANNEL_REFUSED:

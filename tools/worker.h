@@ -32,7 +32,8 @@ enum ag_worker_order {
     AG_ORDER_DRAIN,
     AG_ORDER_ABORT,
     AG_ORDER_PING,
-    AG_ORDER_GONE, /* there is no master any more; told once */
+    AG_ORDER_TICKETS, /* worker->msg has the keys */
+    AG_ORDER_GONE,    /* there is no master any more; told once */
 };
 
 /* Runs as the worker until it ends: the exit status. `channel`, user, chroot and seccomp are set; what

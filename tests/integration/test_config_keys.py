@@ -23,7 +23,7 @@ def section(title):
 def table(title, number=0):
     """The words in the first column of one table of a section, its head left out."""
     rows = re.findall(r"(?m)(?:^\|.*\n)+", section(title))[number].splitlines()[2:]
-    return {word for row in rows for word in re.findall(r"`([a-z_.]+)`", row.split("|")[1])}
+    return {word for row in rows for word in re.findall(r"`([a-z0-9_.]+)`", row.split("|")[1])}
 
 
 def below(words, prefix):
@@ -39,9 +39,10 @@ SERVER, PROXY, GROUP = table("server"), table("proxy"), table("groups")
 ROUTE = re.findall(r"(?m)^\| (`[^|]*) \| ([a-z]+) \|", section("routes"))
 CONNECTION, EXCHANGE = table("Limits"), table("Limits", 1) - {"stream"}
 TIMEOUTS = table("proxy", 1)
-NOT_YET = {"root": {"tls", "cache", "tunnel", "acme"}, "server": {"admin"},
-           "listener": {"tls", "proxy_protocol"},
-           "upstream": {"health", "tls", "retries", "retry", "breaker", "slow_start",
+TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
+NOT_YET = {"root": {"cache", "tunnel", "acme"}, "server": {"admin"},
+           "listener": {"proxy_protocol"},
+           "upstream": {"health", "retries", "retry", "breaker", "slow_start",
                         "proxy_protocol", "protocol", "sticky", "buffer", "ejection"}}
 
 
@@ -61,14 +62,24 @@ def long_form(action, text=""):
 # Where a strange key is put, and which ones are documented there.
 PLACES = {
     "root": (f"{STRANGE}: 1\n{ROUTES}",
-             {"version", "include", "server", "static", "proxy", "echo", "plugins", "groups",
-              "routes"} | NOT_YET["root"]),
+             {"version", "include", "server", "tls", "static", "proxy", "echo", "plugins",
+              "groups", "routes"} | NOT_YET["root"]),
     "server": (f"server: {{{STRANGE}: 1}}\n{ROUTES}", plain(SERVER) | NOT_YET["server"]),
     "memory": (f"server: {{memory: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "memory.")),
     "log": (f"server: {{log: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "log.")),
     "server limits": (f"server: {{limits: {{{STRANGE}: 1}}}}\n{ROUTES}", CONNECTION | EXCHANGE),
     "listener": (f"server: {{listen: [{{address: ':80', {STRANGE}: 1}}]}}\n{ROUTES}",
-                 {"address", "limits", "stream"} | NOT_YET["listener"]),
+                 {"address", "limits", "stream", "tls", "redirect_https"} | NOT_YET["listener"]),
+    "tls": (f"tls: {{{STRANGE}: 1}}\n{ROUTES}", plain(TLS)),
+    "tickets": (f"tls: {{tickets: {{{STRANGE}: 1}}}}\n{ROUTES}", below(TLS, "tickets.")),
+    "client_auth": (f"tls: {{client_auth: {{{STRANGE}: 1}}}}\n{ROUTES}",
+                    below(TLS, "client_auth.")),
+    "hsts": (f"tls: {{hsts: {{{STRANGE}: 1}}}}\n{ROUTES}", below(TLS, "hsts.")),
+    "listener tls": (
+        f"server: {{listen: [{{address: ':80', tls: {{{STRANGE}: 1}}}}]}}\n{ROUTES}",
+        plain(TLS) - {"hsts"}),
+    "upstream tls": (upstream(f"      tls: {{{STRANGE}: 1}}\n"), UPSTREAM_TLS),
+    "proxy tls": (f"proxy: {{tls: {{{STRANGE}: 1}}}}\n{ROUTES}", UPSTREAM_TLS),
     "listener limits": (
         f"server: {{listen: [{{address: ':80', limits: {{{STRANGE}: 1}}}}]}}\n{ROUTES}",
         CONNECTION | EXCHANGE),

@@ -68,7 +68,7 @@ def test_no_mistake_stands_alone():
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, certificates):
     """What examples name, and `anygate` in the search path."""
     example = ROOT / "docs/examples"
     shutil.copytree(example, tmp_path / "docs/examples")
@@ -80,6 +80,7 @@ def place(tmp_path):
     (tmp_path / "downloads/report.pdf").write_text("%PDF")
     (tmp_path / "conf.d/api.yml").write_text("routes:\n  /api/x: OK\n")
     (tmp_path / "bin/anygate").symlink_to(BINARY)
+    shutil.copytree(certificates, tmp_path / "tls")
     return tmp_path
 
 

@@ -13,7 +13,7 @@ notice. A list is a TOML file, or a folder of them, with entries of
 and `test` is one of
 
     unit NAME [SUITE/TEST]       tests/unit/NAME.c
-    request CASE, answer CASE    one of tests/wire/cases/, "RFC: name"
+    request CASE, answer CASE, h2 CASE    one of tests/wire/cases/, "RFC: name"
     pytest FILE::TEST            as pytest names it
     run GOAL ARGUMENT...         a program that make builds; it fails with an exit code
 """
@@ -57,7 +57,8 @@ class Mutant:
         if kind == "run":
             return shlex.split(rest)
         name = {"request": f"tests/wire/test_requests.py::test_through_the_proxy[epoll-{rest}]",
-                "answer": f"tests/wire/test_answers.py::test_answer[epoll-{rest}-whole]"}.get(kind, rest)
+                "answer": f"tests/wire/test_answers.py::test_answer[epoll-{rest}-whole]",
+                "h2": f"tests/wire/test_h2_cases.py::test_case[epoll-{rest}-whole]"}.get(kind, rest)
         return [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", name]
 
     def mutate(self, text):
@@ -74,15 +75,16 @@ def load(path=SECURITY):
 
 
 def cases(root):
-    """The names that `request` and `answer` may have."""
-    sys.path.insert(0, str(root / "tests/wire"))
+    """The names that `request`, `answer` and `h2` may have."""
+    sys.path[:0] = [str(root / "tests/wire"), str(root / "tests")]
     try:
-        from cases import TABLE
+        from cases import H2_TABLE, TABLE
         from cases.answers import ANSWERS
     finally:
-        sys.path.pop(0)
+        del sys.path[:2]
     return {"request": {f"{c.rfc}: {c.name}" for c in TABLE},
-            "answer": {f"{a.rfc}: {a.name}" for a in ANSWERS}}
+            "answer": {f"{a.rfc}: {a.name}" for a in ANSWERS},
+            "h2": {f"{c.rfc}: {c.name}" for c in H2_TABLE}}
 
 
 def names_a_test(mutant, root, known):

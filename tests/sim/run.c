@@ -370,7 +370,7 @@ static void start_server(struct run *r)
         d->serving.let_go = let_go;
         d->serving.ended = on_ended;
         host_loop_init(&r->host, i, sim_chance(s, 500), &config);
-        if (ag_serving_open(&d->serving, &r->host.loops[i].loop, r->shard_count,
+        if (ag_serving_open(&d->serving, &r->host.loops[i].loop, i, r->shard_count,
                             r->connection_max) != AG_OK) {
             sim_fail(s, "a shard does not start");
         }

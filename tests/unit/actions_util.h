@@ -4,6 +4,7 @@
  */
 #pragma once
 #include "actions/action.h"
+#include "proto/h2_fields.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -108,6 +109,34 @@ static inline void fake_send_head(struct ag_exchange *ex)
     ag_body_set_consumer(ex->res_source, fake_take, ex);
 }
 
+/* The form for HTTP/2 says what `head` does, on a connection where nothing was said before. */
+static inline void fake_check_h2(const struct ag_prepared *p, const char *head)
+{
+    const struct ag_h1_limits limits = AG_H1_LIMITS_DEFAULT;
+    struct ag_h2_field_error e = {0};
+    struct ag_hpack_decoder d;
+    struct ag_response res = {0};
+    struct ag_arena arena;
+
+    ag_arena_init(&arena, NULL, 0);
+    ag_hpack_decoder_init(&d, &arena);
+    cr_assert(ag_h2_read_response(&d, p->h2, &limits, AG_METHOD_GET, &res, &arena, &e) == AG_OK,
+              "%s", e.why);
+    cr_assert(res.status == p->status && d.table.count == 0);
+    for (uint16_t i = 0; i < res.fields.count; i++) {
+        struct ag_span line = ag_span(head, strcspn(head, "\n"));
+        struct ag_span name = ag_field_key(&res.fields.v[i]);
+
+        cr_assert(line.len > name.len + 2 && ag_span_ieq(ag_span_sub(line, 0, name.len), name) &&
+                      ag_span_eq(ag_span_sub(line, name.len + 2, line.len),
+                                 ag_field_value(&res.fields.v[i])),
+                  "%s", head);
+        head += line.len + 1;
+    }
+    cr_assert(*head == 0, "%s", head);
+    ag_arena_release(&arena);
+}
+
 static inline void fake_send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
 {
     struct answer *a = ex->server_stream;
@@ -126,6 +155,7 @@ static inline void fake_send_prepared(struct ag_exchange *ex, const struct ag_pr
         }
     }
     a->head[n] = 0;
+    fake_check_h2(p, a->head);
     if (fake_has_content(a) && p->body.len) {
         memcpy(a->body, p->body.ptr, p->body.len);
         a->body_len = p->body.len;

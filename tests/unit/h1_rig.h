@@ -231,7 +231,11 @@ static inline void on_close(struct ag_stream *s, enum ag_reason why)
     ag_h1_server_closed(&r->h, why);
 }
 
-static const struct ag_stream_user rig_user = {on_data, on_eof, on_drain, on_deadline, on_close};
+static const struct ag_stream_user rig_user = {.on_data = on_data,
+                                               .on_eof = on_eof,
+                                               .on_drain = on_drain,
+                                               .on_deadline = on_deadline,
+                                               .on_close = on_close};
 
 static inline void keep_snapshot(struct ag_block *b)
 {

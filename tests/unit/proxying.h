@@ -223,8 +223,11 @@ static inline void down_close(struct ag_stream *s, enum ag_reason why)
     down_of(s)->open = false;
 }
 
-static const struct ag_stream_user down_user = {down_data, down_eof, down_drain, down_deadline,
-                                                down_close};
+static const struct ag_stream_user down_user = {.on_data = down_data,
+                                                .on_eof = down_eof,
+                                                .on_drain = down_drain,
+                                                .on_deadline = down_deadline,
+                                                .on_close = down_close};
 
 static inline void pipe_start(struct ag_exchange *ex)
 {

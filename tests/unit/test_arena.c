@@ -4,6 +4,7 @@
 #include "engine/arena.h"
 
 #include "engine/poison.h"
+#include "tests/memwire.h"
 
 #include <criterion/criterion.h>
 
@@ -161,3 +162,46 @@ Test(arena, free_bytes_are_poisoned_under_asan)
     cr_expect(ag_poisoned(p));
 }
 #endif
+
+Test(arena, what_is_not_used_is_given_back)
+{
+    struct ag_arena a;
+
+    ag_arena_init(&a, &pages, 2);
+    uint8_t *p = ag_arena_alloc(&a, 100), *q, *other;
+    cr_assert(p);
+    ag_arena_trim(&a, p, 100, 9);
+    q = ag_arena_alloc(&a, 100);
+    cr_expect_eq(q, p + 16);
+    other = ag_arena_alloc(&a, 8);
+    ag_arena_trim(&a, q, 100, 0);
+    cr_expect_eq(ag_arena_alloc(&a, 8), other + 8, "not when something came behind");
+    ag_arena_release(&a);
+}
+
+/* Large buffers hold what a page does not, as many of them as allowed. */
+Test(arena, wide)
+{
+    struct memloop m;
+    struct ag_arena a;
+    uint8_t *p, *q;
+
+    memloop_init(&m, (struct ag_loop_config){.buf_count = {8, 8}, .page_count = 8});
+    ag_arena_init(&a, &pages, 1);
+    ag_arena_widen(&a, &m.loop);
+    cr_expect_null(ag_arena_alloc(&a, AG_BUF_LARGE_BYTES + 1));
+    m.loop.tight = true;
+    cr_expect_null(ag_arena_alloc(&a, 5000), "when buffers run short");
+    m.loop.tight = false;
+    p = ag_arena_alloc(&a, 5000);
+    q = ag_arena_alloc(&a, AG_BUF_LARGE_BYTES - 5000);
+    cr_assert(p && q);
+    cr_expect_eq(q, p + 5000);
+    cr_expect_eq(ag_loop_bufs_used(&m.loop, AG_BUF_LARGE), 1);
+    cr_expect(ag_arena_alloc(&a, 5000));
+    cr_expect_null(ag_arena_alloc(&a, AG_BUF_LARGE_BYTES));
+    cr_expect_eq(pages.used, 0);
+    ag_arena_release(&a);
+    cr_expect_eq(ag_loop_bufs_used(&m.loop, AG_BUF_LARGE), 0);
+    memloop_deinit(&m);
+}

@@ -87,7 +87,11 @@ static void on_connected(struct ag_conn *c)
     peer_of(&c->stream)->connects++;
 }
 
-static const struct ag_stream_user user = {on_data, on_eof, on_drain, on_deadline, on_close};
+static const struct ag_stream_user user = {.on_data = on_data,
+                                           .on_eof = on_eof,
+                                           .on_drain = on_drain,
+                                           .on_deadline = on_deadline,
+                                           .on_close = on_close};
 
 static struct peer *peer_alone(enum ag_backend_kind kind, uint32_t small, uint32_t large)
 {

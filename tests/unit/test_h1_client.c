@@ -14,6 +14,7 @@ struct rig {
     struct fixture *f;
     struct ag_conn conn;
     struct ag_h1_client c;
+    struct ag_call call;
     struct ag_body req_body, res_body;
     struct ag_arena keep;
     int fd; /* the upstream's end; -1: closed */
@@ -72,19 +73,23 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     r->closed_why = why;
 }
 
-static const struct ag_stream_user user = {on_data, on_eof, on_drain, on_deadline, on_close};
+static const struct ag_stream_user user = {.on_data = on_data,
+                                           .on_eof = on_eof,
+                                           .on_drain = on_drain,
+                                           .on_deadline = on_deadline,
+                                           .on_close = on_close};
 
-static void on_interim(struct ag_h1_client *c, const struct ag_response *res)
+static void on_interim(struct ag_call *call, const struct ag_response *res)
 {
-    struct rig *r = c->caller;
+    struct rig *r = ag_container_of(call, struct rig, call);
 
     r->interims++;
     r->interim_status = res->status;
 }
 
-static void on_head(struct ag_h1_client *c, const struct ag_response *res)
+static void on_head(struct ag_call *call, const struct ag_response *res)
 {
-    struct rig *r = c->caller;
+    struct rig *r = ag_container_of(call, struct rig, call);
     struct ag_field *x = ag_fields_find_name(&res->fields, AG_SPAN("x"), NULL);
 
     r->heads++;
@@ -93,28 +98,28 @@ static void on_head(struct ag_h1_client *c, const struct ag_response *res)
         (void)snprintf(r->seen, sizeof(r->seen), "%.*s", (int)x->value_len, (const char *)x->value);
     }
     if (res->status == 101 && r->accept) {
-        ag_h1_client_accept_tunnel(c);
+        call->ops->accept_tunnel(call);
     }
 }
 
-static void on_done(struct ag_h1_client *c, bool reusable)
+static void on_done(struct ag_call *call)
 {
-    struct rig *r = c->caller;
+    struct rig *r = ag_container_of(call, struct rig, call);
 
     r->dones++;
-    r->reusable = reusable;
+    r->reusable = r->c.state == AG_H1_CLIENT_READY;
 }
 
-static void on_failed(struct ag_h1_client *c, enum ag_reason why, const char *detail)
+static void on_failed(struct ag_call *call, enum ag_reason why, const char *detail)
 {
-    struct rig *r = c->caller;
+    struct rig *r = ag_container_of(call, struct rig, call);
 
     r->faileds++;
     r->why = why;
     (void)snprintf(r->detail, sizeof(r->detail), "%s", detail);
 }
 
-static const struct ag_h1_call_ops ops = {on_interim, on_head, on_done, on_failed};
+static const struct ag_call_events events = {on_interim, on_head, on_done, on_failed};
 
 static void take_body(struct ag_body *b, void *owner)
 {
@@ -164,9 +169,16 @@ static void rig_again(struct rig *r)
     r->seen[0] = 0;
 }
 
+static void cancel(struct rig *r)
+{
+    if (r->call.ops) {
+        r->call.ops->cancel(&r->call);
+    }
+}
+
 static void rig_free(struct rig *r)
 {
-    ag_h1_client_cancel(&r->c);
+    cancel(r);
     if (!r->closed) {
         ag_stream_abort(&r->conn.stream, AG_REASON_ABORTED);
     }
@@ -193,17 +205,15 @@ static void start(struct rig *r, enum ag_method method, enum ag_framing framing,
     const struct ag_h1_request_opts opts = {
         .target = AG_SPAN("/t?q"), .host = AG_SPAN("example"), .upgrade = upgrade};
 
-    const struct ag_h1_call call = {
-        .req = &req,
-        .opts = &opts,
-        .req_body = framing == AG_FRAMING_NONE && !upgrade ? NULL : &r->req_body,
-        .res_body = &r->res_body,
-        .keep = &r->keep,
-        .ops = &ops,
-        .caller = r};
-
+    r->call =
+        (struct ag_call){.events = &events,
+                         .req = &req,
+                         .opts = &opts,
+                         .req_body = framing == AG_FRAMING_NONE && !upgrade ? NULL : &r->req_body,
+                         .res_body = &r->res_body,
+                         .keep = &r->keep};
     ag_body_set_consumer(&r->res_body, take_body, r);
-    cr_assert_eq(ag_h1_client_start(&r->c, &call), AG_OK);
+    cr_assert_eq(ag_h1_client_start(&r->c, &r->call), AG_OK);
 }
 
 static bool over(const struct rig *r)
@@ -423,7 +433,7 @@ BOTH(h1_client, malformed_heads_fail)
         cr_assert_eq(r->faileds, 1, "%s", lies[i]);
         cr_expect_eq(r->why, AG_REASON_PROTOCOL, "%s", lies[i]);
         cr_expect_eq(r->heads, 0);
-        cr_expect(r->c.received && r->c.sent);
+        cr_expect(r->call.received && r->call.sent);
         cr_expect_neq(r->detail[0], 0);
         turn_until(&r->f->loop, r->closed);
         rig_free(r);
@@ -473,7 +483,7 @@ BOTH(h1_client, closing_without_an_answer)
     turn_until(&r->f->loop, over(r));
     cr_expect_eq(r->faileds, 1);
     cr_expect_eq(r->why, AG_REASON_EOF);
-    cr_expect(r->c.sent && !r->c.received);
+    cr_expect(r->call.sent && !r->call.received);
     rig_free(r);
 }
 
@@ -485,7 +495,7 @@ BOTH(h1_client, nothing_sent_is_known)
     start(r, AG_METHOD_GET, AG_FRAMING_NONE, 0, false);
     ag_h1_client_eof(&r->c);
     cr_expect_eq(r->faileds, 1);
-    cr_expect(!r->c.sent && !r->c.received);
+    cr_expect(!r->call.sent && !r->call.received);
     turn_until(&r->f->loop, r->closed);
     pull(r);
     cr_expect_eq(r->got_len, 0);
@@ -497,12 +507,12 @@ BOTH(h1_client, a_storm_of_interims_fails)
     struct rig *r = rig_new(kind);
 
     get(r);
-    for (unsigned i = 0; i < AG_H1_INTERIM_MAX + 1; i++) {
+    for (unsigned i = 0; i < AG_CALL_INTERIM_MAX + 1; i++) {
         push_text(r, "HTTP/1.1 103 Early Hints\r\n\r\n");
     }
     turn_until(&r->f->loop, over(r));
     cr_expect_eq(r->why, AG_REASON_PROTOCOL);
-    cr_expect_eq(r->interims, AG_H1_INTERIM_MAX);
+    cr_expect_eq(r->interims, AG_CALL_INTERIM_MAX);
     rig_free(r);
 }
 
@@ -798,7 +808,7 @@ BOTH(h1_client, cancelled_at_each_stage_nothing_is_left)
         }
         cr_assert_not(over(r), "%s", r->detail);
         heads = r->heads;
-        ag_h1_client_cancel(&r->c);
+        cancel(r);
         settle(r);
         cr_expect(r->closed);
         cr_expect_not(over(r));

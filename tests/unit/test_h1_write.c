@@ -43,7 +43,7 @@ static void never(struct ag_stream *s, enum ag_reason why)
 }
 
 static const struct ag_stream_ops ops = {.flush = flush, .abort = never};
-static const struct ag_stream_user user = {NULL, NULL, NULL, NULL, NULL};
+static const struct ag_stream_user user = {0};
 
 static void open_with(uint32_t buffers)
 {

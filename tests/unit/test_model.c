@@ -226,12 +226,10 @@ Test(model, mistakes)
         {"server: {log: {levl: x}}", 1, 16, "in server.log", "level"},
         {"server: {listen: [{adress: ':1', address: ':2'}]}", 1, 20, "in a listener", "address"},
         /* not there yet */
-        {"tls: {x: 1}", 1, 1, "tls is not supported yet", "*"},
         {"cache: {x: 1}", 1, 1, "cache is not supported yet", "*"},
         {"tunnel: 1", 1, 1, "tunnel is not supported yet", "*"},
         {"acme: 1", 1, 1, "acme is not supported yet", "*"},
         {"server: {admin: '127.0.0.1:9'}", 1, 10, "admin is not supported yet", "*"},
-        {"server: {listen: [{address: ':1', tls: true}]}", 1, 35, "tls is not supported yet", "*"},
         {"server: {listen: [{address: ':1', proxy_protocol: [a]}]}", 1, 35,
          "proxy_protocol is not supported yet", "*"},
         /* privileges */

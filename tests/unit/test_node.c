@@ -71,7 +71,7 @@ Test(node, duration)
         {"s", UINT64_MAX, NULL},
         {"-1s", UINT64_MAX, NULL},
         {"1.5s", UINT64_MAX, NULL},
-        {"1d", UINT64_MAX, NULL},
+        {"1d", 86400000, NULL},
         {"", UINT64_MAX, NULL},
         {"1m30s", UINT64_MAX, NULL},
         {"99999999999999999999s", UINT64_MAX, NULL},

@@ -148,6 +148,123 @@ Test(static, a_file_that_shrinks)
     end();
 }
 
+/* ---- servers that take memory alone ---- */
+
+/* Holds back; the caller lets turns pass. */
+static struct ag_exchange *begin_in_memory(const char *line)
+{
+    static struct ag_server_ops server;
+    struct ag_exchange *ex;
+
+    server = fake_server;
+    server.memory_only = true;
+    f->answer.hold_back = true;
+    ex = fake_begin(f, &r, line, NULL);
+    ex->server = &server;
+    ag_body_end(&ex->req_body, NULL);
+    fake_start(ex);
+    return ex;
+}
+
+static void take_all(struct ag_exchange *ex)
+{
+    f->answer.hold_back = false;
+    fake_take(&ex->res_body, ex);
+    fake_run(f);
+}
+
+Test(static, large_files_in_memory)
+{
+    size_t len = (3u << 20) + 17;
+
+    site();
+    uint8_t *content = big("big.bin", len);
+    serve("/", "/");
+    struct ag_exchange *ex = begin_in_memory("GET /big.bin");
+    for (int i = 0; i < 50; i++) {
+        ag_loop_turn(&f->loop, 1);
+    }
+    cr_expect(ex->res_body.q.bytes == AG_STATIC_READ_BYTES);
+    cr_expect(!ag_slice_is_file(&ex->res_body.q.head->slice));
+    take_all(ex);
+    cr_expect(f->answer.body_len == len && memcmp(f->answer.body, content, len) == 0);
+    cr_expect(f->answer.complete);
+    fake_end(f, ex);
+    free(content);
+    end();
+}
+
+Test(static, a_file_in_memory_that_shrinks)
+{
+    char path[128];
+
+    site();
+    free(big("big.bin", 3u << 20));
+    serve("/", "/");
+    struct ag_exchange *ex = begin_in_memory("GET /big.bin");
+    for (int i = 0; i < 50; i++) {
+        ag_loop_turn(&f->loop, 1);
+    }
+    (void)snprintf(path, sizeof(path), "%s/big.bin", folder);
+    cr_assert(truncate(path, 100000) == 0);
+    take_all(ex);
+    cr_expect(f->answer.broken && !f->answer.complete && f->answer.reason == AG_REASON_OTHER);
+    cr_expect(f->answer.body_len == 100000);
+    fake_end(f, ex);
+    end();
+}
+
+Test(static, files_in_memory_wait_for_buffers)
+{
+    struct ag_block *all[8192];
+    size_t n = 0, len = 1u << 20;
+
+    site();
+    uint8_t *content = big("big.bin", len);
+    serve("/", "/");
+    struct ag_exchange *ex = begin_in_memory("GET /big.bin");
+    for (int g = AG_BUF_LARGE; g >= AG_BUF_SMALL; g--) {
+        while (n < AG_COUNT(all) && (all[n] = ag_loop_buf(&f->loop, (enum ag_buf_group)g))) {
+            n++;
+        }
+    }
+    cr_assert_lt(n, AG_COUNT(all));
+    for (int i = 0; i < 20; i++) {
+        ag_loop_turn(&f->loop, 1);
+    }
+    f->answer.hold_back = false;
+    fake_take(&ex->res_body, ex);
+    for (int i = 0; i < 20; i++) {
+        ag_loop_turn(&f->loop, 1);
+    }
+    cr_expect(!f->answer.complete);
+    while (n > 0) {
+        ag_block_release(all[--n]);
+    }
+    fake_run(f);
+    cr_expect(f->answer.body_len == len && memcmp(f->answer.body, content, len) == 0);
+    fake_end(f, ex);
+    free(content);
+    end();
+}
+
+Test(static, client_of_a_file_in_memory_gone)
+{
+    site();
+    free(big("big.bin", 3u << 20));
+    serve("/", "/");
+    for (int turns = 0; turns < 12; turns++) {
+        struct ag_exchange *ex = begin_in_memory("GET /big.bin");
+
+        for (int t = 0; t < turns; t++) {
+            ag_loop_turn(&f->loop, 0);
+        }
+        f->answer.complete = false;
+        fake_end(f, ex); /* aborts */
+    }
+    end();
+}
+
 /* ---- clients that go away ---- */
 
 /* Aborts after each number of turns, so that every wait is met. */

@@ -274,7 +274,7 @@ Test(tls_cert, signatures_of_each_kind)
                                           "rsa:2048 -sha256",
                                           "rsa:2048 -sha384",
                                           "rsa:2048 -sha512",
-                                          CERTS_P256 " -sha256",
+                                          "ec -pkeyopt ec_paramgen_curve:P-256 -sha256",
                                           "ec -pkeyopt ec_paramgen_curve:P-384 -sha384",
                                           "ec -pkeyopt ec_paramgen_curve:P-521 -sha512",
                                           "ed25519"};

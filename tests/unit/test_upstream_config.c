@@ -8,6 +8,7 @@
 #include "actions/proxy_trust.h"
 #include "actions/upstream_config.h"
 #include "engine/resolver.h"
+#include "tests/unit/certs.h"
 
 #include <criterion/criterion.h>
 
@@ -126,7 +127,8 @@ static const struct mistake mistakes[] = {
     {"balance", "least_conn", NULL, "not supported yet", 33},
     {"balance", "rond_robin", NULL, "rond_robin", 33},
     {"health", "x", NULL, "not supported yet", 33},
-    {"tls", "x", NULL, "not supported yet", 33},
+    {"tls", "x", NULL, "must be a mapping", 33},
+    {"breaker", "x", NULL, "not supported yet", 33},
     {"max_conections", "5", NULL, "max_conections", 33},
     {"max_pending", "-1", NULL, "", 33},
     {"host", "a b", NULL, "not a host", 33},
@@ -223,10 +225,187 @@ Test(upstream_config, named_upstreams_and_routes)
     cr_assert_eq(ag_proxy_configure(&build, &decl, &other), AG_OK);
     s = other;
     cr_expect(s->upstream->servers[0].named);
-    decl.scheme = AG_SPAN("https");
-    cr_expect_eq(ag_proxy_configure(&build, &decl, &other), AG_EINVAL);
-    cr_expect(strstr(diags.first->what, "not supported yet"));
 }
+
+/* ---- TLS ---- */
+
+static const struct ag_upstream *target(struct ag_action_build *build, const char *scheme,
+                                        const char *authority)
+{
+    struct ag_action_decl decl = {
+        .scheme = ag_span_str(scheme), .authority = ag_span_str(authority), .pos = at(7)};
+    const void *settings = NULL;
+
+    if (ag_proxy_configure(build, &decl, &settings) != AG_OK) {
+        return NULL;
+    }
+    return ((const struct ag_proxy_settings *)settings)->upstream;
+}
+
+/* An upstream "api" whose `tls` holds pairs of key and text; NULL ends them. */
+static void section(struct ag_action_build *build, struct ag_tls_files *files,
+                    const char *const *pairs)
+{
+    const char *const servers[] = {"10.0.0.1", "b:80 weight=2", "c:443", "d:8443", NULL};
+    struct ag_node *root = group("", AG_NODE_MAP), *proxy = group("proxy", AG_NODE_MAP);
+    struct ag_node *ups = group("upstreams", AG_NODE_MAP), *api = upstream("api", servers);
+    struct ag_node *tls = group("tls", AG_NODE_MAP);
+
+    for (size_t i = 0; pairs[i]; i += 2) {
+        ag_node_append(tls, scalar(pairs[i], pairs[i + 1], 44));
+    }
+    ag_node_append(api, tls);
+    ag_node_append(ups, api);
+    ag_node_append(proxy, ups);
+    ag_node_append(root, proxy);
+    ag_tls_files_init(files, &arena, NULL, &diags);
+    *build = (struct ag_action_build){
+        .arena = &arena, .diags = &diags, .config = root, .tls_files = files};
+}
+
+Test(upstream_config, schemes)
+{
+    const char *const pairs[] = {"verify", "false", "server_name", "x.example", NULL};
+    const struct ag_upstream *plain, *https, *wss, *h2, *h2c;
+    struct ag_action_build build;
+    struct ag_tls_files files;
+
+    section(&build, &files, pairs);
+    cr_assert_eq(ag_proxy_configure_section(&build), AG_OK);
+    plain = target(&build, "http", "api");
+    https = target(&build, "https", "api");
+    wss = target(&build, "wss", "api");
+    h2 = target(&build, "h2", "api");
+    h2c = target(&build, "h2c", "api");
+    cr_assert(plain && https && wss && h2 && h2c);
+    cr_expect(plain == target(&build, "ws", "api") && https == target(&build, "https", "api"));
+    cr_expect(plain->protocol == AG_UPSTREAM_H1 && !plain->tls);
+    cr_expect(https->protocol == AG_UPSTREAM_AUTO && https->tls->h2 && https->tls->h1);
+    cr_expect(wss->protocol == AG_UPSTREAM_H1 && !wss->tls->h2 && wss->tls->h1);
+    cr_expect(h2->protocol == AG_UPSTREAM_H2 && h2->tls->h2 && !h2->tls->h1);
+    cr_expect(h2c->protocol == AG_UPSTREAM_H2C && !h2c->tls);
+    cr_expect(!https->tls->verify && ag_span_eq(https->tls->server_name, AG_SPAN("x.example")));
+    cr_expect_neq(memcmp(https->tls->key, h2->tls->key, sizeof(h2->tls->key)), 0);
+    const struct ag_upstream *all[] = {plain, https, wss, h2, h2c};
+    for (size_t i = 0; i < AG_COUNT(all); i++) {
+        for (size_t k = 0; k < i; k++) {
+            cr_expect_neq(all[i]->key[0], all[k]->key[0], "%zu and %zu share pools", i, k);
+        }
+    }
+}
+
+Test(upstream_config, ports_by_scheme)
+{
+    const char *const pairs[] = {"verify", "false", NULL};
+    static const struct {
+        uint16_t plain, tls;
+        const char *plain_host, *tls_host;
+    } rows[] = {{80, 443, "10.0.0.1", "10.0.0.1"},
+                {80, 80, "b", "b:80"},
+                {443, 443, "c:443", "c"},
+                {8443, 8443, "d:8443", "d:8443"}};
+    struct ag_action_build build;
+    struct ag_tls_files files;
+
+    section(&build, &files, pairs);
+    cr_assert_eq(ag_proxy_configure_section(&build), AG_OK);
+    const struct ag_upstream *plain = target(&build, "http", "api");
+    const struct ag_upstream *https = target(&build, "https", "api");
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        const struct ag_upstream_server *p = &plain->servers[i], *t = &https->servers[i];
+
+        cr_expect_eq(p->port, rows[i].plain);
+        cr_expect_eq(t->port, rows[i].tls);
+        cr_expect(ag_span_eq(p->authority, ag_span_str(rows[i].plain_host)), "%zu", i);
+        cr_expect(ag_span_eq(t->authority, ag_span_str(rows[i].tls_host)), "%zu", i);
+        cr_expect_eq(p->weight, t->weight);
+    }
+    cr_expect_eq(ntohs(https->servers[0].addr.in.sin_port), 443);
+}
+
+Test(upstream_config, a_socket_has_no_name_to_verify)
+{
+    const char *const off[] = {"verify", "false", NULL};
+    struct ag_action_build build;
+    struct ag_tls_files files;
+
+    section(&build, &files, off);
+    cr_assert_eq(ag_proxy_configure_section(&build), AG_OK);
+    cr_expect_null(target(&build, "https", "unix:/run/x.sock"), "verified by default");
+    cr_assert_eq(diags.errors, 1);
+    cr_expect(strstr(diags.first->what, "without a name"), "%s", diags.first->what);
+    cr_expect_not_null(target(&build, "http", "unix:/run/x.sock"));
+}
+
+#if AG_WOLFSSL
+
+Test(upstream_config, tls_reads_its_files)
+{
+    struct ag_action_build build;
+    struct ag_tls_files files;
+    const struct ag_upstream *up;
+
+    folder_make();
+    certs_self("ca", CERTS_P256, "/CN=ca", "");
+    certs_signed("me", CERTS_P256, "/CN=me", "ca", "extendedKeyUsage=clientAuth\n");
+    const char *const pairs[] = {"ca",  folder_at("ca.crt"), "cert", folder_at("me.crt"),
+                                 "key", folder_at("me.key"), "h2",   "false",
+                                 NULL};
+    section(&build, &files, pairs);
+    cr_assert_eq(ag_proxy_configure_section(&build), AG_OK);
+    up = target(&build, "https", "api");
+    cr_assert(up && up->tls);
+    cr_expect(up->tls->verify && up->tls->ca.len > 0 && up->tls->identity);
+    cr_expect(ag_span_eq(up->tls->identity->subject, AG_SPAN("CN=me")));
+    cr_expect_eq(up->protocol, AG_UPSTREAM_H1, "h2 is not offered");
+    folder_remove();
+}
+
+Test(upstream_config, the_systems_authorities_by_default)
+{
+    const char *const pairs[] = {"server_name", "x", NULL};
+    struct ag_action_build build;
+    struct ag_tls_files files;
+    const struct ag_upstream *up;
+
+    section(&build, &files, pairs);
+    if (ag_proxy_configure_section(&build) != AG_OK) {
+        cr_assert(strstr(diags.first->what, "no store of authorities"));
+        return; /* a machine without */
+    }
+    up = target(&build, "https", "api");
+    cr_assert(up && up->tls && up->tls->verify && up->tls->ca.len > 0);
+}
+
+Test(upstream_config, mistakes_of_tls)
+{
+    static const struct {
+        const char *key, *text, *what;
+    } rows[] = {
+        {"verify", "maybe", "verify"},
+        {"ca", "/nonexistent/ca.pem", "cannot read"},
+        {"server_name", "a b", "not the name"},
+        {"key", "/x.key", "without a certificate"},
+        {"cert", "/nonexistent/x", "cannot"},
+        {"handshake_timeout", "0", "out of range"},
+        {"verfy", "true", "verfy"},
+    };
+
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        const char *const pairs[] = {rows[i].key, rows[i].text, NULL};
+        struct ag_action_build build;
+        struct ag_tls_files files;
+
+        ag_diags_init(&diags, &arena);
+        section(&build, &files, pairs);
+        (void)!ag_proxy_configure_section(&build);
+        cr_assert_eq(diags.errors, 1, "%s: %u", rows[i].key, diags.errors);
+        cr_expect(strstr(diags.first->what, rows[i].what), "%s", diags.first->what);
+        cr_expect_eq(diags.first->pos.col, 44, "%s", rows[i].key);
+    }
+}
+
+#endif
 
 Test(upstream_config, targets_are_checked)
 {

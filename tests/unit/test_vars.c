@@ -92,6 +92,58 @@ Test(vars, expand)
     free(ex);
 }
 
+/* ---- TLS ---- */
+
+static const struct ag_tls_session session = {.server_name = AG_SPAN_INIT("a.example"),
+                                              .version = "TLSv1.3",
+                                              .cipher = "TLS_AES_128_GCM_SHA256",
+                                              .client_cert = AG_TLS_CLIENT_VALID,
+                                              .client_subject = AG_SPAN_INIT("CN=me\r\n,O=x"),
+                                              .client_sha256 = AG_SPAN_INIT("ab12")};
+static const struct ag_tls_session anonymous = {.version = "TLSv1.2"};
+
+static const struct ag_tls_session *tls_of(struct ag_exchange *ex)
+{
+    return ex->server_stream;
+}
+
+static void expect_expansion(const struct ag_exchange *ex, const char *text, const char *want)
+{
+    struct ag_arena arena;
+    struct ag_diags diags;
+    char out[256];
+    struct ag_buf b = ag_buf(out, sizeof(out) - 1);
+
+    ag_arena_init(&arena, NULL, 0);
+    ag_diags_init(&diags, &arena);
+    ag_vars_expand(ag_vars_compile(&arena, &diags, (struct ag_pos){0}, ag_span_str(text)), ex, &b);
+    out[b.len] = 0;
+    cr_expect_str_eq(out, want, "%s: %s", text, out);
+    ag_arena_release(&arena);
+}
+
+Test(vars, of_tls)
+{
+    static const struct ag_server_ops ops = {.tls = tls_of};
+    static const char text[] = "{tls.version}|{tls.cipher}|{tls.server_name}|{tls.client.subject}|"
+                               "{tls.client.fingerprint}|{tls.client.verified}";
+    struct ag_exchange *ex = malloc(sizeof(*ex));
+    union ag_addr remote;
+
+    AG_ASSERT(ex);
+    fill(ex, &remote);
+    ex->server = &ops;
+    expect_expansion(ex, text, "|||||");
+    ex->req.tls = true;
+    ex->server_stream = (void *)(uintptr_t)&session;
+    expect_expansion(ex, text, "TLSv1.3|TLS_AES_128_GCM_SHA256|a.example|CN=me,O=x|ab12|valid");
+    ex->server_stream = (void *)(uintptr_t)&anonymous;
+    expect_expansion(ex, text, "TLSv1.2|||||none");
+    ex->server_stream = NULL; /* the connection has gone */
+    expect_expansion(ex, text, "|||||");
+    free(ex);
+}
+
 Test(vars, mistakes_have_positions)
 {
     static const struct {

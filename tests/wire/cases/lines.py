@@ -66,7 +66,7 @@ clause("9110 2.5", "a higher minor version is read as the highest known; a major
        bad("HTTP/2.0", get(version=b"HTTP/2.0"), 505),
        bad("HTTP/3.0", get(version=b"HTTP/3.0"), 505),
        bad("HTTP/0.9 spelled out", get(version=b"HTTP/0.9"), 505),
-       bad("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505))
+       bad("a preface of HTTP/2 but for a letter", b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", 505))
 
 clause("9112 2.2", "one empty line before a request is skipped, other white space is not; what is no "
        "HTTP is refused",

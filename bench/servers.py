@@ -1,0 +1,136 @@
+"""The servers that are measured side by side: how each is started, and what it spends.
+
+Each listens on three ports: HTTP/1.1 in the clear (PORT), HTTP/2 in the clear by prior knowledge (H2C), and TLS
+with both by ALPN (TLS). Configurations are in peers/, as each server's own documentation advises: one worker, connections to
+origins kept, session tickets, no access log. Certificates are made by the openssl command at each run.
+"""
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+SERVER_CORE, LOAD_CORE = "0", "1"
+LARGE_BUFFERS = ("proxy_buffers 16 32k; proxy_buffer_size 32k; proxy_busy_buffers_size 64k; "
+                 "proxy_max_temp_file_size 0;")
+# name: configuration, command before its path, what else the configuration is told
+PEERS = {
+    "nginx": ("nginx.conf", ["nginx", "-c"], {"BUFFERS": ""}),
+    "nginx 16x32k": ("nginx.conf", ["nginx", "-c"], {"BUFFERS": LARGE_BUFFERS}),
+    "haproxy": ("haproxy.cfg", ["haproxy", "-db", "-f"], {}),
+    "h2o": ("h2o.conf", ["h2o", "-c"], {}),
+}
+BACKENDS = ("epoll", "io_uring")
+NAMES = [*PEERS, *(f"anygate {backend}" for backend in BACKENDS)]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def fill(name, out, values):
+    text = (HERE / "peers" / name).read_text()
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", str(value))
+    out.write_text(text)
+    return str(out)
+
+
+def wait_port(name, process, port):
+    for _ in range(200):
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"{name} does not answer on port {port}")
+
+
+def stop(process):
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def make_files(work):
+    """What is served, and the certificate (ECDSA P-256, signed by itself)."""
+    (work / "files").mkdir()
+    (work / "fixed").write_text("OK")
+    for name, size in (("1k.txt", 1024), ("64k.bin", 65536), ("1m.bin", 1 << 20)):
+        (work / "files" / name).write_bytes(os.urandom(size // 2).hex().encode()[:size])
+    (work / "files" / "small").write_text("OK")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                    "-nodes", "-days", "365", "-subj", "/CN=localhost", "-addext",
+                    "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", work / "key.pem",
+                    "-out", work / "cert.pem"], check=True, capture_output=True)
+    both = (work / "cert.pem").read_text() + (work / "key.pem").read_text()
+    (work / "both.pem").write_text(both)
+    os.chmod(work, 0o755)
+
+
+class Server:
+    """One server on its core, and the ports that its configuration says it listens on.
+
+    wrapper is a command that runs the server's, in the same process.
+    """
+
+    def __init__(self, name, work, values, binary, wrapper=()):
+        self.name = name
+        if name in PEERS:
+            source, command, more = PEERS[name]
+        else:
+            source, command = "anygate.yml", [binary, "serve", "-c"]
+            more = {"BACKEND": name.split()[1]}
+        text = (HERE / "peers" / source).read_text()
+        self.ports = {key: free_port() for key in ("PORT", "H2C", "TLS") if f"@{key}@" in text}
+        config = work / f"{self.ports['PORT']}.{source.split('.')[1]}"
+        fill(source, config, {**values, **self.ports, **more})
+        with open(work / f"{self.ports['PORT']}.log", "wb") as log:
+            self.process = subprocess.Popen(
+                ["taskset", "-c", SERVER_CORE, *wrapper, *command, str(config)], stdout=log, stderr=log)
+        for port in self.ports.values():
+            wait_port(name, self.process, port)
+
+    def cpu_ns(self):
+        """Run time of all its tasks so far, kernel helpers included."""
+        total = 0
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
+        return total
+
+    def rss_bytes(self):
+        for line in pathlib.Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Rss:"):
+                return int(line.split()[1]) * 1024
+        raise SystemExit(f"{self.name}: no Rss")
+
+    def stop(self):
+        stop(self.process)
+
+
+class Origins:
+    """What the proxies ask, on the load's core: nginx for HTTP/1.1, h2o for HTTP/2 in the clear."""
+
+    def __init__(self, work):
+        self.values = {"DIR": work, "ORIGIN": free_port(), "ORIGIN_H2": free_port()}
+        self.processes = []
+        for name, command, port in (("origin.conf", ["nginx", "-c"], "ORIGIN"),
+                                    ("origin_h2.conf", ["h2o", "-c"], "ORIGIN_H2")):
+            config = fill(name, work / name, self.values)
+            process = subprocess.Popen(["taskset", "-c", LOAD_CORE, *command, config],
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.processes.append(process)
+            wait_port(name, process, self.values[port])
+
+    def stop(self):
+        for process in self.processes:
+            stop(process)

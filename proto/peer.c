@@ -1,0 +1,32 @@
+#include "proto/peer.h"
+
+static void keep(struct ag_peer *p, struct ag_stream *s)
+{
+    union ag_addr addr;
+
+    ag_stream_peer(s, &addr);
+    p->family = (uint8_t)addr.sa.sa_family;
+    if (addr.sa.sa_family == AF_INET) {
+        p->port = addr.in.sin_port;
+        memcpy(p->bytes, &addr.in.sin_addr, sizeof(addr.in.sin_addr));
+    } else if (addr.sa.sa_family == AF_INET6) {
+        p->port = addr.in6.sin6_port;
+        memcpy(p->bytes, &addr.in6.sin6_addr, sizeof(addr.in6.sin6_addr));
+    }
+}
+
+void ag_peer_address(struct ag_peer *p, struct ag_stream *s, union ag_addr *out_addr)
+{
+    if (p->family == AF_UNSPEC) {
+        keep(p, s);
+    }
+    memset(out_addr, 0, sizeof(*out_addr));
+    out_addr->sa.sa_family = p->family;
+    if (p->family == AF_INET) {
+        out_addr->in.sin_port = p->port;
+        memcpy(&out_addr->in.sin_addr, p->bytes, sizeof(out_addr->in.sin_addr));
+    } else if (p->family == AF_INET6) {
+        out_addr->in6.sin6_port = p->port;
+        memcpy(&out_addr->in6.sin6_addr, p->bytes, sizeof(out_addr->in6.sin6_addr));
+    }
+}

@@ -1,0 +1,15 @@
+/*
+ * peer: a client's address in few bytes: it does not change, and idle connections are to be small.
+ */
+#pragma once
+#include "engine/stream.h"
+
+/* All zero: not asked for yet. */
+struct ag_peer {
+    uint16_t port;  /* network order */
+    uint8_t family; /* AF_INET, AF_INET6, AF_UNIX; AF_UNSPEC: not asked for, or not known */
+    uint8_t bytes[16];
+};
+
+/* The address of the stream's peer, asked for once. */
+void ag_peer_address(struct ag_peer *p, struct ag_stream *s, union ag_addr *out_addr);
