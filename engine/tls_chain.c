@@ -169,6 +169,9 @@ static const char *check_step(WOLFSSL_CERT_MANAGER *manager, const struct ag_tls
     wc_InitDecodedCert(d, chain->certs[at].ptr, (word32)chain->certs[at].len, NULL);
     *out_error = wc_ParseCert(d, CERT_TYPE, VERIFY, manager);
     why = why_of(*out_error);
+    if (!why && (d->signatureOID == CTC_SHAwRSA || d->signatureOID == CTC_SHAwECDSA)) {
+        why = "certificate signed with SHA-1";
+    }
     if (!why) {
         why = at > 0 ? check_issuer(d, at - 1) : check_leaf(d, chain->of_client);
     }

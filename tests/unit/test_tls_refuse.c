@@ -8,6 +8,9 @@
 #if AG_WOLFSSL
 
 #    include <sys/socket.h>
+#    include <wolfssl/options.h>
+
+#    include <wolfssl/ssl.h>
 
 TestSuite(tls_refuse, .init = rig_setup, .fini = rig_teardown);
 
@@ -250,6 +253,35 @@ BOTH(tls_refuse, key_updates_are_answered)
     cr_expect_eq(rig.server.in, sizeof(text));
     cr_expect_eq(rig.server.why, AG_REASON_NONE, "%s, %s", ag_reason_text(rig.server.why),
                  rig.server.detail);
+    rig_close();
+}
+
+/* Each asks for an answer, and none is taken: they must not pile up. */
+BOTH(tls_refuse, key_updates_that_take_no_answer)
+{
+    int bytes = 4096;
+
+    rig_open(kind, 256, 16);
+    rig_shake();
+    for (unsigned i = 0; i < 20; i++) {
+        ag_loop_turn(rig.l, 1);
+    }
+    (void)setsockopt(rig.client.tls.conn.fd.fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+    (void)setsockopt(rig.server.tls.conn.fd.fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    ag_stream_pause(&rig.client.tls.conn.stream);
+    for (unsigned i = 0; i < 300000 && rig.server.live && rig.client.live; i++) {
+        cr_assert_eq(wolfSSL_update_keys(rig.client.tls.ssl), WOLFSSL_SUCCESS);
+        if (i % 100 == 0) {
+            ag_loop_turn(rig.l, 0);
+        }
+        cr_assert(!rig.server.live || ag_stream_queued(&rig.server.tls.conn.stream) < 200000);
+    }
+    cr_expect(!rig.server.live);
+    cr_expect_eq(rig.server.why, AG_REASON_LIMIT, "%s", ag_reason_text(rig.server.why));
+    if (rig.client.live) {
+        ag_stream_abort(&rig.client.tls.stream, AG_REASON_ABORTED);
+    }
+    turn_until(rig.l, !rig.client.live);
     rig_close();
 }
 
