@@ -370,6 +370,15 @@ static uint8_t chosen_alpn(WOLFSSL *ssl)
                                                    : AG_ALPN_NONE;
 }
 
+/* The library may have told the peer that all is over, and gone on. */
+static bool has_given_up(WOLFSSL *ssl)
+{
+    WOLFSSL_ALERT_HISTORY alerts;
+
+    return wolfSSL_get_alert_history(ssl, &alerts) == WOLFSSL_SUCCESS &&
+           alerts.last_tx.level == alert_fatal;
+}
+
 static void done(struct ag_tls *t)
 {
     int suite = wolfSSL_get_current_cipher_suite(t->ssl);
@@ -384,6 +393,10 @@ static void done(struct ag_tls *t)
     /* A resumed session was verified when it was made: it is kept for this name and these settings alone. */
     if (t->client && !t->shake->verified && !session->resumed) {
         ag_tls_fail(t, AG_REASON_TLS, "the server has shown no certificate");
+        return;
+    }
+    if (has_given_up(t->ssl)) {
+        ag_tls_fail(t, AG_REASON_TLS, "certificate that is not taken");
         return;
     }
     if (!keep_names(t) || t->starved) {

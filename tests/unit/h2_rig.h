@@ -188,6 +188,7 @@ static inline void rig_start(struct ag_exchange *ex)
         .h2 = AG_SPAN_INIT("\x88\x0f\x0d\x01"
                            "2"),
         .body = AG_SPAN_INIT("ok"),
+        .response = {.status = 200, .framing = AG_FRAMING_LENGTH, .content_length = 2},
     };
     struct rig *r = rig_of(ex);
     struct work *w = &r->works[r->starts++];
