@@ -219,6 +219,19 @@ Test(h2_client_lies, a_lie_costs_its_call_or_the_connection)
     }
 }
 
+/* It would be passed on as a whole answer. */
+Test(h2_client_lies, nothing_of_a_head_that_announces_what_does_not_come)
+{
+    struct rig *r = rig_open();
+    struct one *o = get(r);
+
+    lie_nothing(r);
+    feed(r);
+    cr_expect_eq(o->heads, 0);
+    cr_expect_eq(o->faileds, 1);
+    rig_free(r);
+}
+
 Test(h2_client_lies, interim_answers_are_counted)
 {
     struct rig *r = rig_open();
