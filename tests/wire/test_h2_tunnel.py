@@ -59,8 +59,9 @@ def connect_script(server, request):
     seen = 0
     while not request.ended and request.reset is None:
         server.step()
-        server.content(request.stream, request.body[seen:], end=False) if request.body[seen:] else None
-        seen = len(request.body)
+        if got := request.body[seen:]:
+            seen += len(got)
+            server.content(request.stream, got, end=False)
     if request.reset is None:
         server.send(data(b"", request.stream))
 
