@@ -182,8 +182,9 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
         return;
     }
     set_state(c, AG_UPSTREAM_CLOSING);
-    /* Inside on_close it is gone already; a tunnel's last bytes are on their way. */
-    if (!c->stream.closing) {
+    /* Inside on_close it is gone already; a tunnel's last bytes are on their way, or the GOAWAY of a
+     * connection that has failed, which ends its stream itself. */
+    if (!c->stream.closing && !(c->h2 && ag_h2_conn_is_closing(&c->h2->conn))) {
         ag_upstream_conn_finish(c);
     }
 }

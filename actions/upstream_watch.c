@@ -104,9 +104,8 @@ static void look_at_call(struct ag_upstream_claim *claim)
     }
 }
 
-/* A call that fails may take others with it, and whoever made it may begin another one here. */
-/* One that fails is let go, and others may be over it: who lives stays in the list meanwhile, or the connection
- * would be taken for idle. */
+/* A call that fails may take others with it, and whoever made it may begin another one here: each goes to the
+ * end of the list, and none out of it, by which the connection knows that it is in use. */
 static void look_at_calls(struct ag_upstream_conn *c)
 {
     uint32_t left = 0;
@@ -114,7 +113,7 @@ static void look_at_calls(struct ag_upstream_conn *c)
     ag_list_foreach(it, &c->claims) {
         left++;
     }
-    for (; left > 0 && !ag_list_empty(&c->claims); left--) {
+    while (left-- > 0 && !ag_list_empty(&c->claims)) {
         struct ag_link *it = ag_list_pop(&c->claims);
         struct ag_upstream_claim *claim = ag_container_of(it, struct ag_upstream_claim, link);
 

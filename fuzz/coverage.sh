@@ -15,6 +15,8 @@ h1_response: proto/h1_parse_response.c proto/h1_head.c
 h1_chunk: proto/h1_chunk.c
 h1_connection: proto/h1_server.c proto/h1_server_request.c proto/h1_server_answer.c proto/exchange.c
     proto/body.c
+h2_connection: proto/h2_conn.c proto/h2_input.c proto/h2_control.c proto/h2_streams.c proto/h2_send.c
+    proto/h2_server.c proto/h2_server_request.c proto/h2_server_answer.c
 uri: proto/uri.c
 certs: engine/tls_x509.c engine/tls_pem.c engine/tls_ocsp.c
 h2_fields: proto/h2_fields_read.c proto/h2_fields_write.c proto/h2_priority.c proto/head.c

@@ -183,3 +183,84 @@ Test(body, what_nobody_wants_is_dropped)
     write_buf(AG_BUF_LARGE, 100);
     cr_expect_eq(b.q.bytes, 0);
 }
+
+/* ---- pieces of whatever size ---- */
+
+/* A piece of a buffer whose receiver still holds it, as input does. */
+static void append_piece(struct ag_block *block, uint32_t at, uint32_t len)
+{
+    struct ag_slice s = {{.ptr = block->data + at}, len, ag_block_hold(block)};
+
+    cr_assert_eq(ag_body_append(&b, s), AG_OK);
+}
+
+Test(body, small_pieces_share_a_buffer)
+{
+    struct ag_block *block = ag_loop_buf(&f->loop, AG_BUF_LARGE);
+    uint8_t all[3000];
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < 300; i++) {
+        memset(block->data + i * 10u, (int)i, 10);
+        append_piece(block, i * 10u, 10);
+    }
+    cr_expect_eq(b.q.bytes, 3000);
+    cr_expect_eq(b.q.count, 1);
+    cr_expect_eq(b.total_bytes, 3000);
+    cr_expect_eq(b.pinned_bytes, AG_BUF_SMALL_BYTES);
+    cr_expect_eq(block->refs, 1);
+    while (b.q.bytes > 0) {
+        struct ag_slice s = ag_body_take_most(&b, 7);
+
+        cr_assert(s.len > 0 && s.len <= 7 && n + s.len <= sizeof(all));
+        memcpy(all + n, s.ptr, s.len);
+        n += s.len;
+        ag_slice_release(&s);
+    }
+    cr_expect(n == 3000 && memcmp(all, block->data, n) == 0);
+    cr_expect_eq(b.pinned_bytes, 0);
+    ag_block_release(block);
+}
+
+Test(body, large_pieces_are_not_copied)
+{
+    struct ag_block *block = ag_loop_buf(&f->loop, AG_BUF_LARGE);
+
+    append_piece(block, 0, 20000);
+    append_piece(block, 20000, 20000);
+    cr_expect_eq(b.q.count, 2);
+    cr_expect_eq(block->refs, 3);
+    cr_expect_eq(b.pinned_bytes, AG_BUF_LARGE_BYTES);
+    ag_block_release(block);
+}
+
+/* What somebody else still reads is not written behind. */
+Test(body, a_buffer_in_use_is_left_alone)
+{
+    struct ag_block *block = ag_loop_buf(&f->loop, AG_BUF_LARGE);
+    struct ag_slice s;
+
+    append_piece(block, 0, 100);
+    s = ag_body_take_most(&b, 50);
+    append_piece(block, 100, 100);
+    cr_expect_eq(b.q.count, 2);
+    cr_expect_eq(s.len, 50);
+    ag_slice_release(&s);
+    append_piece(block, 200, 100);
+    cr_expect_eq(b.q.count, 2);
+    cr_expect_eq(b.q.bytes, 250);
+    ag_block_release(block);
+}
+
+Test(body, pieces_for_nobody)
+{
+    struct ag_block *block = ag_loop_buf(&f->loop, AG_BUF_LARGE);
+
+    append_piece(block, 0, 10);
+    ag_body_discard(&b);
+    append_piece(block, 10, 10);
+    cr_expect_eq(b.q.bytes, 0);
+    cr_expect_eq(b.total_bytes, 20);
+    cr_expect_eq(block->refs, 1);
+    ag_block_release(block);
+}
