@@ -104,7 +104,7 @@ $(OUT)/tests/%.o: CFLAGS += $(RELAX)
 $(filter $(OUT)/engine/tls%,$(OBJ)) $(filter $(OUT)/tests/unit/test_tls%,$(UNIT:=.o)): \
   $(WOLFSSL_STAMP)
 $(OUT)/anygate $(UNIT) $(FUZZ) $(SIM): | $(WOLFSSL_STAMP)
-$(WOLFSSL_STAMP): tools/deps.sh
+$(WOLFSSL_STAMP): tools/deps.sh tools/wolfssl.patch
 	$(Q)tools/deps.sh wolfssl
 # Files whose content is a command line or a list: when it changes, all that depends is rebuilt.
 $(OUT)/flags: TEXT = $(CC) $(STD) $(WARN) $($(MODE)) $(RELAX)

@@ -19,7 +19,8 @@ struct send_work {
     struct ag_task wait;   /* for a buffer */
     struct ag_file_op op;
     uint8_t probe;
-    bool checked; /* the next piece is there, and in the page cache */
+    /* The next piece is there, and in the page cache; or TLS reads it, and waits where it is not. */
+    bool checked;
     bool busy, aborted;
 };
 
@@ -215,7 +216,7 @@ static void pump(struct send_work *w)
             probe(w);
             return;
         }
-        w->checked = false;
+        w->checked = w->ex->req.tls;
         w->from += s.len;
         w->left -= s.len;
         (void)ag_block_hold(w->file);
@@ -296,8 +297,9 @@ void ag_static_send(struct ag_exchange *ex, const struct ag_static_file *file)
     }
     if (ex->action_data) { /* else the stream broke in respond, and abort has let go */
         /* The first piece leaves with the head; the file was looked at a moment ago. */
-        w->checked = !ex->server->memory_only &&
-                     ag_file_is_warm(w->ex->context->loop, w->file->fd, w->from, piece_len(w));
+        w->checked =
+            !ex->server->memory_only &&
+            (ex->req.tls || ag_file_is_warm(ex->context->loop, w->file->fd, w->from, piece_len(w)));
         ag_body_set_producer(&ex->res_body, on_writable, ex);
         pump(w);
     }

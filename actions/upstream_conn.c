@@ -182,8 +182,9 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
         return;
     }
     set_state(c, AG_UPSTREAM_CLOSING);
-    /* Inside on_close it is gone already; a tunnel's last bytes are on their way. */
-    if (!c->stream.closing) {
+    /* Inside on_close it is gone already; a tunnel's last bytes are on their way, or the GOAWAY of a
+     * connection that has failed, which ends its stream itself. */
+    if (!c->stream.closing && !(c->h2 && ag_h2_conn_is_closing(&c->h2->conn))) {
         ag_upstream_conn_finish(c);
     }
 }
@@ -235,6 +236,17 @@ static struct ag_upstream_claim *pop_joined(struct ag_upstream_conn *c)
     return claim;
 }
 
+/* It will not be: those who wait for it go on. */
+static void fail_joined(struct ag_upstream_conn *c, enum ag_reason why)
+{
+    const char *detail = c->peer->pool->tls ? ag_tls_detail(&c->tls) : NULL;
+    struct ag_upstream_claim *claim;
+
+    while ((claim = pop_joined(c)) != NULL) {
+        ag_upstream_connect_failed(claim, why == AG_REASON_NONE ? AG_REASON_EOF : why, detail);
+    }
+}
+
 static void free_conn(struct ag_upstream_conn *c)
 {
     struct ag_upstreams *u = c->peer->pool->all;
@@ -251,8 +263,6 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
 {
     struct ag_upstream_conn *c = of(s);
     struct ag_upstream_pool *pool = c->peer->pool;
-    const char *detail = pool->tls ? ag_tls_detail(&c->tls) : NULL;
-    struct ag_upstream_claim *claim;
 
     switch ((enum ag_upstream_conn_state)c->state) {
     case AG_UPSTREAM_CONNECTING:
@@ -275,9 +285,7 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
         ag_h1_client_closed(&c->h1, why);
     }
     ag_upstream_wake(pool);
-    while ((claim = pop_joined(c)) != NULL) {
-        ag_upstream_connect_failed(claim, why == AG_REASON_NONE ? AG_REASON_EOF : why, detail);
-    }
+    fail_joined(c, why);
     free_conn(c);
 }
 
@@ -444,8 +452,8 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
         leave_making(c);
     }
     if (p->pool->tls) {
-        ag_tls_connect(&c->tls, u->loop, addr, ag_addr_len(addr), p->pool->tls, p->host, &conn_user,
-                       on_secured, group);
+        ag_tls_connect(&c->tls, u->loop, addr, ag_addr_len(addr), p->pool->tls,
+                       p->port ? p->host : p->authority, &conn_user, on_secured, group);
     } else {
         ag_conn_connect(&c->plain, u->loop, addr, ag_addr_len(addr), &conn_user, on_connected,
                         group);
@@ -456,12 +464,23 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
 
 /* ---- the stream's callbacks ---- */
 
+/* One that was to become HTTP/2 and proved to be something else lingers before it is closed. */
+static void look_at_making(struct ag_upstream_conn *c)
+{
+    if (c->state == AG_UPSTREAM_CONNECTING && ag_h2_conn_is_closing(&c->h2->conn)) {
+        leave_making(c);
+        set_state(c, AG_UPSTREAM_CLOSING);
+        fail_joined(c, (enum ag_reason)c->h2->conn.reason);
+    }
+}
+
 static void on_data(struct ag_stream *s, struct ag_slice slice)
 {
     struct ag_upstream_conn *c = of(s);
 
     if (c->h2) {
         ag_h2_client_data(c->h2, slice);
+        look_at_making(c);
     } else {
         ag_h1_client_data(&c->h1, slice);
     }
@@ -473,6 +492,7 @@ static void on_eof(struct ag_stream *s)
 
     if (c->h2) {
         ag_h2_client_eof(c->h2);
+        look_at_making(c);
     } else {
         ag_h1_client_eof(&c->h1);
     }
@@ -496,6 +516,7 @@ static void on_deadline(struct ag_stream *s)
 
     if (c->h2) {
         ag_h2_client_deadline(c->h2);
+        look_at_making(c);
     }
 }
 

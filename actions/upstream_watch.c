@@ -104,16 +104,17 @@ static void look_at_call(struct ag_upstream_claim *claim)
     }
 }
 
-/* A call that fails may take others with it, and whoever made it may begin another one here. */
+/* A call that fails may take others with it, and whoever made it may begin another one here: each goes to the
+ * end of the list, and none out of it, by which the connection knows that it is in use. */
 static void look_at_calls(struct ag_upstream_conn *c)
 {
-    struct ag_link waiting, *it;
+    uint32_t left = 0;
 
-    ag_list_init(&waiting);
-    while ((it = ag_list_pop(&c->claims)) != NULL) {
-        ag_list_push(&waiting, it);
+    ag_list_foreach(it, &c->claims) {
+        left++;
     }
-    while ((it = ag_list_pop(&waiting)) != NULL) {
+    while (left-- > 0 && !ag_list_empty(&c->claims)) {
+        struct ag_link *it = ag_list_pop(&c->claims);
         struct ag_upstream_claim *claim = ag_container_of(it, struct ag_upstream_claim, link);
 
         ag_list_push(&c->claims, it);

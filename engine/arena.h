@@ -16,6 +16,9 @@
 /* Bytes of a pooled page, its link included; the largest pooled allocation is a little less. */
 #define AG_ARENA_PAGE_BYTES 4096u
 #define AG_ARENA_ALLOC_MAX  (AG_ARENA_PAGE_BYTES - 16u)
+/* From one page of a pool to the next. Exchanges begin with theirs: a multiple of 4 KB would put all of them
+ * into the same few sets of the processor's caches. */
+#define AG_ARENA_STRIDE_BYTES (AG_ARENA_PAGE_BYTES + AG_CACHE_LINE)
 
 /* Large buffers that a pooled arena may take: one for a head, one for what is made of it. */
 #define AG_ARENA_WIDE 2u

@@ -413,7 +413,7 @@ static enum ag_status init_memory(struct ag_loop *l, const struct ag_loop_config
                      or_default(c->node_count, DEFAULT_NODES)) != AG_OK) {
         return AG_ENOMEM;
     }
-    if (ag_pool_init(&l->pages, "arena pages", AG_ARENA_PAGE_BYTES,
+    if (ag_pool_init(&l->pages, "arena pages", AG_ARENA_STRIDE_BYTES,
                      or_default(c->page_count, DEFAULT_PAGES)) != AG_OK) {
         ag_pool_deinit(&l->nodes);
         return AG_ENOMEM;

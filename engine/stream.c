@@ -303,6 +303,24 @@ bool ag_stream_has_moved(struct ag_stream *s)
     return s->ops->progress && take_progress(s) > 0 && (owed > 0 || s->owed_bytes > 0);
 }
 
+bool ag_stream_is_out(struct ag_stream *s, uint32_t *out_mark)
+{
+    uint32_t unsent = 0;
+
+    if (!s->ops->progress) {
+        return false;
+    }
+    *out_mark = s->ops->progress(s, &unsent) + unsent + (uint32_t)ag_stream_queued(s);
+    return unsent > 0 || ag_stream_queued(s) > 0;
+}
+
+bool ag_stream_has_reached(struct ag_stream *s, uint32_t mark)
+{
+    uint32_t unsent = 0, at = s->ops->progress(s, &unsent);
+
+    return (unsent == 0 && ag_stream_queued(s) == 0) || (int32_t)(at - mark) >= 0;
+}
+
 bool ag_stream_too_slow(struct ag_stream *s)
 {
     uint64_t now = s->loop->now_ms, owed = s->owed_bytes;

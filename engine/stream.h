@@ -183,6 +183,11 @@ bool ag_stream_too_slow(struct ag_stream *s);
 /* The same question without a rate: whether the peer has acknowledged anything since the last look, of
  * output that was or is on its way, here or in the kernel. */
 bool ag_stream_has_moved(struct ag_stream *s);
+/* Whether the peer may have bytes yet to come that were written before now, here or in the kernel: then
+ * *out_mark is the progress that it will have made when it has acknowledged all of them. */
+bool ag_stream_is_out(struct ag_stream *s, uint32_t *out_mark);
+/* Whether it has made that progress. */
+bool ag_stream_has_reached(struct ag_stream *s, uint32_t mark);
 /* What is sent from now on is another matter than what the last look saw. */
 static inline void ag_stream_look_anew(struct ag_stream *s)
 {

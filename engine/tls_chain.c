@@ -12,7 +12,8 @@
 #    include <wolfssl/wolfcrypt/asn.h>
 #    include <wolfssl/wolfcrypt/error-crypt.h>
 
-#    define HOST_MAX 255u
+#    define HOST_MAX  255u
+#    define CERTS_MAX 10u /* looked at; what is sent beyond is not */
 
 struct ag_tls_authorities {
     WOLFSSL_CERT_MANAGER *manager;
@@ -168,6 +169,9 @@ static const char *check_step(WOLFSSL_CERT_MANAGER *manager, const struct ag_tls
     wc_InitDecodedCert(d, chain->certs[at].ptr, (word32)chain->certs[at].len, NULL);
     *out_error = wc_ParseCert(d, CERT_TYPE, VERIFY, manager);
     why = why_of(*out_error);
+    if (!why && (d->signatureOID == CTC_SHAwRSA || d->signatureOID == CTC_SHAwECDSA)) {
+        why = "certificate signed with SHA-1";
+    }
     if (!why) {
         why = at > 0 ? check_issuer(d, at - 1) : check_leaf(d, chain->of_client);
     }
@@ -220,12 +224,46 @@ static const char *check_pinned(const struct ag_tls_chain *chain)
     return why;
 }
 
-const char *ag_tls_chain_judge(const struct ag_tls_authorities *a, const struct ag_tls_chain *chain)
+/* Which of them has that name and is not its own issuer; `count`: none has. */
+static uint32_t find_issuer(const struct ag_x509 *x, uint32_t count, struct ag_span name)
 {
+    uint32_t at = 1; /* the leaf issues nothing */
+
+    while (at < count &&
+           !(name.len > 0 && ag_span_eq(x[at].subject, name) && !ag_x509_is_self_issued(&x[at]))) {
+        at++;
+    }
+    return at < count ? at : count;
+}
+
+/* Each behind the one that it has issued, by name, and what is no part of that left out (RFC 8446 section 4.4.2
+ * wants any order to be borne with). Returns how many there are. */
+static uint32_t in_order(const struct ag_tls_chain *chain, struct ag_span out[static CERTS_MAX])
+{
+    struct ag_x509 x[CERTS_MAX];
+    uint32_t n = 0, count = chain->count < CERTS_MAX ? chain->count : CERTS_MAX;
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (!ag_x509_parse(chain->certs[i], &x[i])) {
+            x[i] = (struct ag_x509){0}; /* has no name */
+        }
+    }
+    for (uint32_t at = 0; at < count && n < count; at = find_issuer(x, count, x[at].issuer)) {
+        out[n++] = chain->certs[at];
+    }
+    return n;
+}
+
+const char *ag_tls_chain_judge(const struct ag_tls_authorities *a, const struct ag_tls_chain *sent)
+{
+    struct ag_span certs[CERTS_MAX] = {{0}};
+    struct ag_tls_chain ordered = *sent, *chain = &ordered;
     const char *why = "no certificate";
     int error = 0;
     uint32_t at = 0;
 
+    ordered.certs = certs;
+    ordered.count = in_order(sent, certs);
     if (chain->count > 0 && is_pinned(a, chain->certs[0])) {
         return check_pinned(chain);
     }

@@ -1,7 +1,7 @@
 /*
  * tls_chain: whether a peer's certificates lead to one of some authorities (RFC 5280 section 6), and name it.
  *
- *   [ leaf ] [ issuer of leaf ] ... [ issued by an authority ]      as the peer sent them, in this order
+ *   [ leaf ] [ issuer of leaf ] ... [ issued by an authority ]      put into this order
  *      0            1                        k <= depth
  *
  * The library checks signatures, dates and extensions of each step; which steps are taken is decided here. What
@@ -26,7 +26,7 @@ struct ag_tls_chain {
 
 /* NULL: the chain is good now. Else why not, a static phrase: "unknown authority". Any thread. */
 AG_MUST_USE const char *ag_tls_chain_judge(const struct ag_tls_authorities *a,
-                                           const struct ag_tls_chain *chain);
+                                           const struct ag_tls_chain *sent);
 
 /* Whether a leaf (DER) is a server's of that name or address (RFC 9525): its subjectAltName alone counts. */
 AG_MUST_USE bool ag_tls_chain_names(struct ag_span leaf, struct ag_span host);

@@ -138,6 +138,12 @@ static const char *hint_for(const char *why)
     return NULL;
 }
 
+/* What is kept of a key is in its identity alone. */
+static void wipe(struct ag_span text)
+{
+    explicit_bzero((void *)(uintptr_t)text.ptr, text.len);
+}
+
 static void read_identity(struct ag_tls_files *f, struct ag_tls_file *file)
 {
     struct ag_answer chain, key;
@@ -151,7 +157,11 @@ static void read_identity(struct ag_tls_files *f, struct ag_tls_file *file)
     }
     file->signature = mix_answer(mix_answer(0, &chain), &key);
     file->key_is_public = key.mode & 04;
-    if (ag_tls_identity_read(f->arena, chain.text, key.text, &id, &why) != AG_OK) {
+    enum ag_status st = ag_tls_identity_read(f->arena, chain.text, key.text, &id, &why);
+
+    wipe(chain.text);
+    wipe(key.text);
+    if (st != AG_OK) {
         bool one = strcmp(file->path, file->key_path) == 0;
 
         ag_diag_error(f->diags, file->pos, hint_for(why), "%s%s%s: %s", file->path,
@@ -309,6 +319,15 @@ const char *ag_tls_files_key_beside(struct ag_tls_files *f, const char *path)
     key = ag_arena_printf(f->arena, "%.*s.key", (int)s.len - 4, path);
     ag_opener_look(f->opener, key, &a);
     return a.error == 0 ? key : path;
+}
+
+void ag_tls_files_wipe(struct ag_tls_files *f)
+{
+    for (const struct ag_tls_file *file = f->first; file; file = file->next) {
+        if (file->identity) {
+            wipe(file->identity->key_pem);
+        }
+    }
 }
 
 /* ---- warnings ---- */

@@ -44,6 +44,8 @@ struct ag_tls_files {
 void ag_tls_files_init(struct ag_tls_files *f, struct ag_arena *arena, struct ag_opener *opener,
                        struct ag_diags *diags);
 
+/* Overwrites the keys: the configuration is given up. */
+void ag_tls_files_wipe(struct ag_tls_files *f);
 /* Of what was read: certificates that are over, not begun, or over within 30 days, and keys that anybody may read.
  * Warnings all: a reload or a restart must not take a site down that clients still may reach.
  *   now_s  since the epoch */

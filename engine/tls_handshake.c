@@ -2,6 +2,7 @@
 
 #if AG_WOLFSSL
 
+#    include "engine/fault.h"
 #    include "engine/tls_memory.h"
 #    include "engine/tls_verify.h"
 
@@ -23,7 +24,7 @@ static void on_deadline(struct ag_timer *timer)
 
 bool ag_tls_shake_start(struct ag_tls *t, uint32_t handshake_ms)
 {
-    struct ag_tls_shake *k = ag_tls_alloc(sizeof(*k));
+    struct ag_tls_shake *k = AG_SYS_NULL("tls.shake", ag_tls_alloc(sizeof(*k)));
 
     if (!k) {
         return false;
@@ -150,7 +151,7 @@ static bool set_alpn(WOLFSSL *ssl, uint8_t alpn)
 
 static bool make_session(struct ag_tls *t, WOLFSSL_CTX *ctx)
 {
-    t->ssl = ag_tls_memory_is_short() ? NULL : wolfSSL_new(ctx);
+    t->ssl = ag_tls_memory_is_short() ? NULL : AG_SYS_NULL("tls.session", wolfSSL_new(ctx));
     if (!t->ssl) {
         return false;
     }
@@ -339,7 +340,8 @@ static bool keep_names(struct ag_tls *t)
     struct ag_tls_session *session = &t->session;
     struct ag_span name = t->client ? k->host : ag_tls_hello_name(&k->hello);
     bool cert = k->client_cert != AG_TLS_CLIENT_NONE;
-    uint8_t *at = t->names = ag_tls_alloc(name.len + k->subject_len + (cert ? 64 : 0) + 1);
+    uint8_t *at = t->names =
+        AG_SYS_NULL("tls.names", ag_tls_alloc(name.len + k->subject_len + (cert ? 64 : 0) + 1));
 
     if (!at) {
         return false;
@@ -370,6 +372,15 @@ static uint8_t chosen_alpn(WOLFSSL *ssl)
                                                    : AG_ALPN_NONE;
 }
 
+/* The library may have told the peer that all is over, and gone on. */
+static bool has_given_up(WOLFSSL *ssl)
+{
+    WOLFSSL_ALERT_HISTORY alerts;
+
+    return wolfSSL_get_alert_history(ssl, &alerts) == WOLFSSL_SUCCESS &&
+           alerts.last_tx.level == alert_fatal;
+}
+
 static void done(struct ag_tls *t)
 {
     int suite = wolfSSL_get_current_cipher_suite(t->ssl);
@@ -384,6 +395,10 @@ static void done(struct ag_tls *t)
     /* A resumed session was verified when it was made: it is kept for this name and these settings alone. */
     if (t->client && !t->shake->verified && !session->resumed) {
         ag_tls_fail(t, AG_REASON_TLS, "the server has shown no certificate");
+        return;
+    }
+    if (has_given_up(t->ssl)) {
+        ag_tls_fail(t, AG_REASON_TLS, "certificate that is not taken");
         return;
     }
     if (!keep_names(t) || t->starved) {

@@ -363,7 +363,7 @@ static void keep_text(struct ag_tls_hello *h, struct ag_span bytes)
 /* Takes the next piece of skipped bytes or of text off *io, or a byte of a number. */
 static enum ag_status read_piece(struct ag_tls_hello *h, struct ag_span *io)
 {
-    size_t n = h->skip > 0 ? ag_min_size(h->skip, io->len) : 1;
+    size_t n = h->skip > 0 ? ag_min_size(ag_min_size(h->skip, h->message_left), io->len) : 1;
     struct ag_span piece = ag_span_sub(*io, 0, n);
 
     *io = ag_span_sub(*io, n, io->len);

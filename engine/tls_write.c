@@ -2,6 +2,7 @@
 
 #if AG_WOLFSSL
 
+#    include "engine/fault.h"
 #    include "engine/tls_memory.h"
 
 #    include <wolfssl/options.h>
@@ -76,7 +77,7 @@ static size_t record_bytes(struct ag_tls *t)
 }
 
 /* One record of the queue's first `n` bytes, which lie at `from`. False: the stream has failed. */
-static bool encrypt(struct ag_tls *t, const uint8_t *from, size_t n)
+static bool seal_record(struct ag_tls *t, const uint8_t *from, size_t n)
 {
     struct ag_stream *s = &t->stream;
     int rc;
@@ -136,10 +137,10 @@ static bool write_gathered(struct ag_tls *t, size_t n)
     bool good;
 
     if (!b) {
-        return encrypt(t, t->stream.out.head->slice.ptr, t->stream.out.head->slice.len);
+        return seal_record(t, t->stream.out.head->slice.ptr, t->stream.out.head->slice.len);
     }
     copy_leading(&t->stream, b->data, n);
-    good = encrypt(t, b->data, n);
+    good = seal_record(t, b->data, n);
     ag_block_release(b);
     return good;
 }
@@ -159,7 +160,7 @@ static bool write_memory(struct ag_tls *t)
             return write_gathered(t, all);
         }
     }
-    return encrypt(t, first->ptr, n);
+    return seal_record(t, first->ptr, n);
 }
 
 /* ---- files ---- */
@@ -229,7 +230,7 @@ static bool write_file(struct ag_tls *t, const struct ag_slice *file, uint32_t h
     size_t n;
 
     if (!f) {
-        f = t->file = ag_tls_alloc(sizeof(*f));
+        f = t->file = AG_SYS_NULL("tls.file", ag_tls_alloc(sizeof(*f)));
         if (!f) {
             ag_tls_break(t, AG_REASON_RESOURCES, NULL);
             return false;
@@ -247,7 +248,7 @@ static bool write_file(struct ag_tls *t, const struct ag_slice *file, uint32_t h
     if (n > RECORD_FIRST && !make_room(t, t->sink)) {
         n = RECORD_FIRST;
     }
-    if (!encrypt(t, f->block->data + f->from, n)) {
+    if (!seal_record(t, f->block->data + f->from, n)) {
         return false;
     }
     f->from += (uint32_t)n;

@@ -103,12 +103,9 @@ static void read_failed(struct h2_call *h, enum ag_status st, const struct ag_h2
     }
 }
 
-static void on_interim(struct h2_call *h, const struct ag_response *res, bool end)
+static void on_interim(struct h2_call *h, const struct ag_response *res)
 {
-    if (end) {
-        ag_h2_stream_error(&h->stream, AG_H2_PROTOCOL_ERROR,
-                           "an interim answer that ends the stream");
-    } else if (++h->interim_count > AG_CALL_INTERIM_MAX) {
+    if (++h->interim_count > AG_CALL_INTERIM_MAX) {
         fail(h, AG_REASON_PROTOCOL, "too many interim answers");
     } else {
         h->call->events->interim(h->call, res);
@@ -142,7 +139,7 @@ static void read_head(struct h2_call *h, struct ag_span section, bool end)
     if (st != AG_OK) {
         read_failed(h, st, &error);
     } else if (res.status < 200) {
-        on_interim(h, &res, end);
+        on_interim(h, &res);
     } else if (end && res.framing == AG_FRAMING_H2 && res.content_length != AG_LENGTH_UNKNOWN &&
                res.content_length > 0) {
         ag_h2_stream_error(&h->stream, AG_H2_PROTOCOL_ERROR,
@@ -413,8 +410,8 @@ static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
     h->blocked = blocked;
     h->taken = taken;
     *out_since_ms = call->progress_ms;
-    if (h->tunnel) {
-        return AG_CALL_TUNNEL;
+    if (h->tunnel) { /* or its client takes what is there, slowly */
+        return blocked ? AG_CALL_CALLER : AG_CALL_TUNNEL;
     }
     if (content) {
         return s->waiting || s->conn->send_window <= 0 ? AG_CALL_WINDOW : AG_CALL_WRITE;

@@ -47,6 +47,8 @@ struct ag_h2_role {
     void (*ended)(struct ag_h2_stream *);
     /* The source was sent to its end, END_STREAM is written. */
     void (*sent)(struct ag_h2_stream *);
+    /* Behind `ended`: all that the sink held was taken. NULL: not asked for. */
+    void (*taken)(struct ag_h2_stream *);
     /* The source was aborted, or holds another length than was told: the role resets the stream. */
     void (*broken)(struct ag_h2_stream *, enum ag_reason);
     /* It has left: the peer reset it, it broke the protocol, or the connection ended. `what` is static. */
@@ -100,17 +102,25 @@ enum ag_h2_state {
 /* Pings of ours; see ag_h2_conn_ping. */
 enum ag_h2_ping { AG_H2_PING_BDP = 0, AG_H2_PING_DRAIN, AG_H2_PING_ALIVE, AG_H2_PINGS };
 
+/* How long a peer may keep a window shut while content waits for it. What was sent may still be on its way to
+ * the peer, which can give nothing back for it: then it has its time from when it has acknowledged that. */
+struct ag_h2_stall {
+    struct ag_pace pace; /* due_ms 0: nothing waits */
+    uint32_t mark;       /* progress of the stream that it is to make first */
+    uint8_t step;        /* 0: not late yet; 1: `mark` is awaited; 2: it was reached */
+};
+
 struct ag_h2_stream {
     struct ag_h2_conn *conn;
     struct ag_h2_stream *next; /* in its bucket */
     struct ag_link link; /* among those that can send or that wait; when it has left: the role's */
-    struct ag_body *source; /* content to send; NULL: none yet */
-    struct ag_body *sink;   /* where content goes; NULL: it is dropped */
-    uint64_t source_left;   /* of a length that was told; AG_LENGTH_UNKNOWN */
-    uint64_t sink_left;     /* the same of what comes: content-length against DATA */
-    struct ag_pace pace;    /* of the peer's windows, while content waits for them */
-    uint64_t sent_bytes;    /* of content */
-    uint64_t moved_ms;      /* loop time of the last content, either way, or of its beginning */
+    struct ag_body *source;   /* content to send; NULL: none yet */
+    struct ag_body *sink;     /* where content goes; NULL: it is dropped */
+    uint64_t source_left;     /* of a length that was told; AG_LENGTH_UNKNOWN */
+    uint64_t sink_left;       /* the same of what comes: content-length against DATA */
+    struct ag_h2_stall stall; /* by its window */
+    uint64_t sent_bytes;      /* of content */
+    uint64_t moved_ms;        /* loop time of the last content, either way, or of its beginning */
     uint32_t id;
     uint32_t held;       /* bytes in the sink that were not taken at the last look */
     int32_t send_window; /* may be below 0 (RFC 9113 section 6.9.2) */
@@ -161,7 +171,7 @@ struct ag_h2_conn {
     struct ag_h2_stream *buckets[AG_H2_BUCKETS]; /* by id */
     struct ag_link queues[AG_H2_URGENCIES];      /* streams that can send */
     struct ag_link waiting;                      /* streams whose window is used up */
-    struct ag_pace pace;                /* of the connection's window, while content waits for it */
+    struct ag_h2_stall stall;                    /* by the connection's window */
     uint64_t due_ms;                    /* loop time of what the role waits for; 0: nothing */
     uint64_t part_due_ms;               /* of the rest of a frame or section; 0: none is awaited */
     uint64_t look_ms;                   /* of the next look at a peer that takes output; 0: none */

@@ -93,14 +93,20 @@ size_t ag_h2_request_max(const struct ag_request *req, struct ag_span target, st
 
 /* ---- fields ---- */
 
-/* The name in lower case, written where `out` has room behind this field. */
+/* The name in lower case, written where `out` has room behind this field, if it is not so already. */
 static struct ag_span lower(const struct ag_buf *out, struct ag_span name, size_t value_len)
 {
-    size_t from = out->len + ag_hpack_field_max(name.len, value_len);
+    size_t from = out->len + ag_hpack_field_max(name.len, value_len), i = 0;
     uint8_t *to = out->ptr + from;
 
+    while (i < name.len && name.ptr[i] == ag_ascii_lower(name.ptr[i])) {
+        i++;
+    }
+    if (i == name.len) {
+        return name;
+    }
     AG_ASSERT(from <= out->cap && name.len <= out->cap - from);
-    for (size_t i = 0; i < name.len; i++) {
+    for (i = 0; i < name.len; i++) {
         to[i] = ag_ascii_lower(name.ptr[i]);
     }
     return ag_span(to, name.len);
@@ -125,7 +131,7 @@ static void put(const struct writer *w, enum ag_field_id id, struct ag_span name
     if (value.len && ag_unlikely(is_space(value.ptr[0]) || is_space(value.ptr[value.len - 1]))) {
         value = ag_span_trim(value);
     }
-    if (!ag_hpack_knows_name(id)) {
+    if (id == AG_FIELD_OTHER) {
         name = lower(w->out, name, value.len);
     }
     ag_hpack_put(w->e, w->out, id, name, value, indexing_of(id, value));

@@ -223,12 +223,8 @@ static void deliver(struct ag_h2_conn *c, struct ag_slice slice)
         s = receiver(c);
     }
     if (s && s->sink_left != AG_LENGTH_UNKNOWN) {
-        if (n > s->sink_left) {
-            ag_h2_stream_error(s, AG_H2_PROTOCOL_ERROR, "more content than content-length tells");
-            s = NULL;
-        } else {
-            s->sink_left -= n;
-        }
+        AG_ASSERT(n <= s->sink_left); /* see check_length */
+        s->sink_left -= n;
     }
     if (!s || !s->sink) {
         ag_slice_release(&slice);
@@ -259,6 +255,16 @@ static void end_data(struct ag_h2_conn *c)
     ag_h2_flow_open(c, s);
 }
 
+/* What is more than content-length tells is known before its first byte: none of the frame is passed on. */
+static void check_length(struct ag_h2_conn *c)
+{
+    struct ag_h2_stream *s = receiver(c);
+
+    if (s && s->sink_left != AG_LENGTH_UNKNOWN && c->in.left - c->in.padding > s->sink_left) {
+        ag_h2_stream_error(s, AG_H2_PROTOCOL_ERROR, "more content than content-length tells");
+    }
+}
+
 /* The length of the padding, a byte before the content. False: not there yet, or bad. */
 static bool read_padding(struct ag_h2_conn *c)
 {
@@ -285,7 +291,8 @@ static bool read_padding(struct ag_h2_conn *c)
         in->left--;
     }
     in->in_data = true;
-    return true;
+    check_length(c);
+    return !ag_h2_conn_is_closing(c);
 }
 
 /* False: there is no more input. */

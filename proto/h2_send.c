@@ -146,14 +146,47 @@ void ag_h2_stream_unqueue(struct ag_h2_stream *s)
     s->waiting = false;
 }
 
+static void begin_stall(const struct ag_h2_conn *c, struct ag_h2_stall *w)
+{
+    if (w->pace.due_ms == 0) {
+        ag_pace_start(&w->pace, c->loop->now_ms, c->stream->stall_ms);
+        w->step = 0;
+    }
+}
+
+/* `n` bytes went, by whatever room the peer gave. */
+static void ease_stall(const struct ag_h2_conn *c, struct ag_h2_stall *w, size_t n)
+{
+    if (w->pace.due_ms) {
+        ag_pace_moved(&w->pace, c->loop->now_ms, n, c->stream->rate, c->stream->stall_ms);
+    }
+}
+
+/* It took too long, and nothing that was sent is an excuse any more. */
+static bool is_over(struct ag_h2_conn *c, struct ag_h2_stall *w)
+{
+    uint64_t now = c->loop->now_ms;
+
+    if (!ag_pace_is_late(&w->pace, now)) {
+        return false;
+    }
+    if (w->step == 0 && ag_stream_is_out(c->stream, &w->mark)) {
+        w->step = 1;
+    } else if (w->step == 1) {
+        w->step = ag_stream_has_reached(c->stream, w->mark) ? 2 : 1;
+    } else {
+        return true;
+    }
+    ag_pace_start(&w->pace, now, c->stream->stall_ms);
+    return false;
+}
+
 static void wait_for_window(struct ag_h2_stream *s)
 {
     ag_h2_stream_unqueue(s);
     s->waiting = true;
     ag_list_push(&s->conn->waiting, &s->link);
-    if (s->pace.due_ms == 0) {
-        ag_pace_start(&s->pace, s->conn->loop->now_ms, s->conn->stream->stall_ms);
-    }
+    begin_stall(s->conn, &s->stall);
 }
 
 /* Content, the end or an abort is in the source. */
@@ -184,7 +217,7 @@ static void source_done(struct ag_h2_stream *s)
     ag_h2_stream_unqueue(s);
     ag_body_set_consumer(s->source, NULL, NULL);
     s->source = NULL;
-    s->pace.due_ms = 0;
+    s->stall.pace.due_ms = 0;
     s->conn->role->sent(s);
 }
 
@@ -289,18 +322,14 @@ static void send_frame(struct ag_h2_stream *s)
     if (n >= USEFUL_MIN || n < window) {
         ag_h2_conn_earn(c);
     }
-    if (s->pace.due_ms) {
-        ag_pace_moved(&s->pace, c->loop->now_ms, n, c->stream->rate, c->stream->stall_ms);
-    }
-    if (c->pace.due_ms) {
-        ag_pace_moved(&c->pace, c->loop->now_ms, n, c->stream->rate, c->stream->stall_ms);
-    }
+    ease_stall(c, &s->stall, n);
+    ease_stall(c, &c->stall, n);
     if (end) {
         s->sent = true;
         source_done(s);
     } else if (!ag_body_has_news(src)) {
         ag_h2_stream_unqueue(s);
-        s->pace.due_ms = 0;
+        s->stall.pace.due_ms = 0;
     } else if (s->incremental) {
         ag_list_remove(&s->link);
         ag_list_push(&c->queues[s->urgency], &s->link);
@@ -334,8 +363,8 @@ void ag_h2_send_data(struct ag_h2_conn *c)
         struct ag_h2_stream *s = next_stream(c);
 
         if (!s) {
-            if (c->queued > 0 && c->pace.due_ms == 0) {
-                ag_pace_start(&c->pace, c->loop->now_ms, c->stream->stall_ms);
+            if (c->queued > 0) {
+                begin_stall(c, &c->stall);
             }
             return;
         }
@@ -346,7 +375,7 @@ void ag_h2_send_data(struct ag_h2_conn *c)
         }
     }
     if (c->send_window > 0) {
-        c->pace.due_ms = 0;
+        c->stall.pace.due_ms = 0;
     }
 }
 
@@ -354,14 +383,12 @@ void ag_h2_send_data(struct ag_h2_conn *c)
 
 bool ag_h2_send_is_stalled(const struct ag_h2_conn *c)
 {
-    return !ag_list_empty(&c->waiting) || c->pace.due_ms != 0;
+    return !ag_list_empty(&c->waiting) || c->stall.pace.due_ms != 0;
 }
 
 void ag_h2_send_look(struct ag_h2_conn *c)
 {
-    uint64_t now = c->loop->now_ms;
-
-    if (c->pace.due_ms && ag_pace_is_late(&c->pace, now)) {
+    if (c->stall.pace.due_ms && is_over(c, &c->stall)) {
         ag_h2_conn_fail(c, AG_H2_NO_ERROR, AG_REASON_TIMEOUT, "the connection's window stays shut");
         return;
     }
@@ -369,7 +396,7 @@ void ag_h2_send_look(struct ag_h2_conn *c)
         struct ag_h2_stream *s = ag_container_of(it, struct ag_h2_stream, link);
 
         next = it->next;
-        if (ag_pace_is_late(&s->pace, now)) {
+        if (is_over(c, &s->stall)) {
             ag_h2_put_reset(c, s->id, AG_H2_CANCEL);
             if (ag_h2_conn_is_closing(c)) {
                 return;

@@ -23,7 +23,7 @@
 struct ag_hpack_entry {
     uint16_t at; /* in the ring of text; name, then value; may wrap */
     uint16_t name_len, value_len;
-    uint8_t id; /* decoder: enum ag_field_id; encoder: the name's static index, 0: none */
+    uint8_t id; /* decoder: enum ag_field_id; encoder: what tells the name, 0: its text alone */
     union {
         uint8_t mark; /* decoder: what its user has found out about it; 0: nothing yet */
         uint8_t
@@ -126,9 +126,6 @@ void ag_hpack_put_pseudo(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag
 /* A field by its id; AG_FIELD_OTHER: by `name`, which is in lower case. */
 void ag_hpack_put(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_field_id id,
                   struct ag_span name, struct ag_span value, enum ag_hpack_indexing how);
-
-/* Whether ag_hpack_put needs no name for that id. */
-bool ag_hpack_knows_name(enum ag_field_id id);
 
 static inline size_t ag_hpack_field_max(size_t name_len, size_t value_len)
 {

@@ -127,12 +127,6 @@ static size_t text_max(const struct source *s)
     return name + literal_max(&s->value);
 }
 
-/* There is no text at all yet, perhaps, when it is of no bytes. */
-static struct ag_span part_of(const struct ag_buf *text, size_t from, size_t len)
-{
-    return len ? ag_span(text->ptr + from, len) : AG_SPAN("");
-}
-
 /* Name and value; what is not static lies in `text` then. AG_ELIMIT: no room. */
 static enum ag_status read_field(const struct ag_hpack_table *t, const struct source *s,
                                  struct ag_buf *text, struct ag_span *out_name,
@@ -160,8 +154,8 @@ static enum ag_status read_field(const struct ag_hpack_table *t, const struct so
         text->len = from;
         return st;
     }
-    *out_name = s->known ? s->known->name : part_of(text, from, name_len);
-    *out_value = part_of(text, from + name_len, text->len - from - name_len);
+    *out_name = s->known ? s->known->name : ag_span(text->ptr + from, name_len);
+    *out_value = ag_span(text->ptr + from + name_len, text->len - from - name_len);
     return AG_OK;
 }
 
@@ -293,9 +287,6 @@ static enum ag_status next_literal(struct ag_hpack_decoder *d, struct ag_hpack_s
     if (take_field(t, &s->in, &source) != AG_OK) {
         return AG_EPROTO;
     }
-    if (!s->text.ptr) {
-        s->text = ag_buf(s, 0); /* there is no arithmetic on NULL */
-    }
     if (make_room(s, ag_min_size(text_max(&source), s->left_bytes)) != AG_OK) {
         return AG_ENOMEM;
     }
@@ -340,6 +331,9 @@ enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section
     }
     if (s->in.len == 0) {
         return AG_AGAIN;
+    }
+    if (ag_unlikely(!s->text.ptr)) {
+        s->text = ag_buf(s, 0); /* there is no arithmetic on NULL */
     }
     s->begun = true;
     s->known = 0;

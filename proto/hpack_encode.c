@@ -1,6 +1,7 @@
 #include "proto/hpack_huffman.h"
 #include "proto/hpack_table.h"
 
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 void ag_hpack_encoder_init(struct ag_hpack_encoder *e, struct ag_arena *memory)
@@ -113,17 +114,22 @@ static const uint8_t last_of[] = {
 
 /* A field with what is known of it. */
 struct known {
-    struct ag_span name; /* when name_index is 0 */
+    struct ag_span name; /* of one that nobody knows by its id: as it was given */
     struct ag_span value;
     uint32_t hash;
     uint8_t name_static; /* its static index, 0: none */
+    uint8_t key;         /* what tells the name, 0: its text alone does */
     uint32_t whole;      /* the index of name and value, 0: none */
     uint32_t name_index; /* of the name alone, 0: none */
 };
 
+/* Names that are in the static table, and behind them those that we know else. */
+#define KEY_OF(id) (AG_HPACK_STATIC + (id))
+_Static_assert(KEY_OF(AG_FIELDS) <= UINT8_MAX, "a key is a byte");
+
 static uint32_t hash_of(const struct known *k)
 {
-    uint64_t seed = k->name_static ? k->name_static : XXH3_64bits(k->name.ptr, k->name.len);
+    uint64_t seed = k->key ? k->key : XXH3_64bits(k->name.ptr, k->name.len);
 
     return (uint32_t)XXH3_64bits_withSeed(k->value.ptr, k->value.len, seed);
 }
@@ -131,7 +137,7 @@ static uint32_t hash_of(const struct known *k)
 static bool is_name(const struct ag_hpack_table *t, const struct ag_hpack_entry *e,
                     const struct known *k)
 {
-    return e->id == k->name_static &&
+    return e->id == k->key &&
            (e->id || (e->name_len == k->name.len && ag_hpack_table_is(t, e, 0, k->name)));
 }
 
@@ -217,7 +223,7 @@ static bool add(struct ag_hpack_encoder *e, const struct known *k, enum ag_hpack
 
     if (!is_worth_adding(t, k->name.len, k->value.len) ||
         (how != AG_HPACK_INDEX && !comes_again(e, k->hash)) ||
-        ag_hpack_table_add(t, k->name, k->value, k->name_static, k->hash) != AG_OK) {
+        ag_hpack_table_add(t, k->name, k->value, k->key, k->hash) != AG_OK) {
         return false;
     }
     place = (t->next + AG_HPACK_ENTRIES_MAX - 1) % AG_HPACK_ENTRIES_MAX;
@@ -226,23 +232,32 @@ static bool add(struct ag_hpack_encoder *e, const struct known *k, enum ag_hpack
     return true;
 }
 
-static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
-                enum ag_hpack_indexing how)
+/* The name of a known field, as HTTP/2 has it. */
+#define KNOWN_NAME_MAX 32u
+
+static struct ag_span lower_name(enum ag_field_id id, uint8_t room[static KNOWN_NAME_MAX])
 {
+    struct ag_span name = ag_field_name(id);
+
+    AG_ASSERT(name.len <= KNOWN_NAME_MAX);
+    for (size_t i = 0; i < name.len; i++) {
+        room[i] = ag_ascii_lower(name.ptr[i]);
+    }
+    return ag_span(room, name.len);
+}
+
+/* What is not in a table as a whole. */
+static void put_new(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
+                    enum ag_hpack_indexing how)
+{
+    uint8_t room[KNOWN_NAME_MAX];
+
+    if (k->key > AG_HPACK_STATIC) {
+        k->name = lower_name((enum ag_field_id)(k->key - AG_HPACK_STATIC), room);
+    }
     k->name_index = k->name_static;
-    if (how != AG_HPACK_SECRET) {
-        look_up_known(k);
-    }
-    if (!k->whole && how <= AG_HPACK_REPEATED) {
-        k->hash = hash_of(k);
-        look_up(e, k);
-        if (!k->whole && k->name_index == 0) {
-            look_up_name(&e->table, k);
-        }
-    }
-    if (k->whole) {
-        put_integer(out, 0x80, 7, k->whole);
-        return;
+    if (how <= AG_HPACK_REPEATED && k->name_index == 0) {
+        look_up_name(&e->table, k);
     }
     if (how <= AG_HPACK_REPEATED && add(e, k, how)) {
         put_integer(out, 0x40, 6, k->name_index);
@@ -255,11 +270,30 @@ static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
     put_literal(out, k->value);
 }
 
+static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
+                enum ag_hpack_indexing how)
+{
+    if (how != AG_HPACK_SECRET) {
+        look_up_known(k);
+    }
+    if (!k->whole && how <= AG_HPACK_REPEATED) {
+        k->hash = hash_of(k);
+        look_up(e, k);
+    }
+    if (ag_likely(k->whole)) {
+        put_integer(out, 0x80, 7, k->whole);
+    } else {
+        put_new(e, out, k, how);
+    }
+}
+
 void ag_hpack_put_pseudo(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_hpack_pseudo name,
                          struct ag_span value, enum ag_hpack_indexing how)
 {
-    struct known k = {
-        .name = ag_hpack_static[name].name, .value = value, .name_static = (uint8_t)name};
+    struct known k = {.name = ag_hpack_static[name].name,
+                      .value = value,
+                      .name_static = (uint8_t)name,
+                      .key = (uint8_t)name};
 
     put(e, out, &k, how);
 }
@@ -268,13 +302,12 @@ void ag_hpack_put(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_field_
                   struct ag_span name, struct ag_span value, enum ag_hpack_indexing how)
 {
     uint8_t index = static_of[id];
-    struct known k = {
-        .name = index ? ag_hpack_static[index].name : name, .value = value, .name_static = index};
+    struct known k = {.name = index ? ag_hpack_static[index].name : name,
+                      .value = value,
+                      .name_static = index,
+                      .key = (uint8_t)(index                  ? index
+                                       : id != AG_FIELD_OTHER ? KEY_OF(id)
+                                                              : 0)};
 
     put(e, out, &k, how);
-}
-
-bool ag_hpack_knows_name(enum ag_field_id id)
-{
-    return static_of[id] != 0;
 }

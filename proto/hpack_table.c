@@ -174,7 +174,10 @@ bool ag_hpack_table_is(const struct ag_hpack_table *t, const struct ag_hpack_ent
     size_t at = e->at + from, first;
 
     at -= at < AG_HPACK_TEXT_BYTES ? 0 : AG_HPACK_TEXT_BYTES;
-    first = ag_min_size(s.len, AG_HPACK_TEXT_BYTES - at);
+    first = AG_HPACK_TEXT_BYTES - at;
+    if (ag_likely(s.len <= first)) {
+        return ag_span_eq(ag_span(t->text + at, s.len), s);
+    }
     return ag_span_eq(ag_span(t->text + at, first), ag_span_sub(s, 0, first)) &&
            ag_span_eq(ag_span(t->text, s.len - first), ag_span_sub(s, first, s.len));
 }

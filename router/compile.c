@@ -500,9 +500,9 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
         ag_compile_tls_listeners(&c, &cert_hosts);
     }
     if (diags->errors == 0) {
+        ag_tls_files_warn(c.tls_files, (int64_t)time(NULL)); /* before the arena goes */
         s = make_snapshot(&c, whole);
         s->cert_hosts = cert_hosts;
-        ag_tls_files_warn(s->tls_files, (int64_t)time(NULL));
     } else {
         release_sections(c.build.shared);
     }
@@ -578,6 +578,7 @@ void ag_snapshot_free(struct ag_snapshot *s)
     }
     release_sections(s->shared);
     release_tls(s);
+    ag_tls_files_wipe(s->tls_files);
     ag_trie_free(s->trie);
     ag_trie_free(s->regions);
     arena = s->arena; /* s lies in it */

@@ -143,7 +143,8 @@ static void answer_server_options(struct ag_exchange *ex)
 
 static void answer_unrouted(struct ag_exchange *ex, const struct ag_snapshot *s)
 {
-    bool never = ex->req.method == AG_METHOD_TRACE || ex->req.method == AG_METHOD_CONNECT;
+    bool never = ex->req.method == AG_METHOD_TRACE ||
+                 (ex->req.method == AG_METHOD_CONNECT && ex->req.protocol.len == 0);
     bool exists = set_allow(ex, s);
 
     if (exists && ex->req.method == AG_METHOD_OPTIONS) {
@@ -169,6 +170,7 @@ static void *state_of(const struct ag_exchange *ex, const struct ag_filter *f)
 static void start_action(struct ag_exchange *ex)
 {
     if (ex->req.protocol.len > 0 && ex->route->action.ops->kind != AG_ACTION_PROXY) {
+        (void)set_allow(ex, ex->context->snapshot);
         ag_exchange_fail(ex, 405, AG_REASON_NONE, "there is nothing to tunnel to");
         return;
     }

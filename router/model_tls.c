@@ -425,9 +425,9 @@ static void read_redirect(struct reader *r, struct ag_model *m, struct ag_listen
 }
 
 /* Each entry of server.listen once; ":8443" has become two listeners. */
-static bool is_same_entry(const struct ag_model *m, uint16_t i)
+static bool is_same_entry(const struct ag_model *m, const struct ag_listen *l)
 {
-    return i > 0 && m->listens[i].node && m->listens[i].node == m->listens[i - 1].node;
+    return l > m->listens && l->node && l->node == l[-1].node;
 }
 
 static void settle_kinds(struct ag_model *m)
@@ -463,14 +463,14 @@ void ag_model_read_tls(struct ag_model *m, const struct ag_node *root, struct ag
     }
     base.settings.tickets = m->tickets.on;
     for (uint16_t i = 0; i < m->listen_count; i++) {
-        if (is_same_entry(m, i)) {
+        if (is_same_entry(m, &m->listens[i])) {
             m->listens[i].tls = m->listens[i - 1].tls;
         } else {
             read_listener(&r, &m->listens[i], &base);
         }
     }
     for (uint16_t i = 0; i < m->listen_count; i++) {
-        if (is_same_entry(m, i)) {
+        if (is_same_entry(m, &m->listens[i])) {
             m->listens[i].redirect_port = m->listens[i - 1].redirect_port;
         } else {
             read_redirect(&r, m, &m->listens[i]);

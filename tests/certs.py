@@ -97,7 +97,7 @@ class Certs:
             (folder / "index.txt.attr").write_text("unique_subject = no\n")
             (folder / "serial").write_text("1000\n")
             (folder / "ca.cnf").write_text(CONFIG.format(folder=folder))
-            openssl("req", "-config", folder / "ca.cnf", "-x509", *KINDS["ec"], "-nodes", "-days", 30,
+            openssl("req", "-config", folder / "ca.cnf", "-x509", *KINDS["ec"], "-nodes", "-days", 365,
                     "-keyout", folder / "ca.key", "-out", folder / "ca.pem",
                     "-subj", f"/O=AnyGate tests/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE",
                     "-addext", "keyUsage=critical,keyCertSign,cRLSign,digitalSignature",
@@ -109,7 +109,7 @@ class Certs:
         """The usual authority's certificate."""
         return self.ca() / "ca.pem"
 
-    def leaf(self, name, names=(), kind="ec", ca="ca", days=(-1, 30), client=False, subject=None, ocsp=None,
+    def leaf(self, name, names=(), kind="ec", ca="ca", days=(-1, 90), client=False, subject=None, ocsp=None,
              must_staple=False):
         with self.lock:
             if name not in self.made:

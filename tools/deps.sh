@@ -18,7 +18,7 @@ build_packages='gcc make libc6-dev pkg-config liburing-dev libxxhash-dev libyaml
     libseccomp-dev zlib1g-dev libbrotli-dev libzstd-dev'
 source_packages='autoconf automake libtool dpkg-dev'
 test_packages='libcriterion-dev clang clang-format clang-tidy libclang-rt-dev llvm cppcheck
-    curl nginx haproxy nghttp2-client openssl libssl-dev chromium procps iproute2
+    curl nginx haproxy nghttp2-client openssl libssl-dev gnutls-bin chromium procps iproute2
     python3 python3-pytest python3-grpcio python3-h2 python3-hpack python3-httpx
     python3-websockets'
 bench_packages='nginx haproxy h2o wrk nghttp2-client openssl libssl-dev python3'
@@ -28,7 +28,7 @@ wolfssl_flags='--enable-sp --enable-sp-asm --enable-sp-math --enable-alpn --enab
     --enable-session-ticket --enable-ocspstapling --enable-tls13 --enable-curve25519
     --enable-ed25519 --enable-keygen --enable-static --disable-shared --disable-examples
     --disable-crypttests --disable-benchmark --disable-oldtls --disable-dh --disable-md5
-    --disable-enc-then-mac --disable-sys-ca-certs'
+    --disable-enc-then-mac --disable-sys-ca-certs --enable-altcertchains'
 case $(uname -m) in
 x86_64) wolfssl_flags="$wolfssl_flags --enable-intelasm --enable-aesni" ;;
 aarch64) wolfssl_flags="$wolfssl_flags --enable-armasm" ;;
@@ -36,10 +36,13 @@ esac
 wolfssl_cflags='-O3 -fPIC -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2'
 # What has no flag: AEAD suites alone; the peer's certificate is always shown to our callback, which judges
 # it; randomness from our callback (getrandom needs no /dev); alerts that say more; TLS 1.3 that middleboxes
-# let pass; no global table of sessions for clients, and a hook for our own for servers.
-wolfssl_cflags="$wolfssl_cflags -DWOLFSSL_AEAD_ONLY -DWOLFSSL_ALWAYS_VERIFY_CB -DWC_RNG_SEED_CB
-    -DWOLFSSL_EXTRA_ALERTS -DWOLFSSL_TLS13_MIDDLEBOX_COMPAT -DNO_CLIENT_CACHE
-    -DNO_SESSION_CACHE_REF -DHAVE_EXT_CACHE"
+# let pass; no global table of sessions for clients, a hook for our own for servers; no keys of its own for tickets.
+for define in AEAD_ONLY ALWAYS_VERIFY_CB EXTRA_ALERTS TLS13_MIDDLEBOX_COMPAT NO_DEF_TICKET_ENC_CB; do
+    wolfssl_cflags="$wolfssl_cflags -DWOLFSSL_$define"
+done
+for define in WC_RNG_SEED_CB NO_CLIENT_CACHE NO_SESSION_CACHE_REF HAVE_EXT_CACHE; do
+    wolfssl_cflags="$wolfssl_cflags -D$define"
+done
 
 die() {
     echo "deps: $*" >&2
@@ -127,6 +130,7 @@ fetch_wolfssl() {
 compile_wolfssl() {
     # shellcheck disable=SC2086
     cd "$work"/wolfssl-*/ &&
+        patch -p1 <"$patch" &&
         ./autogen.sh &&
         ./configure CC=gcc CFLAGS="$(echo $wolfssl_cflags)" --prefix=/wolfssl $wolfssl_flags &&
         make -j"$(nproc)" &&
@@ -151,7 +155,8 @@ build_wolfssl() {
     mkdir -p "$DEPS"
     DEPS=$(cd "$DEPS" && pwd)
     dir=$DEPS/wolfssl apt=$DEPS/apt work=$DEPS/src
-    key=$(echo $wolfssl_flags $wolfssl_cflags)
+    patch=$PWD/tools/wolfssl.patch
+    key=$(echo $wolfssl_flags $wolfssl_cflags $(cksum <"$patch"))
     if wolfssl_current; then
         touch "$dir/stamp" # newer than this script, so that make does not ask again
         return 0

@@ -139,7 +139,7 @@ static void sum_up(struct ag_sizing *s)
     uint64_t *part = s->part_bytes;
 
     part[AG_SIZING_BUFFERS] = ag_bufs_bytes(l->buf_count);
-    part[AG_SIZING_PAGES] = ag_pool_bytes(AG_ARENA_PAGE_BYTES, l->page_count);
+    part[AG_SIZING_PAGES] = ag_pool_bytes(AG_ARENA_STRIDE_BYTES, l->page_count);
     part[AG_SIZING_QUEUES] = ag_pool_bytes(sizeof(struct ag_slice_node), l->node_count) +
                              ag_pool_bytes(sizeof(struct ag_file_block), l->node_count);
     part[AG_SIZING_CLIENTS] = ag_downstreams_bytes(s->connections);

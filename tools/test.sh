@@ -4,7 +4,8 @@
 #   unit         tests/unit by Criterion: gcc debug, ASan+UBSan, TSan
 #   replay       fuzz/corpus/X through fuzz/fuzz_X, built by gcc with ASan+UBSan
 #   sim          whole servers on a simulated network (tests/sim), ASan+UBSan
-#   wire, integration, fault   pytest against the ASan+UBSan server
+#   wire         pytest against the ASan+UBSan server
+#   integration  the same: peers, life, faults
 #   worker       a part of wire again, through a master and its worker (as root)
 #
 # Whole logs are kept in build/test-logs; the end of one is shown when something in it failed. The
@@ -118,19 +119,26 @@ sim() {
 
 # The number in attribute $1 of pytest's report.
 reported() {
-    sed -nE "s/.*<testsuite [^>]*\<$1=\"([0-9]+)\".*/\1/p" "$report" | head -n 1
+    sed -nE "s/.*<testsuite [^>]*\\<$1=\"([0-9]+)\".*/\\1/p" "$report" | head -n 1
 }
 
-# suite NAME FILE...: one run of pytest. The suites choose the backends themselves: a test that concerns
-# both runs for each.
-suite() {
+# start NAME FILE...: a run of pytest, which `finish NAME` counts. The suites choose the backends themselves: a
+# test that concerns both runs for each.
+start() {
+    (
+        log=$logs/$1.log report=$logs/$1.xml begun=$(date +%s)
+        shift
+        ANYGATE=$PWD/build/gcc-asan/anygate NODE_PATH=$PWD/build/npm/node_modules \
+            PYTHONDONTWRITEBYTECODE=1 timeout 900 /usr/bin/python3 -m pytest -q \
+            -p no:cacheprovider --junitxml="$report" "$@" >"$log" 2>&1
+        echo "$? $begun" >"$log.code"
+    ) &
+}
+
+finish() {
     began "$1"
     log=$logs/$1.log report=$logs/$1.xml
-    shift
-    ANYGATE=$PWD/build/gcc-asan/anygate NODE_PATH=$PWD/build/npm/node_modules \
-        PYTHONDONTWRITEBYTECODE=1 timeout 900 /usr/bin/python3 -m pytest -q -p no:cacheprovider \
-        --junitxml="$report" "$@" >"$log" 2>&1
-    code=$?
+    read -r code start <"$log.code"
     if [ -s "$report" ]; then
         bad=$(($(reported failures) + $(reported errors)))
         good=$(($(reported tests) - bad - $(reported skipped)))
@@ -143,15 +151,22 @@ suite() {
     ended
 }
 
+# Two at a time, for they wait more than they work. What crosses the wire comes once more, by a worker without
+# rights whose system calls are filtered.
 python() {
     build asan all
-    suite pytest tests/wire tests/integration tests/fault
-    # What crosses the wire once more, by a worker without rights whose system calls are filtered.
+    start wire tests/wire
+    start integration tests/integration tests/fault
+    wait
     if [ "$(id -u)" -eq 0 ]; then
         export ANYGATE_SERVER__USER=nobody
-        suite worker tests/wire/test_answers.py tests/wire/test_paths.py tests/wire/test_proxy.py
+        start worker tests/wire/test_answers.py tests/wire/test_paths.py tests/wire/test_proxy.py
         unset ANYGATE_SERVER__USER
+        wait
     fi
+    finish wire
+    finish integration
+    [ ! -e "$logs/worker.log" ] || finish worker
 }
 
 unit debug

@@ -86,7 +86,7 @@ int ag_watch_wait_ms(const struct ag_watch *w)
 /* Which ones does not matter. */
 static bool drain(struct ag_watch *w)
 {
-    char events[4096];
+    char events[2048];
     bool any = false;
 
     while (w->fd >= 0 && read(w->fd, events, sizeof(events)) > 0) {

@@ -4,8 +4,8 @@
 #include <inttypes.h>
 
 #define DISCARD_MIN 32768u /* the least that a configuration lets a server drop */
-#define TEXT_MAX    32768u
 #define PIECE_MAX   16384u
+#define HEAD_BYTES  100u /* of a request over HTTP/2, about */
 /* How long a client waits for 100 before it sends its content all the same. */
 #define EXPECT_US (1 * SIM_S)
 /* Whatever becomes of it, it must be over by then. */
@@ -39,7 +39,7 @@ void client_finish(struct client *c)
     }
 }
 
-static void leave(struct client *c)
+void client_leave(struct client *c)
 {
     c->gone = true;
     client_finish(c);
@@ -67,7 +67,7 @@ static void on_deaf_over(struct sim *s, void *arg)
 
     (void)s;
     if (!c->done) {
-        leave(c);
+        client_leave(c);
     }
 }
 
@@ -78,12 +78,12 @@ static void ended(struct client *c, bool by_error)
         client_tunnel_look(c);
         return;
     }
-    if (!by_error && c->message.begun && c->answered < c->request_count) {
+    if (!by_error && c->arrival.message.begun && c->answered < c->request_count) {
         struct request *q = c->requests[c->answered];
 
-        message_end(&c->message);
-        if (c->message.state == MESSAGE_DONE && c->began) {
-            oracle_answer(c->run, c, q);
+        message_end(&c->arrival.message);
+        if (c->arrival.message.state == MESSAGE_DONE && c->arrival.began) {
+            oracle_answer(c->run, c, q, &c->arrival);
             c->answered++;
             c->told_close = true; /* the end was its framing */
         }
@@ -188,7 +188,7 @@ static void on_write(struct sim *s, void *arg)
     }
     while ((c->sent > 0 || may_start(c)) && c->sending < c->request_count) {
         if (!c->manners.leave_reading && c->sent_total >= c->manners.leave_at) {
-            leave(c);
+            client_leave(c);
             return;
         }
         if (c->sent_total >= c->manners.stop_at) {
@@ -219,14 +219,14 @@ static void next_answer(struct client *c)
 {
     bool head = c->answered < c->request_count && c->requests[c->answered]->head;
 
-    message_begin(&c->message, sim_of(c), false, head);
-    c->began = false;
+    message_begin(&c->arrival.message, sim_of(c), false, head);
+    c->arrival.began = false;
 }
 
 static void on_interim(struct client *c)
 {
     const struct request *q = c->requests[c->answered];
-    unsigned status = c->message.status;
+    unsigned status = c->arrival.message.status;
 
     sim_note(sim_of(c), "client: interim", q->id, status);
     if (q->version_10 || (status == 100 ? !q->expect : q->kind != REQUEST_PROXY)) {
@@ -244,16 +244,18 @@ static void on_answered(struct client *c)
     struct request *q = c->requests[c->answered];
     bool unsent = c->sending == c->answered; /* answered before all of it was sent */
 
-    oracle_answer(c->run, c, q);
+    oracle_answer(c->run, c, q, &c->arrival);
     c->answered++;
-    if (q->kind == REQUEST_TUNNEL && c->message.status == 101) {
+    if (q->kind == REQUEST_TUNNEL && c->arrival.message.status == 101) {
         client_tunnel_begin(c);
         return;
     }
-    if (!c->message.keep_alive) {
+    if (!c->arrival.message.keep_alive) {
         c->told_close = true;
     }
     c->discarded |= q->chunked && q->body_bytes > DISCARD_MIN;
+    /* More than was told is seen behind it, over HTTP/2. */
+    c->discarded |= q->plan == PLAN_EXTRA && (q->upstream == 'h' || q->upstream == 'g');
     c->discards_length |= q->body_bytes > DISCARD_MIN;
     if (unsent && c->waits_for_100) {
         if (!c->told_close) {
@@ -273,29 +275,9 @@ static void on_answered(struct client *c)
     }
 }
 
-static void take_content(struct client *c, struct ag_span body)
-{
-    const struct request *q = c->requests[c->answered];
-
-    if (c->text_wanted) {
-        if (body.len > TEXT_MAX - c->text_len) {
-            sim_fail(sim_of(c), "client %u: the answer to request %u is too long", c->index, q->id);
-        }
-        memcpy(c->text + c->text_len, body.ptr, body.len);
-        c->text_len += body.len;
-        return;
-    }
-    uint64_t at = c->message.body_bytes - body.len;
-    if (body.len > c->content_len - ag_min_u64(at, c->content_len) ||
-        !content_is(c->content_key, c->content_from + at, body)) {
-        sim_fail(sim_of(c), "client %u: request %u (%s): wrong bytes at %" PRIu64, c->index, q->id,
-                 q->target, at);
-    }
-}
-
 static size_t feed(struct client *c, struct ag_span in)
 {
-    struct message *m = &c->message;
+    struct message *m = &c->arrival.message;
     struct ag_span body;
     size_t used;
 
@@ -314,12 +296,12 @@ static size_t feed(struct client *c, struct ag_span in)
         next_answer(c);
         return used;
     }
-    if (m->head_seen && !c->began) {
-        c->began = true;
-        oracle_head(c->run, c, c->requests[c->answered]);
+    if (m->head_seen && !c->arrival.began) {
+        c->arrival.began = true;
+        oracle_head(c->run, c, c->requests[c->answered], &c->arrival);
     }
     if (body.len) {
-        take_content(c, body);
+        oracle_content(c->run, c, c->requests[c->answered], &c->arrival, body);
     }
     if (m->state == MESSAGE_DONE) {
         on_answered(c);
@@ -366,7 +348,7 @@ static bool read_piece(struct client *c)
         }
     }
     if (c->manners.leave_reading && c->received_total >= c->manners.leave_at && !c->done) {
-        leave(c);
+        client_leave(c);
     }
     return !c->done;
 }
@@ -419,7 +401,7 @@ static void on_notify(struct net_end *e)
     }
     if (net_has_input(e)) {
         if (is_deaf(c) && e->dead) {
-            leave(c);
+            client_leave(c);
             return;
         }
         read_soon(c);
@@ -436,11 +418,15 @@ static void on_start(struct sim *s, void *arg)
     struct client *c = arg;
     struct run *r = c->run;
 
-    c->end = net_connect(s, NET_IP(192, 168, 0, c->index + 1), SITE_IP, c->port, on_notify, c);
+    c->end = net_connect(s, NET_IP(192, 168, 0, c->index + 1), SITE_IP, c->port,
+                         c->h2 ? client_h2_notify : on_notify, c);
     c->end->forgets = sim_chance(s, 500);
     c->port_at_risk = !r->listens[c->port - SITE_PORT].open;
     c->drained_under = r->draining || r->yielding;
     sim_at(s, LIFE_US, on_life_over, c);
+    if (c->h2) {
+        client_h2_start(c);
+    }
 }
 
 void client_start(struct client *c, uint64_t delay_us)
@@ -455,7 +441,8 @@ static void choose_rudeness(struct client *c)
     uint64_t total = 0;
 
     for (uint32_t i = 0; i < c->request_count; i++) {
-        total += c->requests[i]->wire_len;
+        total += c->requests[i]->wire_len ? c->requests[i]->wire_len
+                                          : c->requests[i]->body_bytes + HEAD_BYTES;
     }
     m->rude = true;
     switch (sim_below(s, 6)) {
@@ -513,20 +500,22 @@ struct client *client_make(struct run *r, bool probe)
 {
     struct sim *s = r->sim;
     struct client *c = sim_alloc(s, sizeof(*c));
+    bool h2;
 
     AG_ASSERT(r->client_count < RUN_CLIENTS);
     c->run = r;
     c->index = r->client_count;
     c->probe = probe;
     r->clients[r->client_count++] = c;
-    c->request_count = (uint32_t)sim_between(s, 1, sim_chance(s, 300) ? 8 : 3);
+    h2 = sim_chance(s, 350);
+    c->request_count = (uint32_t)sim_between(s, 1, sim_chance(s, 300) ? 8 : h2 ? 5 : 3);
     for (uint32_t i = 0; i < c->request_count; i++) {
-        c->requests[i] = request_make(r, c, probe);
-        if (c->requests[i]->kind == REQUEST_TUNNEL || c->requests[i]->close) {
+        c->requests[i] = request_make(r, c, probe, h2);
+        if (!h2 && (c->requests[i]->kind == REQUEST_TUNNEL || c->requests[i]->close)) {
             c->request_count = i + 1; /* the connection is not one for requests afterwards */
         }
     }
-    for (uint32_t i = 0; i < c->request_count; i++) {
+    for (uint32_t i = 0; i < c->request_count && !h2; i++) {
         request_write(r, c->requests[i]);
     }
     c->port = SITE_PORT;
@@ -535,8 +524,12 @@ struct client *client_make(struct run *r, bool probe)
             c->port = (uint16_t)(SITE_PORT + i);
         }
     }
-    c->text = sim_alloc_raw(s, TEXT_MAX);
+    c->arrival.text = sim_alloc_raw(s, RUN_TEXT_MAX);
     choose_manners(c, probe);
-    next_answer(c);
+    if (h2) {
+        client_h2_make(c);
+    } else {
+        next_answer(c);
+    }
     return c;
 }

@@ -28,6 +28,7 @@ struct message_field {
 struct message {
     struct sim *sim;
     bool request;
+    bool h2;      /* it came over HTTP/2: h2.h */
     bool to_head; /* response: the request was HEAD */
     uint8_t state;
     bool close_delimited;

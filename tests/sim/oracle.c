@@ -47,6 +47,26 @@ static uint32_t plan_allows(const struct request *q)
     AG_UNREACHABLE("no such plan");
 }
 
+/* Of a plan over HTTP/2, beside `m`. */
+static uint32_t h2_allows(const struct run *r, const struct request *q, uint32_t m)
+{
+    if (q->plan == PLAN_EXTRA) { /* seen with the content, or behind it */
+        m |= OUT_CUT | OUT_502;
+    } else if (m & OUT_CUT) {
+        m |= OUT_502; /* a reset overtakes a head */
+    }
+    if (q->plan == PLAN_EARLY_CLOSE) {
+        m |= OUT_RIGHT;
+    }
+    if (q->upstream == 'g') { /* others end the connection */
+        m |= OUT_502 | OUT_503 | OUT_CUT | OUT_504;
+    }
+    if (r->weather.flaky) { /* who stalls takes another's place */
+        m |= OUT_503 | OUT_504;
+    }
+    return m;
+}
+
 static uint32_t proxy_allows(const struct run *r, const struct request *q)
 {
     uint32_t m = plan_allows(q);
@@ -57,6 +77,8 @@ static uint32_t proxy_allows(const struct run *r, const struct request *q)
         m |= OUT_502 | OUT_504;
     } else if (q->upstream == 'c') {
         m |= OUT_503;
+    } else if (q->upstream == 'h' || q->upstream == 'g') {
+        m |= h2_allows(r, q, m);
     }
     /* The connection may just be closing: only what can be repeated is. */
     if (!q->idempotent || q->body_bytes || q->chunked || q->kind == REQUEST_TUNNEL) {
@@ -102,13 +124,13 @@ static uint32_t allows_alone(const struct run *r, const struct request *q)
     return m;
 }
 
-static bool port_went(const struct run *r, const struct client *c)
+bool oracle_port_went(const struct run *r, const struct client *c)
 {
     return c->port_at_risk || !r->listens[c->port - SITE_PORT].open;
 }
 
 /* A receive had to wait for a buffer. */
-static bool was_starved(const struct run *r)
+bool oracle_was_starved(const struct run *r)
 {
     uint64_t n = 0;
 
@@ -122,6 +144,9 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
 {
     uint32_t m = allows_alone(r, q);
 
+    if (q->cancelled) {
+        m |= OUT_CUT;
+    }
     /* More content than a server drops behind its answer ends the connection. */
     if (c->discarded || (c->discards_length && r->config_count > 1)) {
         m |= OUT_CUT;
@@ -132,11 +157,14 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
     if (c->manners.rude || c->end->conn->faulted || c->end->conn->profile.stall_per_mille) {
         m |= OUT_CUT | OUT_408 | OUT_504; /* 504: all of it took too long */
     }
-    if (was_starved(r)) { /* who is not read from looks like one who does not write */
+    if (oracle_was_starved(r)) { /* who is not read from looks like one who does not write */
         m |= OUT_408;
     }
-    if ((c->drained_under || port_went(r, c)) && !q->spared) {
+    if ((c->drained_under || oracle_port_went(r, c)) && !q->spared) {
         m |= OUT_CUT;
+    }
+    if (c->h2) {
+        return m;
     }
     /* A reset takes along what was answered before and has not left. */
     for (uint32_t i = c->answered; i <= c->sending && i < c->request_count; i++) {
@@ -167,30 +195,32 @@ static enum outcome outcome_of(unsigned status)
     }
 }
 
-static void check_proxied(struct run *r, struct client *c, const struct request *q)
+static void check_proxied(struct run *r, const struct client *c, const struct request *q,
+                          const struct arrival *a)
 {
     unsigned count;
-    uint64_t id = message_number(message_field(&c->message, "x-id", &count));
+    uint64_t id = message_number(message_field(&a->message, "x-id", &count));
 
     if (count != 1 || id != q->id) {
         sim_fail(r->sim, "client %u: request %u got the answer to %" PRIu64, c->index, q->id, id);
     }
-    (void)message_field(&c->message, "x-hop", &count);
+    (void)message_field(&a->message, "x-hop", &count);
     if (count) {
         sim_fail(r->sim, "client %u: request %u got a field of the upstream's connection", c->index,
                  q->id);
     }
 }
 
-void oracle_head(struct run *r, struct client *c, struct request *q)
+void oracle_head(struct run *r, struct client *c, struct request *q, struct arrival *a)
 {
-    unsigned status = c->message.status;
+    unsigned status = a->message.status;
     uint32_t allowed = oracle_allows(r, c, q);
-    bool right = status == q->status;
+    /* An answer may be given before anybody saw what is wrong. */
+    bool right = status == q->status || (q->bad_h2 && request_bad_h2_is_longer(q) && status == 200);
 
     sim_note(r->sim, "client: answer", q->id, status);
-    c->kind_of_answer = (uint8_t)(right ? OUT_RIGHT : outcome_of(status));
-    if (!right && (c->kind_of_answer == OUT_RIGHT || !(allowed & c->kind_of_answer))) {
+    a->kind_of_answer = (uint8_t)(right ? OUT_RIGHT : outcome_of(status));
+    if (!right && (a->kind_of_answer == OUT_RIGHT || !(allowed & a->kind_of_answer))) {
         sim_fail(r->sim, "client %u: request %u (kind %u, plan %u, %s) got %u; allowed %x",
                  c->index, q->id, q->kind, q->plan, q->target, status, allowed);
     }
@@ -198,57 +228,78 @@ void oracle_head(struct run *r, struct client *c, struct request *q)
         sim_fail(r->sim, "client %u: request %u (kind %u, plan %u) got a right answer", c->index,
                  q->id, q->kind, q->plan);
     }
-    c->text_wanted = true;
-    c->text_len = 0;
-    c->content_len = 0;
+    a->text_wanted = true;
+    a->text_len = 0;
+    a->content_len = 0;
     if (!right) {
         return;
     }
     if (q->kind == REQUEST_STATIC && status != 416) {
-        c->text_wanted = false;
-        c->content_key = SITE_FILE_KEY + q->file;
-        c->content_from = q->range_to ? q->range_from : 0;
-        c->content_len = q->range_to ? q->range_to - q->range_from + 1 : q->answer_bytes;
-        c->content_len = status == 304 ? 0 : c->content_len;
+        a->text_wanted = false;
+        a->content_key = SITE_FILE_KEY + q->file;
+        a->content_from = q->range_to ? q->range_from : 0;
+        a->content_len = q->range_to ? q->range_to - q->range_from + 1 : q->answer_bytes;
+        a->content_len = status == 304 ? 0 : a->content_len;
     } else if (q->kind == REQUEST_PROXY || q->kind == REQUEST_TUNNEL) {
-        check_proxied(r, c, q);
-        c->text_wanted = false;
-        c->content_key = answer_key(q);
-        c->content_from = 0;
-        c->content_len = q->plan == PLAN_EMPTY || status == 101 ? 0 : q->answer_bytes;
+        check_proxied(r, c, q, a);
+        a->text_wanted = false;
+        a->content_key = answer_key(q);
+        a->content_from = 0;
+        a->content_len = q->plan == PLAN_EMPTY || status == 101 ? 0 : q->answer_bytes;
+        if (q->kind == REQUEST_TUNNEL && status == 200) { /* over HTTP/2 */
+            a->content_len = q->tunnel_down;
+        }
     }
     if (q->head) {
-        c->content_len = 0;
+        a->content_len = 0;
     }
 }
 
-/* ---- whole answers ---- */
+/* ---- content, and whole answers ---- */
 
-static bool text_is(const struct client *c, const char *want)
+void oracle_content(struct run *r, struct client *c, struct request *q, struct arrival *a,
+                    struct ag_span piece)
 {
-    return c->text_len == strlen(want) && memcmp(c->text, want, c->text_len) == 0;
+    uint64_t at = a->message.body_bytes - piece.len;
+
+    if (a->text_wanted) {
+        if (piece.len > RUN_TEXT_MAX - a->text_len) {
+            sim_fail(r->sim, "client %u: the answer to request %u is too long", c->index, q->id);
+        }
+        memcpy(a->text + a->text_len, piece.ptr, piece.len);
+        a->text_len += piece.len;
+    } else if (piece.len > a->content_len - ag_min_u64(at, a->content_len) ||
+               !content_is(a->content_key, a->content_from + at, piece)) {
+        sim_fail(r->sim, "client %u: request %u (%s): wrong bytes at %" PRIu64, c->index, q->id,
+                 q->target, at);
+    }
 }
 
-static bool text_has(const struct client *c, const char *want)
+static bool text_is(const struct arrival *a, const char *want)
 {
-    return memmem(c->text, c->text_len, want, strlen(want)) != NULL;
+    return a->text_len == strlen(want) && memcmp(a->text, want, a->text_len) == 0;
+}
+
+static bool text_has(const struct arrival *a, const char *want)
+{
+    return memmem(a->text, a->text_len, want, strlen(want)) != NULL;
 }
 
 /* The body of one of the configurations that were current while it was under way. */
-static bool is_fixed_body(const struct run *r, const struct client *c, const struct request *q)
+static bool is_fixed_body(const struct run *r, const struct request *q, const struct arrival *a)
 {
     char want[16384];
 
     for (uint32_t i = q->config_first; i < r->config_count; i++) {
         (void)site_fixed_body(r->configs[i], q->kind == REQUEST_FIXED_LARGE, want, sizeof(want));
-        if (text_is(c, want)) {
+        if (text_is(a, want)) {
             return true;
         }
     }
     return false;
 }
 
-static bool is_echo(const struct client *c, const struct request *q)
+static bool is_echo(const struct client *c, const struct request *q, const struct arrival *a)
 {
     char want[SITE_ECHO_MAX + 64];
     const struct net_conn *conn = c->end->conn;
@@ -257,15 +308,18 @@ static bool is_echo(const struct client *c, const struct request *q)
 
     (void)snprintf(want, sizeof(want),
                    "{\"method\":\"%s\",\"path\":\"/echo/%u\",\"query\":\"e=%u\",\"params\":{\"*\":"
-                   "\"%u\"},\"protocol\":\"HTTP/1.%c\",\"remote\":\"%u.%u.%u.%u:%u\"",
-                   q->method, q->id, q->id * 3, q->id, q->version_10 ? '0' : '1',
+                   "\"%u\"},\"protocol\":\"HTTP/%s\",\"remote\":\"%u.%u.%u.%u:%u\"",
+                   q->method, q->id, q->id * 3, q->id,
+                   q->h2           ? "2"
+                   : q->version_10 ? "1.0"
+                                   : "1.1",
                    conn->client_ip >> 24, conn->client_ip >> 16 & 255, conn->client_ip >> 8 & 255,
                    conn->client_ip & 255, conn->client_port);
-    if (c->text_len < strlen(want) || memcmp(c->text, want, strlen(want)) != 0) {
+    if (a->text_len < strlen(want) || memcmp(a->text, want, strlen(want)) != 0) {
         return false;
     }
-    (void)snprintf(want, sizeof(want), "[\"X-Id\",\"%u\"]", q->id);
-    if (!text_has(c, want)) {
+    (void)snprintf(want, sizeof(want), q->h2 ? "[\"x-id\",\"%u\"]" : "[\"X-Id\",\"%u\"]", q->id);
+    if (!text_has(a, want)) {
         return false;
     }
     n = snprintf(want, sizeof(want), "\"body\":\"");
@@ -275,15 +329,16 @@ static bool is_echo(const struct client *c, const struct request *q)
     }
     want[(size_t)n + shown] = '"';
     want[(size_t)n + shown + 1] = '\0';
-    if (!text_has(c, want)) {
+    if (!text_has(a, want)) {
         return false;
     }
     (void)snprintf(want, sizeof(want), ",\"base64\":false,\"truncated\":%s,\"body_length\":%u}\n",
                    q->body_bytes > shown ? "true" : "false", q->body_bytes);
-    return text_has(c, want);
+    return text_has(a, want);
 }
 
-static bool is_right_text(const struct run *r, const struct client *c, const struct request *q)
+static bool is_right_text(const struct run *r, const struct client *c, const struct request *q,
+                          const struct arrival *a)
 {
     char want[256];
     unsigned count;
@@ -291,30 +346,33 @@ static bool is_right_text(const struct run *r, const struct client *c, const str
     switch ((enum request_kind)q->kind) {
     case REQUEST_FIXED:
     case REQUEST_FIXED_LARGE:
-        return is_fixed_body(r, c, q);
+        return is_fixed_body(r, q, a);
     case REQUEST_PARAM:
         (void)snprintf(want, sizeof(want), "id %u", q->id);
-        return text_is(c, want);
+        return text_is(a, want);
     case REQUEST_FILTERED:
-        return text_is(c, "filtered") &&
-               ag_span_eq(message_field(&c->message, "x-tell", &count), AG_SPAN("/filtered")) &&
+        return text_is(a, "filtered") &&
+               ag_span_eq(message_field(&a->message, "x-tell", &count), AG_SPAN("/filtered")) &&
                count == 1;
     case REQUEST_ECHO:
-        return is_echo(c, q);
+        return is_echo(c, q, a);
     case REQUEST_REDIRECT:
         (void)snprintf(want, sizeof(want), "/fixed/p/%u", q->id);
-        return ag_span_eq(message_field(&c->message, "location", &count), ag_span_str(want)) &&
+        return ag_span_eq(message_field(&a->message, "location", &count), ag_span_str(want)) &&
                count == 1;
     case REQUEST_MISSING:
-        return c->text_len == 0 || text_has(c, "404");
+        return a->text_len == 0 || text_has(a, "404");
     case REQUEST_METHOD:
-        return c->text_len == 0 || text_has(c, "405");
+        return a->text_len == 0 || text_has(a, "405");
     case REQUEST_BAD: /* its text takes a buffer */
+        if (q->bad_h2 && request_bad_h2_is_longer(q)) {
+            return true;
+        }
         (void)snprintf(want, sizeof(want), "%u", q->status);
-        return text_has(c, want) || (r->weather.shortage && c->text_len == 0);
+        return text_has(a, want) || (r->weather.shortage && a->text_len == 0);
     case REQUEST_STATIC:
         (void)snprintf(want, sizeof(want), "bytes */%u", q->answer_bytes);
-        return ag_span_eq(message_field(&c->message, "content-range", &count), ag_span_str(want));
+        return ag_span_eq(message_field(&a->message, "content-range", &count), ag_span_str(want));
     case REQUEST_PROXY:
     case REQUEST_TUNNEL:
     case REQUEST_KINDS:
@@ -329,28 +387,28 @@ static bool is_fine(const struct weather *w)
     return !w->flaky && !w->rude && !w->shortage && !w->storms && !w->upstream_storms;
 }
 
-void oracle_answer(struct run *r, struct client *c, struct request *q)
+void oracle_answer(struct run *r, struct client *c, struct request *q, struct arrival *a)
 {
-    if (c->kind_of_answer == OUT_503 && q->upstream == 'c' && !q->head && is_fine(&r->weather) &&
-        !text_has(c, "too many requests wait")) {
+    if (a->kind_of_answer == OUT_503 && q->upstream == 'c' && !q->head && is_fine(&r->weather) &&
+        !text_has(a, "too many requests wait")) {
         sim_fail(r->sim, "client %u: request %u waited in vain: %.*s", c->index, q->id,
-                 (int)c->text_len, (const char *)c->text);
+                 (int)a->text_len, (const char *)a->text);
     }
-    if (c->kind_of_answer != OUT_RIGHT) {
+    if (a->kind_of_answer != OUT_RIGHT) {
         return; /* an error of the server's, as allowed */
     }
     if (!(oracle_allows(r, c, q) & OUT_RIGHT)) {
         sim_fail(r->sim, "client %u: request %u (plan %u) looks complete and cannot be", c->index,
                  q->id, q->plan);
     }
-    if (!c->text_wanted) {
-        if (c->message.body_bytes != c->content_len) {
+    if (!a->text_wanted) {
+        if (a->message.body_bytes != a->content_len) {
             sim_fail(r->sim, "client %u: request %u: %" PRIu64 " bytes of %" PRIu64, c->index,
-                     q->id, c->message.body_bytes, c->content_len);
+                     q->id, a->message.body_bytes, a->content_len);
         }
-    } else if (!(q->head ? c->text_len == 0 : is_right_text(r, c, q))) {
+    } else if (!(q->head ? a->text_len == 0 : is_right_text(r, c, q, a))) {
         sim_fail(r->sim, "client %u: request %u (%s): wrong answer: %.*s", c->index, q->id,
-                 q->target, (int)c->text_len, (const char *)c->text);
+                 q->target, (int)a->text_len, (const char *)a->text);
     }
 }
 
@@ -373,7 +431,7 @@ void oracle_refused(struct run *r, struct client *c)
 {
     const struct weather *w = &r->weather;
 
-    if (c->probe || !(c->drained_under || r->draining || r->yielding || port_went(r, c) ||
+    if (c->probe || !(c->drained_under || r->draining || r->yielding || oracle_port_went(r, c) ||
                       w->few_slots || w->shortage || w->storms)) {
         sim_fail(r->sim, "client %u: cannot connect: error %d", c->index, -c->end->error);
     }
@@ -381,21 +439,20 @@ void oracle_refused(struct run *r, struct client *c)
 
 /* ---- bounds ---- */
 
-static void check_downstream(const struct run *r, const struct ag_downstream *d)
+static bool holds_too_much(const struct ag_body *b, uint64_t more)
 {
-    const struct ag_h1_server *h = &d->h1;
+    return b->pinned_bytes > AG_BODY_BYTES_MAX + AG_BUF_LARGE_BYTES + more;
+}
 
-    if (d->h2) {
-        return;
-    }
+static void check_h1(const struct run *r, const struct ag_h1_server *h)
+{
     if (h->in.bytes > 256 * 1024 || h->in.count > 128) {
         sim_fail(r->sim, "%" PRIu64 " bytes in %u slices wait as input", h->in.bytes, h->in.count);
     }
     if (ag_stream_queued(h->stream) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX) {
         sim_fail(r->sim, "%" PRIu64 " bytes wait to be sent", ag_stream_queued(h->stream));
     }
-    if (h->ex && (h->ex->req_body.pinned_bytes > AG_BODY_BYTES_MAX + AG_BUF_LARGE_BYTES ||
-                  h->ex->res_body.pinned_bytes > AG_BODY_BYTES_MAX + AG_BUF_LARGE_BYTES ||
+    if (h->ex && (holds_too_much(&h->ex->req_body, 0) || holds_too_much(&h->ex->res_body, 0) ||
                   h->ex->req_body.q.count > AG_BODY_SLICES_MAX + 1 ||
                   h->ex->res_body.q.count > AG_BODY_SLICES_MAX + 1)) {
         sim_fail(r->sim, "a body holds too much");
@@ -426,7 +483,13 @@ void oracle_bounds(struct run *r)
         if (r->host.loops[i].live && !r->shards[i].ended) {
             check_starved(r, &r->host.loops[i].loop);
             ag_list_foreach(it, &d->open) {
-                check_downstream(r, ag_container_of(it, struct ag_downstream, link));
+                const struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
+
+                if (ds->h2) {
+                    oracle_bounds_h2(r, ds->h2);
+                } else {
+                    check_h1(r, &ds->h1);
+                }
             }
         }
     }

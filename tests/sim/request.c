@@ -1,10 +1,12 @@
-#include "tests/sim/run.h"
+#include "tests/sim/client_h2.h"
 
 #include <stdarg.h>
 
 #define HEAD_MAX 8192u
 /* Bytes of requests to the upstream with few connections, and of their answers, where all is well. */
 #define FEW_BYTES 200u
+/* Bytes each way of a tunnel over HTTP/2. */
+#define H2_TUNNEL_BYTES 20000u
 
 /* ---- what is asked for ---- */
 
@@ -89,17 +91,22 @@ static void choose_static(struct sim *s, struct request *q)
 
 static void choose_proxy(struct run *r, struct request *q)
 {
-    static const char groups[] = "aaaabbcnmx";
+    static const char groups[] = "aaaabbcnmxhhgg";
     struct sim *s = r->sim;
 
     q->upstream = 'a';
     if (!r->probing && r->weather.flaky) {
         q->upstream = groups[sim_below(s, sizeof(groups) - 1)];
+    } else if (q->kind == REQUEST_PROXY && sim_chance(s, 300)) {
+        q->upstream = 'h';
     } else if (!r->probing && sim_chance(s, 250)) {
         bool few = q->kind == REQUEST_PROXY && r->few_left > 0 && sim_chance(s, 500);
 
         q->upstream = few ? 'c' : 'n';
         r->few_left -= q->upstream == 'c';
+    }
+    if (q->kind == REQUEST_TUNNEL && (q->upstream == 'h' || q->upstream == 'g')) {
+        q->upstream = 'a';
     }
     (void)snprintf(q->forwarded, sizeof(q->forwarded), "/%c/%u?q=%u", q->upstream, q->id,
                    q->id * 7);
@@ -109,7 +116,7 @@ static void choose_proxy(struct run *r, struct request *q)
     }
     choose_plan(r, q);
     if (q->kind == REQUEST_TUNNEL) {
-        q->status = q->refused_upgrade ? 403 : 101;
+        q->status = q->refused_upgrade ? 403 : q->h2 ? 200 : 101;
     } else if (q->plan == PLAN_EMPTY) {
         q->status = 204;
     }
@@ -182,7 +189,11 @@ static void choose_target(struct run *r, struct request *q)
     q->status = 200;
     switch ((enum request_kind)q->kind) {
     case REQUEST_BAD:
-        choose_bad(r, q);
+        if (q->h2) {
+            request_choose_bad_h2(r, q);
+        } else {
+            choose_bad(r, q);
+        }
         break;
     case REQUEST_FIXED:
         (void)snprintf(q->target, sizeof(q->target), "/fixed/small");
@@ -380,7 +391,7 @@ void request_write(struct run *r, struct request *q)
     q->wire_len = w.len;
 }
 
-struct request *request_make(struct run *r, struct client *c, bool probe)
+struct request *request_make(struct run *r, struct client *c, bool probe, bool h2)
 {
     struct sim *s = r->sim;
     struct request *q = sim_alloc(s, sizeof(*q));
@@ -389,8 +400,9 @@ struct request *request_make(struct run *r, struct client *c, bool probe)
     q->id = r->request_count;
     r->requests[r->request_count++] = q;
     q->client = c;
+    q->h2 = h2;
     q->kind = (uint8_t)choose_kind(s, probe);
-    q->version_10 = q->kind <= REQUEST_PROXY && q->kind != REQUEST_BAD && sim_chance(s, 80);
+    q->version_10 = !h2 && q->kind <= REQUEST_PROXY && q->kind != REQUEST_BAD && sim_chance(s, 80);
     q->hops = sim_chance(s, 150);
     q->refused_upgrade = q->kind == REQUEST_TUNNEL && sim_chance(s, 150);
     q->method = "GET";
@@ -408,8 +420,12 @@ struct request *request_make(struct run *r, struct client *c, bool probe)
     if (q->kind == REQUEST_TUNNEL) {
         q->tunnel_up = size_of_body(s, 100000);
         q->tunnel_down = size_of_body(s, 100000);
+        if (h2) { /* by small windows, a buffer must not take longer than its tunnel may be idle */
+            q->tunnel_down %= H2_TUNNEL_BYTES;
+            q->tunnel_up %= H2_TUNNEL_BYTES;
+        }
         q->slow = sim_chance(s, 200);
     }
-    q->close = q->kind == REQUEST_BAD || sim_chance(s, 40);
+    q->close = !h2 && (q->kind == REQUEST_BAD || sim_chance(s, 40));
     return q;
 }

@@ -200,15 +200,24 @@ static void on_abort(struct sim *s, void *arg)
 }
 
 /* What is being answered when the drain begins, and is short enough to be within drain_timeout. */
-static void spare(struct run *r, const struct client *c)
+static void spare(struct run *r, struct request *q, bool began)
 {
-    struct request *q = c->answered < c->request_count ? c->requests[c->answered] : NULL;
     struct site_config config;
 
     site_config(r->configs[r->config_count - 1], &config);
-    if (q && !r->aborts && config.drain_ms >= SPARED_MS && !q->slow && q->kind != REQUEST_TUNNEL &&
-        (c->began || q->seen > 0) && q->body_bytes + q->answer_bytes < SPARED_MAX) {
+    if (!r->aborts && config.drain_ms >= SPARED_MS && !q->slow && q->kind != REQUEST_TUNNEL &&
+        q->upstream != 'g' && (began || q->seen > 0) &&
+        q->body_bytes + q->answer_bytes < SPARED_MAX) {
         q->spared = true;
+    }
+}
+
+static void spare_all(struct run *r, struct client *c)
+{
+    if (c->h2) {
+        client_h2_each(c, spare);
+    } else if (c->answered < c->request_count) {
+        spare(r, c->requests[c->answered], c->arrival.began);
     }
 }
 
@@ -222,7 +231,7 @@ static void drain(struct run *r)
     r->aborts = sim_chance(r->sim, 300);
     for (uint32_t i = 0; i < r->client_count; i++) {
         r->clients[i]->drained_under = true;
-        spare(r, r->clients[i]);
+        spare_all(r, r->clients[i]);
     }
     for (uint32_t i = 0; i < r->shard_count; i++) {
         if (!r->shards[i].ended) {
@@ -263,7 +272,7 @@ static void yield(struct run *r)
     for (uint32_t i = 0; i < r->client_count; i++) {
         struct client *c = r->clients[i];
 
-        c->drained_under |= c->answered == 0 && !c->began;
+        c->drained_under |= c->h2 || (c->answered == 0 && !c->arrival.began);
     }
     for (uint32_t i = 0; i < r->shard_count; i++) {
         r->shards[i].yield_msg.run = on_yield_msg;

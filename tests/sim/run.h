@@ -20,6 +20,7 @@
 #define RUN_REQUESTS 128u
 #define RUN_CLIENTS  24u
 #define RUN_LIFE_S   3000u /* simulated; longer is a hang */
+#define RUN_TEXT_MAX 32768u
 
 /* ---- requests ---- */
 
@@ -96,6 +97,11 @@ struct request {
     uint32_t range_from, range_to;   /* STATIC: bytes, inclusive, when range_to > 0 */
     bool unmodified;                 /* STATIC: the client has it */
     const struct bad *bad;           /* BAD */
+    const struct bad_h2 *bad_h2;     /* the same over HTTP/2 */
+    bool h2;                         /* its client speaks HTTP/2 */
+    bool cancelled;                  /* by its client */
+    bool refused;                    /* by an upstream, once, which says that it did nothing */
+    char websocket_key[32];          /* TUNNEL: as its upstream sees it */
     bool hops;                       /* names a client and proxies before it */
     unsigned status;                 /* of the right answer */
     const uint8_t *wire;
@@ -142,8 +148,24 @@ struct manners {
     bool rude;           /* any of it may cost it its answers */
 };
 
+struct client_h2;
+
+/* An answer that is coming in. */
+struct arrival {
+    struct message message;
+    uint8_t *text; /* RUN_TEXT_MAX: of an answer that is checked as a whole */
+    size_t text_len;
+    bool text_wanted;
+    uint64_t content_key;  /* else: content compared as it comes */
+    uint64_t content_from; /* its first byte */
+    uint64_t content_len;
+    uint8_t kind_of_answer; /* enum outcome bit */
+    bool began;             /* its head was taken */
+};
+
 struct client {
     struct run *run;
+    struct client_h2 *h2; /* it speaks HTTP/2: client_h2.h */
     uint32_t index;
     uint16_t port;
     struct net_end *end;
@@ -154,15 +176,7 @@ struct client {
     uint32_t answered; /* of those, how many have their answer */
     size_t sent;       /* bytes of the one being sent */
     uint64_t sent_total, received_total;
-    struct message message;
-    uint8_t *text; /* of an answer that is checked as a whole */
-    size_t text_len;
-    bool text_wanted;
-    uint64_t content_key;  /* else: content compared as it comes */
-    uint64_t content_from; /* its first byte */
-    uint64_t content_len;
-    uint8_t kind_of_answer; /* enum outcome bit */
-    bool began;             /* the present answer's head was taken */
+    struct arrival arrival;
     bool waits_for_100;
     bool told_close; /* an answer said that the connection ends */
     /* What nobody read of a request may have been too much: at once, or after a reload. */
@@ -225,6 +239,7 @@ struct run {
     uint32_t reloads_left;
     uint32_t few_left; /* requests to upstream c, where all is well */
     struct upstreams *upstreams;
+    struct up_h2 *upstreams_h2; /* all connections to those that speak HTTP/2 */
     struct {
         uint32_t socket_id;
         bool open;
@@ -243,8 +258,12 @@ uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose);
 /* ---- request.c ---- */
 
 /* A request for `c`, with all that follows from it. */
-struct request *request_make(struct run *r, struct client *c, bool probe);
+struct request *request_make(struct run *r, struct client *c, bool probe, bool h2);
 void request_write(struct run *r, struct request *q);
+/* Something is wrong with it for which its stream is reset (or the answer is 400). */
+bool request_bad_h2_resets(const struct request *q);
+/* Its content is longer than told: what was told may have gone on before that was seen. */
+bool request_bad_h2_is_longer(const struct request *q);
 
 /* It goes to an upstream, whole or not. */
 static inline bool request_is_proxied(const struct request *q)
@@ -257,15 +276,34 @@ static inline bool request_is_proxied(const struct request *q)
 /* What `q` may come to, by all that is known now. */
 uint32_t oracle_allows(const struct run *r, const struct client *c, const struct request *q);
 /* The head of the answer to `q` is complete: fails the run, or tells how its content is to be checked. */
-void oracle_head(struct run *r, struct client *c, struct request *q);
+void oracle_head(struct run *r, struct client *c, struct request *q, struct arrival *a);
+/* A piece of its content, the last one that a->message counts. */
+void oracle_content(struct run *r, struct client *c, struct request *q, struct arrival *a,
+                    struct ag_span piece);
 /* The answer is complete. */
-void oracle_answer(struct run *r, struct client *c, struct request *q);
+void oracle_answer(struct run *r, struct client *c, struct request *q, struct arrival *a);
 /* The connection has ended; requests from c->answered on have no answer. */
 void oracle_gone(struct run *r, struct client *c, bool by_error);
 /* It could not even connect. */
 void oracle_refused(struct run *r, struct client *c);
 /* Inside the server, between turns. */
 void oracle_bounds(struct run *r);
+/* A receive had to wait for a buffer; the client's listener was closed while it was there. */
+bool oracle_was_starved(const struct run *r);
+bool oracle_port_went(const struct run *r, const struct client *c);
+
+/* ---- oracle_h2.c ---- */
+
+/* RST_STREAM, or GOAWAY that leaves it out (then `code` is REFUSED_STREAM), instead of an answer. */
+void oracle_reset(struct run *r, struct client *c, struct request *q, uint32_t code);
+/* GOAWAY. `codes`: those that a mistake of the client's must have, as bits; 0: it made none. `flood`: it did
+ * too much, and may be told so. */
+void oracle_goaway(struct run *r, struct client *c, uint32_t code, uint32_t codes, bool flood);
+/* The connection has ended, `late`: in HTTP/1, before it had begun; `told` by GOAWAY; and `q` is under way on
+ * it. */
+void oracle_gone_h2(struct run *r, struct client *c, bool by_error, bool late, bool told);
+void oracle_unanswered(struct run *r, struct client *c, struct request *q, bool by_error);
+void oracle_bounds_h2(const struct run *r, const struct ag_h2_server *h);
 
 /* ---- client.c ---- */
 
@@ -277,6 +315,13 @@ void client_tunnel_begin(struct client *c);
 void client_tunnel_bytes(struct client *c, struct ag_span bytes);
 void client_tunnel_look(struct client *c);
 void client_finish(struct client *c);
+void client_leave(struct client *c);
+/* client_h2.c: its requests are there, and its manners; it has begun to connect. */
+void client_h2_make(struct client *c);
+void client_h2_start(struct client *c);
+void client_h2_notify(struct net_end *e);
+/* For each request that is under way. */
+void client_h2_each(struct client *c, void (*fn)(struct run *, struct request *, bool began));
 
 /* ---- famine.c ---- */
 

@@ -107,7 +107,9 @@ static void print_proxy(FILE *f, const struct site_config *c)
                   "    c: {servers: [\"10.1.0.5:80\"], max_connections: %u, max_pending: %u}\n"
                   "    n: {servers: [\"good.sim:80\"]}\n"
                   "    m: {servers: [\"bad.sim:80\"]}\n"
-                  "    x: {servers: [\"10.1.0.9:80\"]}\n",
+                  "    x: {servers: [\"10.1.0.9:80\"]}\n"
+                  "    h: {servers: [\"10.1.0.10:80\", \"10.1.0.11:80\"]}\n"
+                  "    g: {servers: [\"10.1.0.12:80\", \"10.1.0.13:80\"]}\n",
                   c->few_connections, c->few_pending);
 }
 
@@ -125,8 +127,8 @@ static void print_routes(FILE *f, uint32_t number)
                   "  /echo/*: *\n  GET /get: 200 got\n  /r/*rest: FOUND -> /fixed/*rest\n"
                   "  \"/s/\": \"./site/\"\n  /w/*rest: http://a/a/*rest\n",
                   small, large);
-    for (const char *up = "abcnmx"; *up; up++) {
-        (void)fprintf(f, "  /%c/*: http://%c\n", *up, *up);
+    for (const char *up = "abcnmxhg"; *up; up++) {
+        (void)fprintf(f, "  /%c/*: %s://%c\n", *up, *up == 'h' || *up == 'g' ? "h2c" : "http", *up);
     }
 }
 

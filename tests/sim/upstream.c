@@ -3,23 +3,12 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#define SERVERS   8u
+#define SERVERS   12u
 #define PIECE_MAX 16384u
 #define FIRST_US  (60 * SIM_S)
 /* A slow answer comes in so many pieces, at most so far from each other: less than any timeout. */
 #define SLOW_PIECES 8u
 #define SLOW_US     (SIM_S)
-
-struct server {
-    struct run *run;
-    char group;
-    uint32_t ip;
-    struct net_listener *listener;
-    uint64_t idle_us;  /* closes idle connections after at most this */
-    uint64_t delay_us; /* before an answer, at most */
-    uint32_t piece_max;
-    uint64_t pause_us; /* between two writes, two reads */
-};
 
 struct up {
     struct server *server;
@@ -96,91 +85,6 @@ static void next_request(struct up *u)
 
 /* ---- requests ---- */
 
-static void check_forwarded(struct up *u, const struct request *q)
-{
-    struct message *m = &u->message;
-    char ip[48];
-    unsigned count;
-    uint32_t from = q->client->end->conn->client_ip;
-    struct ag_span value = message_field(m, "x-forwarded-for", &count);
-
-    /* Some clients are proxies that are believed. */
-    (void)snprintf(ip, sizeof(ip), "%s%u.%u.%u.%u",
-                   q->hops && (from & 255) <= SITE_TRUSTED ? "192.0.2.66, " : "", from >> 24,
-                   from >> 16 & 255, from >> 8 & 255, from & 255);
-    /* A client that has been reset has no address any more. */
-    if (count != 1 ||
-        !(ag_span_eq(value, ag_span_str(ip)) ||
-          (q->client->end->conn->end[1].dead && ag_span_eq(value, AG_SPAN("unknown"))))) {
-        sim_fail(sim_of(u), "upstream: request %u of %s is forwarded for %.*s", q->id, ip,
-                 (int)value.len, (const char *)value.ptr);
-    }
-    value = message_field(m, "host", &count);
-    if (count != 1 || !ag_span_eq(value, AG_SPAN("sim.test"))) {
-        sim_fail(sim_of(u), "upstream: request %u has another Host", q->id);
-    }
-    (void)message_field(m, "x-hop", &count);
-    if (count) {
-        sim_fail(sim_of(u), "upstream: request %u has a field of the client's connection", q->id);
-    }
-    (void)message_field(m, "x_forwarded_for", &count);
-    if (count) {
-        sim_fail(sim_of(u), "upstream: request %u has a field that looks like the proxy's", q->id);
-    }
-    value = message_field(m, "x-pad", &count);
-    if (value.len != q->pad_bytes) {
-        sim_fail(sim_of(u), "upstream: request %u: a field of %zu bytes for %u", q->id, value.len,
-                 q->pad_bytes);
-    }
-}
-
-static void check_framing(struct up *u, const struct request *q)
-{
-    struct message *m = &u->message;
-    unsigned count;
-    uint64_t length = message_number(message_field(m, "content-length", &count));
-
-    if (!m->chunked && (count ? length : 0) != q->body_bytes) {
-        sim_fail(sim_of(u), "upstream: request %u has content of %" PRIu64 " bytes for %u", q->id,
-                 count ? length : 0, q->body_bytes);
-    }
-    if (q->kind == REQUEST_TUNNEL) {
-        struct ag_span value = message_field(m, "upgrade", &count);
-
-        if (count != 1 || !ag_span_ieq(value, AG_SPAN("websocket"))) {
-            sim_fail(sim_of(u), "upstream: request %u lost its Upgrade", q->id);
-        }
-    }
-}
-
-static struct request *identify(struct up *u)
-{
-    struct run *r = u->server->run;
-    struct message *m = &u->message;
-    unsigned count;
-    uint64_t id = message_number(message_field(m, "x-id", &count));
-    struct request *q;
-
-    if (count != 1 || id >= r->request_count) {
-        sim_fail(r->sim, "upstream: a request of nobody: %.*s", (int)ag_min_size(m->head_len, 200),
-                 (const char *)m->head);
-    }
-    q = r->requests[id];
-    if (q->upstream != u->server->group || !ag_span_eq(m->method, ag_span_str(q->method)) ||
-        !ag_span_eq(m->target, ag_span_str(q->forwarded))) {
-        sim_fail(r->sim, "upstream %c: request %u came as %.*s %.*s", u->server->group, q->id,
-                 (int)m->method.len, (const char *)m->method.ptr, (int)m->target.len,
-                 (const char *)m->target.ptr);
-    }
-    check_forwarded(u, q);
-    check_framing(u, q);
-    q->seen++;
-    if (q->seen > (q->idempotent ? 2u : 1u)) {
-        sim_fail(r->sim, "upstream: request %u (%s) came %u times", q->id, q->method, q->seen);
-    }
-    return q;
-}
-
 static void begin_answer(struct up *u)
 {
     if (!u->answering) {
@@ -191,17 +95,11 @@ static void begin_answer(struct up *u)
     }
 }
 
-static bool is_early(const struct request *q)
-{
-    return q->plan == PLAN_EARLY || q->plan == PLAN_EARLY_CLOSE ||
-           (q->plan > PLAN_EARLY_CLOSE && q->plan != PLAN_EXTRA && q->id % 3 == 0);
-}
-
 static void on_head(struct up *u)
 {
-    u->q = identify(u);
+    u->q = upstream_identify(u->server, &u->message);
     sim_note(sim_of(u), "upstream: request", u->q->id, u->q->seen);
-    if (is_early(u->q)) {
+    if (upstream_is_early(u->q)) {
         begin_answer(u);
     }
 }
@@ -221,25 +119,10 @@ static void on_complete(struct up *u)
 {
     struct request *q = u->q;
 
-    if (u->message.body_bytes != q->body_bytes || q->bad) {
-        sim_fail(sim_of(u), "upstream: request %u looks complete with %" PRIu64 " of %u bytes",
-                 q->id, u->message.body_bytes, q->body_bytes);
-    }
-    q->completed++;
-    q->completed_us = sim_of(u)->now_us;
+    upstream_complete(u->server->run, q, &u->message);
     u->read_all = true;
     begin_answer(u);
     settle(u);
-}
-
-/* Text, when the route is echo; proxied content is bytes. */
-static void take_content(struct up *u, struct ag_span body)
-{
-    uint64_t at = u->message.body_bytes - body.len;
-
-    if (u->q->bad ? body.len > 3 - ag_min_u64(at, 3) : !content_is(request_key(u->q), at, body)) {
-        sim_fail(sim_of(u), "upstream: request %u: wrong bytes at %" PRIu64, u->q->id, at);
-    }
 }
 
 static size_t feed(struct up *u, struct ag_span in)
@@ -260,7 +143,7 @@ static size_t feed(struct up *u, struct ag_span in)
         on_head(u);
     }
     if (body.len) {
-        take_content(u, body);
+        upstream_check_content(u->server->run, u->q, &u->message, body);
     }
     if (m->state == MESSAGE_DONE) {
         on_complete(u);
@@ -480,7 +363,7 @@ static void on_return(struct sim *s, void *arg)
 {
     struct server *v = arg;
 
-    v->listener = net_listen(s, v->ip, 80, 64, on_accept, v);
+    v->listener = net_listen(s, v->ip, 80, 64, v->h2 ? upstream_h2_accept : on_accept, v);
 }
 
 /* One of the servers ends, and all that it is at; it comes again later. */
@@ -501,6 +384,7 @@ static void on_death(struct sim *s, void *arg)
                 net_abort(u->end);
             }
         }
+        upstream_h2_kill(v);
         sim_at(s, sim_below(s, 2 * SIM_S), on_return, v);
     }
     sim_at(s, sim_below(s, 5 * SIM_S), on_death, all);
@@ -512,7 +396,9 @@ static void start_server(struct run *r, char group, uint32_t ip)
     struct server *v = &r->upstreams->servers[r->upstreams->server_count++];
 
     *v = (struct server){.run = r, .group = group, .ip = ip};
-    v->listener = net_listen(s, ip, 80, 64, on_accept, v);
+    v->h2 = group == 'h' || group == 'g';
+    v->kills = group == 'g';
+    v->listener = net_listen(s, ip, 80, 64, v->h2 ? upstream_h2_accept : on_accept, v);
     v->idle_us = sim_between(s, SIM_MS, sim_chance(s, 500) ? 100 * SIM_MS : 10 * SIM_S);
     if (group == 'c' && !r->weather.flaky) {
         return; /* who waits for one of its few connections gets one soon */
@@ -534,6 +420,10 @@ void upstreams_start(struct run *r)
     start_server(r, 'c', NET_IP(10, 1, 0, 5));
     start_server(r, 'n', NET_IP(10, 1, 0, 6));
     start_server(r, 'n', NET_IP(10, 1, 0, 7));
+    start_server(r, 'h', NET_IP(10, 1, 0, 10));
+    start_server(r, 'h', NET_IP(10, 1, 0, 11));
+    start_server(r, 'g', NET_IP(10, 1, 0, 12));
+    start_server(r, 'g', NET_IP(10, 1, 0, 13));
     if (r->weather.upstream_storms) {
         sim_at(r->sim, sim_below(r->sim, 3 * SIM_S), on_death, r->upstreams);
     }
@@ -546,5 +436,5 @@ uint32_t upstreams_open(const struct run *r)
     for (const struct up *u = r->upstreams->all; u; u = u->next) {
         n += u->end->open;
     }
-    return n;
+    return n + upstream_h2_open(r);
 }

@@ -4,11 +4,26 @@
  *
  *   a  two sound ones        b  two that cannot always be reached    c  a sound one, few connections
  *   n  a sound one by name   m  a name that does not exist           x  an address where nobody listens
+ *   h  two that speak HTTP/2, of which a plan ends a stream at most
+ *   g  two of which it ends the connection
  *
  * Every one of them closes connections that are idle, at a time of its own.
  */
 #pragma once
 #include "tests/sim/run.h"
+
+struct server {
+    struct run *run;
+    char group;
+    uint32_t ip;
+    struct net_listener *listener;
+    bool h2;
+    bool kills;        /* its plans end connections */
+    uint64_t idle_us;  /* closes idle connections after at most this */
+    uint64_t delay_us; /* before an answer, at most */
+    uint32_t piece_max;
+    uint64_t pause_us; /* between two writes, two reads */
+};
 
 /* What an upstream sends for a request, and what it does then. */
 enum answer_end { ANSWER_KEEP, ANSWER_FIN, ANSWER_RST, ANSWER_STALL };
@@ -24,3 +39,20 @@ struct answer {
  * written at once arrives at once. */
 void answer_make(struct sim *s, const struct request *q, bool close, bool whole,
                  struct answer *out);
+
+/* ---- upstream_check.c ---- */
+
+/* The request whose head is in `m`, which is as it must be. */
+struct request *upstream_identify(struct server *v, struct message *m);
+/* It is to be answered before its content was read. */
+bool upstream_is_early(const struct request *q);
+/* A piece of its content came, the last one that `m` counts; and all of it. */
+void upstream_check_content(struct run *r, const struct request *q, const struct message *m,
+                            struct ag_span body);
+void upstream_complete(struct run *r, struct request *q, const struct message *m);
+
+/* ---- upstream_h2.c ---- */
+
+void upstream_h2_accept(struct net_listener *l);
+void upstream_h2_kill(struct server *v);
+uint32_t upstream_h2_open(const struct run *r);

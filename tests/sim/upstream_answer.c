@@ -92,7 +92,7 @@ static void put_switch(struct out *o, const struct request *q)
 {
     uint8_t accept[AG_WEBSOCKET_ACCEPT_LEN];
 
-    ag_websocket_accept(AG_SPAN("dGhlIHNhbXBsZSBub25jZQ=="), accept);
+    ag_websocket_accept(ag_span_str(q->websocket_key), accept);
     put(o,
         "HTTP/1.1 101 Switching Protocols\r\nX-Id: %u\r\nConnection: Upgrade\r\n"
         "Upgrade: websocket\r\nSec-WebSocket-Accept: %.*s\r\n\r\n",

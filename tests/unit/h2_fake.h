@@ -265,7 +265,7 @@ static inline void h2_fake_frame(struct h2_fake_conn *c, const struct ag_h2_fram
         }
         break;
     case AG_H2_SETTINGS:
-        if (!(frame->flags & AG_H2_ACK)) {
+        if (!(frame->flags & AG_H2_ACK) && !c->fake->mute) {
             h2_send(c, AG_H2_SETTINGS, AG_H2_ACK, 0, AG_SPAN(""));
         }
         break;

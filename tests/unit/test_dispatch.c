@@ -415,6 +415,26 @@ Test(dispatch, answers_what_no_route_takes)
     close_bench(b);
 }
 
+/* It is routed as the GET that it stands for (RFC 8441), but only an upstream can be at its other end. */
+Test(dispatch, an_extended_connect_goes_to_upstreams_alone)
+{
+    struct bench *b = open_bench(config);
+    struct ag_exchange *ex = prepare(b, "CONNECT", "/ok");
+
+    ex->req.protocol = AG_SPAN("websocket");
+    ag_dispatch.start(ex);
+    cr_expect_eq(ex->status, 405);
+    cr_expect_str_eq(field(ex, "Allow"), "GET, HEAD, OPTIONS");
+    finish(b);
+    ag_loop_turn(&b->loop, 0);
+    ex = prepare(b, "CONNECT", "/nothing");
+    ex->req.protocol = AG_SPAN("websocket");
+    ag_dispatch.start(ex);
+    cr_expect_eq(ex->status, 404);
+    finish(b);
+    close_bench(b);
+}
+
 Test(dispatch, options_that_are_routed)
 {
     struct bench *b = open_bench(config);

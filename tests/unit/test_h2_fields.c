@@ -289,6 +289,7 @@ Test(h2_fields, pseudo_fields)
         {400, "unknown scheme", ":method: GET\n:scheme: ftp\n:path: /\n:authority: a\n"},
         {400, "unknown scheme", ":method: GET\n:scheme: \n:path: /\n:authority: a\n"},
         {0, "invalid :path", ":method: GET\n:scheme: http\n:path: \n:authority: a\n"},
+        {0, "invalid :path", ":method: GET\n:scheme: http\n:authority: a\n:path: \nreferer: /\n"},
         {0, "invalid :path", ":method: GET\n:scheme: http\n:path: *\n:authority: a\n"},
         {0, "invalid :path", ":method: OPTIONS\n:scheme: http\n:path: **\n:authority: a\n"},
         {0, "invalid :path", ":method: GET\n:scheme: http\n:path: x\n:authority: a\n"},

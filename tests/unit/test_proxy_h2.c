@@ -356,7 +356,8 @@ BOTH(proxy_h2, an_upstream_of_http1_is_502)
 
     none.port = f->port;
     (void)route_to_h2(w, &none);
-    ask(w, c, GET, "502 Bad Gateway");
+    ask(w, c, GET, "it speaks no HTTP/2");
+    cr_expect(client_has(c, "HTTP/1.1 502 Bad Gateway\r\n"));
     world_until(w, upstreams_of(w)->conns.used == 0);
     world_free(w);
 }

@@ -77,7 +77,7 @@ Test(sizing, memory_is_as_configured)
     cr_assert_eq(s.ceiling_bytes, sum_of(&s));
     cr_assert_geq(s.part_bytes[AG_SIZING_BUFFERS],
                   16 * AG_BUF_SMALL_BYTES + 4 * AG_BUF_LARGE_BYTES);
-    cr_assert_eq(s.part_bytes[AG_SIZING_PAGES], 8 * AG_ARENA_PAGE_BYTES);
+    cr_assert_eq(s.part_bytes[AG_SIZING_PAGES], 8 * AG_ARENA_STRIDE_BYTES);
     cr_assert_eq(usual.loop.buf_count[AG_BUF_LARGE], 512);
     cr_assert_geq(usual.loop.buf_count[AG_BUF_SMALL], usual.connections * 4);
     cr_assert_geq(usual.loop.page_count, usual.connections * 3);

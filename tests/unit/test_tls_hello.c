@@ -222,6 +222,20 @@ Test(tls_hello, cut_short_is_never_whole)
     }
 }
 
+/* The same with the rest of the bytes behind it: they are another message's. */
+Test(tls_hello, a_message_ends_where_it_says)
+{
+    struct ag_tls_hello h;
+    struct ag_span m = usual();
+
+    for (size_t n = 4; n < m.len; n++) {
+        usual();
+        msg.ptr[2] = (uint8_t)((n - 4) >> 8);
+        msg.ptr[3] = (uint8_t)(n - 4);
+        cr_assert_eq(read_all(&h, m), n == EXTENSIONS_AT ? AG_OK : AG_EPROTO, "%zu", n);
+    }
+}
+
 /* Lengths of the usual one, by place: a change of any does not pass. */
 Test(tls_hello, lengths_must_agree)
 {

@@ -8,6 +8,9 @@
 #if AG_WOLFSSL
 
 #    include <sys/socket.h>
+#    include <wolfssl/options.h>
+
+#    include <wolfssl/ssl.h>
 
 TestSuite(tls_refuse, .init = rig_setup, .fini = rig_teardown);
 
@@ -206,24 +209,79 @@ BOTH(tls_refuse, short_of_memory_no_handshake_begins)
     rig_close();
 }
 
-BOTH(tls_refuse, renegotiation_is_off)
+/* Runs openssl's client, which does what `commands` (a shell's) type into it, until it is gone. */
+static void interactive(const char *options, const char *commands)
 {
     char command[512];
     FILE *p;
 
-    rig_open(kind, 64, 16);
     (void)snprintf(command, sizeof(command),
-                   "cd %s && (sleep 0.3; echo R; sleep 1) | timeout 10 openssl s_client -tls1_2 "
+                   "cd %s && (sleep 0.2; %s) | timeout 10 openssl s_client %s "
                    "-connect 127.0.0.1:%u >out 2>err",
-                   folder, (unsigned)ntohs(rig.at.sin_port));
+                   folder, commands, options, (unsigned)ntohs(rig.at.sin_port));
     p = popen(command, "re"); // NOLINT
     cr_assert(p);
     rig_accept(rig_accepted());
+    turn_until(rig.l, !rig.server.live || rig.server.eofs > 0);
+    if (rig.server.live) {
+        ag_stream_finish(&rig.server.tls.stream);
+    }
     turn_until(rig.l, !rig.server.live);
     cr_expect_eq(rig.server.readies, 1);
+    (void)pclose(p);
+}
+
+BOTH(tls_refuse, renegotiation_is_off)
+{
+    rig_open(kind, 64, 16);
+    interactive("-tls1_2", "echo R; sleep 1");
     cr_expect_eq(rig.server.why, AG_REASON_PROTOCOL, "%s, %s", ag_reason_text(rig.server.why),
                  rig.server.detail);
-    (void)pclose(p);
+    rig_close();
+}
+
+BOTH(tls_refuse, key_updates_are_answered)
+{
+    char text[8];
+
+    for (unsigned i = 0; i < sizeof(text); i++) {
+        text[i] = (char)pattern_at(i);
+    }
+    folder_put("pattern", text, sizeof(text));
+    rig_open(kind, 64, 16);
+    interactive("-tls1_3", "echo K; sleep 0.1; echo k; sleep 0.1; cat pattern; sleep 0.1");
+    cr_expect_eq(rig.server.in, sizeof(text));
+    cr_expect_eq(rig.server.why, AG_REASON_NONE, "%s, %s", ag_reason_text(rig.server.why),
+                 rig.server.detail);
+    rig_close();
+}
+
+/* Each asks for an answer, and none is taken: they must not pile up. */
+BOTH(tls_refuse, key_updates_that_take_no_answer)
+{
+    int bytes = 4096;
+
+    rig_open(kind, 256, 16);
+    rig_shake();
+    for (unsigned i = 0; i < 20; i++) {
+        ag_loop_turn(rig.l, 1);
+    }
+    (void)setsockopt(rig.client.tls.conn.fd.fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+    (void)setsockopt(rig.server.tls.conn.fd.fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    ag_stream_pause(&rig.client.tls.conn.stream);
+    for (unsigned i = 0; i < 300000 && rig.server.live && rig.client.live; i++) {
+        cr_assert_eq(wolfSSL_update_keys(rig.client.tls.ssl), WOLFSSL_SUCCESS);
+        if (i % 100 == 0) {
+            ag_loop_turn(rig.l, 0);
+        }
+        cr_assert(!rig.server.live || ag_stream_queued(&rig.server.tls.conn.stream) < 200000);
+    }
+    cr_expect(!rig.server.live);
+    cr_expect_eq(rig.server.why, AG_REASON_LIMIT, "%s", ag_reason_text(rig.server.why));
+    if (rig.client.live) {
+        ag_stream_abort(&rig.client.tls.stream, AG_REASON_ABORTED);
+    }
+    turn_until(rig.l, !rig.client.live);
     rig_close();
 }
 

@@ -146,6 +146,14 @@ BOTH(tls_verify_peer, path_lengths_hold)
     expect_met(kind, "fair", "localhost", NULL);
 }
 
+BOTH(tls_verify_peer, weak_signatures)
+{
+    certs_signed("weak", CERTS_P256, "/CN=weak", "ca", "subjectAltName=DNS:localhost\n");
+    certs_run("openssl x509 -req -sha1 -in weak.csr -CA ca.crt -CAkey ca.key -extfile weak.ext "
+              "-days 90 -out weak.crt");
+    expect_met(kind, "weak", "localhost", "certificate signed with SHA-1");
+}
+
 BOTH(tls_verify_peer, purpose_of_servers)
 {
     certs_signed("client", CERTS_P256, "/CN=c", "ca",
@@ -325,7 +333,10 @@ BOTH(tls_verify_peer, asked_by_name_alone)
     rig.host = "a.wild.example";
     show(kind, "user");
     expect_client(AG_TLS_CLIENT_VALID, NULL);
-    rig.host = "a.b.wild.example";
+    rig.host = "a.b.wild.example"; /* as routes read a wildcard */
+    show(kind, "user");
+    expect_client(AG_TLS_CLIENT_VALID, NULL);
+    rig.host = "wild.example";
     show(kind, "user");
     expect_client(AG_TLS_CLIENT_NONE, NULL);
     cr_expect(!rig.server.session.client_cert_asked);

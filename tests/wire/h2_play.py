@@ -1,4 +1,5 @@
 """Plays a case of HTTP/2 (cases/h2_*.py) on a connection and holds what comes against it."""
+import ssl
 import time
 from functools import singledispatch
 
@@ -87,7 +88,7 @@ def ends(client):
     try:
         while client.sock.recv(65536):
             pass
-    except ConnectionResetError:
+    except (ConnectionResetError, ssl.SSLError):
         pass
 
 

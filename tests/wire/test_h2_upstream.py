@@ -113,10 +113,11 @@ def test_answer(setup, answer):
     if answer.status == CUT:
         assert r is None, r
     else:
-        assert r is not None and r.status == answer.status, r
+        wanted = answer.status if isinstance(answer.status, tuple) else (answer.status,)
+        assert r is not None and r.status in wanted, r
     if answer.again:
         assert r.body != b"" and r.status == 200
-    elif r is not None and answer.status != 502:
+    elif r is not None and r.status < 500:
         assert answer.body in (None, r.body), r
         assert [i.status for i in r.interim] == list(answer.interim)
         assert [(n.lower(), v) for n, v in r.trailers] == list(answer.trailers)

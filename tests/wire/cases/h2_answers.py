@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from h2wire import (E, F, S, T, block, continuation, data, frame, goaway, headers, indexed, integer, ping,
                     priority, priority_fields, rst, settings, table_size, window_update)
 
+GIVEN_UP = (502, 503)
 CUT = 0  # an answer that visibly breaks off
 PROTOCOL, SIZE, FLOW, HPACK, CALM = (E.PROTOCOL_ERROR, E.FRAME_SIZE_ERROR, E.FLOW_CONTROL_ERROR,
                                      E.COMPRESSION_ERROR,
@@ -20,7 +21,7 @@ class Answer:
     """`send` holds frames of stream 1; the runner puts the request's number in place of it."""
     name: str
     send: bytes
-    status: int  # what the client gets; CUT
+    status: int  # what the client gets, or several of which it gets one; CUT
     body: bytes = None
     fields: dict = field(default_factory=dict)
     trailers: tuple = ()
@@ -58,7 +59,8 @@ def malformed(name, send, status=502, **more):
 
 
 def fatal(name, code, send, status=502, **more):
-    """An error of the connection."""
+    """An error of the connection. Of a POST: another method may be made again."""
+    more.setdefault("ask", POST)
     return Answer(name, send, status, gone=code if isinstance(code, tuple) else (code,), **more)
 
 
@@ -90,7 +92,7 @@ clause("9113 8.1", "a final answer, perhaps 1xx before, perhaps trailers behind"
        good("an answer before the content of the request, then RST_STREAM of NO_ERROR",
             head() + data(b"hello") + rst(1, E.NO_ERROR), ask=OPEN, stopped=()),
        malformed("an interim answer that ends the stream", head(status=b"103", end=True)),
-       malformed("content before the head", data(b"hello")),
+       malformed("content before the head", data(b"hello"), ask=POST),
        malformed("content behind an interim answer", head(status=b"103") + data(b"hello")),
        malformed("trailers that do not end the stream", head() + headers(block((b"x-t", b"1")), end=False),
                  status=CUT),
@@ -195,12 +197,12 @@ clause("7541", "HPACK",
              headers(indexed(8) + b"\0\x01a" + integer(4, 7, 0x80) + b"\xff" * 4, 1)))
 
 clause("THREATS", "floods of an upstream",
-       fatal("PING", CALM, ping() * 5000),
-       fatal("SETTINGS", CALM, settings() * 5000),
-       fatal("empty DATA", CALM, head() + data(b"", end=False) * 5000, status=CUT),
+       fatal("PING", CALM, ping() * 5000, GIVEN_UP),
+       fatal("SETTINGS", CALM, settings() * 5000, GIVEN_UP),
+       fatal("empty DATA", CALM, head() + data(b"", end=False) * 5000, CUT),
        fatal("CONTINUATION", CALM, headers(b"", 1, end=False, whole=False)
-             + continuation(b"\0\1a\1b", whole=False) * 20000),
-       malformed("interim answers without end", head(status=b"103") * 5000),
-       Answer("a head of 100 kB",
-              headers(indexed(8) + b"\0\1a\x7f\x80\xfe\x00" + b"x" * 16000, 1, whole=False)
-              + continuation(b"x" * 16255) + b"", 502, gone=(CALM, HPACK)))
+             + continuation(b"\0\1a\1b", whole=False) * 20000, GIVEN_UP),
+       Answer("interim answers without end", head(status=b"103") * 5000, GIVEN_UP, ask=POST,
+              stopped=(PROTOCOL, CALM, E.CANCEL)),
+       fatal("a head of 100 kB", (CALM, HPACK), headers(indexed(8), 1, whole=False)
+             + b"".join(continuation(block((b"a", b"x" * 16000)), whole=i == 6) for i in range(7)), GIVEN_UP))

@@ -1,0 +1,105 @@
+#include "tests/sim/h2.h"
+#include "tests/sim/run.h"
+
+#include <inttypes.h>
+
+/* ---- failures of streams and connections ---- */
+
+/* Why a whole connection may fail, or a stream of it not be taken. */
+static bool may_break(const struct run *r, const struct client *c)
+{
+    return c->manners.rude || c->manners.half_close || c->end->conn->faulted ||
+           c->end->conn->profile.stall_per_mille || r->weather.shortage;
+}
+
+static bool is_held_up(const struct client *c)
+{
+    return c->end->conn->profile.stall_per_mille || net_unacked(c->end) > 0;
+}
+
+static bool is_going(const struct run *r, const struct client *c)
+{
+    return c->drained_under || r->draining || r->yielding || oracle_port_went(r, c);
+}
+
+void oracle_reset(struct run *r, struct client *c, struct request *q, uint32_t code)
+{
+    bool allowed = oracle_allows(r, c, q) & OUT_CUT;
+
+    sim_note(r->sim, "client: stream fails", q->id, code);
+    if (q->bad_h2 && request_bad_h2_resets(q) && code == H2_PROTOCOL_ERROR) {
+        return;
+    }
+    if (code == H2_REFUSED_STREAM) {
+        allowed = may_break(r, c) || (is_going(r, c) && !q->spared);
+    }
+    if (!allowed || code == H2_NO_ERROR) {
+        sim_fail(r->sim, "client %u: request %u (kind %u, plan %u, %s) is reset: %u", c->index,
+                 q->id, q->kind, q->plan, q->target, code);
+    }
+}
+
+void oracle_goaway(struct run *r, struct client *c, uint32_t code, uint32_t codes, bool flood)
+{
+    bool allowed = code == H2_NO_ERROR || may_break(r, c);
+
+    if (codes && !flood) {
+        /* What is held up by the network is late, and not seen to be wrong. */
+        allowed = (codes & UINT32_C(1) << code) || code == H2_NO_ERROR ||
+                  (code == H2_CALM && (c->end->conn->faulted || is_held_up(c)));
+    } else if (flood) {
+        allowed = code == H2_CALM || code == H2_NO_ERROR || (codes & UINT32_C(1) << code) ||
+                  (code == H2_INTERNAL_ERROR && r->weather.shortage);
+    }
+    if (!allowed) {
+        sim_fail(r->sim, "client %u: GOAWAY %u", c->index, code);
+    }
+}
+
+void oracle_gone_h2(struct run *r, struct client *c, bool by_error, bool late, bool told)
+{
+    sim_note(r->sim, "client: gone", c->index, by_error);
+    if (late ? !may_break(r, c) && !oracle_was_starved(r)
+             : !told && !by_error && !may_break(r, c)) {
+        sim_fail(r->sim, "client %u: the connection ends without GOAWAY", c->index);
+    }
+}
+
+void oracle_unanswered(struct run *r, struct client *c, struct request *q, bool by_error)
+{
+    if (!may_break(r, c) && !(is_going(r, c) && !q->spared)) {
+        sim_fail(r->sim, "client %u: no answer to request %u (kind %u, plan %u, %s): %s", c->index,
+                 q->id, q->kind, q->plan, q->target, by_error ? "reset" : "closed");
+    }
+}
+
+/* ---- bounds ---- */
+
+static bool holds_too_much(const struct ag_body *b, uint64_t more)
+{
+    return b->pinned_bytes > AG_BODY_BYTES_MAX + AG_BUF_LARGE_BYTES + more;
+}
+
+void oracle_bounds_h2(const struct run *r, const struct ag_h2_server *h)
+{
+    const struct ag_h2_conn *c = &h->conn;
+
+    if (c->in.q.bytes > 256 * 1024 || c->held > AG_H2_CONN_WINDOW_MAX) {
+        sim_fail(r->sim, "%" PRIu64 " bytes wait as input, %" PRIu64 " in bodies", c->in.q.bytes,
+                 c->held);
+    }
+    if (h->slots > AG_H2_STREAMS_MAX || c->streams > h->slots) {
+        sim_fail(r->sim, "%u streams and %u exchanges of a connection", c->streams, h->slots);
+    }
+    if (ag_stream_queued(c->stream) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX) {
+        sim_fail(r->sim, "%" PRIu64 " bytes wait to be sent", ag_stream_queued(c->stream));
+    }
+    for (size_t i = 0; i < AG_H2_BUCKETS; i++) {
+        for (const struct ag_h2_stream *s = c->buckets[i]; s; s = s->next) {
+            if ((s->sink && holds_too_much(s->sink, AG_H2_STREAM_WINDOW_MAX)) ||
+                (s->source && holds_too_much(s->source, 0))) {
+                sim_fail(r->sim, "the body of stream %u holds too much", s->id);
+            }
+        }
+    }
+}
