@@ -2,6 +2,7 @@
 
 #if AG_WOLFSSL
 
+#    include "engine/fault.h"
 #    include "engine/tls_memory.h"
 #    include "engine/tls_verify.h"
 
@@ -23,7 +24,7 @@ static void on_deadline(struct ag_timer *timer)
 
 bool ag_tls_shake_start(struct ag_tls *t, uint32_t handshake_ms)
 {
-    struct ag_tls_shake *k = ag_tls_alloc(sizeof(*k));
+    struct ag_tls_shake *k = AG_SYS_NULL("tls.shake", ag_tls_alloc(sizeof(*k)));
 
     if (!k) {
         return false;
@@ -150,7 +151,7 @@ static bool set_alpn(WOLFSSL *ssl, uint8_t alpn)
 
 static bool make_session(struct ag_tls *t, WOLFSSL_CTX *ctx)
 {
-    t->ssl = ag_tls_memory_is_short() ? NULL : wolfSSL_new(ctx);
+    t->ssl = ag_tls_memory_is_short() ? NULL : AG_SYS_NULL("tls.session", wolfSSL_new(ctx));
     if (!t->ssl) {
         return false;
     }
@@ -339,7 +340,8 @@ static bool keep_names(struct ag_tls *t)
     struct ag_tls_session *session = &t->session;
     struct ag_span name = t->client ? k->host : ag_tls_hello_name(&k->hello);
     bool cert = k->client_cert != AG_TLS_CLIENT_NONE;
-    uint8_t *at = t->names = ag_tls_alloc(name.len + k->subject_len + (cert ? 64 : 0) + 1);
+    uint8_t *at = t->names =
+        AG_SYS_NULL("tls.names", ag_tls_alloc(name.len + k->subject_len + (cert ? 64 : 0) + 1));
 
     if (!at) {
         return false;

@@ -1,6 +1,5 @@
 #include "engine/tls_memory.h"
 
-#include "engine/fault.h"
 #include "engine/poison.h"
 #include "engine/tls_context.h"
 
@@ -133,7 +132,7 @@ void *ag_tls_alloc(size_t n)
     size_t bytes = class == CLASS_LARGE ? n : class_bytes(class);
     struct head *h = NULL;
 
-    if (!a || n > UINT32_MAX || AG_FAULT("tls.alloc")) {
+    if (!a || n > UINT32_MAX) {
         return NULL;
     }
     if (a->lent && n >= AG_TLS_LENT_MIN) {

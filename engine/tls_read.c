@@ -91,8 +91,10 @@ void ag_tls_read_go_on(struct ag_tls *t)
     int rc = 1;
 
     while (rc > 0 && wants_data(t)) {
-        struct ag_block *b =
-            t->group == AG_BUF_LARGE && !l->tight ? ag_loop_buf(l, AG_BUF_LARGE) : NULL;
+        /* A large one only for what would not fit a small one: little must not pin much. */
+        bool large = t->group == AG_BUF_LARGE && !l->tight &&
+                     t->in.bytes + (uint64_t)wolfSSL_pending(t->ssl) > AG_BUF_SMALL_BYTES;
+        struct ag_block *b = large ? ag_loop_buf(l, AG_BUF_LARGE) : NULL;
 
         b = b ? b : ag_loop_buf(l, AG_BUF_SMALL);
         if (!b) {

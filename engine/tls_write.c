@@ -2,6 +2,7 @@
 
 #if AG_WOLFSSL
 
+#    include "engine/fault.h"
 #    include "engine/tls_memory.h"
 
 #    include <wolfssl/options.h>
@@ -229,7 +230,7 @@ static bool write_file(struct ag_tls *t, const struct ag_slice *file, uint32_t h
     size_t n;
 
     if (!f) {
-        f = t->file = ag_tls_alloc(sizeof(*f));
+        f = t->file = AG_SYS_NULL("tls.file", ag_tls_alloc(sizeof(*f)));
         if (!f) {
             ag_tls_break(t, AG_REASON_RESOURCES, NULL);
             return false;

@@ -632,8 +632,8 @@ static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
     const struct ag_h1_client *c = call->carrier;
 
     *out_since_ms = moved_ms(c);
-    if (c->state == AG_H1_CLIENT_TUNNEL) {
-        return AG_CALL_TUNNEL;
+    if (c->state == AG_H1_CLIENT_TUNNEL) { /* or its client takes what is there, slowly */
+        return c->paused ? AG_CALL_CALLER : AG_CALL_TUNNEL;
     }
     if (ag_stream_queued(c->stream) > 0 && !(c->req_done && c->head_done)) {
         return AG_CALL_WRITE;

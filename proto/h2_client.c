@@ -410,8 +410,8 @@ static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
     h->blocked = blocked;
     h->taken = taken;
     *out_since_ms = call->progress_ms;
-    if (h->tunnel) {
-        return AG_CALL_TUNNEL;
+    if (h->tunnel) { /* or its client takes what is there, slowly */
+        return blocked ? AG_CALL_CALLER : AG_CALL_TUNNEL;
     }
     if (content) {
         return s->waiting || s->conn->send_window <= 0 ? AG_CALL_WINDOW : AG_CALL_WRITE;

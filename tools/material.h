@@ -20,6 +20,6 @@ void ag_material_follow(struct ag_material *m, const struct ag_snapshot *s);
 int ag_material_wait_ms(const struct ag_material *m, int wait_ms);
 
 #define AG_MATERIAL_KEYS  1u /* the ticket keys have changed */
-#define AG_MATERIAL_FILES 2u /* the files have: a reload is due, which the log was told */
+#define AG_MATERIAL_FILES 2u /* the files have: a reload is due; the log was told */
 /* After each poll, for m->watch.fd too. What has happened, as bits. */
 unsigned ag_material_turn(struct ag_material *m);

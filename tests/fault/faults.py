@@ -69,23 +69,27 @@ class Table:
 
 class Rig(Work):
     """A gateway, its upstream and its table. In `config` $FILES are files, $UP the upstream's
-    port; `script` is the upstream's."""
+    port; `script` is the upstream's; `leaf`: a certificate, for kind "tls"."""
 
     def __init__(self, folder, backend, env=None, config=CONFIG, script=answer, host="127.0.0.1",
-                 address="127.0.0.1", **kwargs):
+                 address="127.0.0.1", kind="h1", leaf=None, **kwargs):
         files = folder / "files"
         files.mkdir(parents=True, exist_ok=True)
         (files / "small.txt").write_bytes(BLOB[:3000])
+        (files / "medium.bin").write_bytes(BLOB)
         (files / "large.bin").write_bytes(LARGE)
         self.upstream = Upstream(script, host)
         self.upstream.left = threading.Semaphore(0)
         self.table = Table(folder / "table")
         text = config.replace("$FILES", str(files)).replace("$UP", str(self.upstream.port))
+        if kind == "tls":
+            text = text.replace('["127.0.0.1:$PORT"]', '["127.0.0.1:$PORT", {address: "127.0.0.1:$PORT2", tls: true}]')
+            text += f'tls: {{certificates: {{cert: "{leaf.chain}", key: "{leaf.key}"}}}}\n'
         self.gate = Gate(folder, text, backend,
                          env={"ANYGATE_FAULT_TABLE": str(self.table.path), **(env or {})}, **kwargs)
         self.table.read()
         self.baseline = None
-        super().__init__(address, self.gate.port, self.upstream.left)
+        super().__init__(address, self.gate.port, self.upstream.left, kind, self.gate.ports[-1])
 
     def close(self, check=True):
         """In order: every pool must be empty, or the process says so and fails."""

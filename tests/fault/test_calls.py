@@ -101,6 +101,11 @@ WITH = {
 CASES = [(backend, site) for backend, sites in SITES.items() for site in sites]
 
 
+# What HTTP/2 and TLS do with the same calls: the first errno of each site, at some of its calls.
+OTHERS = [(kind, backend, site) for kind in ("h2", "tls") for backend, site in CASES]
+OTHERS += [("tls", backend, "tls.alloc") for backend in SITES]
+
+
 @pytest.fixture(scope="module")
 def rigs(tmp_path_factory):
     rigs = {}
@@ -109,13 +114,14 @@ def rigs(tmp_path_factory):
         rig.close(check=False)
 
 
-def rig_of(rigs, backend, folder):
-    if backend in rigs and (FULL or rigs[backend].gate.process.poll() is not None):
-        rigs.pop(backend).close(check=False)
-    if backend not in rigs:
-        rigs[backend] = Rig(folder, backend)
-        rigs[backend].warm()
-    return rigs[backend]
+def rig_of(rigs, backend, folder, kind="h1", leaf=None):
+    key = kind, backend
+    if key in rigs and (FULL or rigs[key].gate.process.poll() is not None):
+        rigs.pop(key).close(check=False)
+    if key not in rigs:
+        rigs[key] = Rig(folder, backend, kind=kind, leaf=leaf)
+        rigs[key].warm()
+    return rigs[key]
 
 
 @pytest.mark.parametrize("backend, site", CASES)
@@ -151,8 +157,33 @@ def fail_all(rig, backend, site):
     assert rig.inject(site, getattr(errno, names[0]), 1, 3), f"{site} was never made to fail"
 
 
+@pytest.mark.parametrize("kind, backend, site", OTHERS)
+def test_nor_over_others(rigs, tmp_path, certs, kind, backend, site):
+    """The same over HTTP/2, and over TLS."""
+    rig = rig_of(rigs, backend, tmp_path, kind, certs.leaf("fault", ["a.example"]))
+    always, error = WITH.get((backend, site), (None, 0))
+    if always:
+        rig.table.arm(always, error, 1, 1 << 30)
+    try:
+        before = rig.table.hits(site)
+        rig.warm()
+        per_work = rig.table.hits(site) - before
+        if per_work == 0:
+            return  # it does without
+        names = SITES[backend].get(site, (MEMORY[:1],))[0]
+        for name in names if FULL else names[:1]:
+            for nth in range(1, per_work + 1) if FULL else sorted({1, per_work // 3 + 1, per_work * 3 // 4 + 1}):
+                rig.inject(site, getattr(errno, name), nth, harmless=site in HARMLESS.get(name, ()))
+    finally:
+        if always:
+            rig.table.disarm(always)
+    if FULL:
+        rig.gate.stop()
+
+
+@pytest.mark.parametrize("kind", ["h1", "h2", "tls"])
 @pytest.mark.parametrize("backend", SITES)
-def test_nothing_is_left_of_all_this(rigs, tmp_path, backend):
+def test_nothing_is_left_of_all_this(rigs, tmp_path, certs, backend, kind):
     """Each pool asserts at its end that all it gave is back."""
-    rig_of(rigs, backend, tmp_path)
-    rigs.pop(backend).close()
+    rig_of(rigs, backend, tmp_path, kind, certs.leaf("fault", ["a.example"]))
+    rigs.pop((kind, backend)).close()

@@ -7,10 +7,12 @@ import base64
 import hashlib
 import re
 import socket
+import ssl
 import threading
 import time
 from contextlib import contextmanager, nullcontext
 
+import h2wire
 from gate import Closed, Reader, ok
 
 BLOB = hashlib.shake_256(b"anygate").digest(2 << 20)
@@ -122,11 +124,11 @@ def exchange(sock, reader, request, method, expect):
     """Sends a request; `expect` is the body of a 200, or a function that checks it."""
     try:
         sock.sendall(request)
-    except (ConnectionError, BrokenPipeError):
+    except (ConnectionError, BrokenPipeError, ssl.SSLError):
         pass  # an early answer may be there all the same
     try:
         r = reader.response(method)
-    except (Closed, ConnectionError):
+    except (Closed, ConnectionError, ssl.SSLError):
         if isinstance(expect, bytes) and not b"HTTP/1.1".startswith(reader.buffer[:8]):
             if not expect.startswith(reader.so_far()):
                 raise Wrong(f"{request[:60]}: a cut body that is not a part of the right one")
@@ -153,11 +155,37 @@ def echoed(body):
     return lambda got: b'"body_length": %d' % len(body) in got or b'"body_length":%d' % len(body) in got
 
 
-class Work:
-    """A client of the gateway at `address`, `port`. `left`: a semaphore that the upstream releases."""
+def right(c, stream, path, expect):
+    """The answer on this stream is right, or has failed cleanly: how."""
+    try:
+        r = c.response(stream, ANSWER_S)
+    except (h2wire.Reset, h2wire.GoneAway, h2wire.Closed, ConnectionError) as e:
+        r = c.streams.get(stream)
+        if isinstance(r, h2wire.Response) and r.status == 200 and isinstance(expect, bytes):
+            if not expect.startswith(r.body):
+                raise Wrong(f"{path}: a cut body that is not a part of the right one")
+        return e if isinstance(e, ConnectionError) else Closed(str(e))
+    if r.status in (403, 500, 502, 503, 504):
+        return Closed(r.status)
+    if r.status != 200:
+        raise Wrong(f"{path}: status {r.status}")
+    if expect != r.body if isinstance(expect, bytes) else not expect(r.body):
+        raise Wrong(f"{path}: {len(r.body)} bytes that are not the right ones")
+    return None
 
-    def __init__(self, address, port, left=None):
-        self.address, self.port = address, port
+
+UPLOAD = BLOB[:300000], hashlib.sha256(BLOB[:300000]).hexdigest().encode()
+# Asked at once: path, content, answer.
+STREAMS = (("/fixed", None, b"fixed"), ("/files/small.txt", None, BLOB[:3000]), ("/up/400000", None, BLOB[:400000]),
+           ("/echo", b"x" * 3000, echoed(b"x" * 3000)), ("/up/a", *UPLOAD), ("/up/chunked/300000", None, BLOB[:300000]))
+
+
+class Work:
+    """A client of the gateway at `address`, `port`. `left`: a semaphore that the upstream releases.
+    kind: "h1", "h2", or "tls" at `tls_port`: what the work is done by."""
+
+    def __init__(self, address, port, left=None, kind="h1", tls_port=None):
+        self.address, self.port, self.kind, self.tls_port = address, port, kind, tls_port
         self.left = left or threading.Semaphore(0)
 
     def check_alive(self, step):
@@ -167,14 +195,14 @@ class Work:
         """Where clients' sockets are made."""
         return nullcontext()
 
-    def connect(self, slow=False, timeout=ANSWER_S):
+    def connect(self, slow=False, timeout=ANSWER_S, port=None):
         """A client's socket; a slow one takes little before it is read from."""
         with self.inside():
             s = socket.socket()
         s.settimeout(timeout)
         if slow:  # before it connects: later the kernel only makes it worse
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        s.connect((self.address, self.port))
+        s.connect((self.address, port or self.port))
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return s
 
@@ -236,9 +264,81 @@ class Work:
                         raise Wrong("WebSocket: a cut echo that is not a part of the right one")
                     raise
 
-    def steps(self):
-        upload = BLOB[:300000]
-        digest = hashlib.sha256(upload).hexdigest().encode()
+    # ---- HTTP/2
+
+    def h2(self, slow=False, tls=False):
+        """A client that speaks HTTP/2."""
+        s = self.secure(slow, alpn=("h2",)) if tls else self.connect(slow)
+        return h2wire.Client(s, {h2wire.S.INITIAL_WINDOW_SIZE: 1 << 20}, start=False)
+
+    def streams(self, *asked, slow=False, tls=False):
+        """Requests at once on one connection; (path, content or None, expect) each. A slow client reads
+        nothing for a while: the gateway must wait for room in the socket, and for the stream's window."""
+        with self.h2(slow, tls) as c:
+            c.send(h2wire.PREFACE, h2wire.settings(c.announced), h2wire.window_update(0, 1 << 24))
+            streams = []
+            for path, content, expect in asked:
+                streams.append(c.ask(path, method="GET" if content is None else "POST", end=content is None))
+                if content is not None:
+                    c.content(streams[-1], content)
+            if slow:
+                time.sleep(0.02)
+                c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            failure = None
+            for stream, (path, _, expect) in zip(streams, asked):
+                failure = right(c, stream, path, expect) or failure
+            if failure:
+                raise failure
+
+    def h2_tunnel(self):
+        """A WebSocket by extended CONNECT (RFC 8441)."""
+        with self.h2() as c:
+            c.send(h2wire.PREFACE, h2wire.settings(c.announced), h2wire.window_update(0, 1 << 24))
+            stream = c.next_stream
+            section = h2wire.block((b":method", b"CONNECT"), (b":protocol", b"websocket"),
+                                   (b":scheme", b"http"), (b":path", b"/up/ws"), (b":authority", b"x"),
+                                   (b"sec-websocket-version", b"13"))
+            c.expect(h2wire.T.SETTINGS, ack=False)
+            c.send(h2wire.headers(section, stream, end=False))
+            r = c.head(stream, ANSWER_S)
+            if r.status in (502, 503, 504):
+                raise Closed(r.status)
+            if r.status != 200:
+                raise Wrong(f"WebSocket over HTTP/2: status {r.status}")
+            for size in (5, 100000):
+                until = len(r.body) + size
+                c.content(stream, BLOB[:size], end=False)
+                while len(r.body) < until:
+                    c.gather(c.frame(ANSWER_S))
+                    if isinstance(c.streams[stream], Exception):
+                        raise c.streams[stream]
+                if r.body[until - size:] != BLOB[:size]:
+                    raise Wrong("WebSocket over HTTP/2: other bytes")
+
+    # ---- TLS
+
+    def secure(self, slow=False, **more):
+        """A connection over TLS, after its handshake."""
+        s = self.connect(slow, port=self.tls_port)
+        try:
+            return h2wire.tls_context(**{"alpn": (), **more}).wrap_socket(
+                s, server_hostname="a.example", suppress_ragged_eofs=False)
+        except BaseException:
+            s.close()
+            raise
+
+    def ask_tls(self, *requests, slow=False, **more):
+        """As ask."""
+        with self.secure(slow, **more) as s:
+            if slow:
+                s.sendall(requests[0][0])
+                time.sleep(0.02)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            for request, expect in requests:
+                exchange(s, Answers(s), b"" if slow else request, "GET", expect)
+
+    def h1_steps(self):
+        upload, digest = UPLOAD
         yield "pipelined", self.pipelined
         yield "echo", lambda: self.ask((post("/echo", b"x" * 3000), echoed(b"x" * 3000)),
                                        (post("/echo", b"x" * 70000, True), echoed(b"x" * 70000)))
@@ -250,6 +350,23 @@ class Work:
         yield "tunnel", self.tunnel
         yield "vanish", self.vanish
 
+    def h2_steps(self):
+        yield "streams", lambda: self.streams(*STREAMS)
+        yield "large", lambda: self.streams(("/files/medium.bin", None, BLOB), slow=True)
+        yield "tunnel", self.h2_tunnel
+
+    def tls_steps(self):
+        upload, digest = UPLOAD
+        v12 = ssl.TLSVersion.TLSv1_2
+        yield "1.3", lambda: self.ask_tls((get("/fixed"), b"fixed"), (get("/files/small.txt"), BLOB[:3000]),
+                                          (get("/up/400000"), BLOB[:400000]), (post("/up/a", upload), digest))
+        yield "1.2", lambda: self.ask_tls((get("/fixed"), b"fixed"), (post("/up/b", upload, True), digest), high=v12)
+        yield "large", lambda: self.ask_tls((get("/files/medium.bin"), BLOB), slow=True)
+        yield "h2", lambda: self.streams(*STREAMS, tls=True)
+
+    def steps(self):
+        return getattr(self, f"{self.kind}_steps")()
+
     def work(self):
         """All of it once; the names of the steps that failed cleanly."""
         failed = []
@@ -258,7 +375,7 @@ class Work:
                 step()
             except TimeoutError:
                 raise Wrong(f"{name}: no answer")
-            except (Closed, ConnectionError) as e:
+            except (Closed, ConnectionError, ssl.SSLError, h2wire.Closed, h2wire.Reset, h2wire.GoneAway) as e:
                 failed.append(f"{name}: {e!r}")
             self.check_alive(name)
         return failed

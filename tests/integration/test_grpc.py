@@ -1,6 +1,6 @@
-"""gRPC from real clients through anygate to real servers, HTTP/2 on both sides: all four kinds of calls,
-deadlines, large messages, errors with and without an answer before them, and who goes away. Messages are
-bytes, so no code has to be generated."""
+"""gRPC from real clients through anygate to real servers, HTTP/2 on both sides, with and without TLS: all four
+kinds of calls, deadlines, large messages, errors with and without an answer before them, and who goes away.
+Messages are bytes, so no code has to be generated."""
 import threading
 import time
 from concurrent import futures
@@ -19,6 +19,16 @@ server:
   workers: 1
 routes:
   "/*": "h2c://127.0.0.1:%d"
+"""
+
+TLS_CONFIG = """
+server:
+  listen: [{{address: "127.0.0.1:$PORT", tls: true}}]
+  workers: 1
+tls: {{certificates: {{cert: "{leaf.chain}", key: "{leaf.key}"}}}}
+proxy: {{tls: {{ca: "{leaf.ca}", server_name: grpc.example}}}}
+routes:
+  "/*": "h2://127.0.0.1:%d"
 """
 
 
@@ -78,19 +88,30 @@ class Service(grpc.GenericRpcHandler):
 
 
 class Running:
-    def __init__(self, folder, backend):
-        self.service = Service()
+    def __init__(self, folder, backend, leaf=None):
+        """With a certificate everybody speaks TLS."""
+        self.service, self.leaf = Service(), leaf
         self.pool = futures.ThreadPoolExecutor(32)
         self.server = grpc.server(self.pool, handlers=[self.service], options=OPTIONS)
-        port = self.server.add_insecure_port("127.0.0.1:0")
+        if leaf:
+            pair = leaf.key.read_bytes(), leaf.chain.read_bytes()
+            port = self.server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        else:
+            port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
-        self.gate = Gate(folder, CONFIG % port, backend)
+        config = TLS_CONFIG.format(leaf=leaf) if leaf else CONFIG
+        self.gate = Gate(folder, config % port, backend)
         self.channel = self.connect()
 
     def connect(self):
         # A channel of its own, not one that grpc shares among equals.
-        return grpc.insecure_channel(f"127.0.0.1:{self.gate.port}",
-                                     OPTIONS + [("grpc.use_local_subchannel_pool", 1)])
+        options = OPTIONS + [("grpc.use_local_subchannel_pool", 1)]
+        target = f"127.0.0.1:{self.gate.port}"
+        if not self.leaf:
+            return grpc.insecure_channel(target, options)
+        return grpc.secure_channel(
+            target, grpc.ssl_channel_credentials(self.leaf.ca.read_bytes()),
+            options + [("grpc.ssl_target_name_override", "grpc.example")])
 
     def call(self, name, channel=None):
         kind = {"unary": "unary_unary", "client": "stream_unary", "server": "unary_stream",
@@ -108,9 +129,10 @@ class Running:
         self.pool.shutdown()
 
 
-@pytest.fixture
-def grpc_gate(backend, tmp_path):
-    with Running(tmp_path, backend) as running:
+@pytest.fixture(params=["plain", "tls"])
+def grpc_gate(request, backend, certs, tmp_path):
+    leaf = certs.leaf("grpc", ["grpc.example"]) if request.param == "tls" else None
+    with Running(tmp_path, backend, leaf) as running:
         yield running
 
 

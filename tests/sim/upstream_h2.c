@@ -220,8 +220,10 @@ static void on_reset(struct h2 *h, struct h2_stream *st, uint32_t code)
 
 static void on_goaway(struct h2 *h, uint32_t last, uint32_t code)
 {
+    const struct server *v = ((struct up_h2 *)h->owner)->server;
+
     (void)last;
-    if (code != H2_NO_ERROR && !((struct up_h2 *)h->owner)->server->kills) {
+    if (code != H2_NO_ERROR && !v->kills && !v->run->weather.shortage) {
         sim_fail(h->sim, "upstream: GOAWAY %u", code);
     }
 }

@@ -266,3 +266,146 @@ Test(h2_client_lies, huge_heads_fail_their_call)
     cr_expect_eq(b->dones, 1);
     rig_free(r);
 }
+
+/* ---- whatever comes ---- */
+
+static uint64_t seed;
+
+static uint32_t below(uint32_t n)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed % n);
+}
+
+static void put_random_headers(struct rig *r, uint32_t id)
+{
+    static const char *const heads[] = {
+        ":status: 200\n",
+        ":status: 200\n",
+        ":status: 200\ncontent-length: 3\n",
+        ":status: 100\n",
+        ":status: 204\n",
+        ":status: 103\nlink: </a>\n",
+        "t: 1\n",
+        ":status: 101\n",
+        ":status: 200\ncookie: a\n",
+        "",
+    };
+
+    put_headers(r, id, heads[below(AG_COUNT(heads))], below(3) == 0);
+}
+
+static void put_random_frame(struct rig *r)
+{
+    static const uint8_t bytes[AG_H2_FRAME_DEFAULT];
+    uint32_t id = 2 * below(r->c.conn.next_id / 2 + 1) + 1; /* one that was begun, most often */
+
+    id = id >= r->c.conn.next_id && below(50) ? 1 : id;
+    switch (below(24)) {
+    case 0:
+        put_reset(r, id, (enum ag_h2_error)below(20));
+        break;
+    case 1:
+        put_u32(r, AG_H2_WINDOW_UPDATE, below(2) ? id : 0, below(100000));
+        break;
+    case 2:
+        if (below(4)) {
+            break;
+        }
+        put_goaway(r, below(2) ? id : AG_H2_ID_MAX, AG_H2_NO_ERROR);
+        break;
+    case 3:
+        put_setting(r, AG_H2_INITIAL_WINDOW_SIZE, below(100000));
+        break;
+    case 4:
+        put_setting(r, AG_H2_MAX_CONCURRENT_STREAMS, below(10));
+        break;
+    case 5: /* anything */
+        if (below(8)) {
+            break;
+        }
+        put_frame(r, (enum ag_h2_type)below(12), below(256), id, ag_span(bytes, below(30)));
+        break;
+    case 6:
+    case 7:
+    case 8:
+        put_frame(r, AG_H2_DATA, below(4) == 0, id, ag_span(bytes, below(3) ? below(9) : 9000));
+        break;
+    default:
+        put_random_headers(r, id);
+        break;
+    }
+}
+
+static void do_random_deed(struct rig *r)
+{
+    struct one *o = r->count ? r->calls[below(r->count)] : NULL;
+
+    switch (below(8)) {
+    case 0:
+        if (o) {
+            cancel(o);
+        }
+        break;
+    case 1:
+        if (o && o->call.ops && o->call.req_body && !o->req_body.ended) {
+            give(o, "content");
+        }
+        break;
+    case 2:
+        if (o && o->call.ops && o->call.req_body) {
+            give_end(o);
+        }
+        break;
+    case 3:
+        if (o) {
+            o->hold = !o->hold;
+            one_take(&o->res_body, o);
+        }
+        break;
+    case 4:
+        tick(r, below(30000));
+        break;
+    default:
+        if (ag_h2_client_room(&r->c) > 0 && r->count < 40) {
+            (void)(below(2) ? get(r) : post(r, below(2) ? 14 : AG_LENGTH_UNKNOWN));
+        }
+        break;
+    }
+}
+
+/* Each call ends at most once, a part never as the whole, and nothing is left: rig_free looks. */
+Test(h2_client_lies, whatever_comes_in_whatever_order)
+{
+    unsigned dones = 0, faileds = 0;
+
+    for (uint64_t i = 1; i <= 1500; i++) {
+        struct rig *r = rig_open();
+
+        seed = i * UINT64_C(0x9e3779b97f4a7c15);
+        r->step = below(3) ? 0 : 1 + below(40);
+        for (unsigned n = 10 + below(150); n > 0 && memwire_open(&r->w); n--) {
+            if (below(2)) {
+                do_random_deed(r);
+            } else {
+                put_random_frame(r);
+                feed(r);
+            }
+        }
+        for (unsigned k = 0; k < r->count; k++) {
+            struct one *o = r->calls[k];
+
+            o->hold = false;
+            one_take(&o->res_body, o);
+            cr_assert(!o->dones || o->ended, "seed %zu", (size_t)i);
+            cr_assert(!o->faileds || !o->ended, "seed %zu", (size_t)i);
+            cr_assert(!o->ended || o->heads == 1, "seed %zu", (size_t)i);
+            dones += o->dones;
+            faileds += o->faileds;
+        }
+        rig_free(r);
+    }
+    cr_expect(dones > 100 && faileds > 1000, "%u ended well, %u did not", dones, faileds);
+}

@@ -189,6 +189,12 @@ BOTH(tls_verify_peer, a_leaf_may_be_believed_as_itself)
     expect_met(kind, "pin", "localhost", NULL);
     expect_met(kind, "pin", "other.example", "name does not match");
     expect_met(kind, "server", "localhost", "unknown authority");
+    certs_self("self", CERTS_P256, "/CN=self", "-addext subjectAltName=DNS:localhost");
+    rig.upstream.ca = certs_read(&rig.arena, "self.crt");
+    expect_met(kind, "self", "localhost", NULL);
+    signed_between("old", "ca", "40 days ago", "2 days ago");
+    rig.upstream.ca = certs_read(&rig.arena, "old.crt");
+    expect_met(kind, "old", "localhost", "certificate has expired");
 }
 
 BOTH(tls_verify_peer, off_by_an_explicit_word)
