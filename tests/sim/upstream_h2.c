@@ -50,7 +50,7 @@ static void on_idle(struct sim *s, void *arg)
         if (sim_chance(s, 700)) {
             go(i->up);
         } else {
-            upstream_h2_close(i->up, net_unacked(i->up->end) == 0 && sim_chance(s, 200));
+            upstream_h2_close(i->up, net_is_taken(i->up->end) && sim_chance(s, 200));
         }
     }
 }
