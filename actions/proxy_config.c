@@ -32,7 +32,7 @@ static struct ag_proxy_name *put(struct ag_action_build *build, struct ag_span n
     struct ag_proxy_name **bucket = bucket_of(s, name);
 
     AG_ASSERT(n);
-    *n = (struct ag_proxy_name){*bucket, NULL, name, pos, upstream, NULL};
+    *n = (struct ag_proxy_name){*bucket, NULL, name, pos, upstream, NULL, false};
     *bucket = n;
     if (s->last) {
         s->last->following = n;
@@ -62,7 +62,7 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
         const struct ag_upstream *up =
             ag_upstream_read(build->arena, n, build->diags, &s->defaults);
         ok = up && ok;
-        (void)put(build, n->key, n->key_pos, up);
+        put(build, n->key, n->key_pos, up)->has_tls_settings = ag_node_get(n, "tls") != NULL;
         /* Files that no route needs are to be there all the same. */
         if (up && ag_node_get(n, "tls")) {
             ok = ag_upstream_tls_settings(build, &up->options.tls, AG_UPSTREAM_AUTO, n->key_pos) &&

@@ -29,6 +29,7 @@ struct ag_proxy_name {
     struct ag_pos pos;
     const struct ag_upstream *upstream; /* plain; NULL: it had mistakes */
     struct ag_proxy_variant *variants;  /* as targets with other schemes use it */
+    bool has_tls_settings;              /* of its own */
 };
 
 struct ag_proxy_section {

@@ -99,21 +99,34 @@ static void resolve(const struct ag_proxy_name *n, const struct ag_upstream_serv
     freeaddrinfo(found);
 }
 
+static void examine_tls(const struct ag_proxy_name *n, struct ag_diags *diags)
+{
+    bool used = false, unverified = false;
+
+    for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
+        used |= v->upstream && v->upstream->tls;
+        unverified |= v->upstream && v->upstream->tls && !v->upstream->tls->verify;
+    }
+    if (unverified) {
+        ag_diag_warn(diags, n->pos, "name its authority by ca: FILE",
+                     "servers of %.*s are not verified: whoever is on the way can read and change "
+                     "everything",
+                     (int)n->name.len, (const char *)n->name.ptr);
+    }
+    if (!used && n->has_tls_settings) {
+        ag_diag_warn(diags, n->pos, "https://, h2:// and wss:// speak TLS",
+                     "tls of %.*s has no effect: no route reaches it by TLS", (int)n->name.len,
+                     (const char *)n->name.ptr);
+    }
+}
+
 void ag_proxy_examine(const void *section, struct ag_diags *diags)
 {
     const struct ag_proxy_section *s = section;
     unsigned asked = 0;
 
     for (const struct ag_proxy_name *n = s->first; n; n = n->following) {
-        for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
-            if (v->upstream && v->upstream->tls && !v->upstream->tls->verify) {
-                ag_diag_warn(diags, n->pos, "name its authority by ca: FILE",
-                             "servers of %.*s are not verified: whoever is on the way can read and "
-                             "change everything",
-                             (int)n->name.len, (const char *)n->name.ptr);
-                break;
-            }
-        }
+        examine_tls(n, diags);
         for (uint32_t i = 0; n->upstream && i < n->upstream->server_count; i++) {
             if (n->upstream->servers[i].named && asked++ < NAMES_MAX) {
                 resolve(n, &n->upstream->servers[i], diags);

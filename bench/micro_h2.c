@@ -157,6 +157,7 @@ int main(int argc, char **argv)
                                       .header_timeout_ms = 10000,
                                       .idle_timeout_ms = 75000,
                                       .route = AG_ROUTE_LIMITS_DEFAULT};
+    const unsigned middle = batches / 2;
 
     AG_ASSERT(batches > 0 && batches <= BATCHES);
     memloop_init(&m, (struct ag_loop_config){.buf_count = {1024, 16}});
@@ -179,6 +180,6 @@ int main(int argc, char **argv)
     }
     qsort(took, batches, sizeof(*took), compare_u64);
     printf("h2 fixed, %u x %u in memory: %.0f ns a request\n", CONNECTIONS, AT_ONCE,
-           (double)took[batches / 2] / (CONNECTIONS * AT_ONCE));
+           (double)took[middle] / (CONNECTIONS * AT_ONCE));
     return 0;
 }

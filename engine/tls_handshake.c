@@ -418,11 +418,27 @@ static void done(struct ag_tls *t)
     t->ready(t);
 }
 
+/* What a server says first is a record with a handshake or an alert (RFC 8446 section 5.1): the library would
+ * find fault with the length that it reads out of anything else. */
+static bool is_answered_plainly(struct ag_tls *t)
+{
+    if (!t->client || t->shake->heard || !t->in.head) {
+        return false;
+    }
+    t->shake->heard = true;
+    return t->in.head->slice.ptr[0] != 21 && t->in.head->slice.ptr[0] != 22;
+}
+
 void ag_tls_shake_go_on(struct ag_tls *t)
 {
-    int rc = t->client ? wolfSSL_connect(t->ssl) : wolfSSL_accept(t->ssl);
-    int error;
+    int rc, error;
 
+    if (is_answered_plainly(t)) {
+        ag_tls_client_forget(t->client, t->shake->host);
+        ag_tls_fail(t, AG_REASON_TLS, "the server answers without TLS");
+        return;
+    }
+    rc = t->client ? wolfSSL_connect(t->ssl) : wolfSSL_accept(t->ssl);
     if (rc == WOLFSSL_SUCCESS) {
         done(t);
         return;

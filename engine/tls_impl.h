@@ -96,6 +96,7 @@ struct ag_tls_shake {
     struct ag_span host; /* client: what is verified, in host_text */
     char host_text[AG_TLS_HOST_MAX + 1];
     bool verified; /* client: the chain and the name are good, or need not be */
+    bool heard;    /* client: the server has said something */
     uint8_t client_cert;
     const char *client_error;
     uint8_t subject[AG_TLS_SUBJECT_MAX];

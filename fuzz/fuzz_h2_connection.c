@@ -53,6 +53,7 @@ static struct {
 } rig;
 
 static const uint8_t content[70000];
+static uint8_t letters[55u * 1500u];
 
 /* ---- input ---- */
 
@@ -119,19 +120,17 @@ static void write_some(struct work *w, size_t n)
     }
 }
 
+static struct ag_field field = {
+    .name = (const uint8_t *)"x-sum", .name_len = 5, .value = (const uint8_t *)"1", .value_len = 1};
+static const struct ag_fields one_field = {&field, 1, 1};
+
 static void end_answer(struct work *w, bool with_trailers)
 {
-    static struct ag_field field = {.name = (const uint8_t *)"x-sum",
-                                    .name_len = 5,
-                                    .value = (const uint8_t *)"1",
-                                    .value_len = 1};
-    static const struct ag_fields trailers = {&field, 1, 1};
-
     if (w->ex) {
         answer(w, 200, AG_FRAMING_CHUNKED, AG_LENGTH_UNKNOWN);
     }
     if (w->ex) {
-        ag_body_end(&w->ex->res_body, with_trailers ? &trailers : NULL);
+        ag_body_end(&w->ex->res_body, with_trailers ? &one_field : NULL);
         let_go(w);
     }
 }
@@ -150,6 +149,11 @@ static void act(struct work *w, unsigned what, unsigned much)
         end_answer(w, false);
         break;
     case 1:
+        if (!w->answered && much > 200 &&
+            ag_fields_add(&ex->res.fields, &ex->arena, AG_FIELD_OTHER, AG_SPAN("x-long"),
+                          ag_span(letters, (much - 200) * 1500u)) != AG_OK) {
+            break;
+        }
         answer(w, 200, AG_FRAMING_CHUNKED, AG_LENGTH_UNKNOWN);
         break;
     case 2:
@@ -172,7 +176,7 @@ static void act(struct work *w, unsigned what, unsigned much)
         let_go(w);
         break;
     case 8:
-        ex->server->send_interim(ex, 103, NULL);
+        ex->server->send_interim(ex, 103, much & 1 ? &one_field : NULL);
         break;
     case 9:
         answer(w, much & 1 ? 204 : 304, AG_FRAMING_NONE, 0);
@@ -204,6 +208,7 @@ static void start(struct ag_exchange *ex)
     ex->action_data = w;
     ag_exchange_pin(ex);
     ag_exchange_hold(ex);
+    AG_ASSERT(!ex->server->tls(ex) && ag_exchange_remote(ex));
     ex->streams = how & 16;
     if (how % 16 == 15) {
         w->answered = true;
@@ -348,8 +353,20 @@ static void say_frame(unsigned type)
     feed(ag_span(room, AG_H2_HEADER_BYTES + n));
 }
 
+/* Content as fast as windows may let it through. */
+static void say_burst(unsigned frames)
+{
+    static uint8_t room[AG_H2_HEADER_BYTES + 8192];
+    uint32_t id = rig.next_id - 2 - 2 * (byte() % 4);
+
+    (void)ag_h2_put_header(room, 8192, AG_H2_DATA, 0, id & AG_H2_ID_MAX);
+    for (unsigned i = 0; i < frames; i++) {
+        feed(ag_span(room, sizeof(room)));
+    }
+}
+
 /* A frame that is right as such, about a stream that may be there. */
-static void say_small(unsigned type)
+static void say_small(unsigned type, unsigned times)
 {
     uint8_t room[AG_H2_HEADER_BYTES + 8] = {0}, *p = room + AG_H2_HEADER_BYTES;
     uint32_t id = byte() & 63u, value = (uint32_t)1 << (byte() & 31);
@@ -366,7 +383,9 @@ static void say_small(unsigned type)
     }
     (void)ag_h2_put_header(room, n, (enum ag_h2_type)type,
                            type == AG_H2_PING ? value & AG_H2_ACK : 0, type == AG_H2_PING ? 0 : id);
-    feed(ag_span(room, AG_H2_HEADER_BYTES + n));
+    for (unsigned i = 0; i < times; i++) {
+        feed(ag_span(room, AG_H2_HEADER_BYTES + n));
+    }
 }
 
 static void say_request(void)
@@ -387,7 +406,8 @@ static void say_request(void)
     ag_buf_put(&b, AG_SPAN("\x41\x01"
                            "a"));
     if (how & 8) {
-        ag_buf_put(&b, AG_SPAN("\x00\x08priority\x06u=1, i"));
+        ag_buf_put(&b, how & 64 ? AG_SPAN("\x00\x08priority\x06u=1, i")
+                                : AG_SPAN("\x00\x08priority\x03u=1"));
     }
     if (how & 16) {
         ag_buf_put(&b, AG_SPAN("\x0f\x0d\x02"
@@ -435,6 +455,8 @@ static void make_scarce(unsigned what, unsigned left)
 
 static void happen(unsigned what)
 {
+    unsigned much;
+
     switch (what % 8) {
     case 0:
         rig.wire.window = 0;
@@ -451,7 +473,8 @@ static void happen(unsigned what)
         }
         break;
     case 4:
-        make_scarce(byte(), byte() % 32);
+        much = byte();
+        make_scarce(much, byte() % 32);
         break;
     case 5:
         rig.m.loop.tight = true;
@@ -496,9 +519,13 @@ static void step(void)
         break;
     case 7:
     case 8:
-        say_small(small[much % 4]);
+        say_small(small[much % 4], much & 8 ? 400 : 1); /* a flood */
         break;
     case 9:
+        if (much & 8) {
+            say_burst(much & 7);
+            break;
+        }
         for (unsigned i = 0; i < much; i++) {
             raw[i] = (uint8_t)byte();
         }
@@ -512,7 +539,9 @@ static void step(void)
         break;
     default:
         if (rig.starts > 0) {
-            act(&rig.works[rig.starts - 1 - byte() % rig.starts], what % 16 * 4 + much % 4, byte());
+            struct work *w = &rig.works[rig.starts - 1 - byte() % rig.starts];
+
+            act(w, what % 16 * 4 + much % 4, byte());
         }
         break;
     }
@@ -539,6 +568,7 @@ static void begin(void)
                                                .h2_streams_max = STREAMS_MAX,
                                                .h2_resets_max = 50,
                                                .route = AG_ROUTE_LIMITS_DEFAULT};
+        memset(letters, 'v', sizeof(letters));
         made = true;
     }
     rig.ctx = (struct ag_context){.loop = &rig.m.loop,

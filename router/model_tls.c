@@ -403,6 +403,16 @@ static uint16_t https_port(const struct ag_model *m)
     return first ? first : 443;
 }
 
+static bool has_tls(const struct ag_model *m)
+{
+    bool any = false;
+
+    for (uint16_t i = 0; i < m->listen_count; i++) {
+        any |= m->listens[i].tls != NULL;
+    }
+    return any;
+}
+
 static void read_redirect(struct reader *r, struct ag_model *m, struct ag_listen *l)
 {
     const struct ag_node *n = ag_node_get(l->node, "redirect_https");
@@ -413,6 +423,14 @@ static void read_redirect(struct reader *r, struct ag_model *m, struct ag_listen
     }
     if (switch_of(n) == 1) {
         port = https_port(m);
+        if (!has_tls(m) && r->diags->errors == 0) {
+            ag_diag_warn(r->diags, n->pos, "give one tls: true; or say where https is: 443",
+                         "no listener speaks TLS: requests are sent to port 443 all the same");
+        }
+    } else if (n->kind != AG_NODE_SCALAR || ag_span_u64(n->text, &port) != AG_OK) {
+        ag_diag_error(r->diags, n->pos, "true, or the port of https",
+                      "redirect_https: expected true, false or a port");
+        return;
     } else if (!ag_node_u64(n, r->diags, 1, UINT16_MAX, &port)) {
         return;
     }

@@ -122,7 +122,7 @@ def answer_of(gate, path):
 @pytest.mark.parametrize("path, why", [
     ("/none/version", "TLS handshake with upstream: "),
     ("/name/version", "TLS handshake with upstream: "),
-    ("/plain/version", "TLS handshake with upstream: "),
+    ("/plain/version", "TLS handshake with upstream: the server answers without TLS"),
     ("/noh2/version", "TLS handshake with upstream: "),
     ("/closed/version", "connect to upstream: connection refused"),
 ])

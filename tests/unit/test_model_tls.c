@@ -292,6 +292,16 @@ Test(model_tls, redirects)
     unload(l);
 }
 
+Test(model_tls, a_redirect_to_what_is_not_served)
+{
+    struct load *l = good("server: {listen: {address: ':80', redirect_https: true}}\n");
+    cr_expect_not_null(strstr(l->text, "no listener speaks TLS"), "%s", l->text);
+    unload(l);
+    l = good("server: {listen: {address: ':80', redirect_https: 443}}\n");
+    cr_expect_null(strstr(l->text, "no listener speaks TLS"), "%s", l->text);
+    unload(l);
+}
+
 Test(model_tls, strict_transport_security)
 {
     struct load *l = good(
@@ -335,6 +345,8 @@ Test(model_tls, mistakes)
         {"server: {listen: {address: ':1', redirect_https: true, tls: {certificates: both.pem}}}",
          1, 34, "cannot redirect"},
         {"server: {listen: {address: ':1', redirect_https: 0}}", 1, 50, "redirect_https"},
+        {"server: {listen: {address: ':1', redirect_https: yes}}", 1, 50,
+         "expected true, false or a port"},
         {"tls: {profle: modern}", 1, 7, "unknown key \"profle\""},
         {"tls: {profile: old}", 1, 16, "profile: expected one"},
         {"tls: {certificates: none.pem}", 1, 21, "cannot read"},

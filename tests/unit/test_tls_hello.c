@@ -233,6 +233,8 @@ Test(tls_hello, a_message_ends_where_it_says)
         msg.ptr[2] = (uint8_t)((n - 4) >> 8);
         msg.ptr[3] = (uint8_t)(n - 4);
         cr_assert_eq(read_all(&h, m), n == EXTENSIONS_AT ? AG_OK : AG_EPROTO, "%zu", n);
+        cr_assert_eq(read_all(&h, ag_span_sub(m, 0, n + 1)), n == EXTENSIONS_AT ? AG_OK : AG_EPROTO,
+                     "%zu", n);
     }
 }
 

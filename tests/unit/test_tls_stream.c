@@ -449,6 +449,32 @@ BOTH(tls_stream, incomplete_output_is_a_reset)
     rig_close();
 }
 
+/* Data and end that come together wait for who is paused. */
+BOTH(tls_stream, the_end_waits_for_who_is_paused)
+{
+    rig_open(kind, 64, 16);
+    rig_shake();
+    ag_stream_pause(&rig.server.tls.stream);
+    end_send(&rig.client, 0, 20000);
+    ag_stream_finish(&rig.client.tls.stream);
+    for (unsigned i = 0; i < 50; i++) {
+        ag_loop_turn(rig.l, 1);
+    }
+    cr_expect(rig.server.in < 20000 && rig.server.eofs == 0);
+    rig.server.then = pause_each;
+    for (unsigned i = 0; i < 200 && rig.server.eofs == 0; i++) {
+        ag_stream_resume(&rig.server.tls.stream, AG_BUF_SMALL);
+        ag_loop_turn(rig.l, 1);
+    }
+    rig.server.then = NULL;
+    cr_expect_eq(rig.server.in, 20000);
+    cr_expect_eq(rig.server.eofs, 1);
+    ag_stream_finish(&rig.server.tls.stream);
+    turn_until(rig.l, !rig.server.live && !rig.client.live);
+    cr_expect_eq(rig.server.why, AG_REASON_NONE);
+    rig_close();
+}
+
 /* Aborted, or finished, after each of so many turns. */
 static void end_after(enum ag_backend_kind kind, bool client, bool abort)
 {

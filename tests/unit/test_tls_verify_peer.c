@@ -66,6 +66,27 @@ static void expect_met(enum ag_backend_kind kind, const char *name, const char *
               "%s as %s: %s, not %s", name, host, why ? why : "good", want ? want : "good");
 }
 
+/* A server that says something else than TLS. */
+BOTH(tls_verify_peer, who_speaks_no_tls)
+{
+    static const char *const words[] = {"HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-x\r\n",
+                                        "\x17\x03\x03", "\n"};
+
+    rig_open(kind, 64, 16);
+    for (size_t i = 0; i < AG_COUNT(words); i++) {
+        int fd;
+
+        rig_connect();
+        fd = rig_accepted();
+        cr_assert_eq(send(fd, words[i], strlen(words[i]), MSG_NOSIGNAL), (ssize_t)strlen(words[i]));
+        turn_until(rig.l, rig.client.closes);
+        cr_expect_eq(rig.client.why, AG_REASON_TLS);
+        cr_expect_str_eq(rig.client.detail, "the server answers without TLS");
+        (void)close(fd);
+    }
+    rig_close();
+}
+
 BOTH(tls_verify_peer, names_of_servers)
 {
     certs_signed("names", CERTS_P256, "/CN=cn.example", "ca",
@@ -168,6 +189,12 @@ BOTH(tls_verify_peer, a_leaf_may_be_believed_as_itself)
     expect_met(kind, "pin", "localhost", NULL);
     expect_met(kind, "pin", "other.example", "name does not match");
     expect_met(kind, "server", "localhost", "unknown authority");
+    certs_self("self", CERTS_P256, "/CN=self", "-addext subjectAltName=DNS:localhost");
+    rig.upstream.ca = certs_read(&rig.arena, "self.crt");
+    expect_met(kind, "self", "localhost", NULL);
+    signed_between("old", "ca", "40 days ago", "2 days ago");
+    rig.upstream.ca = certs_read(&rig.arena, "old.crt");
+    expect_met(kind, "old", "localhost", "certificate has expired");
 }
 
 BOTH(tls_verify_peer, off_by_an_explicit_word)
