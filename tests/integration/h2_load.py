@@ -77,7 +77,7 @@ def one_stream(connect, end):
             threading.Thread(target=lambda: (clients.ending.wait(), end.set()), daemon=True).start()
             r = c.response(stream, PATIENCE)
             count = len(r.body) // 8
-            assert r.body == b"".join(b"%08d" % i for i in range(count)) and count > 10
+            assert r.body == b"".join(b"%08d" % i for i in range(count)) and count > 0
             yield
     return body
 

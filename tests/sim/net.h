@@ -130,6 +130,12 @@ bool net_has_room(const struct net_end *e);
 uint64_t net_unacked(const struct net_end *e);
 uint64_t net_acked(const struct net_end *e);
 
+/* All that was written has arrived and was read: a reset takes none of it along. */
+static inline bool net_is_taken(struct net_end *e)
+{
+    return net_unacked(e) == 0 && net_readable(&e->conn->end[1 - e->side]) == 0;
+}
+
 void net_shut(struct net_end *e);
 void net_close(struct net_end *e);
 /* Closes with a reset. */

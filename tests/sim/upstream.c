@@ -65,7 +65,7 @@ static void on_idle(struct sim *s, void *arg)
 
     if (i->up->serial == i->serial && !i->up->message.begun) {
         sim_note(s, "upstream: idle", i->up->end->conn->id, 0);
-        close_now(i->up, net_unacked(i->up->end) == 0 && sim_chance(s, 200));
+        close_now(i->up, net_is_taken(i->up->end) && sim_chance(s, 200));
     }
 }
 

@@ -50,7 +50,7 @@ static void on_idle(struct sim *s, void *arg)
         if (sim_chance(s, 700)) {
             go(i->up);
         } else {
-            upstream_h2_close(i->up, net_unacked(i->up->end) == 0 && sim_chance(s, 200));
+            upstream_h2_close(i->up, net_is_taken(i->up->end) && sim_chance(s, 200));
         }
     }
 }
@@ -365,7 +365,7 @@ static void on_notify(struct net_end *e)
 static void greet(struct up_h2 *u)
 {
     /* Whose windows are of some bytes is taken for somebody who wants to keep a proxy busy. */
-    static const uint32_t windows[] = {40, 600, 5000, 100000, 1000000};
+    static const uint32_t windows[] = {40, 4000, 20000, 100000, 1000000};
     struct sim *s = sim_of(u);
     struct h2_pair pairs[8];
     unsigned count = 0;
