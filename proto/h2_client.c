@@ -92,8 +92,10 @@ static void complete(struct h2_call *h)
 static void read_failed(struct h2_call *h, enum ag_status st, const struct ag_h2_field_error *error)
 {
     if (error->connection) {
-        ag_h2_conn_fail(h->stream.conn, AG_H2_COMPRESSION_ERROR,
-                        st == AG_ENOMEM ? AG_REASON_RESOURCES : AG_REASON_PROTOCOL, error->why);
+        bool memory = st == AG_ENOMEM;
+
+        ag_h2_conn_fail(h->stream.conn, memory ? AG_H2_INTERNAL_ERROR : AG_H2_COMPRESSION_ERROR,
+                        memory ? AG_REASON_RESOURCES : AG_REASON_PROTOCOL, error->why);
     } else if (st == AG_ENOMEM) {
         fail(h, AG_REASON_RESOURCES, "out of memory for the upstream's answer");
     } else if (st == AG_ELIMIT) {
@@ -288,6 +290,8 @@ static void on_lost(struct ag_h2_stream *s, enum ag_h2_error code, enum ag_reaso
         end_badly(h, AG_REASON_ABORTED, reset_text(code));
     } else {
         why = why == AG_REASON_NONE ? AG_REASON_EOF : why;
+        /* A budget of ours that the upstream overran is its mistake, no want of room here. */
+        why = why == AG_REASON_LIMIT ? AG_REASON_PROTOCOL : why;
         end_badly(h, why, what ? what : ag_reason_text(why));
     }
 }

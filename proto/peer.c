@@ -1,9 +1,12 @@
 #include "proto/peer.h"
 
-static void keep(struct ag_peer *p, struct ag_stream *s)
+void ag_peer_look(struct ag_peer *p, struct ag_stream *s)
 {
     union ag_addr addr;
 
+    if (p->family != AF_UNSPEC) {
+        return;
+    }
     ag_stream_peer(s, &addr);
     p->family = (uint8_t)addr.sa.sa_family;
     if (addr.sa.sa_family == AF_INET) {
@@ -15,11 +18,8 @@ static void keep(struct ag_peer *p, struct ag_stream *s)
     }
 }
 
-void ag_peer_address(struct ag_peer *p, struct ag_stream *s, union ag_addr *out_addr)
+void ag_peer_known(const struct ag_peer *p, union ag_addr *out_addr)
 {
-    if (p->family == AF_UNSPEC) {
-        keep(p, s);
-    }
     memset(out_addr, 0, sizeof(*out_addr));
     out_addr->sa.sa_family = p->family;
     if (p->family == AF_INET) {
@@ -29,4 +29,10 @@ void ag_peer_address(struct ag_peer *p, struct ag_stream *s, union ag_addr *out_
         out_addr->in6.sin6_port = p->port;
         memcpy(&out_addr->in6.sin6_addr, p->bytes, sizeof(out_addr->in6.sin6_addr));
     }
+}
+
+void ag_peer_address(struct ag_peer *p, struct ag_stream *s, union ag_addr *out_addr)
+{
+    ag_peer_look(p, s);
+    ag_peer_known(p, out_addr);
 }

@@ -11,5 +11,8 @@ struct ag_peer {
     uint8_t bytes[16];
 };
 
-/* The address of the stream's peer, asked for once. */
+/* Asks the stream for it, once; and what is known (AF_UNSPEC: nothing). */
+void ag_peer_look(struct ag_peer *p, struct ag_stream *s);
+void ag_peer_known(const struct ag_peer *p, union ag_addr *out_addr);
+/* Both: the address of the stream's peer. */
 void ag_peer_address(struct ag_peer *p, struct ag_stream *s, union ag_addr *out_addr);

@@ -1,5 +1,8 @@
 #include "tools/downstream.h"
 
+#include "engine/resolver.h"
+#include "router/snapshot.h"
+
 #define PLAIN_BYTES (offsetof(struct ag_downstream, conn) + sizeof(struct ag_conn))
 
 _Static_assert(PLAIN_BYTES <= 832, "idle connections are what there is most of");
@@ -23,6 +26,36 @@ static void release(struct ag_downstream *ds)
     all->count--;
     origin->connections--;
     all->changed(all, origin);
+}
+
+/* ---- what nobody has asked for, and so no access log tells ---- */
+
+/* Told where requests are told; else to who looks for trouble. */
+static enum ag_log_level trouble_level(const struct ag_downstream *ds)
+{
+    const struct ag_snapshot *s = ds->all->context->snapshot;
+
+    return s->model->access_log == AG_ACCESS_OFF ? AG_LOG_DEBUG : AG_LOG_INFO;
+}
+
+static void log_trouble(const struct ag_downstream *ds, const struct ag_peer *peer,
+                        const char *protocol, const char *what)
+{
+    char text[64];
+    struct ag_buf from = ag_buf(text, sizeof(text));
+    union ag_addr addr;
+
+    if (!ag_log_enabled(trouble_level(ds))) {
+        return;
+    }
+    ag_peer_known(peer, &addr);
+    if (addr.sa.sa_family == AF_INET || addr.sa.sa_family == AF_INET6) {
+        ag_addr_format(&addr, false, &from);
+    } else {
+        ag_buf_put(&from, AG_SPAN("a client"));
+    }
+    ag_log(trouble_level(ds), "%.*s on port %u: %s: %s", (int)from.len, text, ds->origin->port,
+           protocol, what);
 }
 
 /* ---- HTTP/1 ---- */
@@ -97,7 +130,11 @@ static void h2_on_deadline(struct ag_stream *s)
 static void h2_on_close(struct ag_stream *s, enum ag_reason why)
 {
     struct ag_downstream *ds = of(s);
+    const struct ag_h2_conn *c = &ds->h2->conn;
 
+    if (c->what && c->reason != AG_REASON_NONE && c->reason != AG_REASON_ABORTED) {
+        log_trouble(ds, &ds->h2->peer, "HTTP/2", c->what);
+    }
     ag_h2_server_closed(ds->h2, why);
     ag_pool_put(&ds->all->h2, ds->h2);
     release(ds);
@@ -203,8 +240,13 @@ static void handshake_on_event(struct ag_stream *s)
 
 static void handshake_on_close(struct ag_stream *s, enum ag_reason why)
 {
-    (void)why;
-    release(of(s));
+    struct ag_downstream *ds = of(s);
+    const char *detail = ag_tls_detail(&ds->tls);
+
+    if (why == AG_REASON_TLS || detail) {
+        log_trouble(ds, &ds->peer, "TLS handshake", detail ? detail : "failed");
+    }
+    release(ds);
 }
 
 static const struct ag_stream_user handshake_user = {
@@ -289,8 +331,12 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
     ag_list_init(&ds->link);
     ag_list_push(&d->open, &ds->link);
     if (origin->tls) {
+        ds->peer = (struct ag_peer){0};
         ag_tls_accept(&ds->tls, ctx->loop, fd, origin->tls, ctx->shard_index, &handshake_user,
                       on_ready);
+        if (ag_log_enabled(trouble_level(ds))) {
+            ag_peer_look(&ds->peer, &ds->stream); /* when it has failed nobody knows any more */
+        }
     } else {
         ag_conn_accept(&ds->conn, ctx->loop, fd, &first_user);
         begin_h1(ds);

@@ -13,6 +13,7 @@
 #include "engine/tls.h"
 #include "proto/h1_server.h"
 #include "proto/h2_server.h"
+#include "proto/peer.h"
 
 /* What connections of one listener share; outlives them. */
 struct ag_downstream_origin {
@@ -41,6 +42,7 @@ struct ag_downstream {
     struct ag_h2_server *h2; /* NULL: h1 it is, or nothing yet */
     uint8_t matched;         /* so many first bytes are those of a preface */
     bool handshaking;        /* no protocol yet */
+    struct ag_peer peer;     /* of one that shakes hands, while somebody reads of failures */
     bool yielding;           /* from before there was one */
     struct ag_h1_server h1;
     union { /* last; both begin with their stream */
