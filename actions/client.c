@@ -201,7 +201,8 @@ static bool write_question(struct question *q)
     if (r->content_type.len == 0) {
         return true;
     }
-    block = ag_loop_buf(q->loop, r->content.len <= AG_BUF_SMALL_BYTES ? AG_BUF_SMALL : AG_BUF_LARGE);
+    block =
+        ag_loop_buf(q->loop, r->content.len <= AG_BUF_SMALL_BYTES ? AG_BUF_SMALL : AG_BUF_LARGE);
     if (!block || ag_fields_add_id(&req->fields, &q->arena, AG_FIELD_CONTENT_TYPE,
                                    r->content_type) != AG_OK) {
         ag_block_release(block);
@@ -212,8 +213,8 @@ static bool write_question(struct question *q)
     req->framing = AG_FRAMING_LENGTH;
     req->content_length = r->content.len;
     q->call.req_body = &q->req_body;
-    if (ag_body_write(&q->req_body, (struct ag_slice){{.ptr = block->data}, r->content.len,
-                                                      block}) != AG_OK) {
+    if (ag_body_write(&q->req_body,
+                      (struct ag_slice){{.ptr = block->data}, r->content.len, block}) != AG_OK) {
         return false;
     }
     ag_body_end(&q->req_body, NULL);
@@ -287,8 +288,7 @@ const struct ag_client_target *ag_client_target_new(struct ag_arena *arena, stru
     struct ag_diags ignored;
     size_t slash;
 
-    if (!t || url.len <= scheme.len ||
-        !ag_span_ieq(ag_span_sub(url, 0, scheme.len), scheme)) {
+    if (!t || url.len <= scheme.len || !ag_span_ieq(ag_span_sub(url, 0, scheme.len), scheme)) {
         return NULL;
     }
     rest = ag_span_sub(url, scheme.len, url.len);
@@ -303,7 +303,7 @@ const struct ag_client_target *ag_client_target_new(struct ag_arena *arena, stru
     options.host_mode = AG_UPSTREAM_HOST_SERVER;
     t->timeouts = options.timeouts;
     t->path = slash < rest.len ? ag_span_sub(rest, slash, rest.len) : AG_SPAN("/");
-    t->upstream = ag_upstream_from_authority(arena, ag_span_sub(rest, 0, slash),
-                                             (struct ag_pos){0}, &ignored, &options);
+    t->upstream = ag_upstream_from_authority(arena, ag_span_sub(rest, 0, slash), (struct ag_pos){0},
+                                             &ignored, &options);
     return t->upstream ? t : NULL;
 }

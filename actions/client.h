@@ -12,6 +12,5 @@ extern const struct ag_client_ops ag_client_ops;
 /* Where requests to `url` ("http://host[:port][/path][?query]") go; lives in `arena`. NULL: it is none that this
  * can ask.
  *   total_ms  how long an answer may take */
-AG_MUST_USE const struct ag_client_target *ag_client_target_new(struct ag_arena *arena,
-                                                                struct ag_span url,
-                                                                uint32_t total_ms);
+AG_MUST_USE const struct ag_client_target *
+ag_client_target_new(struct ag_arena *arena, struct ag_span url, uint32_t total_ms);

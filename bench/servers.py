@@ -40,16 +40,16 @@ def fill(name, out, values):
     return str(out)
 
 
-def wait_port(name, process, port):
+def answers(process, port):
     for _ in range(200):
         if process.poll() is not None:
-            break
+            return False
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
-            return
+            return True
         except OSError:
             time.sleep(0.05)
-    raise SystemExit(f"{name} does not answer on port {port}")
+    return False
 
 
 def stop(process):
@@ -59,6 +59,14 @@ def stop(process):
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def wait_ports(name, process, ports):
+    """Ends the process, and the program, where one of its ports does not answer."""
+    for port in ports:
+        if not answers(process, port):
+            stop(process)
+            raise SystemExit(f"{name} does not answer on port {port}")
 
 
 def make_files(work):
@@ -97,8 +105,7 @@ class Server:
         with open(work / f"{self.ports['PORT']}.log", "wb") as log:
             self.process = subprocess.Popen(
                 ["taskset", "-c", SERVER_CORE, *wrapper, *command, str(config)], stdout=log, stderr=log)
-        for port in self.ports.values():
-            wait_port(name, self.process, port)
+        wait_ports(name, self.process, self.ports.values())
 
     def cpu_ns(self):
         """Run time of all its tasks so far, kernel helpers included."""
@@ -129,7 +136,11 @@ class Origins:
             process = subprocess.Popen(["taskset", "-c", LOAD_CORE, *command, config],
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             self.processes.append(process)
-            wait_port(name, process, self.values[port])
+            try:
+                wait_ports(name, process, [self.values[port]])
+            except SystemExit:
+                self.stop()
+                raise
 
     def stop(self):
         for process in self.processes:

@@ -166,6 +166,8 @@ static void end_idle(struct ag_h2_server *h)
 
     if (ag_stream_queued(s) == 0) {
         ag_h2_conn_finish(&h->conn, h->requests ? AG_REASON_ABORTED : AG_REASON_TIMEOUT);
+    } else if (s->sending_bytes == 0) {
+        h->idle_due_ms = now_of(h) + 1; /* answers to PING of this very turn: no reason to stay */
     } else if (ag_stream_too_slow(s)) {
         ag_h2_conn_abort(&h->conn, AG_REASON_TIMEOUT);
     } else {

@@ -16,10 +16,18 @@ BACKENDS = ["epoll", "io_uring"]
 BROKEN = re.compile(rb"AddressSanitizer|LeakSanitizer|runtime error:|broken invariant")
 
 
+GIVEN = set()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that is free now, and that nobody here was given before."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in GIVEN:
+            GIVEN.add(port)
+            return port
 
 
 def run(*args, cwd=None, env=None, wrap=(), binary=None):

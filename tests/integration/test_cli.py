@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -428,6 +429,10 @@ def test_without_io_uring_it_falls_back(tmp_path, error, reason):
     with Gate(tmp_path, 'server: {listen: "127.0.0.1:$PORT"}\nroutes:\n  /x: OK\n', "auto",
               wrap=deny_io_uring(error)) as gate:
         assert gate.get("/x").status == 200
+        deadline = time.monotonic() + 20
+        while "serves" not in gate.stderr():  # the log is written by a thread of its own
+            assert time.monotonic() < deadline, gate.stderr()
+            time.sleep(0.02)
         first = gate.stderr().splitlines()[0]
         assert "with epoll (" in first and reason in first
     done = run("version", wrap=deny_io_uring(error))

@@ -38,12 +38,12 @@ static void question(struct world *w, uint16_t port, struct asked *a)
 
     ag_arena_init(&arena, NULL, 0);
     (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/ocsp?x", port);
-    *a = (struct asked){.r = {.target = ag_client_target_new(
-                                  &arena, ag_arena_copy(&arena, ag_span_str(url)), 2000),
-                              .method = AG_METHOD_POST,
-                              .content_type = AG_SPAN("application/ocsp-request"),
-                              .content = AG_SPAN("question"),
-                              .done = on_done}};
+    *a = (struct asked){
+        .r = {.target = ag_client_target_new(&arena, ag_arena_copy(&arena, ag_span_str(url)), 2000),
+              .method = AG_METHOD_POST,
+              .content_type = AG_SPAN("application/ocsp-request"),
+              .content = AG_SPAN("question"),
+              .done = on_done}};
     cr_assert(a->r.target);
     cr_assert(ag_client_ops.request(ag_client_of(&w->ctx), &a->r));
     cr_expect_eq(a->done, 0, "never from within");
@@ -58,8 +58,9 @@ static void end(struct world *w)
 BOTH(client, an_answer_comes_whole)
 {
     struct world *w = world_new(kind);
-    struct fake *f = fake_new(w, "HTTP/1.1 200 OK\r\nContent-Type: application/ocsp-response\r\n"
-                                 "Transfer-Encoding: chunked\r\n\r\n3\r\nans\r\n3\r\nwer\r\n0\r\n\r\n");
+    struct fake *f =
+        fake_new(w, "HTTP/1.1 200 OK\r\nContent-Type: application/ocsp-response\r\n"
+                    "Transfer-Encoding: chunked\r\n\r\n3\r\nans\r\n3\r\nwer\r\n0\r\n\r\n");
     struct asked a;
 
     question(w, f->port, &a);
@@ -167,8 +168,8 @@ BOTH(client, what_is_cancelled_is_never_done)
 
 Test(client, urls)
 {
-    static const char *const bad[] = {"https://x/", "ftp://x/", "http://", "http://a,b/",
-                                      "http://me@x/", "http://a b/", "x", ""};
+    static const char *const bad[] = {"https://x/",   "ftp://x/",    "http://", "http://a,b/",
+                                      "http://me@x/", "http://a b/", "x",       ""};
 
     ag_arena_init(&arena, NULL, 0);
     for (size_t i = 0; i < AG_COUNT(bad); i++) {

@@ -115,7 +115,7 @@ def flood(client, make, count=20000, batch=50):
                     return got, start + batch
         except Closed:
             break
-    return client.expect_goaway(), count
+    return client.expect_goaway(timeout=5), count
 
 
 def calmed(client, make, at_least=0, codes=(CALM,), **more):

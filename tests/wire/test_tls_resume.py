@@ -2,6 +2,7 @@
 not be: other names, other listeners, where clients show certificates, when their keys are too old."""
 import signal
 import ssl
+import subprocess
 import time
 
 import pytest
@@ -117,6 +118,19 @@ def test_where_clients_are_asked_for_certificates(gate, certs, version, tickets)
             c.options |= ssl.OP_NO_TICKET
         session = begin(gate.ports[2], c)
         assert session is None or not any(resumed(gate.ports[2], c, session) for _ in range(4))
+
+
+def test_no_early_data(gate, tmp_path):
+    """RFC 8470: no ticket allows any, so that no request can be played again from a recording."""
+    ticket = tmp_path / "ticket"
+    done = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{gate.port}", "-servername",
+                           "a.example", "-tls1_3", "-ign_eof", "-sess_out", str(ticket)],
+                          input=b"GET /fixed HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+                          capture_output=True, timeout=20)
+    assert b"HTTP/1.1 " in done.stdout
+    text = subprocess.run(["openssl", "sess_id", "-in", str(ticket), "-noout", "-text"],
+                          capture_output=True, text=True, check=True).stdout
+    assert "TLS session ticket:" in text and "Max Early Data: 0\n" in text
 
 
 def test_after_a_reload(gate):
