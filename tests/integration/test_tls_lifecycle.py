@@ -283,7 +283,7 @@ def test_an_upgrade_loses_nothing(backend, tmp_path, two):
                 go_round(clients)
             os.kill(old[0], 0)  # its streams live
             clients.end()
-            assert counts[True] > 4 and counts[False] == 1, counts
+            assert counts[True] >= 2 and counts[False] == 1, counts  # one of each process at least
             for pid in old:
                 assert gate.exit_code(pid) == 0, gate.stderr()
 

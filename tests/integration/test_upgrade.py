@@ -118,8 +118,12 @@ SIMPLE = 'server: {listen: ["127.0.0.1:$PORT"], workers: 2}\nroutes:\n  GET /ok:
 
 def shares(pid, port):
     """The sockets of this process that listen on the port."""
-    own = {os.readlink(e) for e in Path(f"/proc/{pid}/fd").iterdir() if e.is_symlink()}
-    found = set()
+    own, found = set(), set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            own.add(os.readlink(entry))
+        except FileNotFoundError:
+            pass  # it was closed meanwhile
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         cell = line.split()
         if cell[3] == "0A" and int(cell[1].split(":")[1], 16) == port:
