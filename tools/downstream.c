@@ -335,7 +335,7 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
         ag_tls_accept(&ds->tls, ctx->loop, fd, origin->tls, ctx->shard_index, &handshake_user,
                       on_ready);
         if (ag_log_enabled(trouble_level(ds))) {
-            ag_peer_look(&ds->peer, &ds->stream); /* when it has failed nobody knows any more */
+            ag_peer_look(&ds->peer, &ds->stream); /* as above */
         }
     } else {
         ag_conn_accept(&ds->conn, ctx->loop, fd, &first_user);

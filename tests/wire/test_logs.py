@@ -4,6 +4,8 @@ import re
 
 import pytest
 from gate import Gate
+from h2wire import PREFACE
+from tlswire import answer_to
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1, log: {level: error}, access_log: %s}
@@ -33,3 +35,23 @@ def test_no_line_can_be_forged(backend, tmp_path, form):
         else:
             plain = re.sub(r"\\.", "", line)  # without what is escaped
             assert plain.count('"') == (6 if form == "combined" else 2), line
+
+
+BROKEN = """
+server:
+  listen: ["127.0.0.1:$PORT", {address: "127.0.0.1:$PORT2", tls: true}]
+  workers: 1
+  access_log: human
+tls: {certificates: [{cert: "%s", key: "%s"}]}
+routes: {"/*": OK}
+"""
+
+
+def test_what_broke_before_it_asked_is_told(backend, certs, tmp_path):
+    leaf = certs.usual()["a"]
+    with Gate(tmp_path, BROKEN % (leaf.chain, leaf.key), backend) as gate:
+        answer_to(gate.ports[0], PREFACE + b"garbage, and not a frame")
+        assert b" 400 " in answer_to(gate.ports[1], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    log = (tmp_path / "stderr.log").read_text()
+    assert re.search(r"127\.0\.0\.1 on port %d: HTTP/2: a frame larger than allowed\n" % gate.ports[0], log), log
+    assert re.search(r"127\.0\.0\.1 on port %d: TLS handshake: plain HTTP" % gate.ports[1], log), log
