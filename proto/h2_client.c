@@ -117,14 +117,15 @@ static void on_interim(struct h2_call *h, const struct ag_response *res)
 static void on_final(struct h2_call *h, struct ag_response *res, bool end)
 {
     bool agreed = h->connect && res->status < 300;
+    struct ag_call *call = h->call; /* which may be given up in `head` */
 
     h->head_done = true;
-    ag_h2_stream_set_sink(&h->stream, h->call->res_body,
+    ag_h2_stream_set_sink(&h->stream, call->res_body,
                           res->framing == AG_FRAMING_NONE ? 0 : res->content_length);
     if (end && !agreed) {
         res->framing = AG_FRAMING_NONE; /* gRPC tells an error by a head that is the end, too */
     }
-    h->call->events->head(h->call, res);
+    call->events->head(call, res);
     if (agreed && h->call && !h->tunnel) {
         fail(h, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
     }

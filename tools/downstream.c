@@ -154,6 +154,9 @@ static void begin_h2(struct ag_downstream *ds)
     AG_ASSERT(ds->h2); /* there are as many as connections */
     ds->stream.user = &h2_user;
     ag_h2_server_init(ds->h2, &ds->stream, ds->all->context, &ds->origin->limits, ds->origin->port);
+    if (ag_log_enabled(trouble_level(ds))) {
+        ag_peer_look(&ds->h2->peer, &ds->stream); /* when it has broken nobody knows any more */
+    }
     if (ds->yielding) {
         ag_h2_server_yield(ds->h2);
     } else if (ds->origin->draining) {
