@@ -577,9 +577,9 @@ BOTH(tls_stream, an_idle_connection_is_small)
     after = ag_tls_memory_bytes();
     rig_finish();
     /* Both ends live in this process: half of it is the server's. */
-    cr_log_warn("slot %zu, library %lu for both ends", sizeof(struct ag_tls),
-                (unsigned long)(after - before));
-    cr_expect((after - before) / 2 + sizeof(struct ag_tls) <= 9000);
+    cr_expect((after - before) / 2 + sizeof(struct ag_tls) <= 9000,
+              "slot %zu, library %lu for both ends", sizeof(struct ag_tls),
+              (unsigned long)(after - before));
     rig_close();
 }
 
