@@ -31,17 +31,9 @@ static void put(struct writer *w, struct ag_span s)
 
 static void put_field(struct writer *w, const struct ag_field *f)
 {
-    struct ag_span name = ag_field_key(f), value = ag_field_value(f);
-
-    /* A line as most peers write it lies there whole: one copy. The two bytes between are readable,
-     * for both neighbours are. */
-    if (name.ptr + name.len + 2 == value.ptr && memcmp(name.ptr + name.len, ": ", 2) == 0) {
-        put(w, ag_span(name.ptr, name.len + 2 + value.len));
-    } else {
-        put(w, name);
-        put(w, AG_SPAN(": "));
-        put(w, value);
-    }
+    put(w, ag_field_key(f));
+    put(w, AG_SPAN(": "));
+    put(w, ag_field_value(f));
     put(w, AG_SPAN("\r\n"));
 }
 
