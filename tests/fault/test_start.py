@@ -8,7 +8,7 @@ import time
 import pytest
 from faults import SITES_MAX, Rig, Table
 from gate import BINARY, Closed, Gate, free_port, run
-from test_calls import SITES
+from test_calls import SITES, TLS_SITES
 
 FULL = bool(os.environ.get("FAULT_FULL"))
 CONFIG = """
@@ -156,7 +156,7 @@ def test_every_site_is_made_to_fail(tmp_path):
     table = Table(tmp_path / "table")
     assert run("version", env={"ANYGATE_FAULT_TABLE": str(table.path)}).returncode == 0
     table.read()
-    known = set(START) | set(RELOAD) | ELSEWHERE | set(SITES["epoll"]) | set(SITES["io_uring"])
+    known = set(START) | set(RELOAD) | ELSEWHERE | set(SITES["epoll"]) | set(SITES["io_uring"]) | set(TLS_SITES)
     assert set(table.at) == known
     assert len(table.at) < SITES_MAX
 
