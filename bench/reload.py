@@ -13,7 +13,8 @@ cut, and memory after the last reload is within the size of 8 snapshots of memor
 What is written in Python gets the time that nobody else wants (SCHED_IDLE): it would be waited for.
 
 With --rate so many requests a second are asked, no matter how fast they are answered, instead of as many
-as go. --realtime lets server, load and upstream run before whatever else wants their cores (SCHED_FIFO).
+as go. --realtime lets server, load and upstream run before whatever else wants their cores (SCHED_FIFO), and keeps
+the cores awake: one that halts may take milliseconds to wake when it is virtual.
 
 The slowest request of each second is compared with the p99.9 of the time before and 5 ms. So are the
 seconds before the first reload and, from --interval 2 on, those between: what they exceed is the
@@ -342,6 +343,12 @@ def beside(options, priority):
     return [*policy, "taskset", "-c", str(CORES[-1])]
 
 
+def keep_awake(options):
+    """Something that runs on each core when nothing else does."""
+    return [subprocess.Popen(["taskset", "-c", str(core), "chrt", "--idle", "0", sys.executable, "-c",
+                              "while True: pass"]) for core in CORES if options.realtime]
+
+
 def start_load(options, loader, port, folder, seconds):
     command = [loader, options.rate, port, options.connections, seconds + 300, folder / "samples", "/fixed",
                "/files/1k.txt", "/small"]
@@ -361,7 +368,7 @@ def run(options, backend, loader, origin, small, folder):
     write(0)
     first = ["chrt", "--fifo", "1"] if options.realtime else NORMAL
     server = subprocess.Popen([*first, options.binary, "serve", "-c", str(path)], stderr=log.open("w"))
-    bad = []
+    bad, spins = [], keep_awake(options)
     try:
         connect(port).close()
         others = Others(port, options.tunnels)
@@ -386,6 +393,9 @@ def run(options, backend, loader, origin, small, folder):
         bad += [f"{done} of {options.reloads} reloads"] * (done != options.reloads)
         bad += [f"memory has grown by {grown} bytes"] * (grown > 8 * size + (1 << 20))
     finally:
+        for spin in spins:
+            spin.kill()
+            spin.wait()
         server.send_signal(signal.SIGTERM)
         code = server.wait(60)
     bad += [f"exit code {code}"] * (code != 0)
