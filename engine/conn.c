@@ -91,18 +91,6 @@ static void maybe_close(struct ag_conn *c)
     s->user->on_close(s, (enum ag_reason)c->reason);
 }
 
-/* While the last output is flushed nobody else watches the peer. */
-static void on_flush_look(struct ag_timer *t)
-{
-    struct ag_stream *s = ag_container_of(t, struct ag_stream, deadline);
-
-    if (ag_stream_too_slow(s)) {
-        ag_stream_abort(s, AG_REASON_TIMEOUT);
-    } else {
-        ag_loop_arm(s->loop, t, ag_stream_look_ms(s));
-    }
-}
-
 static void on_linger_end(struct ag_timer *t)
 {
     begin_close(ag_conn_of(ag_container_of(t, struct ag_stream, deadline)), AG_REASON_NONE);
@@ -408,8 +396,7 @@ static void conn_finish(struct ag_stream *s)
     }
     set_state(c, AG_CONN_FLUSHING);
     update_read(c);
-    s->deadline.fire = on_flush_look;
-    ag_loop_arm(s->loop, &s->deadline, ag_stream_look_ms(s));
+    ag_stream_watch_flush(s);
     ag_task_queue(s->loop, &s->flush_task);
 }
 

@@ -346,3 +346,20 @@ void ag_stream_peer(struct ag_stream *s, union ag_addr *out_addr)
         s->ops->peer(s, out_addr);
     }
 }
+
+static void on_flush_look(struct ag_timer *t)
+{
+    struct ag_stream *s = ag_container_of(t, struct ag_stream, deadline);
+
+    if (ag_stream_too_slow(s)) {
+        ag_stream_abort(s, AG_REASON_TIMEOUT);
+    } else {
+        ag_loop_arm(s->loop, t, ag_stream_look_ms(s));
+    }
+}
+
+void ag_stream_watch_flush(struct ag_stream *s)
+{
+    s->deadline.fire = on_flush_look;
+    ag_loop_arm(s->loop, &s->deadline, ag_stream_look_ms(s));
+}

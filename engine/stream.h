@@ -180,6 +180,9 @@ static inline uint32_t ag_stream_look_ms(const struct ag_stream *s)
  * it has acknowledged. The watch begins with the first call, and anew with one that finds acknowledged
  * all that the one before saw waiting. */
 bool ag_stream_too_slow(struct ag_stream *s);
+/* For transports: from here on it is looked at by the stream itself, which aborts a peer that is too slow:
+ * while the last output leaves nobody else watches. Takes the deadline. */
+void ag_stream_watch_flush(struct ag_stream *s);
 /* The same question without a rate: whether the peer has acknowledged anything since the last look, of
  * output that was or is on its way, here or in the kernel. */
 bool ag_stream_has_moved(struct ag_stream *s);

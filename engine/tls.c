@@ -193,18 +193,6 @@ static void tls_shut(struct ag_stream *s)
     ag_task_queue(s->loop, &s->flush_task);
 }
 
-/* While the last output is encrypted nobody else watches the peer. */
-static void on_flush_look(struct ag_timer *timer)
-{
-    struct ag_stream *s = ag_container_of(timer, struct ag_stream, deadline);
-
-    if (ag_stream_too_slow(s)) {
-        ag_stream_abort(s, AG_REASON_TIMEOUT);
-    } else {
-        ag_loop_arm(s->loop, timer, ag_stream_look_ms(s));
-    }
-}
-
 static void tls_finish(struct ag_stream *s)
 {
     struct ag_tls *t = ag_tls_of(s);
@@ -217,8 +205,7 @@ static void tls_finish(struct ag_stream *s)
     ag_task_cancel(&t->input);
     ag_chain_clear(&t->in, &s->loop->nodes);
     ag_stream_resume(&t->conn.stream, AG_BUF_SMALL); /* to see it close, or what it sends still */
-    s->deadline.fire = on_flush_look;
-    ag_loop_arm(s->loop, &s->deadline, ag_stream_look_ms(s));
+    ag_stream_watch_flush(s);
     ag_task_queue(s->loop, &s->flush_task);
 }
 
