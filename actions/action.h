@@ -86,9 +86,15 @@ struct ag_action_ops {
     enum ag_status (*open_section)(void *shared, struct ag_diags *);
     /* Gives back what is not memory (descriptors, the library's objects) when a snapshot is freed; may be NULL. */
     void (*release_section)(void *shared);
+    /* What all shards of a process share (context->action_common), made before the first and gone after the
+     * last; may be NULL. */
+    enum ag_status (*common_open)(void **out_common);
+    void (*common_close)(void *common);
     /* A shard's state (caches, pools), made at start and on its thread; may be NULL. */
     enum ag_status (*shard_open)(struct ag_context *, void **out_state);
     void (*shard_close)(struct ag_context *, void *state);
+    /* The snapshot of that section is the shard's current one from now on; may be NULL. */
+    void (*shard_use)(struct ag_context *, void *state, const void *shared);
     /* The memory that such a state takes at most; may be NULL: next to none. */
     uint64_t (*shard_bytes)(const void *shared);
     /* The exchange is held for the action; settings: ex->action->settings, until `outlive`. */
@@ -108,6 +114,14 @@ struct ag_action {
     const void *settings;
     const void *shared; /* build->shared[kind] */
 };
+
+/* What a process's shards share of each kind of action; NULL: nothing. */
+struct ag_action_commons {
+    void *v[AG_ACTION_KINDS];
+};
+/* AG_ENOMEM leaves nothing open. */
+AG_MUST_USE enum ag_status ag_action_commons_open(struct ag_action_commons *out_commons);
+void ag_action_commons_close(struct ag_action_commons *commons);
 
 /* By kind; never NULL. */
 const struct ag_action_ops *ag_action_ops_of(enum ag_action_kind kind);

@@ -394,9 +394,21 @@ static bool outlive(struct ag_exchange *ex)
     return true;
 }
 
+static enum ag_status common_open(void **out_common)
+{
+    *out_common = ag_upstream_groups_new();
+    return *out_common ? AG_OK : AG_ENOMEM;
+}
+
+static void common_close(void *common)
+{
+    ag_upstream_groups_free(common);
+}
+
 static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
 {
-    struct ag_upstreams *u = ag_upstreams_new(ctx->loop, ctx->shard_count);
+    struct ag_upstreams *u =
+        ag_upstreams_new(ctx->loop, ctx->shard_count, ctx->action_common[AG_ACTION_PROXY]);
 
     if (!u) {
         return AG_ENOMEM;
@@ -409,6 +421,14 @@ static void shard_close(struct ag_context *ctx, void *state)
 {
     (void)ctx;
     ag_upstreams_free(state);
+}
+
+static void shard_use(struct ag_context *ctx, void *state, const void *shared)
+{
+    const struct ag_proxy_section *section = shared;
+
+    (void)ctx;
+    ag_upstreams_use(state, section, section->used, section->used_count);
 }
 
 static uint64_t shard_bytes(const void *shared)
@@ -426,8 +446,11 @@ const struct ag_action_ops ag_action_proxy = {
     .open_section = ag_proxy_open_section,
     .release_section = ag_proxy_release_section,
     .configure = ag_proxy_configure,
+    .common_open = common_open,
+    .common_close = common_close,
     .shard_open = shard_open,
     .shard_close = shard_close,
+    .shard_use = shard_use,
     .shard_bytes = shard_bytes,
     .start = start,
     .abort = abort_call,

@@ -25,14 +25,17 @@ static struct ag_proxy_name *find(const struct ag_proxy_section *s, struct ag_sp
 }
 
 static struct ag_proxy_name *put(struct ag_action_build *build, struct ag_span name,
-                                 struct ag_pos pos, const struct ag_upstream *upstream)
+                                 struct ag_pos pos, struct ag_upstream *upstream)
 {
     struct ag_proxy_section *s = build->shared[AG_ACTION_PROXY];
     struct ag_proxy_name *n = ag_arena_alloc(build->arena, sizeof(*n));
     struct ag_proxy_name **bucket = bucket_of(s, name);
 
     AG_ASSERT(n);
-    *n = (struct ag_proxy_name){*bucket, NULL, name, pos, upstream, NULL, false};
+    if (upstream) {
+        upstream->config = s;
+    }
+    *n = (struct ag_proxy_name){.next = *bucket, .name = name, .pos = pos, .upstream = upstream};
     *bucket = n;
     if (s->last) {
         s->last->following = n;
@@ -59,8 +62,8 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
         return false;
     }
     for (const struct ag_node *n = list->first; n; n = n->next) {
-        const struct ag_upstream *up =
-            ag_upstream_read(build->arena, n, build->diags, &s->defaults);
+        struct ag_upstream *up = ag_upstream_read(build->arena, n, build->diags, &s->defaults);
+
         ok = up && ok;
         put(build, n->key, n->key_pos, up)->has_tls_settings = ag_node_get(n, "tls") != NULL;
         /* Files that no route needs are to be there all the same. */
@@ -97,6 +100,30 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
 
 /* ---- a route ---- */
 
+/* A route goes there. */
+static const struct ag_upstream *use(struct ag_action_build *build, const struct ag_upstream *up)
+{
+    struct ag_proxy_section *s = build->shared[AG_ACTION_PROXY];
+
+    if (!up) {
+        return NULL;
+    }
+    if (s->used_count == s->used_room) {
+        uint32_t room = s->used_room ? 2 * s->used_room : 16;
+        const struct ag_upstream **more =
+            ag_arena_alloc(build->arena, room * sizeof(struct ag_upstream *));
+
+        AG_ASSERT(more);
+        for (uint32_t i = 0; i < s->used_count; i++) {
+            more[i] = s->used[i];
+        }
+        s->used = more;
+        s->used_room = room;
+    }
+    s->used[s->used_count++] = up;
+    return up;
+}
+
 /* The upstream as that scheme has it; NULL: it had mistakes. */
 static const struct ag_upstream *variant_of(struct ag_action_build *build, struct ag_proxy_name *n,
                                             const struct ag_action_decl *decl)
@@ -108,6 +135,10 @@ static const struct ag_upstream *variant_of(struct ag_action_build *build, struc
         AG_UNREACHABLE("the router knows the same schemes");
     }
     if (!n->upstream || (!scheme.tls && scheme.protocol == AG_UPSTREAM_H1)) {
+        if (!n->used) {
+            n->used = true;
+            (void)use(build, n->upstream);
+        }
         return n->upstream; /* a mistake in it was reported where it stands */
     }
     for (v = n->variants; v; v = v->next) {
@@ -120,7 +151,7 @@ static const struct ag_upstream *variant_of(struct ag_action_build *build, struc
     *v = (struct ag_proxy_variant){n->variants, decl->scheme,
                                    ag_upstream_with_scheme(build, n->upstream, scheme, decl->pos)};
     n->variants = v;
-    return v->upstream;
+    return use(build, v->upstream);
 }
 
 static const struct ag_upstream *upstream_of(struct ag_action_build *build,

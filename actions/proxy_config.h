@@ -27,9 +27,10 @@ struct ag_proxy_name {
     struct ag_proxy_name *following; /* in order of appearance */
     struct ag_span name;
     struct ag_pos pos;
-    const struct ag_upstream *upstream; /* plain; NULL: it had mistakes */
-    struct ag_proxy_variant *variants;  /* as targets with other schemes use it */
-    bool has_tls_settings;              /* of its own */
+    struct ag_upstream *upstream;      /* plain; NULL: it had mistakes */
+    bool used;                         /* it is among the section's used ones */
+    struct ag_proxy_variant *variants; /* as targets with other schemes use it */
+    bool has_tls_settings;             /* of its own */
 };
 
 struct ag_proxy_section {
@@ -37,6 +38,9 @@ struct ag_proxy_section {
     struct ag_proxy_trust trust;
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
     struct ag_proxy_name *first, *last;
+    /* Those that routes go to, once each; grown while routes are read. */
+    const struct ag_upstream **used;
+    uint32_t used_count, used_room;
 };
 
 struct ag_proxy_settings {

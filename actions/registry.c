@@ -34,3 +34,29 @@ const char *const *ag_action_option_keys(enum ag_action_kind kind, size_t *out_c
     *out_count = rows[kind].key_count;
     return rows[kind].keys;
 }
+
+enum ag_status ag_action_commons_open(struct ag_action_commons *out_commons)
+{
+    *out_commons = (struct ag_action_commons){{NULL}};
+    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
+        const struct ag_action_ops *ops = rows[kind].ops;
+
+        if (ops->common_open && ops->common_open(&out_commons->v[kind]) != AG_OK) {
+            ag_action_commons_close(out_commons);
+            return AG_ENOMEM;
+        }
+    }
+    return AG_OK;
+}
+
+void ag_action_commons_close(struct ag_action_commons *commons)
+{
+    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
+        const struct ag_action_ops *ops = rows[kind].ops;
+
+        if (ops->common_close && commons->v[kind]) {
+            ops->common_close(commons->v[kind]);
+            commons->v[kind] = NULL;
+        }
+    }
+}

@@ -4,18 +4,20 @@
  *
  *   proxy.upstreams.NAME   or   the authority of a target: host1:80,host2:81
  *
- * Two definitions with the same key are the same upstream: their live pools survive a reload. The scheme of
+ * Two definitions with the same key are the same upstream: what lives of it survives a reload, which may change its
+ * servers and options (upstream_group.h). The scheme of
  * a target says how its servers are spoken to; a name that is used with several schemes is several upstreams:
  *
  *   http ws   H1, plain            h2c   H2C, plain
  *   https     AUTO over TLS        h2    H2 over TLS        wss   H1 over TLS
  */
 #pragma once
+#include "actions/balance.h"
 #include "engine/loop.h"
 #include "engine/node.h"
 #include "engine/tls_context.h"
 
-#define AG_UPSTREAM_SERVERS_MAX 64u  /* one bit each in a set of those that were tried */
+#define AG_UPSTREAM_SERVERS_MAX AG_BALANCE_SERVERS
 #define AG_UPSTREAM_HOST_MAX    255u /* bytes of a server's name, or of unix:/path */
 #define AG_UPSTREAM_WEIGHT_MAX  1000u
 
@@ -66,6 +68,7 @@ struct ag_upstream_server {
     struct ag_span written;   /* address as configured */
     uint32_t weight;          /* 1 .. AG_UPSTREAM_WEIGHT_MAX */
     uint16_t port;            /* 0: unix */
+    bool backup;              /* asked when no other one takes requests */
     bool named;               /* `host` is to be resolved; else `addr` is it */
     union ag_addr addr;
 };
@@ -80,7 +83,8 @@ enum ag_upstream_protocol {
 #define AG_UPSTREAM_PROTOCOLS 4u
 
 struct ag_upstream {
-    uint64_t key[2]; /* hash of name, servers, protocol, TLS, and options but timeouts and host */
+    uint64_t key[2];    /* hash of name, protocol and TLS: what a connection is good for */
+    const void *config; /* a mark of the configuration that it is part of; NULL: of none */
     struct ag_span name;
     const struct ag_upstream_server *servers;
     uint32_t server_count; /* 1 .. AG_UPSTREAM_SERVERS_MAX */

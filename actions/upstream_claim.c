@@ -20,6 +20,9 @@ static enum ag_status refuse(struct ag_upstream_claim *c, unsigned status, enum 
 /* No server is left: the last one's trouble is the answer. */
 static enum ag_status give_up(struct ag_upstream_claim *c)
 {
+    if (c->tries == 0 && c->reason == AG_REASON_NONE) {
+        return refuse(c, 503, AG_REASON_UNREACHABLE, "no server of the upstream takes requests");
+    }
     switch ((enum ag_reason)c->reason) {
     case AG_REASON_TIMEOUT:
         return refuse(c, 504, AG_REASON_TIMEOUT, "connect to upstream: timeout");
@@ -51,16 +54,19 @@ static enum ag_status give_up(struct ag_upstream_claim *c)
 
 static void stop_waiting(struct ag_upstream_claim *c)
 {
-    if (c->state == AG_CLAIM_PENDING) {
-        c->pool->pending_count--;
-    } else if (c->state == AG_CLAIM_NAME) {
-        c->pool->waiting_count--;
-    } else {
+    bool named = c->state == AG_CLAIM_NAME;
+
+    if (c->state != AG_CLAIM_PENDING && !named) {
         return;
     }
+    c->pool->pending_count -= !named;
+    c->pool->waiting_count -= named;
     c->state = AG_CLAIM_OVER;
     ag_list_remove(&c->link);
     ag_timer_cancel(&loop_of(c)->wheel, &c->timer);
+    if (named) {
+        ag_upstream_peer_left(c->peer);
+    }
 }
 
 static void on_waited(struct ag_timer *t)
@@ -124,16 +130,29 @@ static bool has_slot(const struct ag_upstream_pool *pool)
     return pool->conn_count < pool->conn_max;
 }
 
-static bool is_untried(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
+/* Whether it has a connection that this claim may have, without a new one. */
+static bool has_connection(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
 {
-    return !(c->tried >> p->index & 1u);
+    return !ag_list_empty(&p->making) ||
+           (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open)));
 }
 
-static bool is_usable(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
+static struct ag_balance_set without(const struct ag_balance_set *a, const struct ag_balance_set *b)
 {
-    return is_untried(c, p) &&
-           (has_slot(c->pool) || !ag_list_empty(&p->making) ||
-            (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
+    struct ag_balance_set s;
+
+    for (unsigned i = 0; i < AG_COUNT(s.w); i++) {
+        s.w[i] = a->w[i] & ~b->w[i];
+    }
+    return s;
+}
+
+/* Those that were not tried yet: of the preferred ones, else of all. */
+static struct ag_balance_set untried(const struct ag_upstream_claim *c)
+{
+    struct ag_balance_set s = without(&c->pool->preferred, &c->tried);
+
+    return ag_balance_set_empty(&s) ? without(&c->pool->usable, &c->tried) : s;
 }
 
 /* Smooth weighted round robin, as nginx does it: everyone gains its weight, the richest is taken and
@@ -141,15 +160,15 @@ static bool is_usable(const struct ag_upstream_claim *c, const struct ag_upstrea
 static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
 {
     struct ag_upstream_pool *pool = c->pool;
+    struct ag_balance_set among = untried(c);
     struct ag_upstream_peer *best = NULL;
+    bool full = !has_slot(pool);
     int64_t total = 0;
 
-    if (pool->peer_count == 1) {
-        return is_usable(c, pool->peers[0]) ? pool->peers[0] : NULL;
-    }
-    for (uint32_t i = 0; i < pool->peer_count; i++) {
+    for (uint32_t i = 0; i < pool->count; i++) {
         struct ag_upstream_peer *p = pool->peers[i];
-        if (is_usable(c, p)) {
+
+        if (ag_balance_set_has(&among, i) && !(full && !has_connection(c, p))) {
             p->credit += p->weight;
             total += p->weight;
             best = !best || p->credit > best->credit ? p : best;
@@ -163,12 +182,9 @@ static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
 
 static bool any_untried(const struct ag_upstream_claim *c)
 {
-    for (uint32_t i = 0; i < c->pool->peer_count; i++) {
-        if (is_untried(c, c->pool->peers[i])) {
-            return true;
-        }
-    }
-    return false;
+    struct ag_balance_set s = untried(c);
+
+    return !ag_balance_set_empty(&s);
 }
 
 /* A connection that is there, or a new one, to the chosen peer. */
@@ -201,12 +217,15 @@ static enum ag_status use_peer(struct ag_upstream_claim *c)
 
 static enum ag_status choose(struct ag_upstream_claim *c)
 {
-    struct ag_upstream_peer *p = pick(c);
+    struct ag_upstream_peer *p;
 
+    ag_upstream_pool_look(c->pool);
+    p = pick(c);
     if (!p) {
         return any_untried(c) ? wait_for_slot(c) : give_up(c);
     }
     c->peer = p;
+    c->index = p->index;
     c->addresses = 0;
     return use_peer(c);
 }
@@ -242,10 +261,10 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
     c->detail = detail;
     if (c->tries >= AG_UPSTREAM_TRIES) {
         st = give_up(c);
-    } else if (c->addresses < c->peer->addr_count && has_slot(c->pool)) {
+    } else if (!c->peer->retired && c->addresses < c->peer->addr_count && has_slot(c->pool)) {
         st = use_peer(c); /* at its next address */
     } else {
-        c->tried |= UINT64_C(1) << c->peer->index;
+        ag_upstream_avoid(c);
         st = choose(c);
     }
     settle(c, st);
@@ -255,6 +274,7 @@ void ag_upstream_named(struct ag_upstream_peer *p)
 {
     struct ag_link waiting, *it;
 
+    p->users++;
     /* Those who wait again must not be met twice. */
     ag_list_init(&waiting);
     while ((it = ag_list_pop(&p->waiting)) != NULL) {
@@ -265,13 +285,15 @@ void ag_upstream_named(struct ag_upstream_peer *p)
 
         stop_waiting(c);
         if (p->addr_count > 0) {
-            settle(c, has_slot(c->pool) ? use_peer(c) : choose(c));
+            settle(c, has_slot(c->pool) && !p->retired ? use_peer(c) : choose(c));
         } else {
             c->reason = AG_REASON_NAME;
-            c->tried |= UINT64_C(1) << p->index;
+            ag_upstream_avoid(c);
             settle(c, choose(c));
         }
     }
+    p->users--;
+    ag_upstream_peer_left(p);
 }
 
 void ag_upstream_wake(struct ag_upstream_pool *pool)

@@ -180,14 +180,18 @@ static bool set_address(struct ag_upstream_server *s, struct ag_pos pos, struct 
 static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
                               struct ag_diags *diags)
 {
-    static const char *const keys[] = {"weight"};
+    static const char *const keys[] = {"weight", "backup"};
     size_t eq = ag_span_find(text, '=');
     struct ag_span key = ag_span_sub(text, 0, eq);
     uint64_t value;
 
+    if (ag_span_eq(text, AG_SPAN("backup"))) {
+        s->backup = true;
+        return true;
+    }
     if (eq == text.len || !ag_span_eq(key, AG_SPAN("weight"))) {
         const char *near = ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
-        ag_diag_error(diags, pos, near ? near : "a server may be followed by weight=N",
+        ag_diag_error(diags, pos, near ? near : "a server may be followed by weight=N and backup",
                       "unknown option \"%.*s\"", (int)text.len, (const char *)text.ptr);
         return false;
     }
@@ -238,24 +242,12 @@ static void hash(uint64_t key[2], const void *bytes, size_t len)
 
 static void set_key(struct ag_upstream *u)
 {
-    const uint32_t numbers[] = {u->options.max_idle,
-                                u->options.idle_timeout_ms,
-                                u->options.max_age_ms,
-                                u->options.max_requests,
-                                u->options.max_connections,
-                                u->options.max_pending,
-                                u->protocol};
+    const uint32_t protocol = u->protocol;
 
     hash(u->key, u->name.ptr, u->name.len);
-    hash(u->key, numbers, sizeof(numbers));
+    hash(u->key, &protocol, sizeof(protocol));
     if (u->tls) {
         hash(u->key, u->tls->key, sizeof(u->tls->key));
-    }
-    for (uint32_t i = 0; i < u->server_count; i++) {
-        const struct ag_upstream_server *s = &u->servers[i];
-        const uint32_t own[] = {s->weight, s->port};
-        hash(u->key, s->host.ptr, s->host.len);
-        hash(u->key, own, sizeof(own));
     }
 }
 

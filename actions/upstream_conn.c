@@ -32,7 +32,8 @@ static bool is_alive(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
-    return (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
+    return !c->peer->retired &&
+           (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
                   : c->h1.state == AG_H1_CLIENT_READY) &&
            (!o->max_age_ms || now_of(c) - c->opened_ms < o->max_age_ms) &&
            (!o->max_requests || c->calls < o->max_requests);
@@ -96,12 +97,14 @@ void ag_upstream_evict(struct ag_upstream_pool *pool)
 {
     struct ag_upstream_conn *oldest = NULL;
 
-    for (uint32_t i = 0; i < pool->peer_count; i++) {
-        struct ag_link *idle = &pool->peers[i]->idle;
-        struct ag_upstream_conn *c = ag_container_of(idle->prev, struct ag_upstream_conn, link);
+    for (uint32_t i = 0; i < pool->count; i++) {
+        struct ag_upstream_peer *p = pool->peers[i];
 
-        if (!ag_list_empty(idle) && (!oldest || c->idle_ms < oldest->idle_ms)) {
-            oldest = c;
+        if (p && !ag_list_empty(&p->idle)) {
+            struct ag_upstream_conn *c =
+                ag_container_of(p->idle.prev, struct ag_upstream_conn, link);
+
+            oldest = !oldest || c->idle_ms < oldest->idle_ms ? c : oldest;
         }
     }
     AG_ASSERT(oldest);
@@ -249,14 +252,17 @@ static void fail_joined(struct ag_upstream_conn *c, enum ag_reason why)
 
 static void free_conn(struct ag_upstream_conn *c)
 {
-    struct ag_upstreams *u = c->peer->pool->all;
+    struct ag_upstream_peer *p = c->peer;
+    struct ag_upstreams *u = p->pool->all;
 
     ag_timer_cancel(&u->loop->wheel, &c->alarm);
     if (c->h2) {
         ag_pool_put(&u->h2s, c->h2);
     }
     ag_list_remove(&c->live);
+    p->users--;
     ag_pool_put(&u->conns, c);
+    ag_upstream_peer_left(p);
 }
 
 static void on_close(struct ag_stream *s, enum ag_reason why)
@@ -446,6 +452,7 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     ag_list_init(&c->claims);
     ag_list_push(&u->live, &c->live);
     p->pool->conn_count++;
+    p->users++;
     ag_list_push_front(&p->making, &c->link);
     (void)ag_upstream_join(claim);
     if (!may_be_shared(p)) {

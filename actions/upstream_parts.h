@@ -2,6 +2,7 @@
  * upstream_parts: what the files of upstream_pool share; nobody else includes it.
  *
  *   upstream_pool.c   the shard's upstreams: made, found, dropped; names
+ *   upstream_peers.c  its servers: those that come, those that go, who of them is asked
  *   upstream_claim.c  who wants a connection: choice of a server, waiting, failing over
  *   upstream_conn.c   connections: made, shared, idle, ended
  *   upstream_watch.c  what is late on them
@@ -15,6 +16,25 @@
 struct ag_upstream_pool *ag_upstream_pool_of(struct ag_upstreams *u, const struct ag_upstream *up);
 /* Has the peer's name looked up unless that is under way; ends in ag_upstream_named. */
 void ag_upstream_resolve(struct ag_upstream_peer *p);
+
+/* This shard's share of a process-wide bound. */
+uint32_t ag_upstream_share_of(const struct ag_upstreams *u, uint32_t total);
+
+/* ---- upstream_peers.c ---- */
+
+/* Brings the pool up to date with its group. */
+void ag_upstream_pool_refresh(struct ag_upstream_pool *pool);
+static inline void ag_upstream_pool_look(struct ag_upstream_pool *pool)
+{
+    if (pool->version != ag_upstream_group_version(pool->group) ||
+        pool->all->loop->now_ms >= pool->look_ms) {
+        ag_upstream_pool_refresh(pool);
+    }
+}
+/* Someone has let go of it: one that is retired may go. */
+void ag_upstream_peer_left(struct ag_upstream_peer *p);
+/* Frees them all: nothing is under way at any. */
+void ag_upstream_peers_drop(struct ag_upstream_pool *pool);
 
 /* ---- upstream_claim.c ---- */
 

@@ -13,12 +13,8 @@
 static void drop_pool(struct ag_upstream_pool *pool)
 {
     AG_ASSERT(pool->conn_count == 0 && pool->pending_count == 0 && pool->waiting_count == 0);
-    for (uint32_t i = 0; i < pool->peer_count; i++) {
-        if (pool->peers[i]->resolving) {
-            ag_resolve_cancel(&pool->peers[i]->resolve);
-        }
-        ag_pool_put(&pool->all->peers, pool->peers[i]);
-    }
+    ag_upstream_peers_drop(pool);
+    ag_upstream_group_release(pool->group);
     ag_task_cancel(&pool->wake);
     ag_list_remove(&pool->link);
     ag_tls_client_release(pool->tls);
@@ -36,8 +32,10 @@ static bool sweep(struct ag_upstreams *u, uint64_t before_ms)
             bool used = p->conn_count + p->pending_count + p->waiting_count > 0;
 
             next = it->next;
-            if (!used && p->used_ms <= before_ms) {
+            if (!used && p->used_ms <= before_ms && p->retired_count == 0) {
                 drop_pool(p);
+            } else if (!u->closing) {
+                ag_upstream_pool_look(p);
             }
         }
     }
@@ -54,47 +52,15 @@ static void on_sweep(struct ag_timer *t)
     }
 }
 
-static struct ag_span copy_text(struct ag_buf *to, struct ag_span s)
+uint32_t ag_upstream_share_of(const struct ag_upstreams *u, uint32_t total)
 {
-    const uint8_t *at = to->ptr + to->len;
-
-    ag_buf_put(to, s);
-    AG_ASSERT(!to->overflow); /* the config's bounds */
-    return ag_span(at, s.len);
+    return total == 0 ? AG_UPSTREAM_CONNS : total < u->shard_count ? 1 : total / u->shard_count;
 }
 
-static struct ag_upstream_peer *make_peer(struct ag_upstream_pool *pool, uint32_t index,
-                                          const struct ag_upstream_server *server)
+/* Of the configuration that `up` is part of; 0: another than the present one. */
+static uint64_t order_of(const struct ag_upstreams *u, const struct ag_upstream *up)
 {
-    struct ag_upstream_peer *p = ag_pool_get(&pool->all->peers);
-    struct ag_buf text;
-
-    if (!p) {
-        return NULL;
-    }
-    memset(p, 0, sizeof(*p));
-    p->pool = pool;
-    p->index = index;
-    p->weight = server->weight;
-    p->port = server->port;
-    p->named = server->named;
-    if (!server->named) {
-        p->addr[0] = server->addr;
-        p->addr_count = 1;
-    }
-    ag_list_init(&p->idle);
-    ag_list_init(&p->open);
-    ag_list_init(&p->making);
-    ag_list_init(&p->waiting);
-    text = ag_buf(p->text, sizeof(p->text));
-    p->host = copy_text(&text, server->host);
-    p->authority = copy_text(&text, server->authority);
-    return p;
-}
-
-static uint32_t share_of(uint32_t total, uint32_t shards)
-{
-    return total == 0 ? AG_UPSTREAM_CONNS : total < shards ? 1 : total / shards;
+    return up->config && up->config == u->config ? u->order : 0;
 }
 
 static struct ag_upstream_pool *make_pool(struct ag_upstreams *u, const struct ag_upstream *up)
@@ -109,25 +75,26 @@ static struct ag_upstream_pool *make_pool(struct ag_upstreams *u, const struct a
         return NULL;
     }
     *p = (struct ag_upstream_pool){.all = u,
+                                   .group = ag_upstream_group_hold(u->groups, up, order_of(u, up)),
                                    .key = {up->key[0], up->key[1]},
+                                   .order = order_of(u, up),
                                    .used_ms = u->loop->now_ms,
-                                   .options = up->options,
                                    .protocol = up->protocol,
                                    .tls = up->client};
+    if (!p->group) {
+        ag_pool_put(&u->pools, p);
+        return NULL;
+    }
     if (p->tls) {
         ag_tls_client_hold(p->tls);
     }
-    p->conn_max = share_of(up->options.max_connections, u->shard_count);
     ag_list_init(&p->link);
     ag_list_init(&p->pending);
     ag_task_init(&p->wake, ag_upstream_wake_task);
-    for (uint32_t i = 0; i < up->server_count; i++) {
-        struct ag_upstream_peer *peer = make_peer(p, i, &up->servers[i]);
-        if (!peer) {
-            drop_pool(p);
-            return NULL;
-        }
-        p->peers[p->peer_count++] = peer;
+    ag_upstream_pool_refresh(p);
+    if (p->peer_count == 0 && p->count > 0) {
+        drop_pool(p);
+        return NULL;
     }
     ag_list_push_front(&u->buckets[up->key[0] % AG_UPSTREAM_BUCKETS], &p->link);
     if (!ag_timer_armed(&u->sweep)) {
@@ -144,6 +111,11 @@ struct ag_upstream_pool *ag_upstream_pool_of(struct ag_upstreams *u, const struc
         struct ag_upstream_pool *p = ag_container_of(it, struct ag_upstream_pool, link);
         if (p->key[0] == up->key[0] && p->key[1] == up->key[1]) {
             p->used_ms = u->loop->now_ms;
+            if (p->order < order_of(u, up)) {
+                p->order = u->order;
+                ag_upstream_group_follow(p->group, up, u->order);
+            }
+            ag_upstream_pool_look(p);
             return p;
         }
     }
@@ -179,7 +151,8 @@ void ag_upstream_resolve(struct ag_upstream_peer *p)
 
 /* ---- a shard's ---- */
 
-struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count)
+struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count,
+                                      struct ag_upstream_groups *groups)
 {
     struct ag_upstreams *u = calloc(1, sizeof(*u));
 
@@ -188,6 +161,12 @@ struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count)
     }
     u->loop = l;
     u->shard_count = shard_count ? shard_count : 1;
+    u->owns_groups = !groups;
+    u->groups = groups ? groups : ag_upstream_groups_new();
+    if (!u->groups) {
+        free(u);
+        return NULL;
+    }
     ag_list_init(&u->live);
     ag_timer_init(&u->sweep, on_sweep);
     for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {
@@ -217,8 +196,19 @@ no_conns:
 no_peers:
     ag_pool_deinit(&u->pools);
 no_pools:
+    if (u->owns_groups) {
+        ag_upstream_groups_free(u->groups);
+    }
     free(u);
     return NULL;
+}
+
+void ag_upstreams_use(struct ag_upstreams *u, const void *config,
+                      const struct ag_upstream *const *upstreams, uint32_t count)
+{
+    u->config = config;
+    u->order++;
+    ag_upstream_groups_configure(u->groups, upstreams, count, u->order);
 }
 
 uint64_t ag_upstreams_bytes(void)
@@ -248,5 +238,8 @@ void ag_upstreams_free(struct ag_upstreams *u)
     ag_pool_deinit(&u->conns);
     ag_pool_deinit(&u->peers);
     ag_pool_deinit(&u->pools);
+    if (u->owns_groups) {
+        ag_upstream_groups_free(u->groups);
+    }
     free(u);
 }

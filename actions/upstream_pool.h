@@ -19,9 +19,12 @@
  *
  * Live upstreams are found by their definition's key and own a copy of what they need, so they
  * outlive snapshots. One that nothing uses for a minute is dropped; it is made again when needed.
+ *
+ * Which servers there are, and how they are, the group knows (upstream_group.h). A pool that finds it changed
+ * takes new ones in and retires others: these get no more requests, and go with their last connection.
  */
 #pragma once
-#include "actions/upstream.h"
+#include "actions/upstream_group.h"
 #include "engine/resolver.h"
 #include "engine/tls.h"
 #include "proto/h1_client.h"
@@ -39,12 +42,14 @@
 /* A server at work. */
 struct ag_upstream_peer {
     struct ag_upstream_pool *pool;
-    struct ag_link idle;    /* struct ag_upstream_conn, most recently used first */
+    struct ag_upstream_member *member; /* held */
+    struct ag_link idle;               /* struct ag_upstream_conn, most recently used first */
     struct ag_link open;    /* of HTTP/2, ACTIVE, that take more calls; the fullest first */
     struct ag_link making;  /* CONNECTING, that may take more claims than they have */
     struct ag_link waiting; /* struct ag_upstream_claim that wait for its name */
-    uint32_t index;         /* in the pool */
+    uint32_t index;         /* in the pool; of one that is retired, in the past */
     uint32_t weight;
+    uint32_t users; /* connections in any state, and who is at work on it */
     int64_t credit; /* of the smooth weighted round robin */
     uint32_t addr_count;
     uint32_t addr_next;  /* addresses are used in turn */
@@ -54,8 +59,8 @@ struct ag_upstream_peer {
     bool resolving;                 /* `resolve` is under way */
     bool large;                     /* its last answer was long: begin in large buffers */
     bool h1;                        /* AUTO: it was last found to speak HTTP/1 */
-    struct ag_span host, authority; /* in `text` */
-    uint8_t text[2 * AG_UPSTREAM_HOST_MAX + 8];
+    bool retired;                   /* its server is no longer one of the upstream's */
+    struct ag_span host, authority; /* the member's */
     union ag_addr addr[AG_RESOLVE_MAX];
     struct ag_resolve resolve;
 };
@@ -65,20 +70,28 @@ struct ag_upstream_pool {
     struct ag_upstreams *all;
     struct ag_link link; /* in its bucket */
     struct ag_link pending;
-    struct ag_task wake; /* serves `pending` */
+    struct ag_task wake;             /* serves `pending` */
+    struct ag_upstream_group *group; /* held */
     uint64_t key[2];
-    uint64_t used_ms;       /* loop time of the last claim */
-    uint32_t conn_count;    /* in any state */
-    uint32_t conn_max;      /* this shard's share */
-    uint32_t idle_count;    /* in state IDLE */
-    uint32_t open_count;    /* in a peer's `open` */
-    uint32_t pending_count; /* claims that wait for a slot */
-    uint32_t waiting_count; /* claims that wait for a name */
-    uint32_t peer_count;
-    struct ag_upstream_options options; /* without timeouts and host */
+    uint64_t order;               /* of the newest definition that it was asked by */
+    uint64_t look_ms;             /* loop time: the group is to be looked at then, changed or not */
+    uint32_t version;             /* of the group, as it is here */
+    struct ag_balance_set usable; /* peers that take requests */
+    struct ag_balance_set preferred;    /* of them, those that are asked first */
+    uint64_t used_ms;                   /* loop time of the last claim */
+    uint32_t conn_count;                /* in any state */
+    uint32_t conn_max;                  /* this shard's share */
+    uint32_t idle_count;                /* in state IDLE */
+    uint32_t open_count;                /* in a peer's `open` */
+    uint32_t pending_count;             /* claims that wait for a slot */
+    uint32_t waiting_count;             /* claims that wait for a name */
+    uint32_t peer_count;                /* in `peers` */
+    uint32_t retired_count;             /* peers that are no longer there */
+    uint32_t count;                     /* one more than the highest index in `peers` */
+    struct ag_upstream_options options; /* the group's: numbers alone */
     enum ag_upstream_protocol protocol;
-    struct ag_tls_client *tls; /* held; NULL: plain */
-    struct ag_upstream_peer *peers[AG_UPSTREAM_SERVERS_MAX];
+    struct ag_tls_client *tls;                               /* held; NULL: plain */
+    struct ag_upstream_peer *peers[AG_UPSTREAM_SERVERS_MAX]; /* by the member's index; NULL: none */
 };
 
 enum ag_upstream_conn_state {
@@ -138,8 +151,9 @@ struct ag_upstream_claim {
     struct ag_call *call; /* GIVEN: what was started on it; NULL: nothing yet */
     struct ag_link
         link; /* PENDING, NAME: with those who wait; CONNECTING, GIVEN: in the conn's list */
-    struct ag_timer timer; /* PENDING, NAME */
-    uint64_t tried;        /* bits of peers that are of no use */
+    struct ag_timer timer;       /* PENDING, NAME */
+    struct ag_balance_set tried; /* peers that are of no use */
+    uint32_t index;              /* of the peer that was chosen last */
     uint64_t started_ms;
     const char *detail; /* of the failure; static. AG_REASON_TLS: what was wrong; may be NULL */
     uint16_t status;    /* of the failure: 502, 503, 504 */
@@ -159,11 +173,20 @@ struct ag_upstreams {
     struct ag_link live; /* struct ag_upstream_conn in any state */
     struct ag_timer sweep;
     uint32_t shard_count;
+    struct ag_upstream_groups *groups;
+    const void *config; /* the present one's mark */
+    uint64_t order;     /* of it: grows from one to the next, the same in every shard */
+    bool owns_groups;
     bool closing;
 };
 
-/* Maps a shard's pools; `shard_count` is by what process-wide limits are divided. NULL: no memory. */
-AG_MUST_USE struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count);
+/* Maps a shard's pools; `shard_count` is by what process-wide limits are divided. `groups` are the process's,
+ * NULL: it is alone and has its own. NULL: no memory. */
+AG_MUST_USE struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count,
+                                                  struct ag_upstream_groups *groups);
+/* The configuration whose upstreams have this mark is the shard's present one from now on. */
+void ag_upstreams_use(struct ag_upstreams *u, const void *config,
+                      const struct ag_upstream *const *upstreams, uint32_t count);
 /* What they take when all are in use. */
 uint64_t ag_upstreams_bytes(void);
 /* Closes every connection and turns the loop until they are gone: not from within a turn. No claim
@@ -181,6 +204,11 @@ AG_MUST_USE enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struc
                                              struct ag_upstream_claim *c);
 /* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
+/* The peer that was chosen last is of no use for this request any more. */
+static inline void ag_upstream_avoid(struct ag_upstream_claim *c)
+{
+    ag_balance_set_add(&c->tried, c->index);
+}
 /* Of a claim that is GIVEN: what its connection speaks, and whether it takes extended CONNECT. */
 static inline bool ag_upstream_is_h2(const struct ag_upstream_claim *claim)
 {

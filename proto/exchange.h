@@ -119,8 +119,10 @@ struct ag_context {
     struct ag_link
         pinned; /* exchanges that pin a snapshot, oldest pin first; valid while any lives */
     void *action_state[AG_CONTEXT_ACTIONS]; /* by struct ag_action_ops.id: caches, pools */
-    uint32_t shard_count;                   /* shards that serve; 0 counts as 1 */
-    uint32_t shard_index;                   /* of this one among them */
+    void *action_common
+        [AG_CONTEXT_ACTIONS]; /* what the process's shards share of it; NULL: nothing */
+    uint32_t shard_count;     /* shards that serve; 0 counts as 1 */
+    uint32_t shard_index;     /* of this one among them */
     uint64_t exchanges_live;
     uint64_t exchanges_dying; /* of them, those that a task of this turn frees */
     uint64_t exchanges_total;

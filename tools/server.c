@@ -93,6 +93,7 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     s->yield_msg.run = on_yield;
     s->ping_msg.run = on_ping;
     s->serving.owner = s;
+    s->serving.commons = &server->commons;
     s->serving.ended = on_ended;
     s->serving.let_go = ag_server_let_go;
     *out_why = "out of memory for connections";
@@ -543,11 +544,13 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     ag_lifecycle_init(&s.life, &lifecycle_ops, &s);
     ag_material_init(&s.material, !worker);
     ag_stapling_init(&s.stapling, &stapling_ops, &s, &s.each[STAPLING_SHARD].serving.ctx);
+    AG_ASSERT(ag_action_commons_open(&s.commons) == AG_OK); /* a start: nothing has run yet */
     if (open_tls(&s) && (worker || ag_lifecycle_open(&s.life, m, &s.sockets))) {
         rc = run(&s, backend, why);
     } else {
         ag_snapshot_free(s.snapshot);
     }
+    ag_action_commons_close(&s.commons);
     ag_lifecycle_close(&s.life);
     ag_stapling_deinit(&s.stapling);
     ag_material_deinit(&s.material); /* who used the ring is gone */

@@ -105,6 +105,13 @@ static void swap_snapshot(struct ag_serving *s, struct ag_serving_change *c)
     s->use = c->use;
     s->ctx.snapshot = c->snapshot;
     s->ctx.snapshot_ref = &s->use->block;
+    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
+        const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
+
+        if (ops->shard_use) {
+            ops->shard_use(&s->ctx, s->ctx.action_state[kind], c->snapshot->shared[kind]);
+        }
+    }
     if (old) {
         ag_loop_arm(s->ctx.loop, &old->retire, s->drain_timeout_ms);
         ag_block_release(&old->block);
@@ -392,6 +399,7 @@ static enum ag_status open_actions(struct ag_serving *s)
     for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
         const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
 
+        s->ctx.action_common[kind] = s->commons->v[kind];
         if (ops->shard_open) {
             enum ag_status st = ops->shard_open(&s->ctx, &s->ctx.action_state[kind]);
 

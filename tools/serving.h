@@ -51,6 +51,7 @@ struct ag_serving {
     bool cut; /* connections were ended while something was under way */
     /* The owner's, set before open. */
     void *owner;
+    const struct ag_action_commons *commons; /* the process's */
     /* This shard uses `snapshot` no more. */
     void (*let_go)(struct ag_serving *, struct ag_snapshot *);
     /* Drained: no listener and no connection is left. Called once, from a task. */

@@ -372,12 +372,16 @@ static void start_server(struct run *r)
     for (uint32_t p = 0; p < SITE_PORTS; p++) {
         r->listens[p].socket_id = p;
     }
+    if (ag_action_commons_open(&r->commons) != AG_OK) {
+        sim_fail(s, "no memory");
+    }
     for (uint32_t i = 0; i < r->shard_count; i++) {
         struct shard *d = &r->shards[i];
 
         *d = (struct shard){.run = r};
         d->serving.let_go = let_go;
         d->serving.ended = on_ended;
+        d->serving.commons = &r->commons;
         host_loop_init(&r->host, i, sim_chance(s, 500), &config);
         if (ag_serving_open(&d->serving, &r->host.loops[i].loop, i, r->shard_count,
                             r->connection_max) != AG_OK) {
@@ -538,6 +542,7 @@ static void probe(struct run *r)
 
 static void check_end(struct run *r)
 {
+    ag_action_commons_close(&r->commons); /* asserts that nothing is held */
     if (r->host.fd_count) {
         sim_fail(r->sim, "%u descriptors are left open", r->host.fd_count);
     }

@@ -222,6 +222,7 @@ struct run {
     struct weather weather;
     uint32_t shard_count;
     struct shard shards[HOST_LOOPS];
+    struct ag_action_commons commons;
     uint32_t connection_max;
     struct request *requests[RUN_REQUESTS];
     uint32_t request_count;

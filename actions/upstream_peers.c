@@ -1,0 +1,141 @@
+#include "actions/upstream_parts.h"
+
+/* A server that no slot was left for is tried again then. */
+#define SLOT_RETRY_MS 1000u
+
+static struct ag_upstream_peer *make_peer(struct ag_upstream_pool *pool,
+                                          struct ag_upstream_member *m)
+{
+    struct ag_upstream_peer *p = ag_pool_get(&pool->all->peers);
+
+    if (!p) {
+        return NULL;
+    }
+    memset(p, 0, sizeof(*p));
+    p->pool = pool;
+    p->member = m;
+    p->index = m->index;
+    p->port = m->server.port;
+    p->named = m->server.named;
+    p->host = m->server.host;
+    p->authority = m->server.authority;
+    if (!p->named) {
+        p->addr[0] = m->server.addr;
+        p->addr_count = 1;
+    }
+    ag_list_init(&p->idle);
+    ag_list_init(&p->open);
+    ag_list_init(&p->making);
+    ag_list_init(&p->waiting);
+    return p;
+}
+
+static void free_peer(struct ag_upstream_peer *p)
+{
+    struct ag_upstream_member *m = p->member;
+
+    if (p->resolving) {
+        ag_resolve_cancel(&p->resolve);
+    }
+    ag_pool_put(&p->pool->all->peers, p);
+    ag_upstream_member_release(m);
+}
+
+void ag_upstream_peer_left(struct ag_upstream_peer *p)
+{
+    if (p->retired && p->users == 0 && ag_list_empty(&p->waiting)) {
+        p->pool->retired_count--;
+        free_peer(p);
+    }
+}
+
+/* Takes no more requests; those that it has end in peace. */
+static void retire(struct ag_upstream_peer *p)
+{
+    p->pool->peers[p->index] = NULL;
+    p->pool->peer_count--;
+    p->pool->retired_count++;
+    p->retired = true;
+    p->users++; /* it is not to go while its connections do */
+    while (!ag_list_empty(&p->idle)) {
+        ag_upstream_conn_finish(ag_container_of(p->idle.next, struct ag_upstream_conn, link));
+    }
+    p->users--;
+    ag_upstream_peer_left(p);
+}
+
+/* The member at index `i` is `m` now, held for the peer; NULL: there is none. */
+static void follow_member(struct ag_upstream_pool *pool, uint32_t i, struct ag_upstream_member *m)
+{
+    struct ag_upstream_peer *p = pool->peers[i];
+
+    if (p && p->member == m) {
+        ag_upstream_member_release(m);
+        return;
+    }
+    if (p) {
+        retire(p);
+    }
+    if (!m) {
+        return;
+    }
+    pool->peers[i] = make_peer(pool, m);
+    if (pool->peers[i]) {
+        pool->peer_count++;
+    } else {
+        ag_upstream_member_release(m);
+        pool->look_ms = pool->all->loop->now_ms + SLOT_RETRY_MS;
+    }
+}
+
+/* Who may be asked, and who of them is asked first. */
+static void sort_out(struct ag_upstream_pool *pool)
+{
+    struct ag_balance_set none = {{0}};
+
+    pool->usable = none;
+    pool->preferred = none;
+    for (uint32_t i = 0; i < pool->count; i++) {
+        struct ag_upstream_peer *p = pool->peers[i];
+
+        if (!p) {
+            continue;
+        }
+        p->weight = atomic_load_explicit(&p->member->weight, memory_order_relaxed);
+        if (!ag_upstream_member_is_up(p->member)) {
+            continue;
+        }
+        ag_balance_set_add(&pool->usable, i);
+        if (!p->member->server.backup) {
+            ag_balance_set_add(&pool->preferred, i);
+        }
+    }
+    if (ag_balance_set_empty(&pool->preferred)) {
+        pool->preferred = pool->usable;
+    }
+}
+
+void ag_upstream_pool_refresh(struct ag_upstream_pool *pool)
+{
+    struct ag_upstream_member *members[AG_UPSTREAM_SERVERS_MAX];
+    uint32_t before = pool->count;
+
+    pool->look_ms = UINT64_MAX;
+    pool->version = ag_upstream_group_read(pool->group, &pool->options, members, &pool->count);
+    pool->conn_max = ag_upstream_share_of(pool->all, pool->options.max_connections);
+    for (uint32_t i = 0; i < pool->count || i < before; i++) {
+        follow_member(pool, i, i < pool->count ? members[i] : NULL);
+    }
+    sort_out(pool);
+}
+
+void ag_upstream_peers_drop(struct ag_upstream_pool *pool)
+{
+    AG_ASSERT(pool->retired_count == 0);
+    for (uint32_t i = 0; i < pool->count; i++) {
+        if (pool->peers[i]) {
+            free_peer(pool->peers[i]);
+            pool->peers[i] = NULL;
+        }
+    }
+}
