@@ -53,12 +53,14 @@ struct ag_upstream_options {
     struct ag_span host; /* LITERAL */
     /* Connections without a call; a shard's each. */
     uint32_t max_idle;
+    uint32_t min_idle; /* are made before anyone asks; 0: none */
     uint32_t idle_timeout_ms;
     uint32_t max_age_ms;   /* a connection older than this takes no other call; 0: any age */
     uint32_t max_requests; /* calls a connection carries; 0: any number */
-    /* The whole process's; each shard has its share. */
+    /* The whole process's. */
     uint32_t max_connections; /* 0: as many as the shard has room for */
     uint32_t max_pending;     /* requests that wait for a connection */
+    uint32_t pending_ms;      /* how long they do; 0: as long as timeouts.connect */
     struct ag_upstream_tls_options tls;
 };
 

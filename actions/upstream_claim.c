@@ -59,8 +59,11 @@ static void stop_waiting(struct ag_upstream_claim *c)
     if (c->state != AG_CLAIM_PENDING && !named) {
         return;
     }
-    c->pool->pending_count -= !named;
-    c->pool->waiting_count -= named;
+    if (named) {
+        c->pool->waiting_count--;
+    } else {
+        ag_upstream_pending_end(c->pool);
+    }
     c->state = AG_CLAIM_OVER;
     ag_list_remove(&c->link);
     ag_timer_cancel(&loop_of(c)->wheel, &c->timer);
@@ -90,7 +93,10 @@ static enum ag_status wait_on(struct ag_upstream_claim *c, struct ag_link *queue
     ag_list_init(&c->link);
     ag_list_push(queue, &c->link);
     ag_timer_init(&c->timer, on_waited);
-    ag_loop_arm(loop_of(c), &c->timer, c->timeouts->connect_ms);
+    ag_loop_arm(loop_of(c), &c->timer,
+                state == AG_CLAIM_PENDING && c->pool->options.pending_ms
+                    ? c->pool->options.pending_ms
+                    : c->timeouts->connect_ms);
     return AG_AGAIN;
 }
 
@@ -98,10 +104,9 @@ static enum ag_status join_pending(struct ag_upstream_claim *c)
 {
     struct ag_upstream_pool *pool = c->pool;
 
-    if (pool->pending_count >= pool->options.max_pending) {
+    if (!ag_upstream_pending_begin(pool)) {
         return refuse(c, 503, AG_REASON_LIMIT, "too many requests wait for the upstream");
     }
-    pool->pending_count++;
     return wait_on(c, &pool->pending, AG_CLAIM_PENDING);
 }
 
@@ -109,9 +114,8 @@ static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
 {
     enum ag_status st = join_pending(c);
 
-    /* Idle connections that are of no use to this claim must not keep it waiting. */
-    if (st == AG_AGAIN && c->pool->idle_count > 0) {
-        ag_upstream_evict(c->pool);
+    if (st == AG_AGAIN) {
+        ag_upstream_slot_wanted(c->pool);
     }
     return st;
 }
@@ -124,11 +128,6 @@ static enum ag_status wait_for_name(struct ag_upstream_claim *c)
 }
 
 /* ---- the choice of a server ---- */
-
-static bool has_slot(const struct ag_upstream_pool *pool)
-{
-    return pool->conn_count < pool->conn_max;
-}
 
 /* Whether it has a connection that this claim may have, without a new one. */
 static bool has_connection(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
@@ -162,7 +161,7 @@ static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
     struct ag_upstream_pool *pool = c->pool;
     struct ag_balance_set among = untried(c);
     struct ag_upstream_peer *best = NULL;
-    bool full = !has_slot(pool);
+    bool full = !ag_upstream_has_slot(pool);
     int64_t total = 0;
 
     for (uint32_t i = 0; i < pool->count; i++) {
@@ -206,10 +205,12 @@ static enum ag_status use_peer(struct ag_upstream_claim *c)
     if (p->named && loop_of(c)->now_ms >= p->expires_ms) {
         ag_upstream_resolve(p); /* the old addresses serve until the new ones are here */
     }
-    if (!has_slot(c->pool)) { /* what looked idle was dead */
+    if (!ag_upstream_slot_take(
+            c->pool)) { /* what looked idle was dead, or another shard was faster */
         return wait_for_slot(c);
     }
     if (!ag_upstream_connect(c)) {
+        ag_upstream_slot_give(c->pool);
         return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstream connections");
     }
     return AG_AGAIN;
@@ -261,7 +262,8 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
     c->detail = detail;
     if (c->tries >= AG_UPSTREAM_TRIES) {
         st = give_up(c);
-    } else if (!c->peer->retired && c->addresses < c->peer->addr_count && has_slot(c->pool)) {
+    } else if (!c->peer->retired && c->addresses < c->peer->addr_count &&
+               ag_upstream_has_slot(c->pool)) {
         st = use_peer(c); /* at its next address */
     } else {
         ag_upstream_avoid(c);
@@ -285,7 +287,7 @@ void ag_upstream_named(struct ag_upstream_peer *p)
 
         stop_waiting(c);
         if (p->addr_count > 0) {
-            settle(c, has_slot(c->pool) && !p->retired ? use_peer(c) : choose(c));
+            settle(c, ag_upstream_has_slot(c->pool) && !p->retired ? use_peer(c) : choose(c));
         } else {
             c->reason = AG_REASON_NAME;
             ag_upstream_avoid(c);
@@ -309,7 +311,7 @@ void ag_upstream_wake_task(struct ag_task *t)
     uint32_t most = pool->pending_count;
 
     while (most-- > 0 && pool->pending_count > 0 &&
-           (has_slot(pool) || pool->idle_count > 0 || pool->open_count > 0)) {
+           (ag_upstream_has_slot(pool) || pool->idle_count > 0 || pool->open_count > 0)) {
         struct ag_link *first = pool->pending.next;
         struct ag_upstream_claim *c = ag_container_of(first, struct ag_upstream_claim, link);
 

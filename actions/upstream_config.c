@@ -112,7 +112,8 @@ bool ag_upstream_read_host(const struct ag_node *node, struct ag_diags *diags,
 static bool read_keepalive(const struct ag_node *node, struct ag_diags *diags,
                            struct ag_upstream_options *io)
 {
-    static const char *const keys[] = {"max_idle", "idle_timeout", "max_age", "max_requests"};
+    static const char *const keys[] = {"max_idle", "min_idle", "idle_timeout", "max_age",
+                                       "max_requests"};
     bool ok = true;
 
     if (!node) {
@@ -122,6 +123,12 @@ static bool read_keepalive(const struct ag_node *node, struct ag_diags *diags,
         return false;
     }
     ok = read_count(node, "max_idle", diags, &io->max_idle) && ok;
+    ok = read_count(node, "min_idle", diags, &io->min_idle) && ok;
+    if (ok && io->min_idle > io->max_idle) {
+        ag_diag_error(diags, node->pos, "raise max_idle, or lower min_idle",
+                      "min_idle is more than max_idle (%u)", io->max_idle);
+        ok = false;
+    }
     ok = read_ms(node, "idle_timeout", 1, diags, &io->idle_timeout_ms) && ok;
     ok = read_ms(node, "max_age", 0, diags, &io->max_age_ms) && ok;
     return read_count(node, "max_requests", diags, &io->max_requests) && ok;
@@ -136,6 +143,7 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     ok = read_keepalive(ag_node_get(node, "keepalive"), diags, io) && ok;
     ok = read_count(node, "max_connections", diags, &io->max_connections) && ok;
     ok = ag_upstream_read_tls(ag_node_get(node, "tls"), diags, &io->tls) && ok;
+    ok = read_ms(node, "pending_timeout", 1, diags, &io->pending_ms) && ok;
     return read_count(node, "max_pending", diags, &io->max_pending) && ok;
 }
 
@@ -306,10 +314,10 @@ static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *dia
 {
     static const char *const keys[] = {"servers",         "balance",        "host",     "keepalive",
                                        "max_connections", "max_pending",    "timeouts", "tls",
-                                       "health",          "retries",        "retry",    "breaker",
+                                       "pending_timeout", "health",         "retry",    "breaker",
                                        "slow_start",      "proxy_protocol", "protocol", "sticky",
                                        "buffer",          "ejection"};
-    const size_t supported = 8;
+    const size_t supported = 9;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {

@@ -51,7 +51,10 @@ static void withdraw(struct ag_upstream_conn *c)
 /* One of HTTP/2 that has calls: whether others may share it. */
 static void offer(struct ag_upstream_conn *c)
 {
-    bool takes = c->state == AG_UPSTREAM_ACTIVE && is_alive(c);
+    bool takes;
+
+    c->retired = c->retired || ag_upstream_slot_is_due(c->peer->pool);
+    takes = c->state == AG_UPSTREAM_ACTIVE && is_alive(c);
 
     if (!takes) {
         withdraw(c);
@@ -120,7 +123,7 @@ void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *
     }
     ag_list_init(&claim->link);
     ag_list_push(&c->claims, &claim->link);
-    claim->pooled = c->calls > 0;
+    claim->pooled = c->calls > 0 || c->idle_ms > 0;
     c->calls++;
     claim->conn = c;
     claim->call = NULL;
@@ -180,7 +183,8 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
     } else {
         c->peer->large = c->h1.large;
     }
-    if (!pool->all->closing && pool->options.max_idle > 0 && is_alive(c)) {
+    if (!pool->all->closing && pool->options.max_idle > 0 && is_alive(c) &&
+        !ag_upstream_slot_is_due(pool)) {
         become_idle(c);
         return;
     }
@@ -284,13 +288,12 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
         withdraw(c);
         break;
     }
-    pool->conn_count--;
     if (c->h2) {
         ag_h2_client_closed(c->h2, why); /* calls that fail give the connection back */
     } else if (c->h1.stream) {
         ag_h1_client_closed(&c->h1, why);
     }
-    ag_upstream_wake(pool);
+    ag_upstream_slot_give(pool);
     fail_joined(c, why);
     free_conn(c);
 }
@@ -451,7 +454,6 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     ag_list_init(&c->joined);
     ag_list_init(&c->claims);
     ag_list_push(&u->live, &c->live);
-    p->pool->conn_count++;
     p->users++;
     ag_list_push_front(&p->making, &c->link);
     (void)ag_upstream_join(claim);

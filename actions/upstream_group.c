@@ -252,6 +252,7 @@ static struct ag_upstream_group *make(struct ag_upstream_groups *all, const stru
     g->options = up->options;
     atomic_init(&g->version, 1);
     ag_list_init(&g->link);
+    ag_list_init(&g->pools);
     ag_list_push_front(bucket_of(all, up), &g->link);
     all->count++;
     if (become(g, up->servers, up->server_count, AG_MEMBER_CONFIGURED) != AG_OK) {
@@ -404,6 +405,16 @@ uint32_t ag_upstream_group_read(struct ag_upstream_group *g,
     }
     unlock(g->all);
     return version;
+}
+
+void ag_upstream_group_lock(struct ag_upstream_group *g)
+{
+    lock(g->all);
+}
+
+void ag_upstream_group_unlock(struct ag_upstream_group *g)
+{
+    unlock(g->all);
 }
 
 /* ---- servers that come and go ---- */

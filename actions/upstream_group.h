@@ -54,6 +54,9 @@ struct ag_upstream_member {
 
 struct ag_upstream_group {
     _Alignas(64) _Atomic uint32_t version; /* never 0 */
+    /* Written when connections come and go, and when requests wait for one. */
+    _Alignas(64) _Atomic uint32_t connections; /* of all shards, in any state */
+    _Atomic uint32_t pending; /* requests of all shards that wait for a connection */
     /* Constant. */
     struct ag_upstream_groups *all;
     uint64_t key[2];
@@ -62,8 +65,9 @@ struct ag_upstream_group {
     struct ag_link link; /* in its bucket */
     struct ag_span name; /* behind the group */
     uint32_t holders;
-    uint64_t order; /* of the newest configuration that it is in; 0: not known */
-    bool kept;      /* by the process: an operator's changes are not to be lost */
+    struct ag_link pools; /* struct ag_upstream_pool, one a shard */
+    uint64_t order;       /* of the newest configuration that it is in; 0: not known */
+    bool kept;            /* by the process: an operator's changes are not to be lost */
     struct ag_upstream_options options; /* numbers alone: its spans and nodes are not to be used */
     uint32_t count;                     /* one more than the highest index in use */
     struct ag_upstream_member *members[AG_UPSTREAM_SERVERS_MAX]; /* NULL: a free index */
@@ -122,6 +126,10 @@ uint32_t ag_upstream_group_read(struct ag_upstream_group *g,
                                 struct ag_upstream_member *out_members[AG_UPSTREAM_SERVERS_MAX],
                                 uint32_t *out_count);
 void ag_upstream_member_release(struct ag_upstream_member *m);
+
+/* For what the shards' pools have in the group under its lock; nothing else may be called meanwhile. */
+void ag_upstream_group_lock(struct ag_upstream_group *g);
+void ag_upstream_group_unlock(struct ag_upstream_group *g);
 
 /* ---- servers that come and go ---- */
 

@@ -3,6 +3,8 @@
  *
  *   upstream_pool.c   the shard's upstreams: made, found, dropped; names
  *   upstream_peers.c  its servers: those that come, those that go, who of them is asked
+ *   upstream_slots.c  connections that all shards together may have
+ *   upstream_warm.c   connections that are there before anyone asks
  *   upstream_claim.c  who wants a connection: choice of a server, waiting, failing over
  *   upstream_conn.c   connections: made, shared, idle, ended
  *   upstream_watch.c  what is late on them
@@ -16,9 +18,6 @@
 struct ag_upstream_pool *ag_upstream_pool_of(struct ag_upstreams *u, const struct ag_upstream *up);
 /* Has the peer's name looked up unless that is under way; ends in ag_upstream_named. */
 void ag_upstream_resolve(struct ag_upstream_peer *p);
-
-/* This shard's share of a process-wide bound. */
-uint32_t ag_upstream_share_of(const struct ag_upstreams *u, uint32_t total);
 
 /* ---- upstream_peers.c ---- */
 
@@ -35,6 +34,35 @@ static inline void ag_upstream_pool_look(struct ag_upstream_pool *pool)
 void ag_upstream_peer_left(struct ag_upstream_peer *p);
 /* Frees them all: nothing is under way at any. */
 void ag_upstream_peers_drop(struct ag_upstream_pool *pool);
+
+/* ---- upstream_slots.c ---- */
+
+/* A connection more is within bounds, as far as one can tell without taking the slot. */
+bool ag_upstream_has_slot(const struct ag_upstream_pool *pool);
+/* For a connection that is being made; false: none is free. */
+AG_MUST_USE bool ag_upstream_slot_take(struct ag_upstream_pool *pool);
+/* The connection has gone: others may have it. */
+void ag_upstream_slot_give(struct ag_upstream_pool *pool);
+/* A connection that could serve again had better end: its slot is another shard's turn. */
+bool ag_upstream_slot_is_due(const struct ag_upstream_pool *pool);
+/* Requests wait for a slot in other shards. */
+bool ag_upstream_others_wait(const struct ag_upstream_pool *pool);
+/* One more request waits; false: too many do. */
+AG_MUST_USE bool ag_upstream_pending_begin(struct ag_upstream_pool *pool);
+void ag_upstream_pending_end(struct ag_upstream_pool *pool);
+/* Who waits for a slot could have one that is idle, here or elsewhere. */
+void ag_upstream_slot_wanted(struct ag_upstream_pool *pool);
+/* The pool is one of its group's from now on, and no longer. False: it stays, a message to it is on its way. */
+void ag_upstream_slots_join(struct ag_upstream_pool *pool);
+AG_MUST_USE bool ag_upstream_slots_leave(struct ag_upstream_pool *pool);
+
+/* ---- upstream_warm.c ---- */
+
+void ag_upstream_warm_init(struct ag_upstream_pool *pool);
+/* Makes and keeps the pool that `up` wants to have connections to spare. */
+void ag_upstream_warm_begin(struct ag_upstreams *u, const struct ag_upstream *up);
+/* The pool may go, and its connections to spare with it; false: they are wanted. */
+AG_MUST_USE bool ag_upstream_warm_end(struct ag_upstream_pool *pool);
 
 /* ---- upstream_claim.c ---- */
 

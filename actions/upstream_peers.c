@@ -122,7 +122,6 @@ void ag_upstream_pool_refresh(struct ag_upstream_pool *pool)
 
     pool->look_ms = UINT64_MAX;
     pool->version = ag_upstream_group_read(pool->group, &pool->options, members, &pool->count);
-    pool->conn_max = ag_upstream_share_of(pool->all, pool->options.max_connections);
     for (uint32_t i = 0; i < pool->count || i < before; i++) {
         follow_member(pool, i, i < pool->count ? members[i] : NULL);
     }

@@ -32,7 +32,8 @@ static bool sweep(struct ag_upstreams *u, uint64_t before_ms)
             bool used = p->conn_count + p->pending_count + p->waiting_count > 0;
 
             next = it->next;
-            if (!used && p->used_ms <= before_ms && p->retired_count == 0) {
+            if (!used && p->used_ms <= before_ms && p->retired_count == 0 &&
+                ag_upstream_warm_end(p) && ag_upstream_slots_leave(p)) {
                 drop_pool(p);
             } else if (!u->closing) {
                 ag_upstream_pool_look(p);
@@ -50,11 +51,6 @@ static void on_sweep(struct ag_timer *t)
     if (sweep(u, now > UNUSED_MS ? now - UNUSED_MS : 0)) {
         ag_loop_arm(u->loop, &u->sweep, SWEEP_MS);
     }
-}
-
-uint32_t ag_upstream_share_of(const struct ag_upstreams *u, uint32_t total)
-{
-    return total == 0 ? AG_UPSTREAM_CONNS : total < u->shard_count ? 1 : total / u->shard_count;
 }
 
 /* Of the configuration that `up` is part of; 0: another than the present one. */
@@ -91,11 +87,13 @@ static struct ag_upstream_pool *make_pool(struct ag_upstreams *u, const struct a
     ag_list_init(&p->link);
     ag_list_init(&p->pending);
     ag_task_init(&p->wake, ag_upstream_wake_task);
+    ag_upstream_warm_init(p);
     ag_upstream_pool_refresh(p);
     if (p->peer_count == 0 && p->count > 0) {
         drop_pool(p);
         return NULL;
     }
+    ag_upstream_slots_join(p);
     ag_list_push_front(&u->buckets[up->key[0] % AG_UPSTREAM_BUCKETS], &p->link);
     if (!ag_timer_armed(&u->sweep)) {
         ag_loop_arm(u->loop, &u->sweep, SWEEP_MS);
@@ -209,6 +207,9 @@ void ag_upstreams_use(struct ag_upstreams *u, const void *config,
     u->config = config;
     u->order++;
     ag_upstream_groups_configure(u->groups, upstreams, count, u->order);
+    for (uint32_t i = 0; i < count; i++) {
+        ag_upstream_warm_begin(u, upstreams[i]);
+    }
 }
 
 uint64_t ag_upstreams_bytes(void)
@@ -227,13 +228,20 @@ void ag_upstreams_free(struct ag_upstreams *u)
     }
     u->closing = true;
     ag_timer_cancel(&u->loop->wheel, &u->sweep);
+    for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {
+        ag_list_foreach(it, &u->buckets[i]) {
+            (void)!ag_upstream_warm_end(ag_container_of(it, struct ag_upstream_pool, link));
+        }
+    }
     ag_list_foreach(it, &u->live) {
         ag_upstream_conn_close(ag_container_of(it, struct ag_upstream_conn, live));
     }
     while (u->conns.used > 0) {
         ag_loop_turn(u->loop, 1);
     }
-    (void)sweep(u, UINT64_MAX);
+    while (sweep(u, UINT64_MAX)) {
+        ag_loop_turn(u->loop, 1); /* another shard's message is on its way */
+    }
     ag_pool_deinit(&u->h2s);
     ag_pool_deinit(&u->conns);
     ag_pool_deinit(&u->peers);

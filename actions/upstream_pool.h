@@ -65,35 +65,6 @@ struct ag_upstream_peer {
     struct ag_resolve resolve;
 };
 
-/* An upstream at work. */
-struct ag_upstream_pool {
-    struct ag_upstreams *all;
-    struct ag_link link; /* in its bucket */
-    struct ag_link pending;
-    struct ag_task wake;             /* serves `pending` */
-    struct ag_upstream_group *group; /* held */
-    uint64_t key[2];
-    uint64_t order;               /* of the newest definition that it was asked by */
-    uint64_t look_ms;             /* loop time: the group is to be looked at then, changed or not */
-    uint32_t version;             /* of the group, as it is here */
-    struct ag_balance_set usable; /* peers that take requests */
-    struct ag_balance_set preferred;    /* of them, those that are asked first */
-    uint64_t used_ms;                   /* loop time of the last claim */
-    uint32_t conn_count;                /* in any state */
-    uint32_t conn_max;                  /* this shard's share */
-    uint32_t idle_count;                /* in state IDLE */
-    uint32_t open_count;                /* in a peer's `open` */
-    uint32_t pending_count;             /* claims that wait for a slot */
-    uint32_t waiting_count;             /* claims that wait for a name */
-    uint32_t peer_count;                /* in `peers` */
-    uint32_t retired_count;             /* peers that are no longer there */
-    uint32_t count;                     /* one more than the highest index in `peers` */
-    struct ag_upstream_options options; /* the group's: numbers alone */
-    enum ag_upstream_protocol protocol;
-    struct ag_tls_client *tls;                               /* held; NULL: plain */
-    struct ag_upstream_peer *peers[AG_UPSTREAM_SERVERS_MAX]; /* by the member's index; NULL: none */
-};
-
 enum ag_upstream_conn_state {
     AG_UPSTREAM_CONNECTING = 0, /* for its claim          -> ACTIVE, CLOSING */
     AG_UPSTREAM_ACTIVE,         /* given to its claims    -> IDLE, CLOSING */
@@ -165,6 +136,41 @@ struct ag_upstream_claim {
     bool pooled;        /* GIVEN, and after: conn has carried other calls before */
 };
 
+/* An upstream at work. */
+struct ag_upstream_pool {
+    struct ag_upstreams *all;
+    struct ag_link link; /* in its bucket */
+    struct ag_link pending;
+    struct ag_task wake;             /* serves `pending` */
+    struct ag_link in_group;         /* among the other shards' */
+    struct ag_msg tell;              /* to this one: a slot may be had, or is wanted */
+    bool told;                       /* it is under way; under the group's lock */
+    struct ag_upstream_group *group; /* held */
+    uint64_t key[2];
+    uint64_t order;               /* of the newest definition that it was asked by */
+    uint64_t look_ms;             /* loop time: the group is to be looked at then, changed or not */
+    uint32_t version;             /* of the group, as it is here */
+    struct ag_balance_set usable; /* peers that take requests */
+    struct ag_balance_set preferred;    /* of them, those that are asked first */
+    uint64_t used_ms;                   /* loop time of the last claim */
+    uint32_t conn_count;                /* in any state */
+    uint32_t idle_count;                /* in state IDLE */
+    uint32_t open_count;                /* in a peer's `open` */
+    uint32_t pending_count;             /* claims that wait for a slot */
+    uint32_t waiting_count;             /* claims that wait for a name */
+    uint32_t peer_count;                /* in `peers` */
+    uint32_t retired_count;             /* peers that are no longer there */
+    uint32_t count;                     /* one more than the highest index in `peers` */
+    struct ag_upstream_options options; /* the group's: numbers alone */
+    struct ag_timer warm_timer;         /* looks whether there are connections to spare */
+    struct ag_upstream_timeouts warm_timeouts;
+    struct ag_upstream_claim warm; /* OVER, or one that is being made */
+    uint64_t warm_at_ms;           /* loop time before which none is made */
+    enum ag_upstream_protocol protocol;
+    struct ag_tls_client *tls;                               /* held; NULL: plain */
+    struct ag_upstream_peer *peers[AG_UPSTREAM_SERVERS_MAX]; /* by the member's index; NULL: none */
+};
+
 /* One shard's. */
 struct ag_upstreams {
     struct ag_loop *loop;
@@ -180,7 +186,7 @@ struct ag_upstreams {
     bool closing;
 };
 
-/* Maps a shard's pools; `shard_count` is by what process-wide limits are divided. `groups` are the process's,
+/* Maps a shard's pools; `shard_count` is among how many connections are shared out. `groups` are the process's,
  * NULL: it is alone and has its own. NULL: no memory. */
 AG_MUST_USE struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count,
                                                   struct ag_upstream_groups *groups);

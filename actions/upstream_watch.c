@@ -131,6 +131,16 @@ static uint64_t idle_due(const struct ag_upstream_conn *c)
     return earlier(c->idle_ms + o->idle_timeout_ms, after(c->opened_ms, o->max_age_ms));
 }
 
+/* The pool is to have some ready: those outlast their time, not their age. */
+static bool is_kept_ready(const struct ag_upstream_conn *c)
+{
+    const struct ag_upstream_pool *pool = c->peer->pool;
+    uint64_t old_ms = after(c->opened_ms, pool->options.max_age_ms);
+
+    return pool->idle_count + pool->open_count <= pool->options.min_idle &&
+           !(old_ms && old_ms <= now_of(c));
+}
+
 static void on_alarm(struct ag_timer *t)
 {
     struct ag_upstream_conn *c = ag_container_of(t, struct ag_upstream_conn, alarm);
@@ -143,10 +153,12 @@ static void on_alarm(struct ag_timer *t)
         look_at_calls(c);
         return;
     case AG_UPSTREAM_IDLE:
-        if (idle_due(c) <= now_of(c)) {
-            ag_upstream_conn_finish(c);
-        } else {
+        if (idle_due(c) > now_of(c)) {
             alarm_by(c, idle_due(c));
+        } else if (is_kept_ready(c)) {
+            alarm_by(c, now_of(c) + c->peer->pool->options.idle_timeout_ms);
+        } else {
+            ag_upstream_conn_finish(c);
         }
         return;
     case AG_UPSTREAM_CLOSING:

@@ -42,7 +42,7 @@ TIMEOUTS = table("proxy", 1)
 TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
 NOT_YET = {"root": {"cache", "tunnel", "acme"}, "server": {"admin"},
            "listener": {"proxy_protocol"},
-           "upstream": {"health", "retries", "retry", "breaker", "slow_start",
+           "upstream": {"health", "retry", "breaker", "slow_start",
                         "proxy_protocol", "protocol", "sticky", "buffer", "ejection"}}
 
 

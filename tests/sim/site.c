@@ -51,6 +51,7 @@ void site_config(uint32_t number, struct site_config *out)
         .few_connections = pick(number, 15, 1, 4),
         .few_pending = pick(number, 16, 0, 3),
         .max_idle = pick(number, 17, 0, 6),
+        .min_idle = pick(number, 24, 0, 2) ? 0 : pick(number, 17, 0, 6) / 2,
         .keep_ms = pick(number, 18, 50, 5000),
         .max_age_ms = pick(number, 19, 0, 2) ? 0 : 2000,
         .max_requests = pick(number, 20, 0, 2) ? 0 : 3,
@@ -97,20 +98,21 @@ static void print_proxy(FILE *f, const struct site_config *c)
 {
     (void)fprintf(f,
                   "proxy:\n  timeouts: {connect: %ums, first_byte: %ums, read: %ums, write: %ums, "
-                  "idle: %ums, total: %ums}\n  keepalive: {max_idle: %u, idle_timeout: %ums, "
-                  "max_age: %ums, max_requests: %u}\n  upstreams:\n",
+                  "idle: %ums, total: %ums}\n  keepalive: {max_idle: %u, "
+                  "idle_timeout: %ums, max_age: %ums, max_requests: %u}\n  upstreams:\n",
                   c->connect_ms, c->first_byte_ms, c->read_ms, c->upstream_write_ms, c->tunnel_ms,
                   c->total_ms, c->max_idle, c->keep_ms, c->max_age_ms, c->max_requests);
-    (void)fprintf(f,
-                  "    a: {servers: [\"10.1.0.1:80\", \"10.1.0.2:80 weight=2\"]}\n"
-                  "    b: {servers: [\"10.1.0.3:80\", \"10.1.0.4:80\"]}\n"
-                  "    c: {servers: [\"10.1.0.5:80\"], max_connections: %u, max_pending: %u}\n"
-                  "    n: {servers: [\"good.sim:80\"]}\n"
-                  "    m: {servers: [\"bad.sim:80\"]}\n"
-                  "    x: {servers: [\"10.1.0.9:80\"]}\n"
-                  "    h: {servers: [\"10.1.0.10:80\", \"10.1.0.11:80\"]}\n"
-                  "    g: {servers: [\"10.1.0.12:80\", \"10.1.0.13:80\"]}\n",
-                  c->few_connections, c->few_pending);
+    (void)fprintf(
+        f,
+        "    a: {servers: [\"10.1.0.1:80\", \"10.1.0.2:80 weight=2\"], keepalive: {min_idle: %u}}\n"
+        "    b: {servers: [\"10.1.0.3:80\", \"10.1.0.4:80\"]}\n"
+        "    c: {servers: [\"10.1.0.5:80\"], max_connections: %u, max_pending: %u}\n"
+        "    n: {servers: [\"good.sim:80\"]}\n"
+        "    m: {servers: [\"bad.sim:80\"]}\n"
+        "    x: {servers: [\"10.1.0.9:80\"]}\n"
+        "    h: {servers: [\"10.1.0.10:80\", \"10.1.0.11:80\"]}\n"
+        "    g: {servers: [\"10.1.0.12:80\", \"10.1.0.13:80\"]}\n",
+        c->min_idle, c->few_connections, c->few_pending);
 }
 
 static void print_routes(FILE *f, uint32_t number)
