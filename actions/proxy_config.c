@@ -62,7 +62,7 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
         return false;
     }
     for (const struct ag_node *n = list->first; n; n = n->next) {
-        struct ag_upstream *up = ag_upstream_read(build->arena, n, build->diags, &s->defaults);
+        struct ag_upstream *up = ag_upstream_read(build, n, &s->defaults);
 
         ok = up && ok;
         put(build, n->key, n->key_pos, up)->has_tls_settings = ag_node_get(n, "tls") != NULL;

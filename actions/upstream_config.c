@@ -8,7 +8,6 @@
 
 #define DURATION_MAX_MS (UINT64_C(24) * 3600 * 1000 * 30)
 #define COUNT_MAX       UINT64_C(1000000)
-#define PLAIN_PORT      80u
 #define TLS_PORT        443u
 
 struct ag_upstream_options ag_upstream_default_options(void)
@@ -147,98 +146,6 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     return read_count(node, "max_pending", diags, &io->max_pending) && ok;
 }
 
-/* ---- servers ---- */
-
-static bool set_unix(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
-                     struct ag_diags *diags)
-{
-    if (ag_addr_parse(text, 0, &s->addr) != AG_OK) {
-        ag_diag_error(diags, pos, "use unix:/absolute/path, at most 107 bytes",
-                      "\"%.*s\" is not a unix socket", (int)text.len, (const char *)text.ptr);
-        return false;
-    }
-    s->host = text;
-    s->authority = AG_SPAN("localhost");
-    return true;
-}
-
-static bool set_address(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
-                        uint16_t default_port, struct ag_diags *diags)
-{
-    struct ag_span host;
-    uint16_t port = 0;
-
-    s->written = text;
-    if (ag_span_starts(text, AG_SPAN("unix:"))) {
-        return set_unix(s, pos, text, diags);
-    }
-    if (ag_authority_parse(text, &host, &port) != AG_OK || host.len > AG_UPSTREAM_HOST_MAX) {
-        ag_diag_error(diags, pos, "use host, host:port, [ipv6]:port or unix:/path",
-                      "\"%.*s\" is not a server", (int)text.len, (const char *)text.ptr);
-        return false;
-    }
-    s->port = port ? port : default_port;
-    s->authority = port == default_port ? host : text;
-    s->host = host.ptr[0] == '[' ? ag_span_sub(host, 1, host.len - 1) : host;
-    s->named = ag_addr_parse(s->host, s->port, &s->addr) != AG_OK;
-    return true;
-}
-
-/* "weight=2" behind an address. */
-static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
-                              struct ag_diags *diags)
-{
-    static const char *const keys[] = {"weight", "backup"};
-    size_t eq = ag_span_find(text, '=');
-    struct ag_span key = ag_span_sub(text, 0, eq);
-    uint64_t value;
-
-    if (ag_span_eq(text, AG_SPAN("backup"))) {
-        s->backup = true;
-        return true;
-    }
-    if (eq == text.len || !ag_span_eq(key, AG_SPAN("weight"))) {
-        const char *near = ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
-        ag_diag_error(diags, pos, near ? near : "a server may be followed by weight=N and backup",
-                      "unknown option \"%.*s\"", (int)text.len, (const char *)text.ptr);
-        return false;
-    }
-    if (ag_span_u64(ag_span_sub(text, eq + 1, text.len), &value) != AG_OK || value < 1 ||
-        value > AG_UPSTREAM_WEIGHT_MAX) {
-        ag_diag_error(diags, ag_pos_at(pos, eq + 1), "use 1 to 1000", "not a weight");
-        return false;
-    }
-    s->weight = (uint32_t)value;
-    return true;
-}
-
-/* "10.0.0.1:8080 weight=2" */
-static bool read_server(struct ag_pos pos, struct ag_span text, struct ag_diags *diags,
-                        struct ag_upstream_server *out)
-{
-    bool first = true;
-
-    *out = (struct ag_upstream_server){.weight = 1};
-    for (size_t at = 0; at < text.len;) {
-        struct ag_span rest = ag_span_sub(text, at, text.len);
-        struct ag_span word = ag_span_sub(rest, 0, ag_span_find(rest, ' '));
-
-        if (word.len > 0) {
-            struct ag_pos here = ag_pos_at(pos, at);
-            if (first ? !set_address(out, here, word, PLAIN_PORT, diags)
-                      : !set_server_option(out, here, word, diags)) {
-                return false;
-            }
-            first = false;
-        }
-        at += word.len + 1;
-    }
-    if (first) {
-        ag_diag_error(diags, pos, "use host:port", "a server without an address");
-    }
-    return !first;
-}
-
 /* ---- upstreams ---- */
 
 static void hash(uint64_t key[2], const void *bytes, size_t len)
@@ -273,17 +180,6 @@ static struct ag_upstream *make(struct ag_arena *arena, struct ag_span name,
     u->options = *options;
     set_key(u);
     return u;
-}
-
-/* Room for `count` servers; NULL after a diagnosis. */
-static struct ag_upstream_server *server_room(struct ag_arena *arena, struct ag_pos pos,
-                                              struct ag_diags *diags, uint32_t count)
-{
-    if (count > AG_UPSTREAM_SERVERS_MAX) {
-        ag_diag_error(diags, pos, NULL, "more than %u servers", AG_UPSTREAM_SERVERS_MAX);
-        return NULL;
-    }
-    return ag_arena_zalloc(arena, count * sizeof(struct ag_upstream_server));
 }
 
 /* Known names that come with later versions are said to be so. */
@@ -330,38 +226,11 @@ static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *dia
     return ok;
 }
 
-/* One server may stand without the brackets. */
-static bool read_servers(struct ag_arena *arena, const struct ag_node *list, struct ag_diags *diags,
-                         struct ag_upstream_server **out_servers, uint32_t *out_count)
-{
-    const struct ag_node *first = list->kind == AG_NODE_SEQ ? list->first : list;
-    struct ag_upstream_server *servers;
-    uint32_t count = 0;
-    bool ok = true;
-
-    for (const struct ag_node *n = first; n; n = n == list ? NULL : n->next) {
-        count++;
-    }
-    servers = server_room(arena, list->pos, diags, count);
-    if (!servers) {
-        return false;
-    }
-    *out_servers = servers;
-    *out_count = count;
-    for (const struct ag_node *n = first; n; n = n == list ? NULL : n->next) {
-        struct ag_pos pos = n->quoted ? ag_pos_at(n->pos, 1) : n->pos;
-        struct ag_span text;
-
-        ok = ag_node_text(n, diags, &text) && read_server(pos, text, diags, servers++) && ok;
-    }
-    return ok;
-}
-
-struct ag_upstream *ag_upstream_read(struct ag_arena *arena, const struct ag_node *node,
-                                     struct ag_diags *diags,
+struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct ag_node *node,
                                      const struct ag_upstream_options *defaults)
 {
     struct ag_upstream_options options = *defaults;
+    struct ag_diags *diags = build->diags;
     struct ag_upstream_server *servers;
     uint32_t count;
     bool ok = check_upstream_keys(node, diags);
@@ -372,13 +241,13 @@ struct ag_upstream *ag_upstream_read(struct ag_arena *arena, const struct ag_nod
     }
     ok = ag_upstream_read_options(node, diags, &options) && ok;
     ok = check_balance(ag_node_get(node, "balance"), diags) && ok;
-    if (!list || list->kind == AG_NODE_MAP || (list->kind == AG_NODE_SEQ && !list->first)) {
+    if (!list || (list->kind == AG_NODE_SEQ && !list->first)) {
         ag_diag_error(diags, list ? list->pos : node->key_pos, "servers: [\"10.0.0.1:8080\"]",
                       "an upstream needs a list of servers");
         return NULL;
     }
-    ok = read_servers(arena, list, diags, &servers, &count) && ok;
-    return ok ? make(arena, node->key, servers, count, &options) : NULL;
+    ok = ag_upstream_read_servers(build, list, &servers, &count) && ok;
+    return ok ? make(build->arena, node->key, servers, count, &options) : NULL;
 }
 
 struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag_span authority,
@@ -392,7 +261,7 @@ struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag
     for (size_t i = 0; i < authority.len; i++) {
         count += authority.ptr[i] == ',';
     }
-    servers = server_room(arena, pos, diags, count);
+    servers = ag_upstream_server_room(arena, pos, diags, count);
     for (uint32_t i = 0; servers && i < count; i++) {
         struct ag_span rest = ag_span_sub(authority, at, authority.len);
         struct ag_span text = ag_span_sub(rest, 0, ag_span_find(rest, ','));
@@ -403,7 +272,7 @@ struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag
         if (ag_span_starts(text, AG_SPAN("unix:")) && text.ptr[text.len - 1] == ':') {
             text.len--;
         }
-        if (!read_server(here, text, diags, &servers[i])) {
+        if (!ag_upstream_read_server(here, text, diags, &servers[i])) {
             return NULL;
         }
     }
@@ -468,8 +337,8 @@ struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
     u->key[0] = u->key[1] = 0;
     for (uint32_t i = 0; i < base->server_count; i++) {
         servers[i] = base->servers[i];
-        if (scheme.tls &&
-            !set_address(&servers[i], pos, servers[i].written, TLS_PORT, build->diags)) {
+        if (scheme.tls && !ag_upstream_set_address(&servers[i], pos, servers[i].written, TLS_PORT,
+                                                   build->diags)) {
             AG_UNREACHABLE("it was an address before");
         }
     }

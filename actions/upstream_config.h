@@ -5,7 +5,7 @@
  *     timeouts: {read: 30s}                   # defaults of all, as are host, keepalive, max_*
  *     upstreams:
  *       api:
- *         servers: ["10.0.0.1:8080", "10.0.0.2:8080 weight=2", "unix:/run/api.sock"]
+ *         servers: ["10.0.0.1:8080", "10.0.0.2:8080 weight=2", "unix:/run/api.sock"]   # or {file: FILE}
  *         balance: round_robin
  *         host: keep                          # keep, upstream, or a literal
  *         keepalive: {max_idle: 1024, min_idle: 0, idle_timeout: 60s, max_age: 1h, max_requests: 0}
@@ -35,8 +35,7 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
                               struct ag_upstream_options *io);
 
 /* One entry of proxy.upstreams. */
-struct ag_upstream *ag_upstream_read(struct ag_arena *arena, const struct ag_node *node,
-                                     struct ag_diags *diags,
+struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct ag_node *node,
                                      const struct ag_upstream_options *defaults);
 /* host[:port]{,host[:port]} or unix:/path, as a target has it. */
 struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag_span authority,
@@ -55,6 +54,23 @@ bool ag_upstream_scheme_of(struct ag_span name, struct ag_upstream_scheme *out);
 struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
                                             const struct ag_upstream *base,
                                             struct ag_upstream_scheme scheme, struct ag_pos pos);
+
+/* ---- upstream_servers.c ---- */
+
+#define AG_UPSTREAM_PLAIN_PORT 80u
+
+/* "10.0.0.1:8080 weight=2 backup", at `pos`. */
+bool ag_upstream_read_server(struct ag_pos pos, struct ag_span text, struct ag_diags *diags,
+                             struct ag_upstream_server *out);
+/* Its address alone. */
+bool ag_upstream_set_address(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
+                             uint16_t default_port, struct ag_diags *diags);
+/* Room for `count` servers; NULL after a diagnosis. */
+struct ag_upstream_server *ag_upstream_server_room(struct ag_arena *arena, struct ag_pos pos,
+                                                   struct ag_diags *diags, uint32_t count);
+/* The value of `servers`: a list, one server, or {file: FILE} with a line for each. */
+bool ag_upstream_read_servers(struct ag_action_build *build, const struct ag_node *node,
+                              struct ag_upstream_server **out_servers, uint32_t *out_count);
 
 /* ---- upstream_tls.c ---- */
 

@@ -227,6 +227,20 @@ const struct ag_tls_file *ag_tls_files_system_ca(struct ag_tls_files *f, struct 
     return NULL;
 }
 
+bool ag_tls_files_text(struct ag_tls_files *f, struct ag_pos pos, const char *path,
+                       struct ag_span *out_text)
+{
+    struct ag_tls_file *file = add(f, AG_TLS_FILE_TEXT, pos, path, "");
+    struct ag_answer a;
+
+    if (!read_file(f, pos, path, &a)) {
+        return false;
+    }
+    file->signature = mix_answer(0, &a);
+    *out_text = a.text;
+    return true;
+}
+
 /* ---- several ---- */
 
 static bool is_pattern(const char *path)

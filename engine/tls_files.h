@@ -15,6 +15,7 @@ enum ag_tls_file_kind {
     AG_TLS_FILE_IDENTITY, /* a certificate and its key */
     AG_TLS_FILE_CA,       /* authorities */
     AG_TLS_FILE_FOLDER,   /* where certificates are looked for */
+    AG_TLS_FILE_TEXT, /* something else that a configuration is made of, and a change of which is one of it */
 };
 
 /* One that was asked for; the same question has the same answer. */
@@ -67,6 +68,9 @@ const struct ag_tls_file *ag_tls_files_ca(struct ag_tls_files *f, struct ag_pos 
                                           const char *path);
 /* The system's authorities: the first of the places where distributions keep them. NULL after a diagnosis. */
 const struct ag_tls_file *ag_tls_files_system_ca(struct ag_tls_files *f, struct ag_pos pos);
+/* Another file's text. False after a diagnosis. */
+AG_MUST_USE bool ag_tls_files_text(struct ag_tls_files *f, struct ag_pos pos, const char *path,
+                                   struct ag_span *out_text);
 /* A folder, or a pattern of glob(3): what ends in .pem or .crt in a folder, all that matches of a pattern; .key
  * files are left out. The paths sorted, each with its NUL, in `arena`; none is a mistake. False after a
  * diagnosis. */

@@ -47,7 +47,7 @@ unsigned ag_material_turn(struct ag_material *m)
     unsigned events = ag_tickets_turn(&m->tickets) ? AG_MATERIAL_KEYS : 0;
 
     if (ag_watch_turn(&m->watch)) {
-        ag_log(AG_LOG_INFO, "files of certificates have changed");
+        ag_log(AG_LOG_INFO, "watched files have changed");
         events |= AG_MATERIAL_FILES;
     }
     return events;

@@ -79,6 +79,7 @@ def place(tmp_path, certificates):
     (tmp_path / "dist/robots.txt").write_text("User-agent: *\n")
     (tmp_path / "downloads/report.pdf").write_text("%PDF")
     (tmp_path / "conf.d/api.yml").write_text("routes:\n  /api/x: OK\n")
+    (tmp_path / "workers.txt").write_text("10.0.0.11:8080 weight=2\n10.0.0.12:8080 backup # last\n")
     (tmp_path / "bin/anygate").symlink_to(BINARY)
     shutil.copytree(certificates, tmp_path / "tls")
     return tmp_path

@@ -76,7 +76,7 @@ def test_a_changed_certificate_is_taken_up(folder, kind):
         for turn in (1, 2):
             replace(folder, "one")
             wait_for(lambda: count(gate, "reloaded: ") == turn, "reload", gate)
-        assert count(gate, "files of certificates have changed") == 2
+        assert count(gate, "watched files have changed") == 2
         # One more in the folder.
         replace(folder, "two")
         wait_for(lambda: count(gate, "reloaded: ") == 3, "reload", gate)

@@ -67,7 +67,9 @@ static struct ag_upstream *read_up(const struct ag_node *node)
 {
     const struct ag_upstream_options defaults = ag_upstream_default_options();
 
-    return ag_upstream_read(&arena, node, &diags, &defaults);
+    struct ag_action_build build = {.arena = &arena, .diags = &diags};
+
+    return ag_upstream_read(&build, node, &defaults);
 }
 
 static struct ag_upstream *from(const char *authority)
