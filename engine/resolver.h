@@ -70,7 +70,7 @@ AG_MUST_USE enum ag_status ag_resolver_init(struct ag_loop *l);
 void ag_resolver_deinit(struct ag_loop *l);
 /* Asks by these from now on, at any time on the loop's thread. When they are others than before, what is known is asked
  * for anew, and so is what is under way. With servers of its own nothing of /etc/resolv.conf counts: names are whole as they
- * are. AG_EINVAL (servers), AG_ENOMEM, AG_ESYS: all stays as it is. */
+ * are. AG_EINVAL (servers), AG_ENOMEM, AG_ESYS (also where there is no /dev/urandom): all stays as it is. */
 AG_MUST_USE enum ag_status ag_resolver_configure(struct ag_loop *l,
                                                  const struct ag_resolver_settings *settings);
 /* `host` (borrowed for the call): a name, an IPv4 or IPv6 literal (without brackets), or "unix:/path".

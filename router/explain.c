@@ -374,9 +374,20 @@ static void put_privileges(const struct ag_model *m, struct ag_buf *out)
     }
 }
 
+static void put_resolver(const struct ag_model *m, struct ag_buf *out)
+{
+    const struct ag_resolver_settings *r = &m->resolver;
+
+    if (r->servers[0]) {
+        ag_buf_printf(out, "name servers\n  %s, timeout %ums, attempts %u\n", r->servers,
+                      r->timeout_ms, r->attempts);
+    }
+}
+
 void ag_explain_sections(const struct ag_snapshot *s, struct ag_buf *out)
 {
     put_privileges(s->model, out);
+    put_resolver(s->model, out);
     for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
         const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
 

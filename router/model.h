@@ -6,6 +6,7 @@
 #include "engine/log.h"
 #include "engine/loop.h"
 #include "engine/node.h"
+#include "engine/resolver.h"
 #include "engine/tls_files.h"
 #include "engine/tls_settings.h"
 #include "proto/h1_server.h"
@@ -102,6 +103,7 @@ struct ag_model {
     enum ag_access_format access_log;      /* default: off */
     uint64_t max_connections;              /* 0: from RLIMIT_NOFILE */
     struct ag_memory memory;
+    struct ag_resolver_settings resolver;
     const struct ag_group *groups;
     uint32_t group_count;
     const struct ag_plugin *plugins;

@@ -9,6 +9,8 @@ void ag_model_read_privileges(struct ag_model *m, const struct ag_node *server,
                               struct ag_diags *diags);
 /* Defaults, then the keys of server.limits (`n`, or NULL) over them, into m->limits. */
 void ag_model_read_limits(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
+/* model_resolver.c: server.resolver (`n`, or NULL). */
+void ag_model_read_resolver(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
 /* server.memory (`n`, or NULL). */
 void ag_model_read_memory(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
 /* A listener's `limits` and `stream` over m->limits; `owner` is its map, or NULL. */

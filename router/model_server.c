@@ -229,7 +229,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     static const char *const keys[] = {
         "listen",          "workers",  "backend", "admin",   "user",       "limits",
         "trusted_proxies", "log",      "chroot",  "seccomp", "access_log", "drain_timeout",
-        "max_connections", "pid_file", "memory"};
+        "max_connections", "pid_file", "memory",  "resolver"};
     static const char *const backends[] = {"auto", "io_uring", "epoll"};
     static const char *const accesses[] = {"off", "human", "combined", "json"};
     unsigned backend = AG_BACKEND_AUTO, access = AG_ACCESS_OFF;
@@ -258,4 +258,5 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     (void)ag_node_u64(ag_node_get(server, "max_connections"), diags, 1, UINT32_MAX,
                       &m->max_connections);
     ag_model_read_memory(m, ag_node_get(server, "memory"), diags);
+    ag_model_read_resolver(m, ag_node_get(server, "resolver"), diags);
 }

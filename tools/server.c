@@ -93,6 +93,7 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     s->yield_msg.run = on_yield;
     s->ping_msg.run = on_ping;
     s->serving.owner = s;
+    s->serving.resolver = &server->snapshot->model->resolver;
     s->serving.ended = on_ended;
     s->serving.let_go = ag_server_let_go;
     *out_why = "out of memory for connections";

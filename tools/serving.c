@@ -102,6 +102,9 @@ static void swap_snapshot(struct ag_serving *s, struct ag_serving_change *c)
 {
     struct ag_serving_use *old = s->use;
 
+    if (ag_resolver_configure(s->ctx.loop, &c->snapshot->model->resolver) != AG_OK) {
+        ag_log(AG_LOG_ERROR, "server.resolver takes effect at a restart: it cannot be set up here");
+    }
     s->use = c->use;
     s->ctx.snapshot = c->snapshot;
     s->ctx.snapshot_ref = &s->use->block;
@@ -438,11 +441,18 @@ enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t
     if (st != AG_OK) {
         goto free_downstreams;
     }
+    if (s->resolver) {
+        st = ag_resolver_configure(l, s->resolver);
+        if (st != AG_OK) {
+            goto close_resolver;
+        }
+    }
     st = open_actions(s);
     if (st == AG_OK) {
         return AG_OK;
     }
     close_actions(s);
+close_resolver:
     ag_resolver_deinit(l);
 free_downstreams:
     ag_downstreams_deinit(&s->down);

@@ -51,6 +51,8 @@ struct ag_serving {
     bool cut; /* connections were ended while something was under way */
     /* The owner's, set before open. */
     void *owner;
+    /* Of the first snapshot, for what has to be opened before rights are given up. NULL: /etc/resolv.conf. */
+    const struct ag_resolver_settings *resolver;
     /* This shard uses `snapshot` no more. */
     void (*let_go)(struct ag_serving *, struct ag_snapshot *);
     /* Drained: no listener and no connection is left. Called once, from a task. */

@@ -67,6 +67,7 @@ PLACES = {
     "server": (f"server: {{{STRANGE}: 1}}\n{ROUTES}", plain(SERVER) | NOT_YET["server"]),
     "memory": (f"server: {{memory: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "memory.")),
     "log": (f"server: {{log: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "log.")),
+    "resolver": (f"server: {{resolver: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "resolver.")),
     "server limits": (f"server: {{limits: {{{STRANGE}: 1}}}}\n{ROUTES}", CONNECTION | EXCHANGE),
     "listener": (f"server: {{listen: [{{address: ':80', {STRANGE}: 1}}]}}\n{ROUTES}",
                  {"address", "limits", "stream", "tls", "redirect_https"} | NOT_YET["listener"]),
