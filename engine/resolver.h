@@ -92,6 +92,8 @@ bool ag_addr_same(const union ag_addr *a, const union ag_addr *b);
 /* An IPv4 address in IPv6's clothes (::ffff:1.2.3.4, RFC 4291 2.5.5.2) becomes plain IPv4: so a client
  * has one address, whichever kind of socket it came by. Others stay. */
 void ag_addr_unmap(union ag_addr *a);
+/* 127.0.0.0/8, ::1, and the former in IPv6's clothes. */
+bool ag_addr_is_loopback(const union ag_addr *a);
 /* Parses "1.2.3.4", "::1" or "unix:/path"; port in host order. AG_EINVAL. */
 AG_MUST_USE enum ag_status ag_addr_parse(struct ag_span host, uint16_t port,
                                          union ag_addr *out_addr);

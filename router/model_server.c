@@ -58,8 +58,7 @@ static size_t port_colon(struct ag_span s)
     return s.len;
 }
 
-/* HOST:PORT, :PORT or unix:PATH. */
-static void read_address(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+void ag_model_read_address(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
     struct ag_span text = n->text;
     size_t colon = port_colon(text);
@@ -111,7 +110,7 @@ static void read_listen_map(struct ag_model *m, const struct ag_node *n, struct 
     } else if (address->kind != AG_NODE_SCALAR) {
         ag_diag_error(diags, address->pos, NULL, "address: expected text");
     } else {
-        read_address(m, address, diags);
+        ag_model_read_address(m, address, diags);
     }
 }
 
@@ -121,7 +120,7 @@ static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_d
     uint16_t first = m->listen_count;
 
     if (n->kind == AG_NODE_SCALAR) {
-        read_address(m, n, diags);
+        ag_model_read_address(m, n, diags);
     } else if (n->kind == AG_NODE_MAP) {
         read_listen_map(m, n, diags);
     } else {
@@ -246,7 +245,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     (void)ag_node_enum(ag_node_get(server, "backend"), diags, backends, AG_COUNT(backends),
                        &backend);
     m->backend = (enum ag_backend_kind)backend;
-    (void)ag_model_refuse_unbuilt(ag_node_get(server, "admin"), diags, "admin");
+    ag_model_read_admin(m, ag_node_get(server, "admin"), diags);
     ag_model_read_privileges(m, server, diags);
     read_trusted(m, ag_node_get(server, "trusted_proxies"), diags);
     read_log(m, ag_node_get(server, "log"), diags);

@@ -44,6 +44,7 @@ struct ag_server {
     struct ag_server_shard *each; /* one a shard */
     struct ag_sizing sizing;
     struct ag_helpers *helpers;
+    struct ag_board board;
     int signal_fd;
     int wake_fd;    /* eventfd: a shard has news */
     unsigned stops; /* to drain, then at once */
