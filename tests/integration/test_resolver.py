@@ -170,20 +170,31 @@ def test_check_tells_and_asks_nobody(tmp_path):
     assert "127.0.0.1:5353,[::1]:53, timeout 500ms, attempts 2" in done.stdout
 
 
+def in_a_worker(folder, backend, upstream, chroot):
+    """A worker's reload to another name server: what that was asked, and the log."""
+    folder.chmod(0o755)
+    with NameServer(names()) as old, NameServer(names()) as new:
+        def text(dns):
+            return config(f'{{servers: "127.0.0.1:{dns.port}"}}', upstream.port,
+                          ["plain", "cut"]).replace("server:\n",
+                                                    f"server:\n  user: nobody\n{chroot}")
+        with Gate(folder / "run", text(old), backend, env={"ASAN_OPTIONS": "detect_leaks=0"}) as gate:
+            assert gate.get("/plain").status == 200
+            reload(gate, text(new))
+            assert gate.get("/cut").status == 200
+            return new.queries, gate.stderr()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 def test_in_an_empty_chroot_a_change_waits_for_a_restart(backend, upstream, tmp_path):
     """Without /dev/urandom the numbers of questions could be foretold."""
     jail = tmp_path / "jail"
     jail.mkdir()
-    tmp_path.chmod(0o755)
-    with NameServer(names()) as old, NameServer({}) as new:
-        def text(dns):
-            return config(f'{{servers: "127.0.0.1:{dns.port}"}}', upstream.port,
-                          ["plain", "cut"]).replace("server:\n",
-                                                    f"server:\n  user: nobody\n  chroot: {jail}\n")
-        with Gate(tmp_path / "run", text(old), backend, env={"ASAN_OPTIONS": "detect_leaks=0"}) as gate:
-            assert gate.get("/plain").status == 200
-            reload(gate, text(new))
-            assert gate.get("/cut").status == 200
-            assert new.queries == []
-            assert "server.resolver takes effect at a restart" in gate.stderr()
+    asked, log = in_a_worker(tmp_path, backend, upstream, f"  chroot: {jail}\n")
+    assert asked == [] and "server.resolver takes effect at a restart" in log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_in_a_worker_a_change_holds(backend, upstream, tmp_path):
+    asked, log = in_a_worker(tmp_path, backend, upstream, "")
+    assert len(asked) >= 2 and "at a restart" not in log

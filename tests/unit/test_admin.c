@@ -32,7 +32,7 @@ static struct ag_snapshot snapshot = {.model = &model, .route_count = 7};
 static void open_admin(void)
 {
     const struct ag_loop_config config = {
-        .backend = AG_BACKEND_EPOLL, .buf_count = {4, 4}, .node_count = 64, .page_count = 16};
+        .backend = AG_BACKEND_EPOLL, .buf_count = {32, 4}, .node_count = 64, .page_count = 16};
     const char *why = "";
 
     cr_assert_eq(ag_loop_init(&loop, &config, &why), AG_OK, "%s", why);
@@ -101,7 +101,7 @@ Test(admin, peers_without_a_token)
 
 Test(admin, no_buffer_for_the_answer)
 {
-    struct ag_block *held[8] = {0};
+    struct ag_block *held[64] = {0};
     size_t count = 0;
 
     cr_assert_eq(ag_addr_parse(AG_SPAN("::1"), 80, &peer), AG_OK);
@@ -117,4 +117,31 @@ Test(admin, no_buffer_for_the_answer)
         ag_block_release(held[--count]);
     }
     cr_expect_eq(status_of("/status"), 200);
+}
+
+/* An answer at its largest is given to the body as a whole. */
+Test(admin, a_large_answer)
+{
+    struct ag_exchange *ex = ag_exchange_new(&serving.admin.ctx, &server_ops, &serving);
+    struct ag_json_out o;
+    uint64_t bytes = 0;
+
+    cr_assert(ex);
+    ag_json_init(&o, &loop, AG_ADMIN_JSON_MAX);
+    for (unsigned i = 0; i < AG_ADMIN_JSON_MAX / 64; i++) {
+        ag_json_put(&o,
+                    AG_SPAN("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"));
+    }
+    ag_admin_json(ex, 200, &o);
+    cr_expect_eq(ex->res.status, 200);
+    cr_expect_eq(ex->res.content_length, AG_ADMIN_JSON_MAX);
+    while (ex->res_body.q.bytes > 0) {
+        struct ag_slice slice = ag_body_take(&ex->res_body);
+
+        bytes += slice.len;
+        ag_slice_release(&slice);
+    }
+    cr_expect_eq(bytes, AG_ADMIN_JSON_MAX);
+    cr_expect(ag_body_at_end(&ex->res_body));
+    ag_exchange_complete(ex);
 }
