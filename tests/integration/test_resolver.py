@@ -110,6 +110,7 @@ def test_attempts_are_counted(backend, upstream, tmp_path):
         resolver = f'{{servers: "127.0.0.1:{dns.port}", timeout: 50ms, attempts: 3}}'
         with Gate(tmp_path, config(resolver, upstream.port, ["silent"]), backend) as gate:
             assert gate.get("/silent").status == 502
+        dns.await_asked("silent.test", 6)
         assert dns.asked("silent.test", "A") == 3 and dns.asked("silent.test", "AAAA") == 3
 
 
