@@ -86,6 +86,7 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
     bool ok = true;
 
     AG_ASSERT(s);
+    s->own_resolver = ag_node_get(ag_node_get(server, "resolver"), "servers") != NULL;
     s->defaults = ag_upstream_default_options();
     s->buckets = ag_arena_zalloc(build->arena, BUCKETS * sizeof(struct ag_proxy_name *));
     build->shared[AG_ACTION_PROXY] = s;

@@ -36,6 +36,7 @@ struct ag_proxy_name {
 struct ag_proxy_section {
     struct ag_upstream_options defaults;
     struct ag_proxy_trust trust;
+    bool own_resolver; /* names are asked of servers that the config names (server.resolver) */
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
     struct ag_proxy_name *first, *last;
     /* Those that routes go to, once each; grown while routes are read. */

@@ -128,7 +128,8 @@ void ag_proxy_examine(const void *section, struct ag_diags *diags)
     for (const struct ag_proxy_name *n = s->first; n; n = n->following) {
         examine_tls(n, diags);
         for (uint32_t i = 0; n->upstream && i < n->upstream->server_count; i++) {
-            if (n->upstream->servers[i].named && asked++ < NAMES_MAX) {
+            /* What the system's name servers say of others' names says nothing. */
+            if (n->upstream->servers[i].named && !s->own_resolver && asked++ < NAMES_MAX) {
                 resolve(n, &n->upstream->servers[i], diags);
             }
         }

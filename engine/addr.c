@@ -51,6 +51,17 @@ void ag_addr_unmap(union ag_addr *a)
     }
 }
 
+bool ag_addr_is_loopback(const union ag_addr *a)
+{
+    union ag_addr plain = *a;
+
+    ag_addr_unmap(&plain);
+    if (plain.sa.sa_family == AF_INET) {
+        return ntohl(plain.in.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    }
+    return plain.sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&plain.in6.sin6_addr);
+}
+
 static enum ag_status parse_unix(struct ag_span path, union ag_addr *out_addr)
 {
     union ag_addr a = {.un.sun_family = AF_UNIX};

@@ -21,6 +21,10 @@
 #define AG_SENDFILE_MAX ((size_t)512 * 1024)
 
 struct ag_file_op;
+struct ag_srv_target;
+
+/* What is asked of a name. */
+enum ag_lookup_kind { AG_LOOKUP_ADDRESSES, AG_LOOKUP_SRV, AG_LOOKUP_KINDS };
 
 struct ag_system {
     /* Sets now_ms and wall_s; once a turn. */
@@ -49,9 +53,9 @@ struct ag_system {
     bool (*peer)(struct ag_loop *, int fd, union ag_addr *out);
     bool (*local)(struct ag_loop *, int fd, union ag_addr *out);
 
-    /* Looks `name` up (lower case, no address) and calls ag_resolver_answer, never from inside. NULL:
-     * the resolver asks by c-ares. */
-    void (*look_up)(struct ag_loop *, const char *name);
+    /* Looks `name` up (lower case, no address) and calls ag_resolver_answer, or for SRV
+     * ag_resolver_answer_srv, never from inside. NULL: the resolver asks by c-ares. */
+    void (*look_up)(struct ag_loop *, const char *name, enum ag_lookup_kind kind);
     /* Takes a file operation over, to call ag_file_perform later; false: it goes its usual way. May be
      * NULL. */
     bool (*file)(struct ag_loop *, struct ag_file_op *);
@@ -98,6 +102,9 @@ int ag_loop_accept_now(struct ag_loop *l, struct ag_fd *f);
  * a failure (AG_ENOENT, AG_AGAIN). Ignored when nobody waits for `name`. */
 void ag_resolver_answer(struct ag_loop *l, const char *name, enum ag_status st,
                         const union ag_addr *addrs, uint32_t count, uint64_t ttl_ms);
+/* The same for SRV: at most AG_SRV_MAX targets, sorted by priority. */
+void ag_resolver_answer_srv(struct ag_loop *l, const char *name, enum ag_status st,
+                            const struct ag_srv_target *targets, uint32_t count, uint32_t ttl_s);
 /* Does a file operation that was taken over, or fails it with errno `error`; done() comes by task. */
 void ag_file_perform(struct ag_file_op *op, int error);
 /* Text of this thread, for *out_why. */

@@ -1,13 +1,30 @@
 /*
- * resolver: names to addresses, asynchronously, by c-ares on the loop's own sockets and timers.
+ * resolver: names to addresses, and to places of services (SRV, RFC 2782), asynchronously, by c-ares on the
+ * loop's own sockets and timers.
  *
  * Numeric addresses and unix paths need no resolver and complete as well (from the loop). Answers are
- * shared by name within the shard and kept for their TTL (at least 1 s, at most 1 h); failures for 1 s.
+ * shared by name within the shard and kept for their TTL (at least 1 s, at most 1 h); failures for 1 s. An
+ * answer has one TTL, the shortest of its records.
  */
 #pragma once
+#include "engine/dns_srv.h"
 #include "engine/loop.h"
 
-#define AG_RESOLVE_MAX 16u /* addresses kept of one answer */
+#define AG_RESOLVE_MAX      16u /* addresses kept of one answer */
+#define AG_RESOLVER_SERVERS 8u
+
+/* Whom to ask, and how patiently. */
+struct ag_resolver_settings {
+    /* "ip:port,[ip6]:port", at most AG_RESOLVER_SERVERS; empty: as /etc/resolv.conf says. */
+    char servers[AG_RESOLVER_SERVERS * (INET6_ADDRSTRLEN + sizeof("[]:65535,"))];
+    uint32_t timeout_ms; /* of a server's answer; twice that in the second round, and so on */
+    uint32_t attempts;   /* rounds: how often each server is asked */
+};
+
+#define AG_RESOLVER_SETTINGS_DEFAULT      \
+    {                                     \
+        .timeout_ms = 2000, .attempts = 3 \
+    }
 
 struct ag_resolve;
 typedef void ag_resolve_fn(struct ag_resolve *);
@@ -21,9 +38,28 @@ struct ag_resolve {
     /* outputs: AG_OK, AG_ENOENT (no such name), AG_AGAIN (time-out or server failure) */
     enum ag_status status;
     const char *error; /* static text of the cause */
+    /* In the order to try them: the best first (RFC 6724), then the families in turn (RFC 8305 section 4). */
     union ag_addr addr[AG_RESOLVE_MAX];
     uint32_t count;
     uint64_t expires_ms; /* loop time */
+};
+
+struct ag_resolve_srv;
+typedef void ag_resolve_srv_fn(struct ag_resolve_srv *);
+
+/* The same for the places of a service. 17 KB: one a source of servers, none by request. */
+struct ag_resolve_srv {
+    ag_resolve_srv_fn *done;
+    struct ag_link link; /* private */
+    struct ag_task task; /* private */
+    struct ag_loop *loop;
+    /* outputs as above; AG_ENOENT also when the service is said not to be there (a target of ".") */
+    enum ag_status status;
+    const char *error;
+    uint32_t count;
+    uint64_t expires_ms;
+    /* By priority, within one by chance of weight, anew each time; their addresses are looked up by host. */
+    struct ag_srv_target targets[AG_SRV_MAX];
 };
 
 /* Names come from /etc/hosts, then from the servers of /etc/resolv.conf (which is read here, once).
@@ -32,14 +68,22 @@ AG_MUST_USE enum ag_status ag_resolver_init(struct ag_loop *l);
 /* Every lookup must be done or cancelled. From outside the loop's callbacks: it turns the loop until its
  * sockets are closed. Harmless when not initialised. */
 void ag_resolver_deinit(struct ag_loop *l);
-/* Asks these servers ("ip:port,[ip6]:port") instead, before the first lookup. AG_EINVAL. */
-AG_MUST_USE enum ag_status ag_resolver_set_servers(struct ag_loop *l, const char *servers);
+/* Asks by these from now on, at any time on the loop's thread. When they are others than before, what is known is asked
+ * for anew, and so is what is under way. With servers of its own nothing of /etc/resolv.conf counts: names are whole as they
+ * are. AG_EINVAL (servers), AG_ENOMEM, AG_ESYS (also where there is no /dev/urandom): all stays as it is. */
+AG_MUST_USE enum ag_status ag_resolver_configure(struct ag_loop *l,
+                                                 const struct ag_resolver_settings *settings);
 /* `host` (borrowed for the call): a name, an IPv4 or IPv6 literal (without brackets), or "unix:/path".
  * `port` is put into each address, in host order here. */
 void ag_resolve_start(struct ag_loop *l, struct ag_resolve *r, struct ag_span host, uint16_t port,
                       ag_resolve_fn *done);
 /* done() will not be called. Harmless when it has been, or when `r` is all zero. */
 void ag_resolve_cancel(struct ag_resolve *r);
+/* `name` (borrowed for the call): "_http._tcp.example.com". Asked for as it is: neither /etc/hosts nor domains to search
+ * count. */
+void ag_resolve_srv_start(struct ag_loop *l, struct ag_resolve_srv *r, struct ag_span name,
+                          ag_resolve_srv_fn *done);
+void ag_resolve_srv_cancel(struct ag_resolve_srv *r);
 
 /* Bytes of the sockaddr that `a` holds. */
 socklen_t ag_addr_len(const union ag_addr *a);
@@ -48,6 +92,8 @@ bool ag_addr_same(const union ag_addr *a, const union ag_addr *b);
 /* An IPv4 address in IPv6's clothes (::ffff:1.2.3.4, RFC 4291 2.5.5.2) becomes plain IPv4: so a client
  * has one address, whichever kind of socket it came by. Others stay. */
 void ag_addr_unmap(union ag_addr *a);
+/* 127.0.0.0/8, ::1, and the former in IPv6's clothes. */
+bool ag_addr_is_loopback(const union ag_addr *a);
 /* Parses "1.2.3.4", "::1" or "unix:/path"; port in host order. AG_EINVAL. */
 AG_MUST_USE enum ag_status ag_addr_parse(struct ag_span host, uint16_t port,
                                          union ag_addr *out_addr);

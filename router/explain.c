@@ -374,9 +374,33 @@ static void put_privileges(const struct ag_model *m, struct ag_buf *out)
     }
 }
 
+static void put_resolver(const struct ag_model *m, struct ag_buf *out)
+{
+    const struct ag_resolver_settings *r = &m->resolver;
+
+    if (r->servers[0]) {
+        ag_buf_printf(out, "name servers\n  %s, timeout %ums, attempts %u\n", r->servers,
+                      r->timeout_ms, r->attempts);
+    }
+}
+
+static void put_admin(const struct ag_model *m, struct ag_buf *out)
+{
+    for (uint16_t i = 0; i < m->listen_count; i++) {
+        if (m->listens[i].admin) { /* one, or the last two of one text */
+            ag_buf_printf(out, "admin\n  %.*s, for %s\n", (int)m->listens[i].text.len,
+                          (const char *)m->listens[i].text.ptr,
+                          m->admin_token.len ? "those who show the token" : "this machine alone");
+            return;
+        }
+    }
+}
+
 void ag_explain_sections(const struct ag_snapshot *s, struct ag_buf *out)
 {
     put_privileges(s->model, out);
+    put_resolver(s->model, out);
+    put_admin(s->model, out);
     for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
         const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
 

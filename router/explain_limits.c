@@ -46,7 +46,8 @@ void ag_explain_limits(const struct ag_snapshot *s, struct ag_buf *out)
 
     for (uint16_t i = 0; i < m->listen_count; i++) {
         /* ":8080" is two listeners, and one to people. */
-        if (i == 0 || !ag_span_eq(m->listens[i].text, m->listens[i - 1].text)) {
+        if (!m->listens[i].admin &&
+            (i == 0 || !ag_span_eq(m->listens[i].text, m->listens[i - 1].text))) {
             put_listener(&m->listens[i], out);
         }
     }

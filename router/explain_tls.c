@@ -191,7 +191,7 @@ static bool host_is_covered(const struct ag_snapshot *s, const struct ag_pattern
     for (uint16_t i = 0; i < s->model->listen_count; i++) {
         const struct ag_listen *l = &s->model->listens[i];
 
-        if (p->port != 0 && p->port != l->port) {
+        if (l->admin || (p->port != 0 && p->port != l->port)) {
             continue;
         }
         if (!l->tls) {

@@ -33,7 +33,7 @@ static void warn_ports(const struct ag_snapshot *s, const struct ag_route *r,
         return;
     }
     for (uint16_t i = 0; i < s->model->listen_count; i++) {
-        if (s->model->listens[i].port == r->pattern.port) {
+        if (!s->model->listens[i].admin && s->model->listens[i].port == r->pattern.port) {
             return;
         }
     }

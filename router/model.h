@@ -6,6 +6,7 @@
 #include "engine/log.h"
 #include "engine/loop.h"
 #include "engine/node.h"
+#include "engine/resolver.h"
 #include "engine/tls_files.h"
 #include "engine/tls_settings.h"
 #include "proto/h1_server.h"
@@ -18,6 +19,7 @@ struct ag_listen {
     uint16_t port;                  /* 0: unix */
     struct ag_server_limits limits; /* server.limits with its own over them */
     uint16_t redirect_port;         /* requests go to https at this port; 0: they are served */
+    bool admin;                     /* server.admin: no route is served there */
     const struct ag_node *node;     /* its map, or NULL */
     /* By ag_model_read_tls; NULL: plain. Listeners of one entry share it. */
     struct ag_tls_server_settings *tls;
@@ -102,6 +104,8 @@ struct ag_model {
     enum ag_access_format access_log;      /* default: off */
     uint64_t max_connections;              /* 0: from RLIMIT_NOFILE */
     struct ag_memory memory;
+    struct ag_resolver_settings resolver;
+    struct ag_span admin_token; /* shown by who asks at an admin listener; empty: none is needed */
     const struct ag_group *groups;
     uint32_t group_count;
     const struct ag_plugin *plugins;

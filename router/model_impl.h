@@ -9,6 +9,12 @@ void ag_model_read_privileges(struct ag_model *m, const struct ag_node *server,
                               struct ag_diags *diags);
 /* Defaults, then the keys of server.limits (`n`, or NULL) over them, into m->limits. */
 void ag_model_read_limits(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
+/* Adds what a listener's address stands for: HOST:PORT, :PORT (two listeners) or unix:PATH. */
+void ag_model_read_address(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
+/* model_admin.c: server.admin (`n`, or NULL), behind all other listeners. */
+void ag_model_read_admin(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
+/* model_resolver.c: server.resolver (`n`, or NULL). */
+void ag_model_read_resolver(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
 /* server.memory (`n`, or NULL). */
 void ag_model_read_memory(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
 /* A listener's `limits` and `stream` over m->limits; `owner` is its map, or NULL. */

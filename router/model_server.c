@@ -58,8 +58,7 @@ static size_t port_colon(struct ag_span s)
     return s.len;
 }
 
-/* HOST:PORT, :PORT or unix:PATH. */
-static void read_address(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+void ag_model_read_address(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
     struct ag_span text = n->text;
     size_t colon = port_colon(text);
@@ -111,7 +110,7 @@ static void read_listen_map(struct ag_model *m, const struct ag_node *n, struct 
     } else if (address->kind != AG_NODE_SCALAR) {
         ag_diag_error(diags, address->pos, NULL, "address: expected text");
     } else {
-        read_address(m, address, diags);
+        ag_model_read_address(m, address, diags);
     }
 }
 
@@ -121,7 +120,7 @@ static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_d
     uint16_t first = m->listen_count;
 
     if (n->kind == AG_NODE_SCALAR) {
-        read_address(m, n, diags);
+        ag_model_read_address(m, n, diags);
     } else if (n->kind == AG_NODE_MAP) {
         read_listen_map(m, n, diags);
     } else {
@@ -229,7 +228,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     static const char *const keys[] = {
         "listen",          "workers",  "backend", "admin",   "user",       "limits",
         "trusted_proxies", "log",      "chroot",  "seccomp", "access_log", "drain_timeout",
-        "max_connections", "pid_file", "memory"};
+        "max_connections", "pid_file", "memory",  "resolver"};
     static const char *const backends[] = {"auto", "io_uring", "epoll"};
     static const char *const accesses[] = {"off", "human", "combined", "json"};
     unsigned backend = AG_BACKEND_AUTO, access = AG_ACCESS_OFF;
@@ -246,7 +245,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     (void)ag_node_enum(ag_node_get(server, "backend"), diags, backends, AG_COUNT(backends),
                        &backend);
     m->backend = (enum ag_backend_kind)backend;
-    (void)ag_model_refuse_unbuilt(ag_node_get(server, "admin"), diags, "admin");
+    ag_model_read_admin(m, ag_node_get(server, "admin"), diags);
     ag_model_read_privileges(m, server, diags);
     read_trusted(m, ag_node_get(server, "trusted_proxies"), diags);
     read_log(m, ag_node_get(server, "log"), diags);
@@ -258,4 +257,5 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     (void)ag_node_u64(ag_node_get(server, "max_connections"), diags, 1, UINT32_MAX,
                       &m->max_connections);
     ag_model_read_memory(m, ag_node_get(server, "memory"), diags);
+    ag_model_read_resolver(m, ag_node_get(server, "resolver"), diags);
 }

@@ -455,6 +455,9 @@ static void settle_kinds(struct ag_model *m)
         struct ag_listen *l = &m->listens[i];
         struct ag_listen_kind kind = {.redirect_port = l->redirect_port};
 
+        if (l->admin) {
+            continue; /* whose requests are not dispatched */
+        }
         kind.certs_asked = l->tls && l->tls->client_auth != AG_TLS_CLIENTS_UNASKED;
         kind.certs_required = l->tls && l->tls->client_auth == AG_TLS_CLIENTS_REQUIRED;
         l->limits.index = ag_model_listen_kind(m, &l->limits.route, &kind);

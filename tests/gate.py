@@ -279,7 +279,8 @@ class Upstream:
 
     def __init__(self, script, host="127.0.0.1", port=0):
         self.script = script
-        self.sock = socket.create_server((host, port), backlog=64)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = socket.create_server((host, port), family=family, backlog=64)
         self.port = self.sock.getsockname()[1]
         self.received = []  # bytes of each connection
         self.requests = []  # complete heads seen, in order

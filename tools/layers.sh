@@ -22,7 +22,7 @@ only() {
 only 'liburing'  'engine/uring\.c|engine/uring_compat\.h'
 only 'wolfssl/'  'engine/tls[a-z0-9_]*\.c'
 only 'yaml\.h'   'router/config_yaml\.c'
-only 'ares'      'engine/resolver\.c'
+only 'ares'      'engine/resolver_ares\.c'
 only 'seccomp\.h' 'tools/seccomp\.c'
 
 # Nothing of the product may depend on what tests it.

@@ -62,6 +62,7 @@ static void add_listen(struct ag_serving_change *c, const struct ag_socket *k, u
     c->listens[c->listen_count++] = (struct ag_serving_listen){.socket_id = k->id,
                                                                .fd = fd,
                                                                .port = from->port,
+                                                               .admin = from->admin,
                                                                .limits = from->limits,
                                                                .tls = c->snapshot->tls[index]};
 }

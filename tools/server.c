@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Which one asks for OCSP responses. */
@@ -94,6 +95,8 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     s->ping_msg.run = on_ping;
     s->serving.owner = s;
     s->serving.commons = &server->commons;
+    s->serving.board = &server->board;
+    s->serving.resolver = &server->snapshot->model->resolver;
     s->serving.ended = on_ended;
     s->serving.let_go = ag_server_let_go;
     *out_why = "out of memory for connections";
@@ -149,6 +152,10 @@ static void announce(const struct ag_server *server, const char *backend, const 
             continue;
         }
         ag_addr_format(&m->listens[i].addr, true, &b);
+        if (m->listens[i].admin) {
+            ag_log(AG_LOG_INFO, "admin listens on %.*s", (int)b.len, text);
+            continue;
+        }
         if (is_wildcard(&m->listens[i].addr)) {
             ag_log(AG_LOG_INFO, "listening on %.*s: %slocalhost:%u/", (int)b.len, text, scheme,
                    m->listens[i].port);
@@ -513,6 +520,20 @@ static bool open_tls(struct ag_server *s)
     return s->snapshot != NULL;
 }
 
+static void open_board(struct ag_server *s, const char *backend)
+{
+    struct timespec now;
+    size_t bytes = s->sizing.shards * sizeof(*s->board.each);
+
+    AG_ASSERT(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
+    s->board = (struct ag_board){.started_ms = (uint64_t)now.tv_sec * 1000,
+                                 .backend = backend,
+                                 .shard_count = s->sizing.shards,
+                                 .each = aligned_alloc(alignof(struct ag_board_shard), bytes)};
+    AG_ASSERT(s->board.each);
+    memset(s->board.each, 0, bytes);
+}
+
 int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snapshot,
                   struct ag_worker *worker)
 {
@@ -541,6 +562,7 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     }
     s.each = calloc(s.sizing.shards, sizeof(*s.each));
     AG_ASSERT(s.each);
+    open_board(&s, ag_backend_name(backend));
     ag_lifecycle_init(&s.life, &lifecycle_ops, &s);
     ag_material_init(&s.material, !worker);
     ag_stapling_init(&s.stapling, &stapling_ops, &s, &s.each[STAPLING_SHARD].serving.ctx);
@@ -554,6 +576,7 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     ag_lifecycle_close(&s.life);
     ag_stapling_deinit(&s.stapling);
     ag_material_deinit(&s.material); /* who used the ring is gone */
+    free(s.board.each);
     free(s.each);
     ag_sockets_deinit(&s.sockets);
     (void)pthread_mutex_destroy(&s.ending);

@@ -45,6 +45,7 @@ struct ag_server {
     struct ag_sizing sizing;
     struct ag_helpers *helpers;
     struct ag_action_commons commons;
+    struct ag_board board;
     int signal_fd;
     int wake_fd;    /* eventfd: a shard has news */
     unsigned stops; /* to drain, then at once */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #define CLOSE_TURNS_MAX 200   /* of 10 ms: for cancelled operations to come home */
+#define ADMIN_GRACE_MS  1000u /* for who has just asked when all else has ended */
 #define RETIRE_AGAIN_MS 5000u /* for exchanges that could not do without their snapshot yet */
 
 /* Accepted beyond the limit. */
@@ -23,7 +24,8 @@ struct listener {
     struct ag_link link;
     uint32_t socket_id;
     uint32_t waiting; /* of its connections, in serving->waiting */
-    bool wanted;      /* by the change being applied */
+    bool admin;
+    bool wanted; /* by the change being applied */
     bool closed;
 };
 
@@ -38,6 +40,28 @@ struct ag_serving_use {
 static struct listener *listener_of(struct ag_link *link)
 {
     return ag_container_of(link, struct listener, link);
+}
+
+/* Whose connections it accepts. */
+static struct ag_downstreams *down_of(const struct listener *l)
+{
+    return l->admin ? &l->serving->admin.down : &l->serving->down;
+}
+
+static uint32_t *count_of(const struct listener *l)
+{
+    return l->admin ? &l->serving->admin_listening : &l->serving->listening;
+}
+
+/* What others may read of this shard. */
+static void tell_board(const struct ag_serving *s)
+{
+    struct ag_board_shard *b = s->board ? &s->board->each[s->ctx.shard_index] : NULL;
+
+    if (b) {
+        atomic_store_explicit(&b->connections, s->down.count, memory_order_relaxed);
+        atomic_store_explicit(&b->serves, s->use && !s->draining, memory_order_relaxed);
+    }
 }
 
 /* ---- snapshots ---- */
@@ -102,6 +126,9 @@ static void swap_snapshot(struct ag_serving *s, struct ag_serving_change *c)
 {
     struct ag_serving_use *old = s->use;
 
+    if (ag_resolver_configure(s->ctx.loop, &c->snapshot->model->resolver) != AG_OK) {
+        ag_log(AG_LOG_ERROR, "server.resolver takes effect at a restart: it cannot be set up here");
+    }
     s->use = c->use;
     s->ctx.snapshot = c->snapshot;
     s->ctx.snapshot_ref = &s->use->block;
@@ -112,6 +139,7 @@ static void swap_snapshot(struct ag_serving *s, struct ag_serving_change *c)
             ops->shard_use(&s->ctx, s->ctx.action_state[kind], c->snapshot->shared[kind]);
         }
     }
+    s->admin.ctx.snapshot = c->snapshot;
     if (old) {
         ag_loop_arm(s->ctx.loop, &old->retire, s->drain_timeout_ms);
         ag_block_release(&old->block);
@@ -121,14 +149,22 @@ static void swap_snapshot(struct ag_serving *s, struct ag_serving_change *c)
 
 /* ---- the end ---- */
 
+static void close_admin(struct ag_serving *s);
+
+/* Admin is the last to go. */
 static void end_if_idle(struct ag_task *t)
 {
     struct ag_serving *s = ag_container_of(t, struct ag_serving, end_task);
 
-    if (s->draining && s->listening == 0 && ag_list_empty(&s->down.open)) {
-        ag_timer_cancel(&s->ctx.loop->wheel, &s->drain_timer);
-        s->ended(s);
+    if (!s->draining || s->listening > 0 || !ag_list_empty(&s->down.open)) {
+        return;
     }
+    if (s->admin_listening > 0 || !ag_list_empty(&s->admin.down.open)) {
+        close_admin(s); /* and back here */
+        return;
+    }
+    ag_timer_cancel(&s->ctx.loop->wheel, &s->drain_timer);
+    s->ended(s);
 }
 
 static void end_soon(struct ag_serving *s)
@@ -155,7 +191,7 @@ static void on_closed(struct ag_listener *ls)
     struct ag_serving *s = l->serving;
 
     l->closed = true;
-    s->listening--;
+    (*count_of(l))--;
     free_if_done(l);
     end_soon(s);
 }
@@ -171,11 +207,9 @@ static bool has_room(const struct listener *l)
 /* Accept where there is room, and nowhere else. */
 static void settle_accept(struct ag_serving *s)
 {
-    bool full = ag_downstreams_full(&s->down);
-
     ag_list_foreach(it, &s->listeners) {
         struct listener *l = listener_of(it);
-        bool pause = full || !has_room(l);
+        bool pause = ag_downstreams_full(down_of(l)) || !has_room(l);
 
         if (l->closed || l->ls.paused == pause) {
             continue;
@@ -226,10 +260,23 @@ static void on_changed(struct ag_downstreams *d, struct ag_downstream_origin *or
 {
     struct ag_serving *s = ag_container_of(d, struct ag_serving, down);
 
+    tell_board(s);
     free_if_done(ag_container_of(origin, struct listener, origin));
     if (serve_waiting(s)) {
         return;
     }
+    if (s->draining) {
+        end_soon(s);
+    } else {
+        settle_accept(s);
+    }
+}
+
+static void on_admin_changed(struct ag_downstreams *d, struct ag_downstream_origin *origin)
+{
+    struct ag_serving *s = ag_container_of(d, struct ag_serving, admin.down);
+
+    free_if_done(ag_container_of(origin, struct listener, origin));
     if (s->draining) {
         end_soon(s);
     } else {
@@ -244,11 +291,12 @@ static void on_accepted(struct ag_listener *ls, int fd)
     struct listener *l = ls->user;
     struct ag_serving *s = l->serving;
 
-    if (has_room(l) && ag_downstream_accept(&s->down, fd, &l->origin)) {
-        if ((ag_downstreams_full(&s->down) || !has_room(l)) && !s->draining) {
+    if (has_room(l) && ag_downstream_accept(down_of(l), fd, &l->origin)) {
+        tell_board(s);
+        if ((ag_downstreams_full(down_of(l)) || !has_room(l)) && !s->draining) {
             settle_accept(s);
         }
-    } else if (s->waiting_count < AG_SERVING_WAITING) {
+    } else if (!l->admin && s->waiting_count < AG_SERVING_WAITING) {
         s->waiting[s->waiting_count++] = (struct waiting){fd, l};
         l->origin.connections++;
         l->waiting++;
@@ -267,13 +315,14 @@ static void open_listener(struct ag_serving *s, const struct ag_serving_listen *
     l->origin.limits = from->limits;
     l->origin.port = from->port;
     l->origin.tls = ag_tls_server_hold(from->tls);
+    l->admin = from->admin;
     l->wanted = true;
     l->ls.user = l;
     ag_list_init(&l->link);
     ag_list_push(&s->listeners, &l->link);
-    s->listening++;
+    (*count_of(l))++;
     ag_listener_open(&l->ls, s->ctx.loop, from->fd, on_accepted);
-    if (ag_downstreams_full(&s->down)) {
+    if (ag_downstreams_full(down_of(l))) {
         ag_listener_pause(&l->ls);
     }
 }
@@ -286,6 +335,17 @@ static void close_listener(struct listener *l)
     }
 }
 
+/* An address that was a listener for all and is admin's now, or the reverse: who came before goes. */
+static void set_admin(struct listener *l, bool admin)
+{
+    if (l->admin != admin) {
+        ag_downstreams_drain(down_of(l), &l->origin);
+        (*count_of(l))--;
+        l->admin = admin;
+        (*count_of(l))++;
+    }
+}
+
 /* All descriptors of a socket that the shard has already (there may be several) stay. */
 static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen *from)
 {
@@ -294,6 +354,7 @@ static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen 
 
         if (l->socket_id == from->socket_id) {
             l->wanted = true;
+            set_admin(l, from->admin);
             l->origin.limits = from->limits;
             l->origin.port = from->port;
             ag_tls_server_release(l->origin.tls);
@@ -322,7 +383,7 @@ static void change_listeners(struct ag_serving *s, const struct ag_serving_chang
         next = it->next;
         if (!l->wanted && !l->ls.closing) {
             close_listener(l);
-            ag_downstreams_drain(&s->down, &l->origin);
+            ag_downstreams_drain(down_of(l), &l->origin);
         }
     }
 }
@@ -336,6 +397,7 @@ void ag_serving_apply(struct ag_serving *s, struct ag_serving_change *c)
     swap_snapshot(s, c);
     change_listeners(s, c);
     settle_accept(s);
+    tell_board(s);
     free(c);
 }
 
@@ -351,6 +413,7 @@ static void cut_all(struct ag_serving *s)
         free_if_done(w.from);
     }
     s->cut = !ag_downstreams_abort(&s->down) || s->cut;
+    (void)ag_downstreams_abort(&s->admin.down);
 }
 
 static void on_drain_timeout(struct ag_timer *t)
@@ -358,18 +421,38 @@ static void on_drain_timeout(struct ag_timer *t)
     cut_all(ag_container_of(t, struct ag_serving, drain_timer));
 }
 
-static void begin_drain(struct ag_serving *s)
+static void close_listeners(struct ag_serving *s, bool admin)
 {
     struct ag_link *next;
 
+    for (struct ag_link *it = s->listeners.next; it != &s->listeners; it = next) {
+        next = it->next;
+        if (listener_of(it)->admin == admin) {
+            close_listener(listener_of(it));
+        }
+    }
+}
+
+/* Who is in the queue of a listener is still answered; who says nothing does not keep the process. */
+static void close_admin(struct ag_serving *s)
+{
+    if (s->admin_closing) {
+        return;
+    }
+    s->admin_closing = true;
+    close_listeners(s, true);
+    ag_downstreams_drain(&s->admin.down, NULL);
+    ag_loop_arm(s->ctx.loop, &s->drain_timer, ADMIN_GRACE_MS);
+}
+
+static void begin_drain(struct ag_serving *s)
+{
     if (s->draining) {
         return;
     }
     s->draining = true;
-    for (struct ag_link *it = s->listeners.next; it != &s->listeners; it = next) {
-        next = it->next;
-        close_listener(listener_of(it));
-    }
+    tell_board(s);
+    close_listeners(s, false);
     ag_loop_arm(s->ctx.loop, &s->drain_timer, s->drain_timeout_ms);
     end_soon(s);
 }
@@ -383,7 +466,9 @@ void ag_serving_drain(struct ag_serving *s)
 void ag_serving_yield(struct ag_serving *s)
 {
     begin_drain(s);
+    close_listeners(s, true);
     ag_downstreams_yield(&s->down);
+    ag_downstreams_yield(&s->admin.down);
 }
 
 void ag_serving_abort(struct ag_serving *s)
@@ -442,16 +527,29 @@ enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t
         goto free_waiting;
     }
     s->down.changed = on_changed;
-    st = ag_resolver_init(l);
+    st = ag_admin_init(&s->admin, s, on_admin_changed);
     if (st != AG_OK) {
         goto free_downstreams;
+    }
+    st = ag_resolver_init(l);
+    if (st != AG_OK) {
+        goto free_admin;
+    }
+    if (s->resolver) {
+        st = ag_resolver_configure(l, s->resolver);
+        if (st != AG_OK) {
+            goto close_resolver;
+        }
     }
     st = open_actions(s);
     if (st == AG_OK) {
         return AG_OK;
     }
     close_actions(s);
+close_resolver:
     ag_resolver_deinit(l);
+free_admin:
+    ag_admin_deinit(&s->admin);
 free_downstreams:
     ag_downstreams_deinit(&s->down);
 free_waiting:
@@ -464,9 +562,11 @@ void ag_serving_close(struct ag_serving *s)
     struct ag_loop *l = s->ctx.loop;
 
     close_actions(s);
-    for (int i = 0; i < CLOSE_TURNS_MAX && s->ctx.exchanges_live > 0; i++) {
+    for (int i = 0; i < CLOSE_TURNS_MAX && s->ctx.exchanges_live + s->admin.ctx.exchanges_live > 0;
+         i++) {
         ag_loop_turn(l, 10);
     }
+    ag_admin_deinit(&s->admin);
     ag_downstreams_deinit(&s->down);
     ag_resolver_deinit(l);
     AG_ASSERT(ag_list_empty(&s->listeners));

@@ -10,6 +10,8 @@
  */
 #pragma once
 #include "router/snapshot.h"
+#include "tools/admin.h"
+#include "tools/board.h"
 #include "tools/downstream.h"
 
 /* A listener after the change; those of other sockets are closed. */
@@ -17,6 +19,7 @@ struct ag_serving_listen {
     uint32_t socket_id;
     int fd; /* listening, taken over; -1: the shard has it already */
     uint16_t port;
+    bool admin; /* its requests go to admin.h's endpoints */
     struct ag_server_limits limits;
     struct ag_tls_server *tls; /* the snapshot's; NULL: plain */
 };
@@ -39,8 +42,10 @@ struct ag_serving_change {
 struct ag_serving {
     struct ag_context ctx;
     struct ag_downstreams down;
+    struct ag_admin admin;
     struct ag_link listeners; /* struct listener, closing ones too */
-    uint32_t listening;       /* not closed yet */
+    uint32_t listening;       /* not closed yet, but for those of admin */
+    uint32_t admin_listening; /* those */
     struct ag_serving_use *use;
     struct waiting *waiting; /* AG_SERVING_WAITING, in order of arrival */
     uint32_t waiting_count;
@@ -48,10 +53,14 @@ struct ag_serving {
     struct ag_task end_task;
     uint64_t drain_timeout_ms;
     bool draining;
-    bool cut; /* connections were ended while something was under way */
+    bool admin_closing; /* all else has ended */
+    bool cut;           /* connections were ended while something was under way */
     /* The owner's, set before open. */
     void *owner;
     const struct ag_action_commons *commons; /* the process's */
+    struct ag_board *board; /* NULL: nobody reads it */
+    /* Of the first snapshot, for what has to be opened before rights are given up. NULL: /etc/resolv.conf. */
+    const struct ag_resolver_settings *resolver;
     /* This shard uses `snapshot` no more. */
     void (*let_go)(struct ag_serving *, struct ag_snapshot *);
     /* Drained: no listener and no connection is left. Called once, from a task. */

@@ -40,8 +40,7 @@ ROUTE = re.findall(r"(?m)^\| (`[^|]*) \| ([a-z]+) \|", section("routes"))
 CONNECTION, EXCHANGE = table("Limits"), table("Limits", 1) - {"stream"}
 TIMEOUTS = table("proxy", 1)
 TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
-NOT_YET = {"root": {"cache", "tunnel", "acme"}, "server": {"admin"},
-           "listener": {"proxy_protocol"},
+NOT_YET = {"root": {"cache", "tunnel", "acme"}, "listener": {"proxy_protocol"},
            "upstream": {"health", "retry", "breaker", "slow_start",
                         "proxy_protocol", "protocol", "sticky", "buffer", "ejection"}}
 
@@ -64,9 +63,11 @@ PLACES = {
     "root": (f"{STRANGE}: 1\n{ROUTES}",
              {"version", "include", "server", "tls", "static", "proxy", "echo", "plugins",
               "groups", "routes"} | NOT_YET["root"]),
-    "server": (f"server: {{{STRANGE}: 1}}\n{ROUTES}", plain(SERVER) | NOT_YET["server"]),
+    "server": (f"server: {{{STRANGE}: 1}}\n{ROUTES}", plain(SERVER)),
+    "admin": (f"server: {{admin: {{{STRANGE}: 1}}}}\n{ROUTES}", {"address", "token"}),
     "memory": (f"server: {{memory: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "memory.")),
     "log": (f"server: {{log: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "log.")),
+    "resolver": (f"server: {{resolver: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "resolver.")),
     "server limits": (f"server: {{limits: {{{STRANGE}: 1}}}}\n{ROUTES}", CONNECTION | EXCHANGE),
     "listener": (f"server: {{listen: [{{address: ':80', {STRANGE}: 1}}]}}\n{ROUTES}",
                  {"address", "limits", "stream", "tls", "redirect_https"} | NOT_YET["listener"]),

@@ -14,6 +14,7 @@
 #include "tests/sim/net.h"
 
 #include "engine/backend.h"
+#include "engine/dns_srv.h"
 #include "engine/file.h"
 
 #define HOST_FD_BASE  1000000 /* far from real descriptors: a stray system call fails */
@@ -92,6 +93,8 @@ struct host {
     uint64_t shortages; /* faults injected that are not one connection's */
     /* The run's: addresses of a name; 0: there is no such name. */
     uint32_t (*resolve)(struct sim *, const char *name, uint32_t ips[static 4]);
+    /* The same: where a service is, by priority. */
+    uint32_t (*places)(struct sim *, const char *name, struct ag_srv_target targets[static 4]);
 };
 
 /* Forgets the last run. */

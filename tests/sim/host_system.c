@@ -131,6 +131,27 @@ struct lookup {
     char name[64];
 };
 
+static void on_place_found(struct sim *s, void *arg)
+{
+    struct lookup *u = arg;
+    struct host *h = u->loop->host;
+    struct ag_srv_target targets[4] = {0};
+    uint32_t count = h->places(s, u->name, targets);
+    uint32_t ttl_s = (uint32_t)sim_between(s, 1, 20);
+
+    h->pending_names--;
+    if (!u->loop->live) {
+        return;
+    }
+    if (fails(h, h->faults.name)) {
+        h->shortages++;
+        ag_resolver_answer_srv(&u->loop->loop, u->name, AG_AGAIN, NULL, 0, 1);
+    } else {
+        ag_resolver_answer_srv(&u->loop->loop, u->name, count ? AG_OK : AG_ENOENT, targets, count,
+                               ttl_s);
+    }
+}
+
 static void on_looked_up(struct sim *s, void *arg)
 {
     struct lookup *u = arg;
@@ -155,7 +176,7 @@ static void on_looked_up(struct sim *s, void *arg)
     }
 }
 
-static void host_look_up(struct ag_loop *l, const char *name)
+static void host_look_up(struct ag_loop *l, const char *name, enum ag_lookup_kind kind)
 {
     struct host *h = of(l)->host;
     struct lookup *u = sim_alloc(h->sim, sizeof(*u));
@@ -167,7 +188,7 @@ static void host_look_up(struct ag_loop *l, const char *name)
     h->pending_names++;
     h->shortages += slow;
     sim_at(h->sim, slow ? sim_between(h->sim, SIM_S, 9 * SIM_S) : sim_below(h->sim, 20 * SIM_MS),
-           on_looked_up, u);
+           kind == AG_LOOKUP_SRV ? on_place_found : on_looked_up, u);
 }
 
 /* The number that the file system gave is another one in each process, and validators show it. */

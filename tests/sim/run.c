@@ -67,6 +67,16 @@ static uint32_t resolve(struct sim *s, const char *name, uint32_t ips[static 4])
     return strcmp(name, "good.sim") == 0 ? count : 0;
 }
 
+static uint32_t places(struct sim *s, const char *name, struct ag_srv_target targets[static 4])
+{
+    uint32_t count = 1 + (uint32_t)sim_below(s, 2); /* other ones each time */
+
+    targets[0] = (struct ag_srv_target){.port = 80, .host_len = 8, .host = "good.sim"};
+    targets[1] =
+        (struct ag_srv_target){.port = 80, .host_len = 7, .host = "bad.sim", .priority = 1};
+    return strcmp(name, "_good._tcp.sim") == 0 ? count : 0;
+}
+
 /* ---- snapshots ---- */
 
 static struct shard *shard_of(struct ag_serving *v)
@@ -369,6 +379,7 @@ static void start_server(struct run *r)
     r->connection_max = r->weather.few_slots ? (uint32_t)sim_between(s, 1, 4) : RUN_CLIENTS;
     r->host.ip = SITE_IP;
     r->host.resolve = resolve;
+    r->host.places = places;
     for (uint32_t p = 0; p < SITE_PORTS; p++) {
         r->listens[p].socket_id = p;
     }

@@ -229,7 +229,21 @@ Test(model, mistakes)
         {"cache: {x: 1}", 1, 1, "cache is not supported yet", "*"},
         {"tunnel: 1", 1, 1, "tunnel is not supported yet", "*"},
         {"acme: 1", 1, 1, "acme is not supported yet", "*"},
-        {"server: {admin: '127.0.0.1:9'}", 1, 10, "admin is not supported yet", "*"},
+        /* admin, name servers */
+        {"server: {admin: '0.0.0.0:9'}", 1, 17, "it needs a token", "*"},
+        {"server: {admin: {address: '::1'}}", 1, 27, "needs brackets", "*"},
+        {"server: {admin: [a]}", 1, 17, "expected an address", "*"},
+        {"server: {admin: {address: ':1', token: '0123456789abcde'}}", 1, 40, "16 to 256", "*"},
+        {"server: {admin: {address: ':1', token: '0123456789 abcdef'}}", 1, 40, "16 to 256", "*"},
+        {"server: {admin: {address: '127.0.0.1:1', adress: ':1'}}", 1, 42, "adress", "address"},
+        {"server: {resolver: {servers: [a.example]}}", 1, 31, "a name server's address", "*"},
+        {"server: {resolver: {servers: '[::1]x'}}", 1, 30, "a name server's address", "*"},
+        {"server: {resolver: {servers: '1.2.3.4:65536'}}", 1, 30, "a name server's address", "*"},
+        {"server: {resolver: {servers: [1.1.1.1, 1.1.1.1, 1.1.1.1, 1.1.1.1, 1.1.1.1, 1.1.1.1, "
+         "1.1.1.1, 1.1.1.1, 1.1.1.1]}}",
+         1, 103, "at most 8", "*"},
+        {"server: {resolver: {timeout: 9ms}}", 1, 30, "between 10ms and 60s", "*"},
+        {"server: {resolver: {attempts: 11}}", 1, 31, "from 1 to 10", "*"},
         {"server: {listen: [{address: ':1', proxy_protocol: [a]}]}", 1, 35,
          "proxy_protocol is not supported yet", "*"},
         /* privileges */
@@ -346,5 +360,29 @@ Test(model, several_mistakes_in_one_run)
     cr_assert_eq(f.diags.errors, 6);
     cr_assert_eq(m->route_count, 1);
     cr_assert_eq(m->listen_count, 2);
+    fixture_deinit(&f);
+}
+
+Test(model, admin_and_name_servers)
+{
+    struct fixture f;
+    const struct ag_model *m;
+
+    fixture_init(&f);
+    m = read_good(
+        &f, "server:\n  listen: \":80\"\n"
+            "  admin: {address: \":81\", token: \"AZaz09-._~+/=0123\"}\n"
+            "  resolver: {servers: [1.2.3.4, \"1.2.3.4:5\", \"::1\", \"[::2]\", \"[::3]:6\"],\n"
+            "             timeout: 60s, attempts: 10}\n");
+
+    cr_assert_eq(m->listen_count, 4);
+    cr_expect(!m->listens[0].admin && !m->listens[1].admin);
+    cr_expect(m->listens[2].admin && m->listens[3].admin && m->listens[3].port == 81);
+    cr_expect(text_is(m->admin_token, "AZaz09-._~+/=0123"));
+    cr_expect_str_eq(m->resolver.servers, "1.2.3.4:53,1.2.3.4:5,[::1]:53,[::2]:53,[::3]:6");
+    cr_expect(m->resolver.timeout_ms == 60000 && m->resolver.attempts == 10);
+    m = read_good(&f, "server: {admin: null, resolver: null}\n");
+    cr_expect_eq(m->listen_count, 2);
+    cr_expect(m->resolver.servers[0] == 0 && m->resolver.timeout_ms == 2000);
     fixture_deinit(&f);
 }

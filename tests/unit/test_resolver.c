@@ -4,222 +4,7 @@
  * Method: a name server of our own on loopback (UDP, and TCP for cut answers) that counts what it is
  * asked; both backends.
  */
-#include "engine/resolver.h"
-
-#include <arpa/inet.h>
-#include <criterion/criterion.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <unistd.h>
-
-/* ---- the name server ---- */
-
-enum { TYPE_A = 1, TYPE_AAAA = 28 };
-
-struct zone {
-    const char *name; /* a query for a name that ends so */
-    int rcode;        /* 0, 2: server failure, 3: no such name, -1: silence */
-    unsigned a, aaaa; /* records */
-    uint32_t ttl_s;
-    bool tcp; /* cut short by UDP */
-    _Atomic unsigned asked;
-};
-
-static struct zone zones[] = {
-    {.name = "one.test", .a = 1, .ttl_s = 300},
-    {.name = "both.test", .a = 1, .aaaa = 1, .ttl_s = 60},
-    {.name = "six.test", .aaaa = 2, .ttl_s = 60},
-    {.name = "many.test", .a = 20, .ttl_s = 60},
-    {.name = "cut.test", .a = 3, .ttl_s = 60, .tcp = true},
-    {.name = "brief.test", .a = 1, .ttl_s = 0},
-    {.name = "eternal.test", .a = 1, .ttl_s = 100000000},
-    {.name = "missing.test", .rcode = 3},
-    {.name = "empty.test"},
-    {.name = "broken.test", .rcode = 2},
-    {.name = "silent.test", .rcode = -1},
-};
-
-static int udp = -1, tcp = -1, quit[2];
-static uint16_t server_port;
-static pthread_t server;
-
-static struct zone *zone_of(const char *name)
-{
-    for (size_t i = 0; i < AG_COUNT(zones); i++) {
-        size_t len = strlen(zones[i].name), have = strlen(name);
-
-        if (have >= len && strcmp(name + have - len, zones[i].name) == 0) {
-            return &zones[i];
-        }
-    }
-    return NULL;
-}
-
-static struct zone *zone(const char *name)
-{
-    struct zone *z = zone_of(name);
-
-    cr_assert(z);
-    return z;
-}
-
-static void put16(uint8_t *at, unsigned value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-/* RFC 1035 section 4: the header and question come back with the answers behind. 0: say nothing. */
-static size_t reply_to(const uint8_t *query, size_t len, bool by_tcp, uint8_t out[1024])
-{
-    char name[256] = "";
-    size_t at = 12, n = 0;
-
-    if (len < 17 || len > 300) {
-        return 0;
-    }
-    while (query[at] && at + query[at] + 5 < len) {
-        n += (size_t)snprintf(name + n, sizeof(name) - n, "%s%.*s", n ? "." : "", query[at],
-                              (const char *)query + at + 1);
-        at += query[at] + 1u;
-    }
-    struct zone *z = zone_of(name);
-    unsigned type = query[at + 2];
-    size_t question_end = at + 5;
-
-    if (z) {
-        atomic_fetch_add(&z->asked, 1);
-    }
-    if (z && z->rcode < 0) {
-        return 0;
-    }
-    bool cut = z && z->tcp && !by_tcp;
-    unsigned count = !z || cut ? 0 : type == TYPE_A ? z->a : type == TYPE_AAAA ? z->aaaa : 0;
-    memcpy(out, query, question_end);
-    put16(out + 2, 0x8180u | (cut ? 0x200u : 0) | (unsigned)(z ? z->rcode : 3));
-    put16(out + 6, count);
-    put16(out + 8, 0);
-    put16(out + 10, 0); /* an OPT record of the query is not repeated */
-    at = question_end;
-    for (unsigned i = 0; i < count; i++) {
-        size_t bytes = type == TYPE_A ? 4 : 16;
-
-        put16(out + at, 0xc00c); /* the question's name */
-        put16(out + at + 2, type);
-        put16(out + at + 4, 1);
-        put16(out + at + 6, z->ttl_s >> 16);
-        put16(out + at + 8, z->ttl_s & 0xffff);
-        put16(out + at + 10, (unsigned)bytes);
-        memset(out + at + 12, 0, bytes);
-        out[at + 12] = type == TYPE_A ? 10 : 0xfd;
-        out[at + 12 + bytes - 1] = (uint8_t)(i + 1);
-        at += 12 + bytes;
-    }
-    return at;
-}
-
-static void serve_tcp(void)
-{
-    uint8_t in[512], out[1026];
-    int fd = accept(tcp, NULL, NULL);
-    size_t have = 0;
-
-    /* A connection may bring several questions; each is answered in turn until it is closed. */
-    for (ssize_t n; (n = recv(fd, in + have, sizeof(in) - have, 0)) > 0;) {
-        have += (size_t)n;
-        while (have >= 2 && have - 2 >= (size_t)(in[0] << 8 | in[1])) {
-            size_t len = (size_t)(in[0] << 8 | in[1]), m = reply_to(in + 2, len, true, out + 2);
-
-            put16(out, (unsigned)m);
-            (void)send(fd, out, m + 2, MSG_NOSIGNAL);
-            have -= len + 2;
-            memmove(in, in + len + 2, have);
-        }
-    }
-    close(fd);
-}
-
-static void *serve(void *arg)
-{
-    struct pollfd p[] = {{udp, POLLIN, 0}, {tcp, POLLIN, 0}, {quit[0], POLLIN, 0}};
-
-    while (poll(p, 3, -1) > 0 && !p[2].revents) {
-        if (p[0].revents) {
-            uint8_t in[512], out[1024];
-            struct sockaddr_in from;
-            socklen_t from_len = sizeof(from);
-            ssize_t n = recvfrom(udp, in, sizeof(in), 0, (struct sockaddr *)&from, &from_len);
-            size_t m = n > 0 ? reply_to(in, (size_t)n, false, out) : 0;
-
-            if (m) {
-                (void)sendto(udp, out, m, 0, (struct sockaddr *)&from, from_len);
-            }
-        }
-        if (p[1].revents) {
-            serve_tcp();
-        }
-    }
-    return arg;
-}
-
-static void serve_start(void)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    socklen_t len = sizeof(a);
-
-    udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    cr_assert_eq(bind(tcp, (struct sockaddr *)&a, sizeof(a)), 0);
-    cr_assert_eq(listen(tcp, 4), 0);
-    cr_assert_eq(getsockname(tcp, (struct sockaddr *)&a, &len), 0);
-    cr_assert_eq(bind(udp, (struct sockaddr *)&a, sizeof(a)), 0);
-    server_port = ntohs(a.sin_port);
-    cr_assert_eq(pipe(quit), 0);
-    cr_assert_eq(pthread_create(&server, NULL, serve, NULL), 0);
-}
-
-/* ---- the client ---- */
-
-static struct ag_loop loop;
-static unsigned done_count;
-
-static void start_on(enum ag_backend_kind kind)
-{
-    const struct ag_loop_config config = {.backend = kind, .buf_count = {64, 8}};
-    const char *why = NULL;
-    char servers[32];
-
-    done_count = 0;
-    for (size_t i = 0; i < AG_COUNT(zones); i++) {
-        atomic_store(&zones[i].asked, 0);
-    }
-    cr_assert_eq(ag_loop_init(&loop, &config, &why), AG_OK, "%s", why);
-    cr_assert_eq(ag_resolver_init(&loop), AG_OK);
-    (void)snprintf(servers, sizeof(servers), "127.0.0.1:%u", server_port);
-    cr_assert_eq(ag_resolver_set_servers(&loop, servers), AG_OK);
-}
-
-static void stop(void)
-{
-    ag_resolver_deinit(&loop);
-    ag_resolver_deinit(&loop);
-    ag_loop_deinit(&loop);
-}
-
-static void setup(void)
-{
-    serve_start();
-    start_on(AG_BACKEND_EPOLL);
-}
-
-static void teardown(void)
-{
-    stop();
-    cr_assert_eq(write(quit[1], "", 1), 1);
-    cr_assert_eq(pthread_join(server, NULL), 0);
-}
+#include "name_server.h"
 
 TestSuite(resolver, .init = setup, .fini = teardown);
 
@@ -235,14 +20,6 @@ static void begin(struct ag_resolve *r, const char *name)
 
     ag_resolve_start(&loop, r, ag_span_str(name), 8080, on_done);
     cr_assert_eq(done_count, before, "done comes from the loop, not from the call");
-}
-
-static void await(unsigned count)
-{
-    while (done_count < count) {
-        ag_loop_turn(&loop, UINT32_MAX);
-    }
-    cr_assert_eq(done_count, count);
 }
 
 static void resolve(struct ag_resolve *r, const char *name)
@@ -457,7 +234,54 @@ Test(resolver, many_names_are_bounded)
 
 Test(resolver, a_bad_server_list_is_refused)
 {
-    cr_expect_eq(ag_resolver_set_servers(&loop, "not an address"), AG_EINVAL);
+    struct ag_resolver_settings settings = {"not an address", 1000, 1};
+    struct ag_resolve r;
+
+    cr_expect_eq(ag_resolver_configure(&loop, &settings), AG_EINVAL);
+    resolve(&r, "one.test");
+    cr_expect(r.status == AG_OK && has(&r, "10.0.0.1:8080"), "the ones before are asked");
+}
+
+/* Nobody listens at the first ones; what is under way goes to the next, and what is known is asked for anew. */
+Test(resolver, other_servers_take_over)
+{
+    struct ag_resolver_settings none = {"127.0.0.1:9,[::1]:9", 60000, 1}, known = none;
+    struct ag_resolve r[2];
+
+    resolve(&r[0], "one.test");
+    (void)snprintf(known.servers, sizeof(known.servers), "127.0.0.1:%u", server_port);
+    begin(&r[0], "silent.test");
+    begin(&r[1], "both.test");
+    cr_assert_eq(ag_resolver_configure(&loop, &known), AG_OK);
+    await(done_count + 1);
+    cr_expect(r[1].status == AG_OK && r[1].count == 2, "was under way");
+    ag_resolve_cancel(&r[0]);
+    unsigned asked = atomic_load(&zone("one.test")->asked);
+    resolve(&r[0], "one.test");
+    cr_expect_gt(atomic_load(&zone("one.test")->asked), asked);
+    asked = atomic_load(&zone("one.test")->asked);
+    cr_assert_eq(ag_resolver_configure(&loop, &known), AG_OK);
+    resolve(&r[0], "one.test");
+    cr_expect_eq(atomic_load(&zone("one.test")->asked), asked, "the same servers: nothing changes");
+    cr_assert_eq(ag_resolver_configure(&loop, &none), AG_OK);
+    resolve(&r[0], "one.test");
+    cr_expect_eq(r[0].status, AG_AGAIN);
+}
+
+Test(resolver, families_take_turns)
+{
+    struct ag_resolve r;
+    sa_family_t first;
+
+    resolve(&r, "mixed.test");
+    cr_assert_eq(r.count, AG_RESOLVE_MAX);
+    first = r.addr[0].sa.sa_family;
+    for (uint32_t i = 0; i < 6; i++) {
+        cr_expect_eq(r.addr[i].sa.sa_family == first, i % 2 == 0, "%u", i);
+    }
+    for (uint32_t i = 6; i < r.count; i++) {
+        cr_expect_eq(r.addr[i].sa.sa_family, AF_INET, "%u: there are three of the other", i);
+    }
 }
 
 /* ---- addresses ---- */
