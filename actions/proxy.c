@@ -4,6 +4,7 @@
 #include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
 #include "actions/proxy_tunnel.h"
+#include "actions/rewrite_answer.h"
 #include "actions/upstream_pool.h"
 
 #define REPLAYS_MAX 3u
@@ -74,6 +75,19 @@ static void on_interim(struct ag_call *call, const struct ag_response *res)
     p->ex->server->send_interim(p->ex, res->status, &fields);
 }
 
+/* Redirects and cookies; the head is in ex->res. */
+static enum ag_status rewrite_answer(struct proxy_call *p)
+{
+    const struct ag_proxy_settings *s = p->settings;
+    bool kept = s->host_mode == AG_UPSTREAM_HOST_KEEP && p->req.authority.len > 0;
+    const struct ag_rewrite_peer peer = {
+        .target = s->has_target ? &s->target : NULL,
+        .own = {p->claim.peer->authority, s->upstream->name, kept ? AG_SPAN("") : p->opts.host},
+        .tls = s->upstream->tls != NULL};
+
+    return ag_rewrite_answer(s->rewrite, p->ex, &peer);
+}
+
 static void on_head(struct ag_call *call, const struct ag_response *res)
 {
     struct proxy_call *p = of(call);
@@ -87,6 +101,9 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
         return;
     }
     st = ag_proxy_response(ex, res, call->head_owner);
+    if (st == AG_OK && p->settings && p->settings->rewrite) {
+        st = rewrite_answer(p);
+    }
     if (st == AG_OK && agreement == AG_PROXY_AGREED) {
         st = ag_proxy_tunnel_answer(&p->tunnel, ex);
     }
@@ -290,6 +307,9 @@ static struct ag_span make_target(struct ag_exchange *ex, const struct ag_proxy_
     struct ag_buf b;
     uint8_t *room;
 
+    if (s->rewrite && ag_rewrite_has_target(s->rewrite)) {
+        return ag_rewrite_target(s->rewrite, ex, s->has_target ? &s->target : NULL);
+    }
     if (whole.ptr) {
         return whole;
     }
@@ -336,6 +356,9 @@ static bool prepare(struct proxy_call *p, const struct ag_proxy_section *section
     }
     st = ag_proxy_request_fields(ex, &section->trust, p->tunnel.asked == AG_PROXY_UPGRADE,
                                  &p->req.fields, &hops);
+    if (st == AG_OK && p->settings->rewrite) {
+        st = ag_rewrite_fields(p->settings->rewrite, ex, &p->req.fields);
+    }
     if (st == AG_EPROTO) {
         fail(p, 400, AG_REASON_PROTOCOL, "too many connection options");
     } else if (st != AG_OK) {
@@ -382,12 +405,14 @@ static void abort_call(struct ag_exchange *ex, enum ag_reason why)
     }
 }
 
-/* Once the request is on its way its settings have done their part, but for a second try. */
+/* Once the request is on its way its settings have done their part, but for a second try and for the answer
+ * that they rewrite. */
 static bool outlive(struct ag_exchange *ex)
 {
     struct proxy_call *p = ex->action_data;
 
-    if (!p || p->claim.state != AG_CLAIM_GIVEN) {
+    if (!p || p->claim.state != AG_CLAIM_GIVEN ||
+        (p->settings && p->settings->rewrite && !p->answered)) {
         return false;
     }
     p->settings = NULL;

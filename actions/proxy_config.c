@@ -1,5 +1,6 @@
 #include "actions/proxy_config.h"
 
+#include "actions/rewrite_config.h"
 #include "actions/upstream_config.h"
 #include "proto/uri.h"
 
@@ -211,6 +212,22 @@ static bool check_target(struct ag_action_build *build, const struct ag_action_d
     return false;
 }
 
+/* A route that groups split is configured more than once: it is told of once. */
+static void tell_of(struct ag_action_build *build, struct ag_proxy_section *section,
+                    const struct ag_rewrite *rewrite)
+{
+    struct ag_proxy_rewriting *last = section->last_rewriting, *told;
+
+    if (last && last->pattern.ptr == build->pattern.ptr) {
+        return;
+    }
+    told = ag_arena_alloc(build->arena, sizeof(*told));
+    AG_ASSERT(told);
+    *told = (struct ag_proxy_rewriting){NULL, build->pattern, rewrite};
+    *(last ? &last->next : &section->first_rewriting) = told;
+    section->last_rewriting = told;
+}
+
 enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
                                   const void **out_settings)
 {
@@ -236,6 +253,12 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
     s->target = decl->target;
     if (s->has_target && !check_target(build, decl, s)) {
         return AG_EINVAL;
+    }
+    if (ag_rewrite_read(build, decl, s->host_mode != AG_UPSTREAM_HOST_KEEP, &s->rewrite) != AG_OK) {
+        return AG_EINVAL;
+    }
+    if (s->rewrite) {
+        tell_of(build, section, s->rewrite);
     }
     *out_settings = s;
     return AG_OK;

@@ -6,12 +6,14 @@
  *     action: "http://10.0.0.1:8080"
  *     timeouts: {read: 5s}                 over the upstream's
  *     host: upstream
+ *     strip_prefix: /x                     and what else rewrite_config.h reads
  *
  * Schemes: http ws, over TLS https wss, and h2c, h2 for HTTP/2 alone (upstream.h).
  */
 #pragma once
 #include "actions/action.h"
 #include "actions/proxy_trust.h"
+#include "actions/rewrite.h"
 #include "actions/upstream.h"
 
 /* An upstream under a scheme. */
@@ -32,23 +34,32 @@ struct ag_proxy_name {
     bool has_tls_settings;              /* of its own */
 };
 
+/* A route that rewrites, for people. */
+struct ag_proxy_rewriting {
+    struct ag_proxy_rewriting *next;
+    struct ag_span pattern;
+    const struct ag_rewrite *rewrite;
+};
+
 struct ag_proxy_section {
     struct ag_upstream_options defaults;
     struct ag_proxy_trust trust;
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
     struct ag_proxy_name *first, *last;
+    struct ag_proxy_rewriting *first_rewriting, *last_rewriting;
 };
 
 struct ag_proxy_settings {
     const struct ag_upstream *upstream;
     struct ag_upstream_timeouts timeouts;
     enum ag_upstream_host_mode host_mode;
-    struct ag_span host;       /* LITERAL */
-    bool has_target;           /* else the request's path is kept */
-    bool target_has_query;     /* the request's query goes behind it */
-    struct ag_template target; /* has_target */
-    uint32_t target_bytes;     /* of its literal parts */
-    uint32_t target_params;    /* parameters in it */
+    struct ag_span host;              /* LITERAL */
+    bool has_target;                  /* else the request's path is kept */
+    bool target_has_query;            /* the request's query goes behind it */
+    struct ag_template target;        /* has_target */
+    uint32_t target_bytes;            /* of its literal parts */
+    uint32_t target_params;           /* parameters in it */
+    const struct ag_rewrite *rewrite; /* NULL: nothing is rewritten */
 };
 
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build);
