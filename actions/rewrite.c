@@ -176,7 +176,7 @@ struct ag_span ag_rewrite_target(const struct ag_rewrite *rw, struct ag_exchange
         ag_buf_putc(&b, '/');
     }
     joint = b.len;
-    ag_buf_putc(&b, ag_span_find(ag_buf_span(&b), '?') < b.len ? '&' : '?');
+    ag_buf_putc(&b, '?');
     if (rw->param_count) {
         ag_rewrite_query(rw, ex, &b);
     } else {

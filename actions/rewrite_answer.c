@@ -98,29 +98,13 @@ static struct ag_span without_slash(struct ag_span s)
     return s.len && s.ptr[s.len - 1] == '/' ? ag_span_sub(s, 0, s.len - 1) : s;
 }
 
-/* Bytes at the end of the target's path that are the request's splat. */
-static size_t splat_len(const struct ag_template *target, const struct ag_exchange *ex)
-{
-    for (uint16_t i = 0; i < target->count; i++) {
-        const struct ag_template_part *p = &target->parts[i];
-        bool last = i + 1 == target->count ||
-                    (p[1].param < 0 && ag_span_starts(p[1].literal, AG_SPAN("?")));
-
-        if (last) {
-            return p->param >= 0 && ex->params[p->param].splat
-                       ? ag_exchange_param(ex, (unsigned)p->param).len
-                       : 0;
-        }
-    }
-    return 0;
-}
-
 /* Both without what they have in common at the end: the splat, or what follows the prefix. AG_ENOMEM. */
 static enum ag_status find_paths(const struct ag_rewrite *rw, struct ag_exchange *ex,
                                  const struct ag_template *target, struct paths *out)
 {
     bool stripped = rw->strip.len && ag_rewrite_is_below(ex->req.path, rw->strip);
-    size_t max = 1, common;
+    const struct ag_template_part *last = target ? &target->parts[target->count - 1] : NULL;
+    size_t max = 1, common = 0;
     struct ag_buf b;
 
     if (!target) {
@@ -135,8 +119,9 @@ static enum ag_status find_paths(const struct ag_rewrite *rw, struct ag_exchange
         return AG_ENOMEM;
     }
     ag_template_expand(target, ex, &b);
-    b.len = find_any(ag_buf_span(&b), "?");
-    common = splat_len(target, ex);
+    if (last->param >= 0 && ex->params[last->param].splat) {
+        common = ag_exchange_param(ex, (unsigned)last->param).len;
+    }
     out->outer = without_slash(ag_span_sub(ex->req.path, 0, ex->req.path.len - common));
     out->inner = without_slash(ag_span_sub(ag_buf_span(&b), 0, b.len - common));
     return AG_OK;
