@@ -88,6 +88,28 @@ static enum ag_status rewrite_answer(struct proxy_call *p)
     return ag_rewrite_answer(s->rewrite, p->ex, &peer);
 }
 
+/* Whether a page of the route's takes the place of the upstream's error. */
+static bool intercept(struct proxy_call *p, const struct ag_response *res)
+{
+    static const enum ag_field_id kept[] = {AG_FIELD_ALLOW, AG_FIELD_RETRY_AFTER,
+                                            AG_FIELD_WWW_AUTHENTICATE};
+    struct ag_exchange *ex = p->ex;
+    const struct ag_field *f = NULL;
+
+    if (!ex->context->pipeline->intercepts || !ex->context->pipeline->intercepts(ex, res->status)) {
+        return false;
+    }
+    for (size_t i = 0; i < AG_COUNT(kept); i++) {
+        while ((f = ag_fields_find(&res->fields, kept[i], f)) != NULL) {
+            struct ag_span value = ag_arena_copy(&ex->arena, ag_field_value(f));
+            if (value.ptr) { /* else the error goes without */
+                (void)!ag_exchange_field(ex, kept[i], value);
+            }
+        }
+    }
+    return true;
+}
+
 static void on_head(struct ag_call *call, const struct ag_response *res)
 {
     struct proxy_call *p = of(call);
@@ -98,6 +120,13 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
     if (agreement == AG_PROXY_DISAGREED) {
         ag_upstream_cancel(&p->claim);
         fail(p, 502, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
+        return;
+    }
+    if (res->status >= 400 && intercept(p, res)) {
+        unsigned status = res->status; /* the head goes with the call */
+
+        ag_upstream_cancel(&p->claim);
+        fail(p, status, AG_REASON_NONE, "the upstream answered with an error");
         return;
     }
     st = ag_proxy_response(ex, res, call->head_owner);

@@ -138,6 +138,19 @@ static const struct ag_upstream *upstream_of(struct ag_action_build *build,
     return variant_of(build, n, decl);
 }
 
+bool ag_proxy_has_scheme(struct ag_span scheme)
+{
+    struct ag_upstream_scheme ignored;
+
+    return ag_upstream_scheme_of(scheme, &ignored);
+}
+
+const struct ag_upstream *ag_proxy_upstream_of(struct ag_action_build *build,
+                                               const struct ag_action_decl *decl)
+{
+    return upstream_of(build, build->shared[AG_ACTION_PROXY], decl);
+}
+
 /* ---- what the TLS library makes of them ---- */
 
 enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags)

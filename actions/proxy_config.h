@@ -62,6 +62,13 @@ struct ag_proxy_settings {
     const struct ag_rewrite *rewrite; /* NULL: nothing is rewritten */
 };
 
+/* Whether a target may have that scheme. */
+bool ag_proxy_has_scheme(struct ag_span scheme);
+/* The upstream that decl->authority names, or is, under decl->scheme; after the section was configured. NULL: it
+ * has mistakes, which are reported. */
+const struct ag_upstream *ag_proxy_upstream_of(struct ag_action_build *build,
+                                               const struct ag_action_decl *decl);
+
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build);
 /* Makes the TLS contexts of upstreams, and lets them go. */
 enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags);
