@@ -147,12 +147,35 @@ static bool read_upstream(struct ag_action_build *b, const struct ag_node *n, st
     return true;
 }
 
+static bool is_one_word(struct ag_span s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.ptr[i] <= ' ') {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool is_url(struct ag_span s)
 {
     size_t colon = ag_span_find(s, ':');
+    struct ag_span scheme = ag_span_sub(s, 0, colon);
 
-    return ag_proxy_has_scheme(ag_span_sub(s, 0, colon)) &&
-           ag_span_starts(ag_span_sub(s, colon, s.len), AG_SPAN("://"));
+    return ag_span_starts(ag_span_sub(s, colon, s.len), AG_SPAN("://")) &&
+           (ag_proxy_has_scheme(scheme) || (ag_is_token(scheme) && is_one_word(s)));
+}
+
+/* "errors/404.html" is hardly meant to be the page itself. */
+static void warn_of_name(struct ag_action_build *b, const struct ag_node *n, struct ag_span text)
+{
+    if (is_one_word(text) && ag_mime_extension(text).len &&
+        !ag_span_eq(ag_mime_type(text, NULL), AG_SPAN("application/octet-stream"))) {
+        ag_diag_warn(b->diags, n->pos,
+                     ag_arena_printf(b->arena, "the file is ./%.*s; {body: ...} for a text",
+                                     (int)text.len, (const char *)text.ptr),
+                     "the page is this text, not a file of that name");
+    }
 }
 
 static bool is_path(struct ag_span s)
@@ -223,9 +246,14 @@ static bool read_page(struct ag_action_build *b, const struct ag_node *n, struct
     if (!ag_node_text(n, b->diags, &text)) {
         return false;
     }
-    return is_url(text)    ? read_upstream(b, n, text, p)
-           : is_path(text) ? read_file(b, n, text, p)
-                           : read_body(b, n, text, p);
+    if (is_url(text)) {
+        return read_upstream(b, n, text, p);
+    }
+    if (is_path(text)) {
+        return read_file(b, n, text, p);
+    }
+    warn_of_name(b, n, text);
+    return read_body(b, n, text, p);
 }
 
 /* ---- a level ---- */

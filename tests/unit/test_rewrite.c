@@ -21,7 +21,8 @@ static struct rig *rig_new(const char *pattern, const char *line)
     r->f = fake_new(&ag_action_redirect);
     fake_pattern(r->f, &r->route, pattern);
     r->route.action.ops = r->f->ops;
-    r->ex = fake_begin(r->f, &r->route, line, "Host: gate.example\nX-A: a&b=c/\n");
+    r->ex =
+        fake_begin(r->f, &r->route, line, "Host: gate.example\nX-A: a&b=c/\nX-Bad: evil; Path=/\n");
     r->ex->req.authority = r->ex->req.host = AG_SPAN("gate.example");
     r->ex->req.received_count = r->ex->req.fields.count;
     return r;
@@ -345,11 +346,12 @@ Test(rewrite, cookies)
     struct rig *r = rig_new("/*", "GET /x");
     const struct ag_rewrite_map domains[] = {
         {AG_SPAN("app.internal"), 0, vars(r, "example.com")},
+        {AG_SPAN("told.internal"), 0, vars(r, "{header.x-bad}")},
         {AG_SPAN("*"), 0, NULL},
     };
     const struct ag_rewrite_map paths[] = {{AG_SPAN("/two"), 0, vars(r, "/app")},
                                            {AG_SPAN("/"), 0, vars(r, "/all/")}};
-    struct ag_rewrite_cookies c = {.domains = {domains, 2},
+    struct ag_rewrite_cookies c = {.domains = {domains, 3},
                                    .paths = {paths, 2},
                                    .secure = AG_REWRITE_SET,
                                    .http_only = AG_REWRITE_REMOVE,
@@ -365,6 +367,7 @@ Test(rewrite, cookies)
         {"a=b; Domain=.App.Internal; Max-Age=5",
          "a=b; Domain=example.com; Max-Age=5; Secure; SameSite=Lax"},
         {"a=b; domain=other", "a=b; Secure; SameSite=Lax"},
+        {"a=b; domain=told.internal", "a=b; Secure; SameSite=Lax"},
         {"a=b; secure; samesite=None; httponly; Expires=Wed, 21 Oct 2015 07:28:00 GMT",
          "a=b; Expires=Wed, 21 Oct 2015 07:28:00 GMT; Secure; SameSite=Lax"},
         {"__Host-a=b; Path=/; Secure", "__Host-a=b; Path=/; Secure; SameSite=Lax"},

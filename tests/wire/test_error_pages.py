@@ -38,9 +38,6 @@ routes:
     action: "http://127.0.0.1:%(up)d"
     error_pages: {intercept: true, 401: "who?", 5xx: "http://sorry/{status}"}
   "/fixed": 404 as the config says
-  "/loop":
-    action: "http://127.0.0.1:%(dead)d"
-    error_pages: {default: "http://127.0.0.1:$PORT/loop"}
 """
 
 
@@ -159,9 +156,16 @@ def test_an_empty_page(gate):
     assert page(gate.get("/api/own")) == (502, None, b"")
 
 
-def test_no_loops(gate):
-    r = gate.get("/loop")
-    assert r.status == 502 and r.body.startswith(b"502 Bad Gateway: ")
+def test_no_loops(backend, tmp_path):
+    config = ('server: {listen: ["127.0.0.1:$PORT"], workers: 1, access_log: combined}\n'
+              'routes: {"/loop": {action: OK, methods: PUT,\n'
+              '                   error_pages: {default: "http://127.0.0.1:$PORT/loop?{status}"}}}\n'
+              'groups: [{match: /loop, error_pages: {default: "http://127.0.0.1:$PORT/loop?{status}"}}]\n')
+    with Gate(tmp_path, config, backend) as gate:
+        r = gate.get("/loop")
+        assert r.status == 405 and r.body.startswith(b"405 Method Not Allowed: ")
+    log = (tmp_path / "stderr.log").read_text()
+    assert log.count('"GET /loop') == 2, log  # the client's, and the one for its page
 
 
 def test_a_client_that_leaves_while_the_page_is_asked_for(gate):
