@@ -1,3 +1,4 @@
+#include "router/dispatch_errors.h"
 #include "router/dispatch_tls.h"
 
 /* ---- finding the route ---- */
@@ -158,47 +159,6 @@ static void answer_unrouted(struct ag_exchange *ex, const struct ag_snapshot *s)
     } else {
         ag_exchange_fail(ex, 404, AG_REASON_NONE, "no route takes this path");
     }
-}
-
-/* ---- pages for errors ---- */
-
-/* Of the groups that the path lies in, and the server. */
-static const struct ag_error_pages *unrouted_errors(const struct ag_exchange *ex,
-                                                    const struct ag_snapshot *s)
-{
-    struct ag_trie_query q = query_of(ex);
-    uint32_t region = AG_TRIE_NONE;
-
-    if (!s->region_errors) {
-        return NULL;
-    }
-    q.method = AG_METHOD_GET; /* groups hold for every method */
-    if (s->regions && q.path.len && q.path.ptr[0] == '/') {
-        region = ag_trie_lookup(s->regions, &q);
-    }
-    return s->region_errors[region == AG_TRIE_NONE ? 0 : region];
-}
-
-static bool error_page(struct ag_exchange *ex, unsigned status)
-{
-    /* Of requests that were refused before they came as far as here, nobody works on an answer that comes
-     * later. */
-    bool may_ask = ex->snapshot_ref && !ex->abandoned;
-    const struct ag_error_pages *pages =
-        ex->route ? ex->route->errors : unrouted_errors(ex, ex->context->snapshot);
-
-    if (!pages) {
-        return false;
-    }
-    if (!ex->snapshot_ref) {
-        ag_exchange_pin(ex); /* the page lies in it */
-    }
-    return ag_error_pages_answer(pages, ex, status, may_ask);
-}
-
-static bool intercepts(const struct ag_exchange *ex, unsigned status)
-{
-    return ex->route && ag_error_pages_intercept(ex->route->errors, status);
 }
 
 /* ---- the chain ---- */
@@ -529,6 +489,6 @@ const struct ag_pipeline_ops ag_dispatch = {
     .abort = abort_work,
     .done = done,
     .outlive = outlive,
-    .error_page = error_page,
-    .intercepts = intercepts,
+    .error_page = ag_dispatch_error_page,
+    .intercepts = ag_dispatch_intercepts,
 };

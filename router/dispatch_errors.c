@@ -1,0 +1,42 @@
+#include "router/dispatch_errors.h"
+
+/* Of the groups that the path lies in, and the server. */
+static const struct ag_error_pages *unrouted(const struct ag_exchange *ex,
+                                             const struct ag_snapshot *s)
+{
+    /* Groups hold for every method. */
+    const struct ag_trie_query q = {.host = ex->req.host,
+                                    .port = ex->listener_port,
+                                    .path = ex->req.path,
+                                    .method = AG_METHOD_GET};
+    uint32_t region = AG_TRIE_NONE;
+
+    if (!s->region_errors) {
+        return NULL;
+    }
+    if (s->regions && q.path.len && q.path.ptr[0] == '/') {
+        region = ag_trie_lookup(s->regions, &q);
+    }
+    return s->region_errors[region == AG_TRIE_NONE ? 0 : region];
+}
+
+bool ag_dispatch_error_page(struct ag_exchange *ex, unsigned status)
+{
+    /* Of requests that were refused before they were dispatched, nobody works on an answer that comes later. */
+    bool may_ask = ex->snapshot_ref && !ex->abandoned;
+    const struct ag_error_pages *pages =
+        ex->route ? ex->route->errors : unrouted(ex, ex->context->snapshot);
+
+    if (!pages) {
+        return false;
+    }
+    if (!ex->snapshot_ref) {
+        ag_exchange_pin(ex); /* the page lies in it */
+    }
+    return ag_error_pages_answer(pages, ex, status, may_ask);
+}
+
+bool ag_dispatch_intercepts(const struct ag_exchange *ex, unsigned status)
+{
+    return ex->route && ag_error_pages_intercept(ex->route->errors, status);
+}
