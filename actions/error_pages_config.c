@@ -66,7 +66,8 @@ static bool read_file(struct ag_action_build *b, const struct ag_node *n, struct
         ag_diag_error(b->diags, n->pos,
                       a.error == EFBIG ? "a page may have 1m"
                                        : "a text that is no file's path does not begin with / or .",
-                      "%s cannot be read: %s", path, a.error ? strerror(a.error) : "it is no file");
+                      "%s cannot be read: %s", path,
+                      a.error ? strerrordesc_np(a.error) : "it is no file");
         return false;
     }
     p->shown = text;

@@ -13,6 +13,7 @@
 struct proxy_call {
     struct ag_exchange *ex;
     const struct ag_proxy_settings *settings; /* NULL: gone with the snapshot */
+    const struct ag_rewrite_kept *kept;       /* of them, then; NULL: nothing is rewritten */
     struct ag_upstream_timeouts timeouts;     /* of the settings */
     struct ag_upstream_claim claim;
     struct ag_call call;
@@ -75,17 +76,28 @@ static void on_interim(struct ag_call *call, const struct ag_response *res)
     p->ex->server->send_interim(p->ex, res->status, &fields);
 }
 
+/* Whom the claim has led to; while there are settings. */
+static struct ag_rewrite_peer rewrite_peer(const struct proxy_call *p)
+{
+    const struct ag_proxy_settings *s = p->settings;
+    bool clients = s->host_mode == AG_UPSTREAM_HOST_KEEP && p->req.authority.len > 0;
+
+    return (struct ag_rewrite_peer){
+        .target = s->has_target ? &s->target : NULL,
+        .own = {p->claim.peer->authority, s->upstream->name, clients ? AG_SPAN("") : p->opts.host},
+        .tls = s->upstream->tls != NULL};
+}
+
 /* Redirects and cookies; the head is in ex->res. */
 static enum ag_status rewrite_answer(struct proxy_call *p)
 {
-    const struct ag_proxy_settings *s = p->settings;
-    bool kept = s->host_mode == AG_UPSTREAM_HOST_KEEP && p->req.authority.len > 0;
-    const struct ag_rewrite_peer peer = {
-        .target = s->has_target ? &s->target : NULL,
-        .own = {p->claim.peer->authority, s->upstream->name, kept ? AG_SPAN("") : p->opts.host},
-        .tls = s->upstream->tls != NULL};
+    struct ag_rewrite_peer peer;
 
-    return ag_rewrite_answer(s->rewrite, p->ex, &peer);
+    if (p->kept) {
+        return ag_rewrite_answer(&p->kept->rw, p->ex, &p->kept->peer);
+    }
+    peer = rewrite_peer(p);
+    return ag_rewrite_answer(p->settings->rewrite, p->ex, &peer);
 }
 
 /* Whether a page of the route's takes the place of the upstream's error. */
@@ -130,7 +142,7 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
         return;
     }
     st = ag_proxy_response(ex, res, call->head_owner);
-    if (st == AG_OK && p->settings && p->settings->rewrite) {
+    if (st == AG_OK && (p->kept || (p->settings && p->settings->rewrite))) {
         st = rewrite_answer(p);
     }
     if (st == AG_OK && agreement == AG_PROXY_AGREED) {
@@ -434,15 +446,22 @@ static void abort_call(struct ag_exchange *ex, enum ag_reason why)
     }
 }
 
-/* Once the request is on its way its settings have done their part, but for a second try and for the answer
- * that they rewrite. */
+/* Once the request is on its way its settings have done their part, but for a second try; what rewrites the answer
+ * is kept. */
 static bool outlive(struct ag_exchange *ex)
 {
     struct proxy_call *p = ex->action_data;
 
-    if (!p || p->claim.state != AG_CLAIM_GIVEN ||
-        (p->settings && p->settings->rewrite && !p->answered)) {
+    if (!p || p->claim.state != AG_CLAIM_GIVEN) {
         return false;
+    }
+    if (p->settings && p->settings->rewrite && !p->answered) {
+        struct ag_rewrite_peer peer = rewrite_peer(p);
+
+        p->kept = ag_rewrite_keep(p->settings->rewrite, ex, &peer);
+        if (!p->kept) {
+            return false;
+        }
     }
     p->settings = NULL;
     return true;

@@ -11,11 +11,6 @@ struct url {
     bool has_authority;
 };
 
-/* The request's path as the client has it, and as the upstream has it. */
-struct paths {
-    struct ag_span outer, inner;
-};
-
 /* ---- reading ---- */
 
 static bool is_web(struct ag_span scheme)
@@ -98,9 +93,8 @@ static struct ag_span without_slash(struct ag_span s)
     return s.len && s.ptr[s.len - 1] == '/' ? ag_span_sub(s, 0, s.len - 1) : s;
 }
 
-/* Both without what they have in common at the end: the splat, or what follows the prefix. AG_ENOMEM. */
-static enum ag_status find_paths(const struct ag_rewrite *rw, struct ag_exchange *ex,
-                                 const struct ag_template *target, struct paths *out)
+enum ag_status ag_rewrite_find_paths(const struct ag_rewrite *rw, struct ag_exchange *ex,
+                                     const struct ag_template *target, struct ag_rewrite_paths *out)
 {
     bool stripped = rw->strip.len && ag_rewrite_is_below(ex->req.path, rw->strip);
     const struct ag_template_part *last = target ? &target->parts[target->count - 1] : NULL;
@@ -108,7 +102,7 @@ static enum ag_status find_paths(const struct ag_rewrite *rw, struct ag_exchange
     struct ag_buf b;
 
     if (!target) {
-        *out = (struct paths){stripped ? rw->strip : AG_SPAN(""), rw->add};
+        *out = (struct ag_rewrite_paths){stripped ? rw->strip : AG_SPAN(""), rw->add};
         return AG_OK;
     }
     for (uint16_t i = 0; i < target->count; i++) {
@@ -220,7 +214,7 @@ static enum whose whose_is(const struct url *u, const struct ag_exchange *ex,
 
 /* What `auto` makes of a URL; `out` untouched: it stays. */
 static void put_automatic(struct ag_exchange *ex, const struct ag_rewrite_peer *peer,
-                          const struct paths *p, const struct url *u, struct ag_buf *out)
+                          const struct ag_rewrite_paths *p, const struct url *u, struct ag_buf *out)
 {
     struct ag_span path = ag_span_sub(u->path, 0, find_any(u->path, "?#"));
     enum whose whose = whose_is(u, ex, peer);
@@ -254,8 +248,8 @@ static void put_automatic(struct ag_exchange *ex, const struct ag_rewrite_peer *
 }
 
 static void put_url(const struct ag_rewrite_redirects *r, struct ag_exchange *ex,
-                    const struct ag_rewrite_peer *peer, const struct paths *p, struct ag_span s,
-                    struct ag_buf *out)
+                    const struct ag_rewrite_peer *peer, const struct ag_rewrite_paths *p,
+                    struct ag_span s, struct ag_buf *out)
 {
     struct url u;
 
@@ -308,10 +302,10 @@ static enum ag_status rewrite_url(const struct ag_rewrite *rw, struct ag_exchang
 {
     struct ag_span value = ag_field_value(f);
     size_t max, before = (size_t)(url.ptr - value.ptr), from;
-    struct paths p;
+    struct ag_rewrite_paths p;
     struct ag_buf b;
 
-    if (find_paths(rw, ex, peer->target, &p) != AG_OK) {
+    if (ag_rewrite_find_paths(rw, ex, peer->target, &p) != AG_OK) {
         return AG_ENOMEM;
     }
     max = value.len + p.outer.len + AG_REWRITE_VALUE_MAX + 2;

@@ -25,7 +25,27 @@ struct ag_rewrite_peer {
 AG_MUST_USE enum ag_status ag_rewrite_answer(const struct ag_rewrite *rw, struct ag_exchange *ex,
                                              const struct ag_rewrite_peer *peer);
 
+/* What an answer's rewriting needs, all in the exchange's arena. */
+struct ag_rewrite_kept {
+    struct ag_rewrite rw;
+    struct ag_rewrite_peer peer;
+};
+/* rewrite_keep.c: for an exchange whose snapshot goes before its answer has come. NULL: no memory. */
+AG_MUST_USE const struct ag_rewrite_kept *ag_rewrite_keep(const struct ag_rewrite *rw,
+                                                          struct ag_exchange *ex,
+                                                          const struct ag_rewrite_peer *peer);
+
 /* ---- parts ---- */
+
+/* The request's path as the client has it, and as the upstream has it, both without what they have in common at the
+ * end: the splat, or what follows the prefix. AG_ENOMEM. */
+struct ag_rewrite_paths {
+    struct ag_span outer, inner;
+};
+AG_MUST_USE enum ag_status ag_rewrite_find_paths(const struct ag_rewrite *rw,
+                                                 struct ag_exchange *ex,
+                                                 const struct ag_template *target,
+                                                 struct ag_rewrite_paths *out);
 
 /* What `s` becomes by the first map that fits, where its path ends at a byte of `ends` ("/?#"). Appends it, at
  * most s.len + AG_REWRITE_VALUE_MAX bytes. False: none fits, nothing is appended. */

@@ -22,7 +22,7 @@ static struct rig *rig_new(const char *pattern, const char *line)
     fake_pattern(r->f, &r->route, pattern);
     r->route.action.ops = r->f->ops;
     r->ex =
-        fake_begin(r->f, &r->route, line, "Host: gate.example\nX-A: a&b=c/\nX-Bad: evil; Path=/\n");
+        fake_begin(r->f, &r->route, line, "Host: gate.example\nX-A: a&b=c/\nX-Bad: evil;Path=/\n");
     r->ex->req.authority = r->ex->req.host = AG_SPAN("gate.example");
     r->ex->req.received_count = r->ex->req.fields.count;
     return r;

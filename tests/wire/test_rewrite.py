@@ -182,28 +182,39 @@ def test_cookies(gate, came, goes):
 
 RELOADED = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1}
+proxy: {upstreams: {shop: {servers: ["127.0.0.1:%d"]}}}
 routes:
-  "/app/*": "http://127.0.0.1:%d/two/*"
+  "/app/*":
+    action: "http://shop/two/*"
+    rewrite_redirects: [{from: "http://old.example", to: "https://{host}"}, auto]
+    cookies: {domain: {a.internal: "{header.x-domain}"}, path: {/two: /app}, same_site: lax}
   "/which": OK old
 """
 
 
-def test_after_a_reload_the_answer_is_rewritten_by_the_old_settings(backend, tmp_path):
+@pytest.mark.parametrize("came,goes", [
+    ("/two/y", "/app/y"), ("http://shop/two/y", "/app/y"), ("http://$UP/two", "/app"),
+    ("http://old.example/y", "https://gate.example/y"), ("/login", "/login")])
+def test_after_a_reload_the_answer_is_rewritten_by_the_old_settings(backend, tmp_path, came, goes):
     go_on = threading.Event()
 
     def answer(peer, head, rest):
         assert go_on.wait(20)
-        peer.send(b"HTTP/1.1 302 Found\r\nLocation: /two/y\r\nContent-Length: 0\r\n\r\n")
+        location = came.replace("$UP", f"127.0.0.1:{up.port}")
+        peer.send((f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n"
+                   "Set-Cookie: a=b; Path=/two; Domain=a.internal\r\n\r\n").encode())
         return b""
     with Upstream(lambda i, head: answer) as up, \
             Gate(tmp_path, RELOADED % up.port, backend) as gate, gate.connect() as s:
-        s.sendall(b"GET /app/x HTTP/1.1\r\nHost: x\r\n\r\n")
+        s.sendall(b"GET /app/x HTTP/1.1\r\nHost: gate.example\r\nX-Domain: d.example\r\n\r\n")
         while not up.requests:
             time.sleep(0.01)
         file = tmp_path / "anygate.yml"
-        file.write_text(file.read_text().replace("/two/", "/else/").replace("old", "new"))
+        file.write_text(file.read_text().replace("two", "else").replace("OK old", "OK new"))
         gate.process.send_signal(signal.SIGHUP)
         while gate.get("/which").body != b"new":
             time.sleep(0.01)
         go_on.set()
-        assert Reader(s).response().get("location") == "/app/y"
+        r = Reader(s).response()
+        assert r.get("location") == goes
+        assert r.get("set-cookie") == "a=b; Path=/app; Domain=d.example; SameSite=Lax"
