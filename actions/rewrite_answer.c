@@ -98,11 +98,12 @@ enum ag_status ag_rewrite_find_paths(const struct ag_rewrite *rw, struct ag_exch
 {
     bool stripped = rw->strip.len && ag_rewrite_is_below(ex->req.path, rw->strip);
     const struct ag_template_part *last = target ? &target->parts[target->count - 1] : NULL;
-    size_t max = 1, common = 0;
+    bool splat = last && last->param >= 0 && ex->params[last->param].splat;
+    size_t max = 1, common;
     struct ag_buf b;
 
     if (!target) {
-        *out = (struct ag_rewrite_paths){stripped ? rw->strip : AG_SPAN(""), rw->add};
+        *out = (struct ag_rewrite_paths){stripped ? rw->strip : AG_SPAN(""), rw->add, false};
         return AG_OK;
     }
     for (uint16_t i = 0; i < target->count; i++) {
@@ -113,11 +114,12 @@ enum ag_status ag_rewrite_find_paths(const struct ag_rewrite *rw, struct ag_exch
         return AG_ENOMEM;
     }
     ag_template_expand(target, ex, &b);
-    if (last->param >= 0 && ex->params[last->param].splat) {
+    *out = (struct ag_rewrite_paths){ex->req.path, ag_buf_span(&b), !splat};
+    if (splat) {
         common = ag_exchange_param(ex, (unsigned)last->param).len;
+        out->outer = without_slash(ag_span_sub(out->outer, 0, out->outer.len - common));
+        out->inner = without_slash(ag_span_sub(out->inner, 0, out->inner.len - common));
     }
-    out->outer = without_slash(ag_span_sub(ex->req.path, 0, ex->req.path.len - common));
-    out->inner = without_slash(ag_span_sub(ag_buf_span(&b), 0, b.len - common));
     return AG_OK;
 }
 
@@ -212,6 +214,14 @@ static enum whose whose_is(const struct url *u, const struct ag_exchange *ex,
                : OTHERS;
 }
 
+/* Whether a path of the upstream's is one of ours. */
+static bool is_within(const struct ag_rewrite_paths *p, struct ag_span path, struct ag_span base)
+{
+    /* With the slash that a directory is asked for with, too. */
+    return p->whole ? ag_span_eq(path, base) || ag_span_eq(without_slash(path), base)
+                    : ag_rewrite_is_below(path, base);
+}
+
 /* What `auto` makes of a URL; `out` untouched: it stays. */
 static void put_automatic(struct ag_exchange *ex, const struct ag_rewrite_peer *peer,
                           const struct ag_rewrite_paths *p, const struct url *u, struct ag_buf *out)
@@ -223,20 +233,19 @@ static void put_automatic(struct ag_exchange *ex, const struct ag_rewrite_peer *
         return;
     }
     if (path.len == 0) { /* "http://host?query" is the root's */
-        if (whose == OWN && p->inner.len == 0) {
-            put_local(out, p->outer, AG_SPAN("/"));
+        if (whose == OWN && without_slash(p->inner).len == 0) {
+            put_local(out, p->outer, p->whole ? AG_SPAN("") : AG_SPAN("/"));
             ag_buf_put(out, u->path);
         }
         return;
     }
-    if (p->outer.len && ag_rewrite_is_below(path, p->outer) &&
-        !ag_rewrite_is_below(p->inner, p->outer)) {
+    if (p->outer.len && is_within(p, path, p->outer) && !is_within(p, p->inner, p->outer)) {
         if (whose == OWN) { /* an upstream that knows where it lives has written it already */
             put_local(out, AG_SPAN(""), u->path);
         }
         return;
     }
-    if (!ag_rewrite_is_below(path, p->inner)) {
+    if (!is_within(p, path, p->inner)) {
         return;
     }
     if (whose == CLIENTS) { /* scheme and host stay: they may be what the redirect is about */
@@ -305,7 +314,9 @@ static enum ag_status rewrite_url(const struct ag_rewrite *rw, struct ag_exchang
     struct ag_rewrite_paths p;
     struct ag_buf b;
 
-    if (ag_rewrite_find_paths(rw, ex, peer->target, &p) != AG_OK) {
+    if (peer->paths) {
+        p = *peer->paths;
+    } else if (ag_rewrite_find_paths(rw, ex, peer->target, &p) != AG_OK) {
         return AG_ENOMEM;
     }
     max = value.len + p.outer.len + AG_REWRITE_VALUE_MAX + 2;

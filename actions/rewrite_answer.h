@@ -13,10 +13,18 @@
 #pragma once
 #include "actions/rewrite.h"
 
+/* The request's path as the client has it, and as the upstream has it: of all paths below, without a slash at the end;
+ * or, `whole`, those two alone. */
+struct ag_rewrite_paths {
+    struct ag_span outer, inner;
+    bool whole;
+};
+
 /* Who answered, and what it was asked. */
 struct ag_rewrite_peer {
-    const struct ag_template *target; /* of the route; NULL: the request's path */
-    struct ag_span own[3];            /* authorities that are the upstream's own; empty: none */
+    const struct ag_template *target;     /* of the route; NULL: the request's path */
+    const struct ag_rewrite_paths *paths; /* where they are known already; else NULL */
+    struct ag_span own[3];                /* authorities that are the upstream's own; empty: none */
     bool tls; /* it is spoken to over TLS: the port that goes without saying */
 };
 
@@ -27,8 +35,9 @@ AG_MUST_USE enum ag_status ag_rewrite_answer(const struct ag_rewrite *rw, struct
 
 /* What an answer's rewriting needs, all in the exchange's arena. */
 struct ag_rewrite_kept {
-    struct ag_rewrite rw;
+    struct ag_rewrite rw; /* redirects and cookies */
     struct ag_rewrite_peer peer;
+    struct ag_rewrite_paths paths;
 };
 /* rewrite_keep.c: for an exchange whose snapshot goes before its answer has come. NULL: no memory. */
 AG_MUST_USE const struct ag_rewrite_kept *ag_rewrite_keep(const struct ag_rewrite *rw,
@@ -37,11 +46,7 @@ AG_MUST_USE const struct ag_rewrite_kept *ag_rewrite_keep(const struct ag_rewrit
 
 /* ---- parts ---- */
 
-/* The request's path as the client has it, and as the upstream has it, both without what they have in common at the
- * end: the splat, or what follows the prefix. AG_ENOMEM. */
-struct ag_rewrite_paths {
-    struct ag_span outer, inner;
-};
+/* AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_rewrite_find_paths(const struct ag_rewrite *rw,
                                                  struct ag_exchange *ex,
                                                  const struct ag_template *target,

@@ -66,24 +66,20 @@ const struct ag_rewrite_kept *ag_rewrite_keep(const struct ag_rewrite *rw, struc
                                               const struct ag_rewrite_peer *peer)
 {
     struct ag_rewrite_kept *k = ag_arena_alloc(&ex->arena, sizeof(*k));
-    struct ag_rewrite_paths paths;
 
-    if (!k || ag_rewrite_find_paths(rw, ex, peer->target, &paths) != AG_OK) {
+    if (!k || ag_rewrite_find_paths(rw, ex, peer->target, &k->paths) != AG_OK) {
         return NULL;
     }
-    /* Without a target the outer path is what was stripped, and the inner one what was added. */
-    k->rw = (struct ag_rewrite){.strip = paths.outer,
-                                .add = paths.inner,
-                                .redirects = rw->redirects,
-                                .cookies = rw->cookies};
+    k->rw = (struct ag_rewrite){.redirects = rw->redirects, .cookies = rw->cookies};
     k->peer = *peer;
     k->peer.target = NULL;
+    k->peer.paths = &k->paths;
     for (unsigned i = 0; i < AG_COUNT(k->peer.own); i++) {
         if (!keep(&ex->arena, &k->peer.own[i])) {
             return NULL;
         }
     }
-    return keep(&ex->arena, &k->rw.strip) && keep(&ex->arena, &k->rw.add) &&
+    return keep(&ex->arena, &k->paths.outer) && keep(&ex->arena, &k->paths.inner) &&
                    keep_redirects(&ex->arena, &k->rw.redirects) &&
                    keep_cookies(&ex->arena, &k->rw.cookies)
                ? k

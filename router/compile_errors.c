@@ -37,7 +37,7 @@ void ag_compile_errors_snapshot(struct ag_compile *c, struct ag_snapshot *s)
     if (!c->first_errors) {
         return;
     }
-    v = ag_arena_alloc(c->arena, c->region_count * sizeof(*v));
+    v = ag_arena_alloc(c->arena, c->region_count * sizeof(struct ag_error_pages *));
     for (uint32_t i = 0; i < c->region_count; i++) {
         v[i] = ag_compile_errors(c, &c->sets[c->regions[i].set], NULL);
     }

@@ -302,6 +302,37 @@ Test(rewrite, redirects_of_parameters)
     rig_free(r);
 }
 
+/* Without a splat nothing else is known of the upstream's paths. */
+Test(rewrite, redirects_of_one_path)
+{
+    struct rig *r = rig_new("/login", "GET /login");
+    struct ag_rewrite rw = {.redirects = &automatic};
+
+    fake_target(r->f, &r->route, "/do/login");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/do/login?again",
+                    "/login?again");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/do/login/", "/login/");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/do/login/x", NULL);
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/do", NULL);
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "http://api/do/login",
+                    "/login");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "http://api/login", "/login");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "http://api/x", NULL);
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/login", NULL);
+    fake_target(r->f, &r->route, "/");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/", "/login");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "http://api", "/login");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "http://api?q", "/login?q");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/x", NULL);
+    rig_free(r);
+    r = rig_new("/", "GET /");
+    fake_target(r->f, &r->route, "/home");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/home", "/");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/home/", "/");
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "/home/x", NULL);
+    rig_free(r);
+}
+
 Test(rewrite, redirects_by_maps)
 {
     struct rig *r = rig_new("/*", "GET /x");
