@@ -93,19 +93,14 @@ static struct ag_span without_slash(struct ag_span s)
     return s.len && s.ptr[s.len - 1] == '/' ? ag_span_sub(s, 0, s.len - 1) : s;
 }
 
-enum ag_status ag_rewrite_find_paths(const struct ag_rewrite *rw, struct ag_exchange *ex,
-                                     const struct ag_template *target, struct ag_rewrite_paths *out)
+static enum ag_status paths_of_target(struct ag_exchange *ex, const struct ag_template *target,
+                                      struct ag_rewrite_paths *out)
 {
-    bool stripped = rw->strip.len && ag_rewrite_is_below(ex->req.path, rw->strip);
-    const struct ag_template_part *last = target ? &target->parts[target->count - 1] : NULL;
-    bool splat = last && last->param >= 0 && ex->params[last->param].splat;
+    const struct ag_template_part *last;
     size_t max = 1, common;
     struct ag_buf b;
 
-    if (!target) {
-        *out = (struct ag_rewrite_paths){stripped ? rw->strip : AG_SPAN(""), rw->add, false};
-        return AG_OK;
-    }
+    AG_ASSERT(target->parts && target->count > 0);
     for (uint16_t i = 0; i < target->count; i++) {
         max += target->parts[i].param < 0 ? target->parts[i].literal.len : ex->req.path.len;
     }
@@ -114,12 +109,26 @@ enum ag_status ag_rewrite_find_paths(const struct ag_rewrite *rw, struct ag_exch
         return AG_ENOMEM;
     }
     ag_template_expand(target, ex, &b);
-    *out = (struct ag_rewrite_paths){ex->req.path, ag_buf_span(&b), !splat};
-    if (splat) {
+    last = &target->parts[target->count - 1];
+    *out = (struct ag_rewrite_paths){ex->req.path, ag_buf_span(&b),
+                                     last->param < 0 || !ex->params[last->param].splat};
+    if (!out->whole) {
         common = ag_exchange_param(ex, (unsigned)last->param).len;
         out->outer = without_slash(ag_span_sub(out->outer, 0, out->outer.len - common));
         out->inner = without_slash(ag_span_sub(out->inner, 0, out->inner.len - common));
     }
+    return AG_OK;
+}
+
+enum ag_status ag_rewrite_find_paths(const struct ag_rewrite *rw, struct ag_exchange *ex,
+                                     const struct ag_template *target, struct ag_rewrite_paths *out)
+{
+    bool stripped = rw->strip.len && ag_rewrite_is_below(ex->req.path, rw->strip);
+
+    if (target) {
+        return paths_of_target(ex, target, out);
+    }
+    *out = (struct ag_rewrite_paths){stripped ? rw->strip : AG_SPAN(""), rw->add, false};
     return AG_OK;
 }
 
