@@ -39,6 +39,28 @@ bool ag_error_pages_intercept(const struct ag_error_pages *pages, unsigned statu
     return pages && pages->intercept && ag_error_pages_find(pages, status);
 }
 
+bool ag_error_pages_take(struct ag_exchange *ex, const struct ag_response *res)
+{
+    static const enum ag_field_id kept[] = {AG_FIELD_ALLOW, AG_FIELD_RETRY_AFTER,
+                                            AG_FIELD_WWW_AUTHENTICATE};
+    const struct ag_pipeline_ops *pipeline = ex->context->pipeline;
+    const struct ag_field *f = NULL;
+
+    if (!pipeline->intercepts || !pipeline->intercepts(ex, res->status)) {
+        return false;
+    }
+    for (size_t i = 0; i < AG_COUNT(kept); i++) {
+        while ((f = ag_fields_find(&res->fields, kept[i], f)) != NULL) {
+            struct ag_span value = ag_arena_copy(&ex->arena, ag_field_value(f));
+
+            if (value.ptr) { /* else the error goes without */
+                (void)!ag_exchange_field(ex, kept[i], value);
+            }
+        }
+    }
+    return true;
+}
+
 /* ---- answering ---- */
 
 /* With the fields that are in ex->res; takes the slice's reference. */

@@ -47,3 +47,7 @@ struct ag_error_pages {
 /* The page for a status; NULL: there is none. */
 const struct ag_error_page *ag_error_pages_find(const struct ag_error_pages *pages,
                                                 unsigned status);
+
+/* Whether a page takes the place of an upstream's answer; then what belongs to the error is in ex->res, and
+ * ag_exchange_fail is to follow. */
+bool ag_error_pages_take(struct ag_exchange *ex, const struct ag_response *res);

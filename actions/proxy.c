@@ -1,5 +1,6 @@
 #include "actions/proxy.h"
 
+#include "actions/error_pages.h"
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
@@ -100,28 +101,6 @@ static enum ag_status rewrite_answer(struct proxy_call *p)
     return ag_rewrite_answer(p->settings->rewrite, p->ex, &peer);
 }
 
-/* Whether a page of the route's takes the place of the upstream's error. */
-static bool intercept(struct proxy_call *p, const struct ag_response *res)
-{
-    static const enum ag_field_id kept[] = {AG_FIELD_ALLOW, AG_FIELD_RETRY_AFTER,
-                                            AG_FIELD_WWW_AUTHENTICATE};
-    struct ag_exchange *ex = p->ex;
-    const struct ag_field *f = NULL;
-
-    if (!ex->context->pipeline->intercepts || !ex->context->pipeline->intercepts(ex, res->status)) {
-        return false;
-    }
-    for (size_t i = 0; i < AG_COUNT(kept); i++) {
-        while ((f = ag_fields_find(&res->fields, kept[i], f)) != NULL) {
-            struct ag_span value = ag_arena_copy(&ex->arena, ag_field_value(f));
-            if (value.ptr) { /* else the error goes without */
-                (void)!ag_exchange_field(ex, kept[i], value);
-            }
-        }
-    }
-    return true;
-}
-
 static void on_head(struct ag_call *call, const struct ag_response *res)
 {
     struct proxy_call *p = of(call);
@@ -134,7 +113,7 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
         fail(p, 502, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
         return;
     }
-    if (res->status >= 400 && intercept(p, res)) {
+    if (res->status >= 400 && ag_error_pages_take(ex, res)) {
         unsigned status = res->status; /* the head goes with the call */
 
         ag_upstream_cancel(&p->claim);

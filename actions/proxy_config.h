@@ -16,6 +16,13 @@
 #include "actions/rewrite.h"
 #include "actions/upstream.h"
 
+/* A route that rewrites, for people. */
+struct ag_proxy_rewriting {
+    struct ag_proxy_rewriting *next;
+    struct ag_span pattern;
+    const struct ag_rewrite *rewrite;
+};
+
 /* An upstream under a scheme. */
 struct ag_proxy_variant {
     struct ag_proxy_variant *next;
@@ -34,32 +41,26 @@ struct ag_proxy_name {
     bool has_tls_settings;              /* of its own */
 };
 
-/* A route that rewrites, for people. */
-struct ag_proxy_rewriting {
-    struct ag_proxy_rewriting *next;
-    struct ag_span pattern;
-    const struct ag_rewrite *rewrite;
-};
-
 struct ag_proxy_section {
+    struct ag_proxy_rewriting *first_rewriting, *last_rewriting;
     struct ag_upstream_options defaults;
     struct ag_proxy_trust trust;
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
     struct ag_proxy_name *first, *last;
-    struct ag_proxy_rewriting *first_rewriting, *last_rewriting;
 };
 
 struct ag_proxy_settings {
+    /* NULL: nothing is rewritten. */
+    const struct ag_rewrite *rewrite;
     const struct ag_upstream *upstream;
     struct ag_upstream_timeouts timeouts;
     enum ag_upstream_host_mode host_mode;
-    struct ag_span host;              /* LITERAL */
-    bool has_target;                  /* else the request's path is kept */
-    bool target_has_query;            /* the request's query goes behind it */
-    struct ag_template target;        /* has_target */
-    uint32_t target_bytes;            /* of its literal parts */
-    uint32_t target_params;           /* parameters in it */
-    const struct ag_rewrite *rewrite; /* NULL: nothing is rewritten */
+    struct ag_span host;       /* LITERAL */
+    bool has_target;           /* else the request's path is kept */
+    bool target_has_query;     /* the request's query goes behind it */
+    struct ag_template target; /* has_target */
+    uint32_t target_bytes;     /* of its literal parts */
+    uint32_t target_params;    /* parameters in it */
 };
 
 /* Whether a target may have that scheme. */
