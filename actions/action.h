@@ -109,6 +109,11 @@ struct ag_action {
     const void *shared; /* build->shared[kind] */
 };
 
+/* By kind; never NULL. */
+const struct ag_action_ops *ag_action_ops_of(enum ag_action_kind kind);
+/* Keys of a route's long form that this kind reads from decl->options, beside those of all routes. */
+const char *const *ag_action_option_keys(enum ag_action_kind kind, size_t *out_count);
+
 /* ---- pages for errors: error_pages.h ---- */
 
 struct ag_error_level; /* what one place of the config says; in the snapshot */
@@ -134,8 +139,3 @@ bool ag_error_pages_answer(const struct ag_error_pages *pages, struct ag_exchang
                            unsigned status, bool may_ask);
 /* Whether an upstream's answer of that status gives way to a page. */
 bool ag_error_pages_intercept(const struct ag_error_pages *pages, unsigned status);
-
-/* By kind; never NULL. */
-const struct ag_action_ops *ag_action_ops_of(enum ag_action_kind kind);
-/* Keys of a route's long form that this kind reads from decl->options, beside those of all routes. */
-const char *const *ag_action_option_keys(enum ag_action_kind kind, size_t *out_count);
