@@ -274,6 +274,60 @@ Test(rewrite, no_redirect_to_a_host_is_made)
     rig_free(r);
 }
 
+/* Of pieces in any order: what is changed leads to the gate itself, by path or by the host that the client asked. */
+Test(rewrite, whatever_an_upstream_writes_leads_here_or_stays)
+{
+    static const char *const begins[] = {
+        "http://api", "http://up.internal", "//api", "http://gate.example", "/two", "/", ""};
+    static const char *const pieces[] = {"//", "/",  "\\",  "evil.example", ":80",  "@",  "?",
+                                         "#",  "..", "%2f", "/two",         "/app", "\t", "two"};
+    static const char *const own = "http://gate.example";
+    struct rig *r = rig_new("/app/*", "GET /app/x");
+    const struct ag_rewrite rw = {.redirects = &automatic};
+    struct ag_rewrite_peer peer = {
+        .own = {AG_SPAN("10.0.0.1:8080"), AG_SPAN("api"), AG_SPAN("up.internal")}};
+    struct ag_rewrite_paths paths[] = {{AG_SPAN("/app"), AG_SPAN("/two"), false},
+                                       {AG_SPAN(""), AG_SPAN("/two"), false},
+                                       {AG_SPAN("/app"), AG_SPAN(""), false},
+                                       {AG_SPAN(""), AG_SPAN(""), false},
+                                       {AG_SPAN("/"), AG_SPAN("/two"), true}};
+    unsigned seed = 1, changed = 0;
+
+    for (unsigned i = 0; i < 20000; i++) {
+        char text[128];
+        struct ag_field f = {
+            .name = (const uint8_t *)"Location", .name_len = 8, .id = AG_FIELD_LOCATION};
+        struct ag_arena arena = r->ex->arena;
+        struct ag_span got;
+
+        strcpy(text, begins[(unsigned)rand_r(&seed) % AG_COUNT(begins)]);
+        for (unsigned n = (unsigned)rand_r(&seed) % 6; n > 0; n--) {
+            strcat(text, pieces[(unsigned)rand_r(&seed) % AG_COUNT(pieces)]);
+        }
+        f.value = (const uint8_t *)text;
+        f.value_len = (uint32_t)strlen(text);
+        peer.paths = &paths[i % AG_COUNT(paths)];
+        r->ex->res.fields = (struct ag_fields){&f, 1, 1};
+        ag_arena_init(&r->ex->arena, NULL, 0);
+        cr_assert_eq(ag_rewrite_answer(&rw, r->ex, &peer), AG_OK);
+        got = ag_field_value(&f);
+        if (got.ptr != (const uint8_t *)text) {
+            bool here =
+                got.ptr[0] == '/' && (got.len == 1 || (got.ptr[1] != '/' && got.ptr[1] != '\\'));
+            bool ours = ag_span_starts(got, ag_span_str(own)) &&
+                        (got.ptr[strlen(own)] == '/' || got.ptr[strlen(own)] == ':');
+
+            changed++;
+            cr_assert(here || ours, "%s: %.*s", text, (int)got.len, (const char *)got.ptr);
+        }
+        ag_arena_release(&r->ex->arena);
+        r->ex->arena = arena;
+    }
+    r->ex->res.fields = (struct ag_fields){0};
+    cr_expect_gt(changed, 500);
+    rig_free(r);
+}
+
 Test(rewrite, redirects_of_a_stripped_prefix)
 {
     struct rig *r = rig_new("/api/*", "GET /api/x");
