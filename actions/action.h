@@ -127,3 +127,29 @@ void ag_action_commons_close(struct ag_action_commons *commons);
 const struct ag_action_ops *ag_action_ops_of(enum ag_action_kind kind);
 /* Keys of a route's long form that this kind reads from decl->options, beside those of all routes. */
 const char *const *ag_action_option_keys(enum ag_action_kind kind, size_t *out_count);
+
+/* ---- pages for errors: error_pages.h ---- */
+
+struct ag_error_level; /* what one place of the config says; in the snapshot */
+struct ag_error_pages; /* what holds for a route: levels over each other; NULL: none */
+
+/* The key `error_pages` of a server, group or route (`owner`, a map or NULL); after the actions' sections. NULL
+ * in *out: it is not there. AG_EINVAL after a diagnosis. */
+AG_MUST_USE enum ag_status ag_error_level_read(struct ag_action_build *build,
+                                               const struct ag_node *owner,
+                                               const struct ag_error_level **out);
+/* `level` over `outer`; either may be NULL. */
+const struct ag_error_pages *ag_error_pages_over(struct ag_arena *arena,
+                                                 const struct ag_error_pages *outer,
+                                                 const struct ag_error_level *level);
+/* One line for people. */
+void ag_error_level_describe(const struct ag_error_level *level, struct ag_buf *out);
+/*
+ * Answers with the page for the status and with the fields that are in ex->res. The exchange holds its snapshot.
+ *   may_ask  the answer may come later; an upstream is asked, and the exchange's action changes
+ * False: there is no page, or it cannot be had now; nothing was done.
+ */
+bool ag_error_pages_answer(const struct ag_error_pages *pages, struct ag_exchange *ex,
+                           unsigned status, bool may_ask);
+/* Whether an upstream's answer of that status gives way to a page. */
+bool ag_error_pages_intercept(const struct ag_error_pages *pages, unsigned status);

@@ -194,8 +194,10 @@ static bool write_question(struct question *q)
                                .version = AG_HTTP_11,
                                .path = r->target->path,
                                .content_length = AG_LENGTH_UNKNOWN};
-    if (r->accept.len > 0 &&
-        ag_fields_add_id(&req->fields, &q->arena, AG_FIELD_ACCEPT, r->accept) != AG_OK) {
+    if ((r->accept.len > 0 &&
+         ag_fields_add_id(&req->fields, &q->arena, AG_FIELD_ACCEPT, r->accept) != AG_OK) ||
+        (r->loop.len > 0 &&
+         ag_fields_add_id(&req->fields, &q->arena, AG_FIELD_CDN_LOOP, r->loop) != AG_OK)) {
         return false;
     }
     if (r->content_type.len == 0) {
@@ -306,4 +308,32 @@ const struct ag_client_target *ag_client_target_new(struct ag_arena *arena, stru
     t->upstream = ag_upstream_from_authority(arena, ag_span_sub(rest, 0, slash), (struct ag_pos){0},
                                              &ignored, &options);
     return t->upstream ? t : NULL;
+}
+
+const struct ag_client_target *ag_client_target_of(struct ag_arena *arena,
+                                                   const struct ag_upstream *upstream,
+                                                   struct ag_span path, uint32_t total_ms)
+{
+    struct ag_client_target *t = ag_arena_zalloc(arena, sizeof(*t));
+
+    if (t) {
+        t->upstream = upstream;
+        t->timeouts = upstream->options.timeouts;
+        t->timeouts.total_ms = total_ms;
+        t->path = path;
+    }
+    return t;
+}
+
+const struct ag_client_target *ag_client_target_at(struct ag_arena *arena,
+                                                   const struct ag_client_target *other,
+                                                   struct ag_span path)
+{
+    struct ag_client_target *t = ag_arena_alloc(arena, sizeof(*t));
+
+    if (t) {
+        *t = *other;
+        t->path = path;
+    }
+    return t;
 }

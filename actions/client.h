@@ -14,3 +14,14 @@ extern const struct ag_client_ops ag_client_ops;
  *   total_ms  how long an answer may take */
 AG_MUST_USE const struct ag_client_target *
 ag_client_target_new(struct ag_arena *arena, struct ag_span url, uint32_t total_ms);
+
+struct ag_upstream;
+/* A path, with its query, of an upstream of the config; all live as long as the target. */
+AG_MUST_USE const struct ag_client_target *ag_client_target_of(struct ag_arena *arena,
+                                                               const struct ag_upstream *upstream,
+                                                               struct ag_span path,
+                                                               uint32_t total_ms);
+/* Another path of the same. NULL: no memory. */
+AG_MUST_USE const struct ag_client_target *ag_client_target_at(struct ag_arena *arena,
+                                                               const struct ag_client_target *other,
+                                                               struct ag_span path);

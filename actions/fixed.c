@@ -20,7 +20,7 @@ struct fixed_settings {
 
 /* ---- load time ---- */
 
-static struct ag_span type_of(struct ag_span body)
+struct ag_span ag_fixed_type_of(struct ag_span body)
 {
     if (body.len == 0) {
         return body;
@@ -75,7 +75,7 @@ static enum ag_status read_body(struct ag_action_build *b, const struct ag_actio
             return AG_EINVAL;
         }
     }
-    s->type = type_of(body);
+    s->type = ag_fixed_type_of(body);
     return AG_OK;
 }
 

@@ -3,3 +3,6 @@
 #include "actions/action.h"
 
 extern const struct ag_action_ops ag_action_fixed;
+
+/* The type of a text: JSON when it is, else plain text; empty for an empty one. */
+struct ag_span ag_fixed_type_of(struct ag_span body);

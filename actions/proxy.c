@@ -1,9 +1,11 @@
 #include "actions/proxy.h"
 
+#include "actions/error_pages.h"
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
 #include "actions/proxy_tunnel.h"
+#include "actions/rewrite_answer.h"
 #include "actions/upstream_pool.h"
 
 #define REPLAYS_MAX 3u
@@ -12,6 +14,7 @@
 struct proxy_call {
     struct ag_exchange *ex;
     const struct ag_proxy_settings *settings; /* NULL: gone with the snapshot */
+    const struct ag_rewrite_kept *kept;       /* of them, then; NULL: nothing is rewritten */
     struct ag_upstream_timeouts timeouts;     /* of the settings */
     struct ag_upstream_claim claim;
     struct ag_call call;
@@ -74,6 +77,30 @@ static void on_interim(struct ag_call *call, const struct ag_response *res)
     p->ex->server->send_interim(p->ex, res->status, &fields);
 }
 
+/* Whom the claim has led to; while there are settings. */
+static struct ag_rewrite_peer rewrite_peer(const struct proxy_call *p)
+{
+    const struct ag_proxy_settings *s = p->settings;
+    bool clients = s->host_mode == AG_UPSTREAM_HOST_KEEP && p->req.authority.len > 0;
+
+    return (struct ag_rewrite_peer){
+        .target = s->has_target ? &s->target : NULL,
+        .own = {p->claim.peer->authority, s->upstream->name, clients ? AG_SPAN("") : p->opts.host},
+        .tls = s->upstream->tls != NULL};
+}
+
+/* Redirects and cookies; the head is in ex->res. */
+static enum ag_status rewrite_answer(struct proxy_call *p)
+{
+    struct ag_rewrite_peer peer;
+
+    if (p->kept) {
+        return ag_rewrite_answer(&p->kept->rw, p->ex, &p->kept->peer);
+    }
+    peer = rewrite_peer(p);
+    return ag_rewrite_answer(p->settings->rewrite, p->ex, &peer);
+}
+
 static void on_head(struct ag_call *call, const struct ag_response *res)
 {
     struct proxy_call *p = of(call);
@@ -86,7 +113,17 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
         fail(p, 502, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
         return;
     }
+    if (res->status >= 400 && ag_error_pages_take(ex, res)) {
+        unsigned status = res->status; /* the head goes with the call */
+
+        ag_upstream_cancel(&p->claim);
+        fail(p, status, AG_REASON_NONE, "the upstream answered with an error");
+        return;
+    }
     st = ag_proxy_response(ex, res, call->head_owner);
+    if (st == AG_OK && (p->kept || (p->settings && p->settings->rewrite))) {
+        st = rewrite_answer(p);
+    }
     if (st == AG_OK && agreement == AG_PROXY_AGREED) {
         st = ag_proxy_tunnel_answer(&p->tunnel, ex);
     }
@@ -290,6 +327,9 @@ static struct ag_span make_target(struct ag_exchange *ex, const struct ag_proxy_
     struct ag_buf b;
     uint8_t *room;
 
+    if (s->rewrite && ag_rewrite_has_target(s->rewrite)) {
+        return ag_rewrite_target(s->rewrite, ex, s->has_target ? &s->target : NULL);
+    }
     if (whole.ptr) {
         return whole;
     }
@@ -336,6 +376,9 @@ static bool prepare(struct proxy_call *p, const struct ag_proxy_section *section
     }
     st = ag_proxy_request_fields(ex, &section->trust, p->tunnel.asked == AG_PROXY_UPGRADE,
                                  &p->req.fields, &hops);
+    if (st == AG_OK && p->settings->rewrite) {
+        st = ag_rewrite_fields(p->settings->rewrite, ex, &p->req.fields);
+    }
     if (st == AG_EPROTO) {
         fail(p, 400, AG_REASON_PROTOCOL, "too many connection options");
     } else if (st != AG_OK) {
@@ -382,13 +425,22 @@ static void abort_call(struct ag_exchange *ex, enum ag_reason why)
     }
 }
 
-/* Once the request is on its way its settings have done their part, but for a second try. */
+/* Once the request is on its way its settings have done their part, but for a second try; what rewrites the answer
+ * is kept. */
 static bool outlive(struct ag_exchange *ex)
 {
     struct proxy_call *p = ex->action_data;
 
     if (!p || p->claim.state != AG_CLAIM_GIVEN) {
         return false;
+    }
+    if (p->settings && p->settings->rewrite && !p->answered) {
+        struct ag_rewrite_peer peer = rewrite_peer(p);
+
+        p->kept = ag_rewrite_keep(p->settings->rewrite, ex, &peer);
+        if (!p->kept) {
+            return false;
+        }
     }
     p->settings = NULL;
     return true;

@@ -1,5 +1,6 @@
 #include "actions/proxy_config.h"
 
+#include "actions/rewrite_config.h"
 #include "actions/upstream_config.h"
 #include "proto/uri.h"
 
@@ -170,6 +171,19 @@ static const struct ag_upstream *upstream_of(struct ag_action_build *build,
     return variant_of(build, n, decl);
 }
 
+bool ag_proxy_has_scheme(struct ag_span scheme)
+{
+    struct ag_upstream_scheme ignored;
+
+    return ag_upstream_scheme_of(scheme, &ignored);
+}
+
+const struct ag_upstream *ag_proxy_upstream_of(struct ag_action_build *build,
+                                               const struct ag_action_decl *decl)
+{
+    return upstream_of(build, build->shared[AG_ACTION_PROXY], decl);
+}
+
 /* ---- what the TLS library makes of them ---- */
 
 enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags)
@@ -244,6 +258,22 @@ static bool check_target(struct ag_action_build *build, const struct ag_action_d
     return false;
 }
 
+/* A route that groups split is configured more than once: it is told of once. */
+static void tell_of(struct ag_action_build *build, struct ag_proxy_section *section,
+                    const struct ag_rewrite *rewrite)
+{
+    struct ag_proxy_rewriting *last = section->last_rewriting, *told;
+
+    if (last && last->pattern.ptr == build->pattern.ptr) {
+        return;
+    }
+    told = ag_arena_alloc(build->arena, sizeof(*told));
+    AG_ASSERT(told);
+    *told = (struct ag_proxy_rewriting){NULL, build->pattern, rewrite};
+    *(last ? &last->next : &section->first_rewriting) = told;
+    section->last_rewriting = told;
+}
+
 enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
                                   const void **out_settings)
 {
@@ -269,6 +299,12 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
     s->target = decl->target;
     if (s->has_target && !check_target(build, decl, s)) {
         return AG_EINVAL;
+    }
+    if (ag_rewrite_read(build, decl, s->host_mode != AG_UPSTREAM_HOST_KEEP, &s->rewrite) != AG_OK) {
+        return AG_EINVAL;
+    }
+    if (s->rewrite) {
+        tell_of(build, section, s->rewrite);
     }
     *out_settings = s;
     return AG_OK;

@@ -6,13 +6,22 @@
  *     action: "http://10.0.0.1:8080"
  *     timeouts: {read: 5s}                 over the upstream's
  *     host: upstream
+ *     strip_prefix: /x                     and what else rewrite_config.h reads
  *
  * Schemes: http ws, over TLS https wss, and h2c, h2 for HTTP/2 alone (upstream.h).
  */
 #pragma once
 #include "actions/action.h"
 #include "actions/proxy_trust.h"
+#include "actions/rewrite.h"
 #include "actions/upstream.h"
+
+/* A route that rewrites, for people. */
+struct ag_proxy_rewriting {
+    struct ag_proxy_rewriting *next;
+    struct ag_span pattern;
+    const struct ag_rewrite *rewrite;
+};
 
 /* An upstream under a scheme. */
 struct ag_proxy_variant {
@@ -34,6 +43,7 @@ struct ag_proxy_name {
 };
 
 struct ag_proxy_section {
+    struct ag_proxy_rewriting *first_rewriting, *last_rewriting;
     struct ag_upstream_options defaults;
     struct ag_proxy_trust trust;
     bool own_resolver; /* names are asked of servers that the config names (server.resolver) */
@@ -45,6 +55,8 @@ struct ag_proxy_section {
 };
 
 struct ag_proxy_settings {
+    /* NULL: nothing is rewritten. */
+    const struct ag_rewrite *rewrite;
     const struct ag_upstream *upstream;
     struct ag_upstream_timeouts timeouts;
     enum ag_upstream_host_mode host_mode;
@@ -55,6 +67,13 @@ struct ag_proxy_settings {
     uint32_t target_bytes;     /* of its literal parts */
     uint32_t target_params;    /* parameters in it */
 };
+
+/* Whether a target may have that scheme. */
+bool ag_proxy_has_scheme(struct ag_span scheme);
+/* The upstream that decl->authority names, or is, under decl->scheme; after the section was configured. NULL: it
+ * has mistakes, which are reported. */
+const struct ag_upstream *ag_proxy_upstream_of(struct ag_action_build *build,
+                                               const struct ag_action_decl *decl);
 
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build);
 /* Makes the TLS contexts of upstreams, and lets them go. */

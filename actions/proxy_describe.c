@@ -1,5 +1,7 @@
 #include "actions/proxy_describe.h"
 
+#include "actions/rewrite_config.h"
+
 #include <netdb.h>
 
 /* Names that one check asks for: each may take seconds where nobody answers. */
@@ -54,6 +56,16 @@ static void put_variant(struct ag_buf *out, const struct ag_proxy_variant *v)
     ag_buf_putc(out, '\n');
 }
 
+static void put_rewriting(struct ag_buf *out, const struct ag_proxy_rewriting *first)
+{
+    ag_buf_put(out, first ? AG_SPAN("rewriting\n") : AG_SPAN(""));
+    for (const struct ag_proxy_rewriting *r = first; r; r = r->next) {
+        ag_buf_printf(out, "  %.*s: ", (int)r->pattern.len, (const char *)r->pattern.ptr);
+        ag_rewrite_describe(r->rewrite, out);
+        ag_buf_putc(out, '\n');
+    }
+}
+
 void ag_proxy_describe(const void *section, struct ag_buf *out)
 {
     const struct ag_proxy_section *s = section;
@@ -76,6 +88,7 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
             put_variant(out, v);
         }
     }
+    put_rewriting(out, s->first_rewriting);
 }
 
 static void resolve(const struct ag_proxy_name *n, const struct ag_upstream_server *server,

@@ -33,6 +33,7 @@ struct ag_client_request {
     struct ag_span content_type; /* of `content`; empty: none is sent */
     struct ag_span content;      /* copied; at most AG_BUF_LARGE_BYTES */
     struct ag_span accept;       /* Accept; empty: none */
+    struct ag_span loop;         /* CDN-Loop (RFC 8586); empty: none */
     void (*done)(struct ag_client_request *);
     /* The answer, valid in `done` alone. */
     unsigned status;       /* 0: there is none, see reason and detail */

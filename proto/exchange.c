@@ -1,5 +1,7 @@
 #include "proto/exchange.h"
 
+#include "proto/accept.h"
+
 /* Pages an exchange may take: the head's copy, field tables, formatted values. */
 #define EXCHANGE_PAGES_MAX 16u
 
@@ -197,24 +199,6 @@ void ag_exchange_respond_prepared(struct ag_exchange *ex, const struct ag_prepar
     ex->server->send_prepared(ex, p);
 }
 
-/* RFC 9457 for those who name JSON in Accept, plain text for all others. */
-static bool accepts_problem_json(const struct ag_exchange *ex)
-{
-    struct ag_field *f = ag_fields_find(&ex->req.fields, AG_FIELD_ACCEPT, NULL);
-    struct ag_span v;
-
-    if (!f) {
-        return false;
-    }
-    v = ag_field_value(f);
-    for (size_t at = 0; at + 4 <= v.len; at++) {
-        if (ag_span_ieq(ag_span_sub(v, at, at + 4), AG_SPAN("json"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* In a block of its own: the bytes outlive the exchange's arena on their way out. Without a buffer the
  * answer goes without content. */
 static struct ag_slice problem_body(struct ag_exchange *ex, unsigned status, const char *detail,
@@ -248,7 +232,7 @@ static struct ag_slice problem_body(struct ag_exchange *ex, unsigned status, con
     return (struct ag_slice){{.ptr = block->data}, b.len, block};
 }
 
-/* Allow and Retry-After belong to the failure; what else an action had set does not. */
+/* Allow, Retry-After and WWW-Authenticate belong to the failure; what else an action had set does not. */
 static void keep_fields(struct ag_exchange *ex, enum ag_field_id id, struct ag_fields *kept)
 {
     const struct ag_field *f = NULL;
@@ -261,7 +245,7 @@ static void keep_fields(struct ag_exchange *ex, enum ag_field_id id, struct ag_f
 void ag_exchange_fail(struct ag_exchange *ex, unsigned status, enum ag_reason why,
                       const char *detail)
 {
-    bool json = accepts_problem_json(ex);
+    bool json = ag_accepts_json(&ex->req.fields);
     struct ag_slice body;
     struct ag_fields kept = {0};
 
@@ -276,8 +260,17 @@ void ag_exchange_fail(struct ag_exchange *ex, unsigned status, enum ag_reason wh
     }
     keep_fields(ex, AG_FIELD_ALLOW, &kept);
     keep_fields(ex, AG_FIELD_RETRY_AFTER, &kept);
+    keep_fields(ex, AG_FIELD_WWW_AUTHENTICATE, &kept);
     if (status == 503 && !ag_fields_find(&kept, AG_FIELD_RETRY_AFTER, NULL)) {
         (void)!ag_fields_add_id(&kept, &ex->arena, AG_FIELD_RETRY_AFTER, AG_SPAN("1"));
+    }
+    ex->res = (struct ag_response){.status = status, .fields = kept};
+    if (!ex->paged && ex->context->pipeline->error_page) {
+        ex->paged = true;
+        if (ex->context->pipeline->error_page(ex, status)) {
+            return;
+        }
+        kept = ex->res.fields;
     }
     body = problem_body(ex, status, detail, json);
     ex->res = (struct ag_response){

@@ -106,6 +106,11 @@ struct ag_pipeline_ops {
     /* The exchange is to live on without its snapshot. True: nothing of it points there any more.
      * False: it still needs it, or memory is short. */
     bool (*outlive)(struct ag_exchange *);
+    /* An error of ours is about to be answered, once an exchange; ex->res has the fields that belong to it. True:
+     * a page stands for our text, at once or later. May be NULL. */
+    bool (*error_page)(struct ag_exchange *, unsigned status);
+    /* Whether an upstream's answer of that status (4xx, 5xx) is to be such an error. May be NULL. */
+    bool (*intercepts)(const struct ag_exchange *, unsigned status);
 };
 
 /* One shard's surroundings of all its exchanges; made by tools/, one a shard. */
@@ -161,6 +166,7 @@ struct ag_exchange {
     bool ended;         /* aborted or complete: nothing may be sent any more */
     bool filter_waits;
     bool abandoned;                   /* whoever works on it was told to let go */
+    bool paged;                       /* error_page was asked */
     bool streams;                     /* no bound of size or rate holds for the request's content */
     uint64_t sent_bytes;              /* content bytes given to the client */
     uint16_t status;                  /* of the final answer, 0 while none */

@@ -165,6 +165,24 @@ const struct ag_vars *ag_vars_compile(struct ag_arena *arena, struct ag_diags *d
     return v;
 }
 
+const struct ag_vars *ag_vars_copy(struct ag_arena *arena, const struct ag_vars *v)
+{
+    struct ag_vars *copy = ag_arena_alloc(arena, sizeof(*v) + v->count * sizeof(v->v[0]));
+
+    if (!copy) {
+        return NULL;
+    }
+    copy->count = v->count;
+    for (uint32_t i = 0; i < v->count; i++) {
+        copy->v[i] = v->v[i];
+        copy->v[i].text = ag_arena_copy(arena, v->v[i].text);
+        if (!copy->v[i].text.ptr) {
+            return NULL;
+        }
+    }
+    return copy;
+}
+
 bool ag_vars_literal(const struct ag_vars *v, struct ag_span *out)
 {
     if (v->count > 1 || (v->count == 1 && v->v[0].var != VAR_TEXT)) {

@@ -20,5 +20,7 @@ AG_MUST_USE const struct ag_vars *ag_vars_compile(struct ag_arena *arena, struct
                                                   struct ag_pos pos, struct ag_span text);
 /* Appends the expansion. Bytes that are not allowed in a field value are left out. */
 void ag_vars_expand(const struct ag_vars *v, const struct ag_exchange *ex, struct ag_buf *out);
+/* A copy with all that it needs, in an exchange's arena. NULL: no memory. */
+AG_MUST_USE const struct ag_vars *ag_vars_copy(struct ag_arena *arena, const struct ag_vars *v);
 /* The text when it has no variables, else false. */
 bool ag_vars_literal(const struct ag_vars *v, struct ag_span *out);

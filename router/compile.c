@@ -245,6 +245,7 @@ static enum ag_status apply_set(struct ag_compile *c, struct ag_route *r, uint32
         return AG_EINVAL;
     }
     ag_compile_tls_route(c, set, own, r);
+    r->errors = ag_compile_errors(c, set, own->errors);
     if (set->count) {
         r->group = c->groups[set->groups[set->count - 1]].name;
     }
@@ -428,6 +429,7 @@ static struct ag_snapshot *make_snapshot(struct ag_compile *c, uint32_t whole)
     s->declared_count = c->declared;
     s->trie = build_trie(c, whole);
     s->regions = c->region_trie;
+    ag_compile_errors_snapshot(c, s);
     s->tls_files = c->tls_files;
     c->region_trie = NULL;
     memcpy(s->shared, c->build.shared, sizeof(s->shared));
@@ -490,6 +492,7 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
     ag_model_read_tls(c.model, root, c.tls_files);
     configure_sections(&c);
     ag_compile_plugins(&c);
+    ag_compile_errors_read(&c, ag_node_get(root, "server"), AG_SPAN("server"), &c.errors);
     ag_compile_groups(&c);
     ag_compile_routes(&c);
     whole = c.route_count;

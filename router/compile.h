@@ -6,6 +6,7 @@
  *   compile_filter.c   plugins, filter lists, chains
  *   compile_group.c    which groups hold where; regions of paths
  *   compile_tls.c      client certificates and HSTS of routes; what listeners ask for because of them
+ *   compile_errors.c   pages for errors: which levels hold where
  *
  * Temporary arrays are malloc'ed and freed with the compiler; what stays is in the arena.
  */
@@ -43,6 +44,7 @@ struct ag_compile_group {
     struct ag_filter_refs filters;
     const struct ag_node *timeouts; /* or NULL */
     struct ag_compile_tls tls;
+    const struct ag_error_level *errors;
     uint32_t outer; /* groups that contain it: the order of filters */
 };
 
@@ -54,6 +56,8 @@ struct ag_compile_set {
     struct ag_filter_chain chain; /* of a route without filters of its own */
     const struct ag_route_limits
         *limits; /* of one without limits of its own; NULL: not asked yet */
+    bool has_errors;
+    const struct ag_error_pages *errors; /* of one without pages of its own */
 };
 
 /*
@@ -71,6 +75,7 @@ struct ag_compile_own {
     struct ag_filter_refs filters;
     const struct ag_node *options; /* the long form, or NULL */
     struct ag_compile_tls tls;
+    const struct ag_error_level *errors;
 };
 
 struct ag_compile {
@@ -87,6 +92,8 @@ struct ag_compile {
     uint32_t region_count;
     bool region_hosts; /* some region has a host or port */
     struct ag_trie *region_trie;
+    const struct ag_error_level *errors; /* the server's */
+    struct ag_error_place *first_errors, *last_errors;
     struct ag_route *routes; /* declared, then implied, then split */
     uint32_t route_count, route_cap, declared;
     struct ag_compile_own *own; /* by declared route */
@@ -135,3 +142,14 @@ void ag_compile_tls_route(const struct ag_compile *c, const struct ag_compile_se
 /* With all routes known: finishes the settings of listeners; the hosts with client certificates into *out. Mistakes
  * are reported. */
 void ag_compile_tls_listeners(struct ag_compile *c, struct ag_tls_hosts *out);
+
+/* ---- compile_errors.c ---- */
+
+/* The key of a server, group or route, whose place is called `name`; mistakes are reported. */
+void ag_compile_errors_read(struct ag_compile *c, const struct ag_node *owner, struct ag_span name,
+                            const struct ag_error_level **out);
+/* What holds for a route of that set; `own` may be NULL. */
+const struct ag_error_pages *ag_compile_errors(struct ag_compile *c, struct ag_compile_set *set,
+                                               const struct ag_error_level *own);
+/* What holds where there is no route, and what is told of all levels. */
+void ag_compile_errors_snapshot(struct ag_compile *c, struct ag_snapshot *s);

@@ -144,6 +144,7 @@ static void compile_group(struct ag_compile *c, const struct ag_group *decl,
     (void)!ag_compile_filters(c, ag_node_get(decl->node, "filters"), &g->filters);
     (void)!ag_model_route_limits(decl->node, c->diags, &scratch);
     ag_compile_tls_keys(c, decl->node, &g->tls);
+    ag_compile_errors_read(c, decl->node, decl->match, &g->errors);
     if (ag_dsl_parse_pattern(c->arena, c->diags, decl->pos, decl->match, p) != AG_OK) {
         return;
     }

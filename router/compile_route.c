@@ -2,7 +2,7 @@
 
 /* Keys of a route's long form that every action has; the others are the action's own. */
 static const char *const common_keys[] = {"action", "methods",     "filters", "limits",
-                                          "stream", "client_cert", "hsts"};
+                                          "stream", "client_cert", "hsts",    "error_pages"};
 
 #define OPTION_KEYS_MAX 32u
 
@@ -92,6 +92,7 @@ static enum ag_status parse_long(struct parse *p)
         return AG_EINVAL;
     }
     ag_compile_tls_keys(c, p->n, &p->own->tls);
+    ag_compile_errors_read(c, p->n, p->route->pattern.text, &p->own->errors);
     return c->diags->errors == errors ? AG_OK : AG_EINVAL;
 }
 

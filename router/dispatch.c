@@ -1,3 +1,4 @@
+#include "router/dispatch_errors.h"
 #include "router/dispatch_tls.h"
 
 /* ---- finding the route ---- */
@@ -488,4 +489,6 @@ const struct ag_pipeline_ops ag_dispatch = {
     .abort = abort_work,
     .done = done,
     .outlive = outlive,
+    .error_page = ag_dispatch_error_page,
+    .intercepts = ag_dispatch_intercepts,
 };

@@ -396,11 +396,22 @@ static void put_admin(const struct ag_model *m, struct ag_buf *out)
     }
 }
 
+static void put_errors(const struct ag_snapshot *s, struct ag_buf *out)
+{
+    ag_buf_put(out, s->error_places ? AG_SPAN("error pages\n") : AG_SPAN(""));
+    for (const struct ag_error_place *p = s->error_places; p; p = p->next) {
+        ag_buf_printf(out, "  %.*s: ", (int)p->name.len, (const char *)p->name.ptr);
+        ag_error_level_describe(p->level, out);
+        ag_buf_putc(out, '\n');
+    }
+}
+
 void ag_explain_sections(const struct ag_snapshot *s, struct ag_buf *out)
 {
     put_privileges(s->model, out);
     put_resolver(s->model, out);
     put_admin(s->model, out);
+    put_errors(s, out);
     for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
         const struct ag_action_ops *ops = ag_action_ops_of((enum ag_action_kind)kind);
 

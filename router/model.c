@@ -31,7 +31,7 @@ static uint32_t count_children(const struct ag_node *n)
 static void read_group(const struct ag_node *n, struct ag_diags *diags, struct ag_group *out)
 {
     static const char *const keys[] = {"match",  "filters",     "limits", "timeouts",
-                                       "stream", "client_cert", "hsts"};
+                                       "stream", "client_cert", "hsts",   "error_pages"};
     const struct ag_node *match = ag_node_get(n, "match");
 
     if (n->kind == AG_NODE_NULL || !ag_node_check_keys(n, diags, "a group", keys, AG_COUNT(keys))) {

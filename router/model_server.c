@@ -226,9 +226,9 @@ static void read_pid_file(struct ag_model *m, const struct ag_node *n, struct ag
 void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags)
 {
     static const char *const keys[] = {
-        "listen",          "workers",  "backend", "admin",   "user",       "limits",
-        "trusted_proxies", "log",      "chroot",  "seccomp", "access_log", "drain_timeout",
-        "max_connections", "pid_file", "memory",  "resolver"};
+        "listen",          "workers",  "backend", "admin",    "user",       "limits",
+        "trusted_proxies", "log",      "chroot",  "seccomp",  "access_log", "drain_timeout",
+        "max_connections", "pid_file", "memory",  "resolver", "error_pages"};
     static const char *const backends[] = {"auto", "io_uring", "epoll"};
     static const char *const accesses[] = {"off", "human", "combined", "json"};
     unsigned backend = AG_BACKEND_AUTO, access = AG_ACCESS_OFF;

@@ -38,6 +38,14 @@ struct ag_route {
     uint32_t split_count;
     enum ag_client_cert client_cert;
     struct ag_span hsts; /* Strict-Transport-Security of answers over TLS (RFC 6797); empty: none */
+    const struct ag_error_pages *errors; /* NULL: none */
+};
+
+/* A place of the config that has pages for errors, for people. */
+struct ag_error_place {
+    struct ag_error_place *next;
+    struct ag_span name;
+    const struct ag_error_level *level;
 };
 
 /* Patterns of hosts: "a.example", "*.example" with any number of labels; an empty one: all. */
@@ -54,6 +62,9 @@ struct ag_snapshot {
     uint32_t declared_count; /* as written, the first ones */
     struct ag_trie *trie;
     struct ag_trie *regions; /* of groups, for routes with splits; NULL: none */
+    const struct ag_error_place *error_places;
+    /* By region, 0: of no group: what holds for paths without a route; NULL: there are no pages. */
+    const struct ag_error_pages *const *region_errors;
     void *shared[AG_ACTION_KINDS];
     struct ag_tls_files *tls_files;           /* what was read of certificates */
     struct ag_tls_hosts cert_hosts;           /* some route there wants a client's certificate */

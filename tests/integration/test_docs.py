@@ -74,8 +74,9 @@ def place(tmp_path, certificates):
     shutil.copytree(example, tmp_path / "docs/examples")
     for folder in ("dist", "site/dist"):
         shutil.copytree(example / "dist", tmp_path / folder)
-    for folder in ("downloads", "conf.d", "bin"):
+    for folder in ("downloads", "conf.d", "bin", "errors"):
         (tmp_path / folder).mkdir()
+    (tmp_path / "errors/404.html").write_text("<h1>not here</h1>\n")
     (tmp_path / "dist/robots.txt").write_text("User-agent: *\n")
     (tmp_path / "downloads/report.pdf").write_text("%PDF")
     (tmp_path / "conf.d/api.yml").write_text("routes:\n  /api/x: OK\n")

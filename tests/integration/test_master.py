@@ -167,6 +167,17 @@ def test_no_descriptor_goes_along(backend, tmp_path, jail):
     assert not any("memfd:" in to for to in [*worker.values(), *master.values()])
 
 
+def test_pages_for_errors_come_along(backend, tmp_path, jail):
+    (tmp_path / "404.txt").write_text("before")
+    (tmp_path / "404.txt").chmod(0o600)
+    server = ', error_pages: {404: ./404.txt}'
+    with Master(tmp_path, FIXED, backend, jail=jail, server=server) as gate:
+        assert gate.get("/none").body == b"before"
+        (tmp_path / "404.txt").write_text("after")
+        gate.reload()
+        wait_for(lambda: gate.get("/none").body == b"after", "the new page", gate)
+
+
 @pytest.mark.parametrize("setting, mode", [("off", "0"), ("log", "2"), ("on", "2"), ("auto", "2")])
 def test_the_filter_can_be_chosen(backend, tmp_path, setting, mode):
     with Master(tmp_path, FIXED, backend, server=f", seccomp: '{setting}'") as gate:

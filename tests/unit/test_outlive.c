@@ -349,6 +349,52 @@ BOTH(outlive, a_broken_upload_is_answered)
     end(w);
 }
 
+/* What an answer is rewritten by lay in the snapshot. */
+BOTH(outlive, a_redirect_and_a_cookie)
+{
+    struct world *w = begin(kind);
+    struct fake *f = fake_new(w, NULL);
+    struct client *c;
+
+    load(w, f,
+         "routes:\n  /up/*:\n    action: http://127.0.0.1:@/to/*\n"
+         "    rewrite_redirects: [{from: 'http://old.test', to: 'https://{host}'}, auto]\n"
+         "    cookies: {domain: {a.test: '{header.x-d}'}, path: {/to: /up}, same_site: lax}\n");
+    c = client_new(w);
+    client_send(c, "GET /up/9 HTTP/1.1\r\nHost: h\r\nX-D: d.test\r\n\r\n");
+    world_until(w, f->requests == 1);
+    cr_expect(reload(w, 0));
+    fake_send(&f->conns[0], "HTTP/1.1 302 Found\r\nLocation: /to/8\r\nContent-Length: 0\r\n"
+                            "Content-Location: http://old.test/x\r\n"
+                            "Set-Cookie: a=b; Path=/to/x; Domain=a.test\r\n\r\n");
+    world_until(w, client_has(c, "\r\n\r\n"));
+    cr_expect(client_has(c, "\r\nLocation: /up/8\r\n"), "%.*s", (int)c->len, (char *)c->got);
+    cr_expect(client_has(c, "\r\nContent-Location: https://h/x\r\n"));
+    cr_expect(client_has(c, "\r\nSet-Cookie: a=b; Path=/up/x; Domain=d.test; SameSite=Lax\r\n"));
+    end(w);
+}
+
+/* Pages for errors are those of the route that would serve the request now. */
+BOTH(outlive, an_error_that_is_taken)
+{
+    struct world *w = begin(kind);
+    struct fake *f = fake_new(w, NULL);
+    struct client *c;
+
+    load(
+        w, f,
+        "routes:\n  /up: {action: 'http://127.0.0.1:@', error_pages: {500: old, intercept: true}}\n");
+    c = client_new(w);
+    client_send(c, "GET /up HTTP/1.1\r\nHost: h\r\n\r\n");
+    world_until(w, f->requests == 1);
+    memcpy(strstr(config, "old"), "new", 3);
+    cr_expect(reload(w, 0));
+    fake_send(&f->conns[0], "HTTP/1.1 500 X\r\nContent-Length: 6\r\n\r\ntheirs");
+    world_until(w, client_has(c, "\r\n\r\nnew"));
+    cr_expect(client_has(c, "HTTP/1.1 500 "));
+    end(w);
+}
+
 BOTH(outlive, limits_hold)
 {
     struct world *w = begin(kind);
