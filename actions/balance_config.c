@@ -68,7 +68,7 @@ static bool read_hash_by_name(const struct ag_node *node, struct ag_diags *diags
     if (!n || !ag_node_text(n, diags, &name)) {
         return false;
     }
-    while (!ag_span_eq(n->key, ag_span_str(keys[i]))) {
+    while (i + 1 < AG_COUNT(keys) && !ag_span_eq(n->key, ag_span_str(keys[i]))) {
         i++;
     }
     o->by = by[i];
@@ -297,7 +297,7 @@ static bool read_sticky(const struct ag_node *node, struct ag_diags *diags,
     static const char *const keys[] = {"cookie",    "secret",    "max_age", "secure",
                                        "same_site", "http_only", "path"};
     uint32_t errors = diags->errors;
-    const struct ag_node *http_only = given(node, "http_only");
+    const struct ag_node *name = given(node, "cookie"), *http_only = given(node, "http_only");
     bool ok = true;
 
     *o = (struct ag_sticky_options){.path = AG_SPAN("/"), .http_only = true};
@@ -308,12 +308,12 @@ static bool read_sticky(const struct ag_node *node, struct ag_diags *diags,
     if (!ag_node_check_keys(node, diags, "sticky", keys, AG_COUNT(keys))) {
         return false;
     }
-    if (!given(node, "cookie")) {
+    if (!name) {
         ag_diag_error(diags, node->pos, "sticky: {cookie: NAME}",
                       "sticky needs the name of a cookie");
         return false;
     }
-    ok = read_name(given(node, "cookie"), diags, o) && ok;
+    ok = read_name(name, diags, o) && ok;
     ok = read_secret(given(node, "secret"), diags, o) && ok;
     ok = read_max_age(given(node, "max_age"), diags, o) && ok;
     ok = read_secure(given(node, "secure"), diags, o) && ok;

@@ -74,6 +74,9 @@ Test(balance_key, the_peer_unless_it_is_trusted)
     cr_assert_eq(by_ip(&somebody, "X-Forwarded-For: 192.0.2.1"), peer,
                  "the same address has the same key");
     cr_assert_neq(by_ip(&somebody, "X-Forwarded-For: 203.0.113.9"), peer);
+    somebody.blocks++; /* 10.0.0.0/8 alone */
+    somebody.count--;
+    cr_assert_eq(by_ip(&somebody, "X-Forwarded-For: 203.0.113.9"), peer);
 }
 
 Test(balance_key, addresses_count_and_not_how_they_are_written)
