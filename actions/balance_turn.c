@@ -203,7 +203,8 @@ static inline lanes due_of(const struct ag_balance *b, uint32_t at, lanes now)
     return (load_int(b->due + at) + later) | load_int(b->out + at);
 }
 
-/* Its turn is taken, and time goes on. */
+/* Its turn is taken, and time goes on. Where sets change, nobody's turn may have begun, or some may wait for long: no
+ * more than one turn is owed or saved. */
 static inline int take_turn(struct ag_balance *b, uint32_t i)
 {
     int32_t start = b->start[i], earliest = b->now - b->period[i];
@@ -226,7 +227,6 @@ static inline int take_turn(struct ag_balance *b, uint32_t i)
 int ag_balance_in_turn(struct ag_balance *b, const struct ag_balance_set *among)
 {
     lanes even = infinity(), odd = even, now;
-    uint32_t chosen;
 
     if (!ag_balance_set_same(among, &b->last)) {
         choose_among(b, among);
@@ -236,11 +236,7 @@ int ag_balance_in_turn(struct ag_balance *b, const struct ag_balance_set *among)
         even = lesser(due_of(b, at, now), even);
         odd = lesser(due_of(b, at + 4, now), odd);
     }
-    chosen = b->by_rank[(uint32_t)least_of(lesser(even, odd)) % AG_BALANCE_SERVERS];
-    if (ag_unlikely(b->start[chosen] > b->now)) {
-        b->now = b->start[chosen]; /* sets have changed, and nobody's turn had begun */
-    }
-    return take_turn(b, chosen);
+    return take_turn(b, b->by_rank[(uint32_t)least_of(lesser(even, odd)) % AG_BALANCE_SERVERS]);
 }
 
 /* The load of four servers, as integers that are in the same order. INT32_MAX: not in the set. */

@@ -257,6 +257,22 @@ Test(balance_hash, many_changes_leave_no_old_winner)
     }
 }
 
+/* After as many changes as there are ages, what was found so long ago counts no more. */
+Test(balance_hash, ages_come_again)
+{
+    for (uint32_t i = 0; i < 10; i++) {
+        put(i, 1);
+    }
+    ag_balance_weigh(&b, 0, 0);
+    place(was, &every);
+    for (uint32_t n = 1; n <= 255; n++) {
+        ag_balance_weigh(&b, 0, n % 2);
+        cr_assert(ag_balance_pick(&b, &every, keys[0]) >= 0);
+    }
+    place(is, &every);
+    check_shares(is);
+}
+
 /* ---- bounds ---- */
 
 Test(balance_hash, few_requests_stay_together)
