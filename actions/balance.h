@@ -69,7 +69,7 @@ struct ag_balance {
     int32_t start[AG_BALANCE_SERVERS];               /* when its next turn may be, */
     int32_t due[AG_BALANCE_SERVERS];    /* and when at the latest; times 256, and its rank */
     int32_t period[AG_BALANCE_SERVERS]; /* from one to the next; 0: its turns are yet to begin */
-    int32_t out[AG_BALANCE_SERVERS];    /* 0: it is in `last`; INT32_MAX */
+    int32_t out[AG_BALANCE_SERVERS];    /* 0: it is in `last`; -1 */
     uint16_t rest[AG_BALANCE_SERVERS];  /* of the period beyond whole units: by weight */
     uint16_t carry[AG_BALANCE_SERVERS]; /* those that have come together */
     uint8_t rank[AG_BALANCE_SERVERS];   /* by chance: who is first where two are due */

@@ -30,10 +30,14 @@
 #define SAME_LOAD 4
 /* Added to what may not begin yet. */
 #define LATER (1 << 30)
-/* Added to what is compared: see lesser. */
+/* Added to what is compared, and what is not to be found: see lesser. */
 #define NORMAL (1 << 23)
+#define NONE   (-1)
 
 typedef int32_t lanes __attribute__((vector_size(16)));
+#ifndef __SSE2__
+typedef uint32_t lanes_unsigned __attribute__((vector_size(16)));
+#endif
 
 _Static_assert(AG_BALANCE_SERVERS % 8 == 0, "two vectors at a time");
 /* `now` goes beyond its bound by a step at most, which is no longer than a period. */
@@ -130,10 +134,10 @@ static AG_NOINLINE void choose_among(struct ag_balance *b, const struct ag_balan
 
         total += b->weight[i];
         chosen += in ? b->weight[i] : 0;
-        b->out[i] = in ? 0 : INT32_MAX;
+        b->out[i] = in ? 0 : NONE;
     }
     for (uint32_t i = b->count; i % 8 != 0; i++) {
-        b->out[i] = INT32_MAX;
+        b->out[i] = NONE;
     }
     AG_ASSERT(chosen > 0);
     b->step = (int32_t)(b->unit * total / chosen);
@@ -173,13 +177,14 @@ static inline lanes infinity(void)
 }
 
 /* What is not negative, and no denormal (which some processors are slow with), is in the same order as a float and
- * as an integer; and for floats there has always been an instruction. `x` may be INT32_MAX, `y` not. */
+ * as an integer; and for floats there has always been an instruction. NONE in `x` is greater than all, as an unsigned
+ * integer and as what is no number. */
 static inline lanes lesser(lanes x, lanes y)
 {
 #ifdef __SSE2__
     return (lanes)_mm_min_ps((__m128)x, (__m128)y); /* y, if x is no number */
 #else
-    lanes less = x < y;
+    lanes less = (lanes_unsigned)x < (lanes_unsigned)y;
 
     return (x & less) | (y & ~less);
 #endif
@@ -195,7 +200,7 @@ static inline int32_t least_of(lanes v)
 
 /* ---- choices ---- */
 
-/* When the turns of four servers are due; LATER, if they may not begin yet. INT32_MAX: not in the set. */
+/* When the turns of four servers are due; LATER, if they may not begin yet. */
 static inline lanes due_of(const struct ag_balance *b, uint32_t at, lanes now)
 {
     lanes later = (load_int(b->start + at) > now) & all(LATER);
@@ -239,27 +244,29 @@ int ag_balance_in_turn(struct ag_balance *b, const struct ag_balance_set *among)
     return take_turn(b, b->by_rank[(uint32_t)least_of(lesser(even, odd)) % AG_BALANCE_SERVERS]);
 }
 
-/* The load of four servers, as integers that are in the same order. INT32_MAX: not in the set. */
+/* The load of four servers, as integers that are in the same order. */
 static inline lanes load_of(const struct ag_balance *b, uint32_t at)
 {
     return load_float(b->load + at) | load_int(b->out + at);
 }
 
-/* INT32_MAX for those whose load is more than that. */
-static inline lanes busier(const struct ag_balance *b, uint32_t at, lanes most)
+/* When the turns of four servers are due, if their load is not more than `most`. Whether they may begin yet does not
+ * count: to look at that, too, would take a third longer, and only smooth the order of lone requests. */
+static inline lanes due_of_idle(const struct ag_balance *b, uint32_t at, lanes most)
 {
-    return (load_float(b->load + at) > most) & all(INT32_MAX);
+    lanes busier = load_float(b->load + at) > most;
+
+    return load_int(b->due + at) | load_int(b->out + at) | busier;
 }
 
 /* Turns are among equals, but time goes on for all. */
 int ag_balance_least(struct ag_balance *b, const struct ag_balance_set *among)
 {
-    lanes even = infinity(), odd = even, now, most;
+    lanes even = infinity(), odd = even, most;
 
     if (!ag_balance_set_same(among, &b->last)) {
         choose_among(b, among);
     }
-    now = all(b->now);
     for (uint32_t at = 0; at < b->count; at += 8) {
         even = lesser(load_of(b, at), even);
         odd = lesser(load_of(b, at + 4), odd);
@@ -267,8 +274,8 @@ int ag_balance_least(struct ag_balance *b, const struct ag_balance_set *among)
     most = all(least_of(lesser(even, odd)) + SAME_LOAD);
     even = odd = infinity();
     for (uint32_t at = 0; at < b->count; at += 8) {
-        even = lesser(due_of(b, at, now) | busier(b, at, most), even);
-        odd = lesser(due_of(b, at + 4, now) | busier(b, at + 4, most), odd);
+        even = lesser(due_of_idle(b, at, most), even);
+        odd = lesser(due_of_idle(b, at + 4, most), odd);
     }
     return take_turn(b, b->by_rank[(uint32_t)least_of(lesser(even, odd)) % AG_BALANCE_SERVERS]);
 }
