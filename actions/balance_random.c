@@ -18,7 +18,7 @@
 void ag_balance_make_draws(struct ag_balance *b)
 {
     uint64_t height[AG_BALANCE_SERVERS];
-    uint8_t low[AG_BALANCE_SERVERS], high[AG_BALANCE_SERVERS];
+    uint8_t low[AG_BALANCE_SERVERS] = {0}, high[AG_BALANCE_SERVERS] = {0};
     uint32_t lows = 0, highs = 0;
     const uint64_t mean = (uint64_t)ag_balance_weight_of(b, &b->live);
 

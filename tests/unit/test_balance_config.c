@@ -59,8 +59,6 @@ static void describes(const char *text, const char *want)
 
 Test(balance_config, every_way)
 {
-    static const char temporary[] = " (without a secret: until this process ends)";
-
     describes("x: 1", "in turn");
     describes("balance:", "in turn");
     describes("balance: round_robin", "in turn");
@@ -75,7 +73,6 @@ Test(balance_config, every_way)
     describes("balance: {hash: {query: \"user[id]\"}}", "hash by query user[id]");
     describes("{balance: least_conn, sticky: {cookie: sid, secret: 0123456789abcdef}}",
               "least requests under way, sticky by cookie sid");
-    cr_assert(strlen(temporary) < 64);
     describes("sticky: sid",
               "in turn, sticky by cookie sid (without a secret: until this process ends)");
 }
@@ -121,7 +118,7 @@ Test(balance_config, what_is_not_said_stays)
     struct ag_balance_options o = must_read("{balance: {hash: {cookie: c}}, sticky: s}"), was = o;
 
     cr_assert(read_text("x: 1", &o));
-    cr_assert_eq(memcmp(&o, &was, sizeof(o)), 0);
+    cr_assert_eq(ag_balance_options_hash(&o, 1), ag_balance_options_hash(&was, 1));
     cr_assert(read_text("balance: random_two", &o));
     cr_assert(o.kind == AG_BALANCE_RANDOM_TWO && o.by_name.len == 0 && o.sticky.name.len == 1);
 }

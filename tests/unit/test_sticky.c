@@ -167,7 +167,7 @@ Test(sticky, what_is_none_at_all)
         "sid=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", /* 32 bytes of zeros */
         "sid=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
         "sid=!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!"};
-    char longer[64], *c = cookie();
+    char longer[72], *c = cookie();
 
     for (size_t i = 0; i < AG_COUNT(others); i++) {
         cr_assert_eq(read_one(others[i], NOW), AG_STICKY_NONE, "%s", others[i]);
