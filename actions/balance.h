@@ -100,7 +100,7 @@ void ag_balance_remove(struct ag_balance *b, uint32_t index);
 /* What it is owed changes in proportion; from 0 it begins as a new one does. */
 void ag_balance_weigh(struct ag_balance *b, uint32_t index, uint32_t weight);
 /* After changes: makes the table of HASH, if there is none yet. Who wins a key's race is found when it is first
- * asked for after a change (200 ns at 100 servers), so that nothing stalls. AG_ENOMEM: it is found each time, with
+ * asked for after a change (300 to 600 ns at 100 servers), so that nothing stalls. AG_ENOMEM: it is found each time, with
  * the same result. */
 AG_MUST_USE enum ag_status ag_balance_settle(struct ag_balance *b);
 
