@@ -10,8 +10,9 @@
  * Who may be picked is the caller's to say, by a set: untried, healthy, with room, of the right tier.
  *
  *   ROUND_ROBIN   smooth weighted round robin: earliest eligible deadline first (Tijdeman 1980, Stoica 1995).
- *                 From any change on, each server has had its weight's share of all choices to within one
- *                 (so less than two over a stretch that begins elsewhere), and the heavy ones come in no bursts
+ *                 While servers, weights and set stay as at first, each has had its share of all choices to
+ *                 within one (so less than two over any stretch; about two after a change), and the heavy ones
+ *                 come in no bursts
  *   LEAST_CONN    the least requests under way for its weight; in turn, by weight, among equals
  *   RANDOM_TWO    the better of two random ones (Mitzenmacher 2001), drawn by weight, by requests under way for
  *                 the weight; with `ewma` by peak EWMA of the latency times requests under way (Finagle)
@@ -100,8 +101,8 @@ void ag_balance_remove(struct ag_balance *b, uint32_t index);
 /* What it is owed changes in proportion; from 0 it begins as a new one does. */
 void ag_balance_weigh(struct ag_balance *b, uint32_t index, uint32_t weight);
 /* After changes: makes the table of HASH, if there is none yet. Who wins a key's race is found when it is first
- * asked for after a change (300 to 600 ns at 100 servers), so that nothing stalls. AG_ENOMEM: it is found each time, with
- * the same result. */
+ * asked for after a change (300 to 600 ns at 100 servers), so that nothing stalls. AG_ENOMEM: it is found each
+ * time, with the same result. */
 AG_MUST_USE enum ag_status ag_balance_settle(struct ag_balance *b);
 
 /* One of `among` whose weight is not 0; -1: there is none. `key`: of HASH, else ignored. */
