@@ -4,6 +4,7 @@
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
+#include "actions/proxy_steer.h"
 #include "actions/proxy_tunnel.h"
 #include "actions/rewrite_answer.h"
 #include "actions/upstream_pool.h"
@@ -123,6 +124,9 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
     st = ag_proxy_response(ex, res, call->head_owner);
     if (st == AG_OK && (p->kept || (p->settings && p->settings->rewrite))) {
         st = rewrite_answer(p);
+    }
+    if (st == AG_OK && p->settings) {
+        st = ag_proxy_stick(ex, p->settings->upstream, &p->claim);
     }
     if (st == AG_OK && agreement == AG_PROXY_AGREED) {
         st = ag_proxy_tunnel_answer(&p->tunnel, ex);
@@ -410,6 +414,8 @@ static void start(struct ag_exchange *ex)
     p->claim.timeouts = &p->timeouts;
     ex->action_data = p;
     if (prepare(p, ex->action->shared)) {
+        ag_proxy_steer(ex, p->settings->upstream,
+                       &((const struct ag_proxy_section *)ex->action->shared)->trust, &p->claim);
         go_on(p, ag_upstream_claim(upstreams, p->settings->upstream, &p->claim));
     }
 }

@@ -25,6 +25,17 @@ static struct ag_proxy_name *find(const struct ag_proxy_section *s, struct ag_sp
     return NULL;
 }
 
+/* Which of its servers stand elsewhere. */
+static void place(const struct ag_proxy_section *s, struct ag_upstream *up)
+{
+    for (uint32_t i = 0; i < up->server_count; i++) {
+        struct ag_upstream_server *server = &up->servers[i];
+
+        server->remote =
+            s->zone.len > 0 && server->zone.len > 0 && !ag_span_eq(s->zone, server->zone);
+    }
+}
+
 static struct ag_proxy_name *put(struct ag_action_build *build, struct ag_span name,
                                  struct ag_pos pos, struct ag_upstream *upstream)
 {
@@ -35,6 +46,7 @@ static struct ag_proxy_name *put(struct ag_action_build *build, struct ag_span n
     AG_ASSERT(n);
     if (upstream) {
         upstream->config = s;
+        place(s, upstream);
     }
     *n = (struct ag_proxy_name){.next = *bucket, .name = name, .pos = pos, .upstream = upstream};
     *bucket = n;
@@ -48,6 +60,11 @@ static struct ag_proxy_name *put(struct ag_action_build *build, struct ag_span n
 }
 
 /* ---- the section ---- */
+
+static bool read_zone(const struct ag_node *n, struct ag_diags *diags, struct ag_span *out)
+{
+    return !n || n->kind == AG_NODE_NULL || ag_node_text(n, diags, out);
+}
 
 static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_section *s,
                            const struct ag_node *list)
@@ -80,7 +97,7 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
 {
     static const char *const keys[] = {
         "upstreams",   "timeouts",        "host", "keepalive", "max_connections",
-        "max_pending", "pending_timeout", "tls"};
+        "max_pending", "pending_timeout", "tls",  "zone"};
     const struct ag_node *node = ag_node_get(build->config, "proxy");
     const struct ag_node *server = ag_node_get(build->config, "server");
     struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));
@@ -96,6 +113,7 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
     if (node && node->kind != AG_NODE_NULL) {
         ok = ag_node_check_keys(node, build->diags, "proxy", keys, AG_COUNT(keys)) && ok;
         ok = ag_upstream_read_options(node, build->diags, &s->defaults) && ok;
+        ok = read_zone(ag_node_get(node, "zone"), build->diags, &s->zone) && ok;
         ok = read_upstreams(build, s, ag_node_get(node, "upstreams")) && ok;
     }
     return ok ? AG_OK : AG_EINVAL;

@@ -43,6 +43,7 @@ struct ag_proxy_name {
 };
 
 struct ag_proxy_section {
+    struct ag_span zone; /* where this process stands; empty: not said */
     struct ag_proxy_rewriting *first_rewriting, *last_rewriting;
     struct ag_upstream_options defaults;
     struct ag_proxy_trust trust;

@@ -12,7 +12,7 @@
  *   https     AUTO over TLS        h2    H2 over TLS        wss   H1 over TLS
  */
 #pragma once
-#include "actions/balance.h"
+#include "actions/balance_config.h"
 #include "engine/loop.h"
 #include "engine/node.h"
 #include "engine/tls_context.h"
@@ -61,6 +61,7 @@ struct ag_upstream_options {
     uint32_t max_connections; /* 0: as many as the shard has room for */
     uint32_t max_pending;     /* requests that wait for a connection */
     uint32_t pending_ms;      /* how long they do; 0: as long as timeouts.connect */
+    struct ag_balance_options balance;
     struct ag_upstream_tls_options tls;
 };
 
@@ -68,10 +69,12 @@ struct ag_upstream_server {
     struct ag_span host;      /* name, literal without brackets, or unix:/path */
     struct ag_span authority; /* as a Host field has it; "localhost" for unix */
     struct ag_span written;   /* address as configured */
+    struct ag_span zone;      /* where it stands; empty: not said */
     uint32_t weight;          /* 1 .. AG_UPSTREAM_WEIGHT_MAX */
     uint16_t port;            /* 0: unix */
     bool backup;              /* asked when no other one takes requests */
-    bool named;               /* `host` is to be resolved; else `addr` is it */
+    bool remote; /* of another zone than this process: asked when none of its own does */
+    bool named;  /* `host` is to be resolved; else `addr` is it */
     union ag_addr addr;
 };
 
@@ -88,7 +91,7 @@ struct ag_upstream {
     uint64_t key[2];    /* hash of name, protocol and TLS: what a connection is good for */
     const void *config; /* a mark of the configuration that it is part of; NULL: of none */
     struct ag_span name;
-    const struct ag_upstream_server *servers;
+    struct ag_upstream_server *servers;
     uint32_t server_count; /* 1 .. AG_UPSTREAM_SERVERS_MAX */
     struct ag_upstream_options options;
     enum ag_upstream_protocol protocol;

@@ -5,11 +5,36 @@ static struct ag_loop *loop_of(const struct ag_upstream_claim *c)
     return c->pool->all->loop;
 }
 
+/* ---- what is under way at a server ---- */
+
+static void discharge(struct ag_upstream_claim *c)
+{
+    if (c->charged) {
+        c->charged = false;
+        ag_balance_end(&c->pool->balance, c->index);
+    }
+}
+
+static void charge(struct ag_upstream_claim *c, struct ag_upstream_peer *p)
+{
+    discharge(c);
+    c->peer = p;
+    c->index = p->index;
+    c->charged = true;
+    ag_balance_begin(&c->pool->balance, p->index);
+}
+
+void ag_upstream_discharge(struct ag_upstream_claim *c)
+{
+    discharge(c);
+}
+
 /* ---- how it ends ---- */
 
 static enum ag_status refuse(struct ag_upstream_claim *c, unsigned status, enum ag_reason why,
                              const char *detail)
 {
+    discharge(c);
     c->state = AG_CLAIM_OVER;
     c->status = (uint16_t)status;
     c->reason = (uint8_t)why;
@@ -104,6 +129,7 @@ static enum ag_status join_pending(struct ag_upstream_claim *c)
 {
     struct ag_upstream_pool *pool = c->pool;
 
+    discharge(c);
     if (!ag_upstream_pending_begin(pool)) {
         return refuse(c, 503, AG_REASON_LIMIT, "too many requests wait for the upstream");
     }
@@ -146,37 +172,62 @@ static struct ag_balance_set without(const struct ag_balance_set *a, const struc
     return s;
 }
 
-/* Those that were not tried yet: of the preferred ones, else of all. */
+/* Those of the first tier that has any which were not tried yet. */
 static struct ag_balance_set untried(const struct ag_upstream_claim *c)
 {
-    struct ag_balance_set s = without(&c->pool->preferred, &c->tried);
+    struct ag_balance_set s = {{0}};
 
-    return ag_balance_set_empty(&s) ? without(&c->pool->usable, &c->tried) : s;
+    for (unsigned t = 0; t < AG_UPSTREAM_TIERS && ag_balance_set_empty(&s); t++) {
+        s = without(&c->pool->tiers[t], &c->tried);
+    }
+    return s;
 }
 
-/* Smooth weighted round robin, as nginx does it: everyone gains its weight, the richest is taken and
- * pays for all. Equal shares over any stretch, and no bursts to the heavy ones. */
-static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
+/* The server that the client sticks to, if it may be had; one that is drained still serves its own. */
+static struct ag_upstream_peer *find_wanted(const struct ag_upstream_claim *c)
 {
-    struct ag_upstream_pool *pool = c->pool;
-    struct ag_balance_set among = untried(c);
-    struct ag_upstream_peer *best = NULL;
-    bool full = !ag_upstream_has_slot(pool);
-    int64_t total = 0;
+    const struct ag_upstream_pool *pool = c->pool;
 
     for (uint32_t i = 0; i < pool->count; i++) {
         struct ag_upstream_peer *p = pool->peers[i];
 
-        if (ag_balance_set_has(&among, i) && !(full && !has_connection(c, p))) {
-            p->credit += p->weight;
-            total += p->weight;
-            best = !best || p->credit > best->credit ? p : best;
+        if (p && p->member->identity == c->wanted && !ag_balance_set_has(&c->tried, i)) {
+            uint32_t flags = atomic_load_explicit(&p->member->flags, memory_order_relaxed);
+            return flags & ~AG_MEMBER_DRAINED ? NULL : p;
         }
     }
-    if (best) {
-        best->credit -= total;
+    return NULL;
+}
+
+/* Without a free slot: those that have a connection already. */
+static void keep_connected(const struct ag_upstream_claim *c, struct ag_balance_set *io)
+{
+    const struct ag_upstream_pool *pool = c->pool;
+
+    for (uint32_t i = 0; i < pool->count; i++) {
+        if (ag_balance_set_has(io, i) && !has_connection(c, pool->peers[i])) {
+            ag_balance_set_remove(io, i);
+        }
     }
-    return best;
+}
+
+static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
+{
+    struct ag_upstream_pool *pool = c->pool;
+    struct ag_upstream_peer *wanted = c->wants ? find_wanted(c) : NULL;
+    bool full = !ag_upstream_has_slot(pool);
+    struct ag_balance_set among;
+    int i;
+
+    if (wanted && !(full && !has_connection(c, wanted))) {
+        return wanted;
+    }
+    among = untried(c);
+    if (full) {
+        keep_connected(c, &among);
+    }
+    i = ag_balance_pick(&pool->balance, &among, c->key);
+    return i < 0 ? NULL : pool->peers[i];
 }
 
 static bool any_untried(const struct ag_upstream_claim *c)
@@ -225,8 +276,7 @@ static enum ag_status choose(struct ag_upstream_claim *c)
     if (!p) {
         return any_untried(c) ? wait_for_slot(c) : give_up(c);
     }
-    c->peer = p;
-    c->index = p->index;
+    charge(c, p);
     c->addresses = 0;
     return use_peer(c);
 }
@@ -344,6 +394,9 @@ enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
 void ag_upstream_cancel(struct ag_upstream_claim *c)
 {
     stop_waiting(c);
+    if (c->state != AG_CLAIM_GIVEN) {
+        discharge(c);
+    }
     if (c->state == AG_CLAIM_CONNECTING) {
         c->state = AG_CLAIM_OVER;
         ag_upstream_leave(c);

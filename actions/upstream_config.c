@@ -168,7 +168,7 @@ static void set_key(struct ag_upstream *u)
 
 /* `servers` lives in the arena and becomes the upstream's. */
 static struct ag_upstream *make(struct ag_arena *arena, struct ag_span name,
-                                const struct ag_upstream_server *servers, uint32_t count,
+                                struct ag_upstream_server *servers, uint32_t count,
                                 const struct ag_upstream_options *options)
 {
     struct ag_upstream *u = ag_arena_zalloc(arena, sizeof(*u));
@@ -182,38 +182,14 @@ static struct ag_upstream *make(struct ag_arena *arena, struct ag_span name,
     return u;
 }
 
-/* Known names that come with later versions are said to be so. */
-static bool check_balance(const struct ag_node *n, struct ag_diags *diags)
-{
-    static const char *const names[] = {"round_robin", "least_conn", "random_two", "hash",
-                                        "sticky"};
-    struct ag_span text;
-    unsigned index = 0;
-
-    if (!n) {
-        return true;
-    }
-    /* `balance: {hash: ip}` is a map in later versions. */
-    if (n->kind == AG_NODE_SCALAR && !ag_node_enum(n, diags, names, AG_COUNT(names), &index)) {
-        return false;
-    }
-    if (n->kind == AG_NODE_SCALAR && index == 0) {
-        return true;
-    }
-    text = n->kind == AG_NODE_SCALAR ? n->text : AG_SPAN("by a map");
-    ag_diag_error(diags, n->pos, "use round_robin", "balance %.*s is not supported yet",
-                  (int)text.len, (const char *)text.ptr);
-    return false;
-}
-
 static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"servers",         "balance",        "host",     "keepalive",
-                                       "max_connections", "max_pending",    "timeouts", "tls",
-                                       "pending_timeout", "health",         "retry",    "breaker",
-                                       "slow_start",      "proxy_protocol", "protocol", "sticky",
-                                       "buffer",          "ejection"};
-    const size_t supported = 9;
+    static const char *const keys[] = {
+        "servers",     "balance",  "host",    "keepalive",       "max_connections",
+        "max_pending", "timeouts", "tls",     "pending_timeout", "sticky",
+        "health",      "retry",    "breaker", "slow_start",      "proxy_protocol",
+        "protocol",    "buffer",   "ejection"};
+    const size_t supported = 10;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {
@@ -240,7 +216,9 @@ struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct
         return NULL;
     }
     ok = ag_upstream_read_options(node, diags, &options) && ok;
-    ok = check_balance(ag_node_get(node, "balance"), diags) && ok;
+    ok = ag_balance_read(ag_node_get(node, "balance"), ag_node_get(node, "sticky"), diags,
+                         &options.balance) &&
+         ok;
     if (!list || (list->kind == AG_NODE_SEQ && !list->first)) {
         ag_diag_error(diags, list ? list->pos : node->key_pos, "servers: [\"10.0.0.1:8080\"]",
                       "an upstream needs a list of servers");

@@ -170,6 +170,7 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
     struct ag_upstream_pool *pool = c->peer->pool;
 
     AG_ASSERT(claim->state == AG_CLAIM_GIVEN);
+    ag_upstream_discharge(claim);
     claim->state = AG_CLAIM_OVER;
     claim->conn = NULL;
     claim->call = NULL;

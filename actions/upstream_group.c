@@ -59,6 +59,19 @@ static uint64_t identity_of(const struct ag_upstream_server *s)
     return XXH3_64bits_withSeed(s->host.ptr, s->host.len, s->port);
 }
 
+/* One that stands there twice is two servers, and two identities. */
+static uint64_t own_identity(const struct ag_upstream_group *g, const struct ag_upstream_server *s)
+{
+    uint64_t identity = identity_of(s);
+
+    for (uint32_t i = 0; i < g->count; i++) {
+        const struct ag_upstream_member *m = g->members[i];
+
+        identity += m && m->server.port == s->port && ag_span_eq(m->server.host, s->host);
+    }
+    return identity;
+}
+
 /* NULL: no memory. */
 static struct ag_upstream_member *make_member(struct ag_upstream_group *g,
                                               const struct ag_upstream_server *server,
@@ -79,7 +92,7 @@ static struct ag_upstream_member *make_member(struct ag_upstream_group *g,
     m->server.host = copy_text(&text, server->host);
     m->server.authority = copy_text(&text, server->authority);
     m->server.written = copy_text(&text, server->written);
-    m->identity = identity_of(server);
+    m->identity = own_identity(g, server);
     m->origin = origin;
     m->holders = 1;
     atomic_init(&m->flags, 0);
@@ -116,7 +129,8 @@ static void take_out(struct ag_upstream_group *g, struct ag_upstream_member *m)
 static bool is_same_server(const struct ag_upstream_member *m, const struct ag_upstream_server *s)
 {
     return m->server.port == s->port && m->server.backup == s->backup &&
-           ag_span_eq(m->server.host, s->host) && ag_span_eq(m->server.authority, s->authority);
+           m->server.remote == s->remote && ag_span_eq(m->server.host, s->host) &&
+           ag_span_eq(m->server.authority, s->authority);
 }
 
 static struct ag_upstream_member *find_member(const struct ag_upstream_group *g,

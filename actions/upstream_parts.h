@@ -75,6 +75,8 @@ void ag_upstream_wake_task(struct ag_task *t);
 void ag_upstream_connected(struct ag_upstream_claim *c);
 void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
                                 const char *detail);
+/* The claim is no longer under way at its peer. */
+void ag_upstream_discharge(struct ag_upstream_claim *c);
 /* The connection that it waited for has no room for it: it goes on. */
 void ag_upstream_crowded_out(struct ag_upstream_claim *c);
 

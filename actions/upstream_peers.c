@@ -53,6 +53,7 @@ void ag_upstream_peer_left(struct ag_upstream_peer *p)
 static void retire(struct ag_upstream_peer *p)
 {
     p->pool->peers[p->index] = NULL;
+    ag_balance_remove(&p->pool->balance, p->index);
     p->pool->peer_count--;
     p->pool->retired_count++;
     p->retired = true;
@@ -82,36 +83,33 @@ static void follow_member(struct ag_upstream_pool *pool, uint32_t i, struct ag_u
     pool->peers[i] = make_peer(pool, m);
     if (pool->peers[i]) {
         pool->peer_count++;
+        ag_balance_put(&pool->balance, i, 1, m->identity);
     } else {
         ag_upstream_member_release(m);
         pool->look_ms = pool->all->loop->now_ms + SLOT_RETRY_MS;
     }
 }
 
-/* Who may be asked, and who of them is asked first. */
+static enum ag_upstream_tier tier_of(const struct ag_upstream_server *s)
+{
+    return s->backup ? AG_UPSTREAM_BACKUP : s->remote ? AG_UPSTREAM_FAR : AG_UPSTREAM_NEAR;
+}
+
+/* Who may be asked, and when. */
 static void sort_out(struct ag_upstream_pool *pool)
 {
-    struct ag_balance_set none = {{0}};
-
-    pool->usable = none;
-    pool->preferred = none;
+    memset(pool->tiers, 0, sizeof(pool->tiers));
     for (uint32_t i = 0; i < pool->count; i++) {
-        struct ag_upstream_peer *p = pool->peers[i];
+        const struct ag_upstream_peer *p = pool->peers[i];
 
         if (!p) {
             continue;
         }
-        p->weight = atomic_load_explicit(&p->member->weight, memory_order_relaxed);
-        if (!ag_upstream_member_is_up(p->member)) {
-            continue;
+        ag_balance_weigh(&pool->balance, i,
+                         atomic_load_explicit(&p->member->weight, memory_order_relaxed));
+        if (ag_upstream_member_is_up(p->member)) {
+            ag_balance_set_add(&pool->tiers[tier_of(&p->member->server)], i);
         }
-        ag_balance_set_add(&pool->usable, i);
-        if (!p->member->server.backup) {
-            ag_balance_set_add(&pool->preferred, i);
-        }
-    }
-    if (ag_balance_set_empty(&pool->preferred)) {
-        pool->preferred = pool->usable;
     }
 }
 
@@ -125,7 +123,11 @@ void ag_upstream_pool_refresh(struct ag_upstream_pool *pool)
     for (uint32_t i = 0; i < pool->count || i < before; i++) {
         follow_member(pool, i, i < pool->count ? members[i] : NULL);
     }
+    if (pool->balance.kind != pool->options.balance.kind) {
+        ag_balance_become(&pool->balance, pool->options.balance.kind);
+    }
     sort_out(pool);
+    (void)!ag_balance_settle(&pool->balance); /* without memory it is slower */
 }
 
 void ag_upstream_peers_drop(struct ag_upstream_pool *pool)

@@ -14,6 +14,7 @@ static void drop_pool(struct ag_upstream_pool *pool)
 {
     AG_ASSERT(pool->conn_count == 0 && pool->pending_count == 0 && pool->waiting_count == 0);
     ag_upstream_peers_drop(pool);
+    ag_balance_deinit(&pool->balance);
     ag_upstream_group_release(pool->group);
     ag_task_cancel(&pool->wake);
     ag_list_remove(&pool->link);
@@ -70,13 +71,15 @@ static struct ag_upstream_pool *make_pool(struct ag_upstreams *u, const struct a
     if (!p) {
         return NULL;
     }
-    *p = (struct ag_upstream_pool){.all = u,
-                                   .group = ag_upstream_group_hold(u->groups, up, order_of(u, up)),
-                                   .key = {up->key[0], up->key[1]},
-                                   .order = order_of(u, up),
-                                   .used_ms = u->loop->now_ms,
-                                   .protocol = up->protocol,
-                                   .tls = up->client};
+    memset(p, 0, sizeof(*p));
+    p->all = u;
+    p->group = ag_upstream_group_hold(u->groups, up, order_of(u, up));
+    p->key[0] = up->key[0];
+    p->key[1] = up->key[1];
+    p->order = order_of(u, up);
+    p->used_ms = u->loop->now_ms;
+    p->protocol = up->protocol;
+    p->tls = up->client;
     if (!p->group) {
         ag_pool_put(&u->pools, p);
         return NULL;
@@ -88,6 +91,7 @@ static struct ag_upstream_pool *make_pool(struct ag_upstreams *u, const struct a
     ag_list_init(&p->pending);
     ag_task_init(&p->wake, ag_upstream_wake_task);
     ag_upstream_warm_init(p);
+    ag_balance_init(&p->balance, up->options.balance.kind, ag_loop_random(u->loop));
     ag_upstream_pool_refresh(p);
     if (p->peer_count == 0 && p->count > 0) {
         drop_pool(p);

@@ -39,6 +39,14 @@
 #define AG_UPSTREAM_TRIES   8u /* connection attempts of one claim */
 #define AG_UPSTREAM_BUCKETS 256u
 
+/* How late a server is asked: those of this zone, those of others, those that stand by. */
+enum ag_upstream_tier {
+    AG_UPSTREAM_NEAR = 0,
+    AG_UPSTREAM_FAR,
+    AG_UPSTREAM_BACKUP,
+    AG_UPSTREAM_TIERS,
+};
+
 /* A server at work. */
 struct ag_upstream_peer {
     struct ag_upstream_pool *pool;
@@ -48,9 +56,7 @@ struct ag_upstream_peer {
     struct ag_link making;  /* CONNECTING, that may take more claims than they have */
     struct ag_link waiting; /* struct ag_upstream_claim that wait for its name */
     uint32_t index;         /* in the pool; of one that is retired, in the past */
-    uint32_t weight;
-    uint32_t users; /* connections in any state, and who is at work on it */
-    int64_t credit; /* of the smooth weighted round robin */
+    uint32_t users;         /* connections in any state, and who is at work on it */
     uint32_t addr_count;
     uint32_t addr_next;  /* addresses are used in turn */
     uint64_t expires_ms; /* of the addresses, when named */
@@ -125,6 +131,9 @@ struct ag_upstream_claim {
     struct ag_timer timer;       /* PENDING, NAME */
     struct ag_balance_set tried; /* peers that are of no use */
     uint32_t index;              /* of the peer that was chosen last */
+    /* Set by the owner before the claim; zero: nothing is known. */
+    uint64_t key;    /* of the request, where servers are chosen by hash */
+    uint64_t wanted; /* `wants`: the identity of the server that it sticks to */
     uint64_t started_ms;
     const char *detail; /* of the failure; static. AG_REASON_TLS: what was wrong; may be NULL */
     uint16_t status;    /* of the failure: 502, 503, 504 */
@@ -133,7 +142,10 @@ struct ag_upstream_claim {
     uint8_t tries;      /* connection attempts made */
     uint8_t addresses;  /* of them, to the present peer */
     bool fresh;         /* wants no pooled connection */
-    bool pooled;        /* GIVEN, and after: conn has carried other calls before */
+    bool wants;
+    bool ageing;  /* what made it want that server is to be said again */
+    bool charged; /* it counts as under way at `index` */
+    bool pooled;  /* GIVEN, and after: conn has carried other calls before */
 };
 
 /* An upstream at work. */
@@ -147,22 +159,22 @@ struct ag_upstream_pool {
     bool told;                       /* it is under way; under the group's lock */
     struct ag_upstream_group *group; /* held */
     uint64_t key[2];
-    uint64_t order;               /* of the newest definition that it was asked by */
-    uint64_t look_ms;             /* loop time: the group is to be looked at then, changed or not */
-    uint32_t version;             /* of the group, as it is here */
-    struct ag_balance_set usable; /* peers that take requests */
-    struct ag_balance_set preferred;    /* of them, those that are asked first */
-    uint64_t used_ms;                   /* loop time of the last claim */
-    uint32_t conn_count;                /* in any state */
-    uint32_t idle_count;                /* in state IDLE */
-    uint32_t open_count;                /* in a peer's `open` */
-    uint32_t pending_count;             /* claims that wait for a slot */
-    uint32_t waiting_count;             /* claims that wait for a name */
-    uint32_t peer_count;                /* in `peers` */
-    uint32_t retired_count;             /* peers that are no longer there */
-    uint32_t count;                     /* one more than the highest index in `peers` */
-    struct ag_upstream_options options; /* the group's: numbers alone */
-    struct ag_timer warm_timer;         /* looks whether there are connections to spare */
+    uint64_t order;   /* of the newest definition that it was asked by */
+    uint64_t look_ms; /* loop time: the group is to be looked at then, changed or not */
+    uint32_t version; /* of the group, as it is here */
+    struct ag_balance_set tiers[AG_UPSTREAM_TIERS]; /* peers that take requests, by tier */
+    struct ag_balance balance;                      /* which of them */
+    uint64_t used_ms;                               /* loop time of the last claim */
+    uint32_t conn_count;                            /* in any state */
+    uint32_t idle_count;                            /* in state IDLE */
+    uint32_t open_count;                            /* in a peer's `open` */
+    uint32_t pending_count;                         /* claims that wait for a slot */
+    uint32_t waiting_count;                         /* claims that wait for a name */
+    uint32_t peer_count;                            /* in `peers` */
+    uint32_t retired_count;                         /* peers that are no longer there */
+    uint32_t count;                                 /* one more than the highest index in `peers` */
+    struct ag_upstream_options options;             /* the group's: numbers alone */
+    struct ag_timer warm_timer; /* looks whether there are connections to spare */
     struct ag_upstream_timeouts warm_timeouts;
     struct ag_upstream_claim warm; /* OVER, or one that is being made */
     uint64_t warm_at_ms;           /* loop time before which none is made */

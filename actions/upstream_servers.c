@@ -42,7 +42,7 @@ bool ag_upstream_set_address(struct ag_upstream_server *s, struct ag_pos pos, st
 static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
                               struct ag_diags *diags)
 {
-    static const char *const keys[] = {"weight", "backup"};
+    static const char *const keys[] = {"weight", "zone", "backup"};
     size_t eq = ag_span_find(text, '=');
     struct ag_span key = ag_span_sub(text, 0, eq);
     uint64_t value;
@@ -51,9 +51,14 @@ static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, s
         s->backup = true;
         return true;
     }
+    if (ag_span_eq(key, AG_SPAN("zone")) && eq + 1 < text.len) {
+        s->zone = ag_span_sub(text, eq + 1, text.len);
+        return true;
+    }
     if (eq == text.len || !ag_span_eq(key, AG_SPAN("weight"))) {
         const char *near = ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
-        ag_diag_error(diags, pos, near ? near : "a server may be followed by weight=N and backup",
+        ag_diag_error(diags, pos,
+                      near ? near : "a server may be followed by weight=N, zone=NAME and backup",
                       "unknown option \"%.*s\"", (int)text.len, (const char *)text.ptr);
         return false;
     }

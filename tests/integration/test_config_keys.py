@@ -42,7 +42,7 @@ TIMEOUTS = table("proxy", 1)
 TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
 NOT_YET = {"root": {"cache", "tunnel", "acme"}, "listener": {"proxy_protocol"},
            "upstream": {"health", "retry", "breaker", "slow_start",
-                        "proxy_protocol", "protocol", "sticky", "buffer", "ejection"}}
+                        "proxy_protocol", "protocol", "buffer", "ejection"}}
 
 
 def route(kind):
@@ -88,7 +88,7 @@ PLACES = {
     "static cache": (f"static: {{cache: {{{STRANGE}: 1}}}}\n{ROUTES}",
                      below(table("static"), "cache.")),
     "proxy": (f"proxy: {{{STRANGE}: 1}}\n{ROUTES}",
-              plain(PROXY) - {"servers", "balance"} | {"upstreams"}),
+              plain(PROXY) - {"servers", "balance", "sticky"} | {"upstreams", "zone"}),
     "proxy timeouts": (f"proxy: {{timeouts: {{{STRANGE}: 1}}}}\n{ROUTES}", TIMEOUTS),
     "keepalive": (f"proxy: {{keepalive: {{{STRANGE}: 1}}}}\n{ROUTES}", below(PROXY, "keepalive.")),
     "upstream": (upstream(f"      {STRANGE}: 1\n"), plain(PROXY) | NOT_YET["upstream"]),

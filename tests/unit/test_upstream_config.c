@@ -126,7 +126,6 @@ struct mistake {
 };
 
 static const struct mistake mistakes[] = {
-    {"balance", "least_conn", NULL, "not supported yet", 33},
     {"balance", "rond_robin", NULL, "rond_robin", 33},
     {"health", "x", NULL, "not supported yet", 33},
     {"tls", "x", NULL, "must be a mapping", 33},

@@ -11,8 +11,7 @@ static struct ag_upstream_server server(const char *host, uint16_t port, uint32_
                                        .port = port};
 }
 
-static struct ag_upstream upstream(uint64_t key, const struct ag_upstream_server *servers,
-                                   uint32_t count)
+static struct ag_upstream upstream(uint64_t key, struct ag_upstream_server *servers, uint32_t count)
 {
     return (struct ag_upstream){.key = {key, 1},
                                 .name = AG_SPAN("up"),
