@@ -4,6 +4,8 @@
 #define TABLE_PAGES_MAX 8u
 /* What a useful frame earns: window updates for it, a ping. */
 #define EARNED_NOISE 4
+/* And one of content that was sent, in all cases: its stream's and its connection's. */
+#define EARNED_UPDATES 2u
 /* Debug data of GOAWAY (RFC 9113 section 6.8). */
 #define DEBUG_BYTES_MAX 128u
 
@@ -99,6 +101,14 @@ void ag_h2_conn_earn(struct ag_h2_conn *c)
 {
     if (c->noise < (int32_t)AG_H2_NOISE_MAX) {
         c->noise += EARNED_NOISE;
+    }
+}
+
+void ag_h2_conn_earn_updates(struct ag_h2_conn *c)
+{
+    ag_h2_conn_earn(c);
+    if (c->updates < AG_H2_UPDATES_MAX) {
+        c->updates += EARNED_UPDATES;
     }
 }
 
@@ -270,7 +280,7 @@ static void settle_deadline(struct ag_h2_conn *c)
     } else if (c->look_ms == 0) {
         c->look_ms = now + ag_stream_look_ms(c->stream);
     }
-    due = sooner(sooner(due, c->part_due_ms), c->look_ms);
+    due = sooner(sooner(sooner(due, c->part_due_ms), c->look_ms), c->hold_ms);
     if (due && (!ag_timer_armed(t) || t->at_ms > due)) {
         ag_stream_deadline(c->stream, due > now ? due - now : 0);
     }
@@ -356,6 +366,7 @@ void ag_h2_conn_deadline(struct ag_h2_conn *c)
         c->role->late(c);
     }
     if (!ag_h2_conn_is_closing(c)) {
+        ag_h2_send_held(c);
         ag_h2_send_data(c);
     }
     c->running = false;

@@ -309,7 +309,9 @@ static void on_window_update(struct ag_h2_conn *c, struct ag_span p)
     uint32_t id = c->in.frame.id, more = ag_h2_u31(p.ptr);
     struct ag_h2_stream *s = id ? ag_h2_conn_find(c, id) : NULL;
 
-    if (!ag_h2_conn_noise(c, "WINDOW_UPDATE")) {
+    if (c->updates > 0) {
+        c->updates--;
+    } else if (!ag_h2_conn_noise(c, "WINDOW_UPDATE")) {
         return;
     }
     if (id == 0) {
@@ -318,7 +320,7 @@ static void on_window_update(struct ag_h2_conn *c, struct ag_span p)
         } else if (c->send_window + more > AG_H2_WINDOW_MAX) {
             (void)bad(c, AG_H2_FLOW_CONTROL_ERROR, "a window too large");
         } else {
-            c->send_window += more;
+            ag_h2_send_given(c, NULL, more);
         }
         return;
     }
@@ -330,10 +332,7 @@ static void on_window_update(struct ag_h2_conn *c, struct ag_span p)
     } else if ((int64_t)s->send_window + more > AG_H2_WINDOW_MAX) {
         ag_h2_stream_error(s, AG_H2_FLOW_CONTROL_ERROR, "a window too large");
     } else {
-        s->send_window += (int32_t)more;
-        if (s->waiting) {
-            ag_h2_stream_queue(s);
-        }
+        ag_h2_send_given(c, s, more);
     }
 }
 
