@@ -289,18 +289,19 @@ static void on_ping(struct ag_h2_conn *c, struct ag_span p)
 
 static void on_goaway(struct ag_h2_conn *c, struct ag_span p)
 {
-    uint32_t last = ag_h2_u31(p.ptr);
+    uint32_t last = ag_h2_u31(p.ptr), code = ag_h2_u32(p.ptr + 4);
 
     if (!ag_h2_conn_noise(c, "GOAWAY")) {
         return;
     }
     c->goaway_seen = true;
     if (!c->role->server) {
-        ag_h2_conn_lose_above(c, last, AG_H2_REFUSED_STREAM, AG_REASON_ABORTED,
-                              "the peer goes away");
+        ag_h2_conn_lose_above(
+            c, last, code == AG_H2_HTTP_1_1_REQUIRED ? AG_H2_HTTP_1_1_REQUIRED : AG_H2_REFUSED_STREAM,
+            AG_REASON_ABORTED, "the peer goes away");
     }
     if (c->role->goaway && !ag_h2_conn_is_closing(c)) {
-        c->role->goaway(c, last, ag_h2_u32(p.ptr + 4));
+        c->role->goaway(c, last, code);
     }
 }
 

@@ -396,6 +396,7 @@ Test(h2_client, a_reset_fails_its_call_alone)
             feed(r);
             cr_expect_eq(a->faileds, 1);
             cr_expect_not(a->call.replayable);
+            cr_expect_eq(a->call.h1_required, codes[i] == AG_H2_HTTP_1_1_REQUIRED && !late);
             cr_expect_eq(a->why, AG_REASON_ABORTED);
             cr_expect_eq(a->aborted, late == 1);
             cr_expect_not(a->ended);
