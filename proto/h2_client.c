@@ -353,6 +353,7 @@ static void on_late(struct ag_h2_conn *conn)
         watch(c, c->silence_ms - silent);
     } else {
         c->silence_ms = AG_H2_CLIENT_PING_AGAIN_MS;
+        conn->ping_sent_ms[AG_H2_PING_ALIVE] = 0; /* what came instead of its answer will do */
         ag_h2_conn_ping(conn, AG_H2_PING_ALIVE);
         watch(c, AG_H2_CLIENT_PONG_MS);
     }
