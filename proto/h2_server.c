@@ -52,8 +52,8 @@ void ag_h2_server_answered(struct ag_h2_request *r)
         ag_h2_server_check_at(h, ag_h2_server_body_due(r));
         return;
     }
-    if (r->tunnel && ex->req_body.q.bytes > 0) {
-        return; /* the client's last bytes are still on their way: see on_taken */
+    if (r->tunnel && ex->req_body.q.bytes > 0 && ex->holders > 1) {
+        return; /* the client's last bytes are still on their way to who works on it: see on_taken */
     }
     if (!r->s.ended && !r->discards && ag_h2_server_rest_is_small(r)) {
         ag_h2_server_discard(r);

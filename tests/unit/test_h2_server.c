@@ -614,6 +614,19 @@ H2_TEST(h2_tunnel, the_server_ends_first)
     cr_expect_eq(r->h.conn.streams, 0);
 }
 
+/* Unless nobody is there any more who would take them. */
+H2_TEST(h2_tunnel, what_nobody_takes_keeps_no_stream)
+{
+    open_tunnel(r);
+    ag_body_set_consumer(&r->works[0].ex->req_body, NULL, NULL);
+    data(r, 1, "late", END);
+    end_answer(&r->works[0]);
+    tick(r, 0);
+    expect_told(r, "DATA 1 \"\" END\n");
+    cr_expect_eq(r->h.conn.streams, 0);
+    cr_expect_eq(r->ctx.exchanges_live, 0);
+}
+
 H2_TEST(h2_tunnel, nobody_waits_for_ever)
 {
     open_tunnel(r);
