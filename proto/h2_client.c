@@ -1,8 +1,7 @@
 #include "proto/h2_client.h"
 
 #define FIELD_ROOM 32u
-/* Bytes of a field section as received, and the time for the rest of one that has begun to come. */
-#define SECTION_MAX     (32u * 1024u)
+/* For the rest of a field section that has begun to come. */
 #define PART_TIMEOUT_MS 30000u
 /* Who keeps its windows shut is what the caller's timeouts are for. */
 #define STALL_MS (24u * 3600u * 1000u)
@@ -509,9 +508,9 @@ enum ag_status ag_h2_client_start(struct ag_h2_client *c, struct ag_call *call)
 bool ag_h2_client_open(struct ag_h2_client *c, struct ag_stream *s,
                        const struct ag_h2_client_ops *ops)
 {
-    static const struct ag_h2_pair settings[] = {
+    const struct ag_h2_pair settings[] = {
         {AG_H2_ENABLE_PUSH, 0},
-        {AG_H2_MAX_HEADER_LIST_SIZE, SECTION_MAX},
+        {AG_H2_MAX_HEADER_LIST_SIZE, limits.head_max},
     };
 
     memset(c, 0, sizeof(*c));
@@ -519,7 +518,7 @@ bool ag_h2_client_open(struct ag_h2_client *c, struct ag_stream *s,
     c->calls_max = AG_H2_CLIENT_CALLS_MAX;
     c->silence_ms = AG_H2_CLIENT_SILENCE_MS;
     ag_stream_set_pace(s, 0, STALL_MS);
-    ag_h2_conn_init(&c->conn, s, &client_role, SECTION_MAX, PART_TIMEOUT_MS);
+    ag_h2_conn_init(&c->conn, s, &client_role, PART_TIMEOUT_MS);
     return ag_h2_conn_start(&c->conn, settings, AG_COUNT(settings));
 }
 

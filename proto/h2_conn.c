@@ -26,9 +26,8 @@ void ag_h2_conn_wake(struct ag_h2_conn *c)
 /* ---- beginning ---- */
 
 void ag_h2_conn_init(struct ag_h2_conn *c, struct ag_stream *s, const struct ag_h2_role *role,
-                     uint32_t section_max, uint32_t part_timeout_ms)
+                     uint32_t part_timeout_ms)
 {
-    AG_ASSERT(section_max <= AG_BUF_LARGE_BYTES);
     *c = (struct ag_h2_conn){
         .stream = s,
         .loop = s->loop,
@@ -39,7 +38,6 @@ void ag_h2_conn_init(struct ag_h2_conn *c, struct ag_stream *s, const struct ag_
         .stream_target = AG_H2_WINDOW_DEFAULT,
         .noise = (int32_t)AG_H2_NOISE_MAX,
         .budget_ms = s->loop->now_ms,
-        .section_max = section_max,
         .part_timeout_ms = part_timeout_ms,
         .next_id = 1,
         .goaway_id = AG_H2_ID_MAX,

@@ -79,8 +79,10 @@ struct ag_h2_role {
 #define AG_H2_UPDATES_MAX 65536u
 /* A piece of content that a nearly shut window cuts off waits that long for the peer to give more back. */
 #define AG_H2_HOLD_MS 500u
-/* CONTINUATION frames of one section. */
+/* CONTINUATION frames of one section, and its bytes as received. What is read to its end costs its stream alone,
+ * however much larger than the role's limits it is; beyond that is the end of the connection. */
 #define AG_H2_CONTINUATIONS_MAX 32u
+#define AG_H2_SECTION_MAX       AG_BUF_LARGE_BYTES
 
 /* What the peer may send ahead of who takes it: of a stream, and of all of a connection. They grow as
  * far as the path needs (its bandwidth times its delay), unless buffers run short. */
@@ -194,7 +196,6 @@ struct ag_h2_conn {
     int32_t noise, resets; /* budgets that are left; earned ones come on top */
     uint32_t updates;      /* window updates that are no noise: what was sent has earned them */
     uint32_t resets_max;
-    uint32_t section_max;     /* bytes of a section as received */
     uint32_t part_timeout_ms; /* for the rest of a frame or section */
     uint32_t streams;         /* in the table */
     uint32_t queued;          /* of them, those that can send */
@@ -227,11 +228,10 @@ struct ag_h2_conn {
 
 /*
  * Sets up `c` on an open stream; nothing is sent yet.
- *   section_max      bytes of a field section as received: ENHANCE_YOUR_CALM beyond
  *   part_timeout_ms  for the rest of a frame or section that has begun to come
  */
 void ag_h2_conn_init(struct ag_h2_conn *c, struct ag_stream *s, const struct ag_h2_role *role,
-                     uint32_t section_max, uint32_t part_timeout_ms);
+                     uint32_t part_timeout_ms);
 /* Sends the preface: a client's magic, `settings`, and the connection's window. False: out of buffers, the
  * connection was aborted. */
 bool ag_h2_conn_start(struct ag_h2_conn *c, const struct ag_h2_pair *settings, size_t count);

@@ -108,10 +108,6 @@ static void on_headers(struct ag_h2_conn *c, struct ag_span p)
         (void)bad(c, AG_H2_PROTOCOL_ERROR, "a stream that depends on itself");
         return;
     }
-    if (p.len > c->section_max) {
-        (void)bad(c, AG_H2_ENHANCE_YOUR_CALM, "a field section too large");
-        return;
-    }
     if (f->flags & AG_H2_END_HEADERS) {
         take_section(c, f->id, p, end);
         return;
@@ -137,7 +133,7 @@ static void on_continuation(struct ag_h2_conn *c, struct ag_span p)
     uint32_t id = in->section_id;
 
     if (++in->section_frames > AG_H2_CONTINUATIONS_MAX ||
-        p.len > c->section_max - in->section_len) {
+        p.len > AG_H2_SECTION_MAX - in->section_len) {
         (void)bad(c, AG_H2_ENHANCE_YOUR_CALM, "a field section too large");
         return;
     }

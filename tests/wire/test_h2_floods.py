@@ -346,6 +346,25 @@ def too_much(client, stream):
         return True
 
 
+@pytest.mark.parametrize("value", [b"a" * 64000, b"a" * 33000, b"a" * 8000], ids=["twice", "over", "in parts"])
+def test_a_section_beyond_the_limit(gate, value):
+    """As long as it can be read to its end the request alone is refused, and the tables stay the same."""
+    before = resident(gate)
+    with attacker(gate) as client:
+        section = asked() + literal(b"x-a", b"first", form=0x40) + literal(b"x-b", value) * (64000 // len(value))
+        section += literal(b"x-c", b"last", form=0x40)
+        assert client.get().status == 200
+        first = client.next_stream
+        for stream in range(first, first + 20, 2):
+            client.send(headers(section[:16000], stream, whole=False),
+                        *(continuation(section[at:at + 16000], stream, whole=at + 16000 >= len(section))
+                          for at in range(16000, len(section), 16000)))
+            assert client.response(stream).status == 431
+        client.send(headers(asked(b"/in/x") + indexed(62) + indexed(63), first + 20))
+        assert b'[["x-c","last"],["x-a","first"]' in client.response(first + 20).body.lower()
+    assert resident(gate) - before < 32 << 20
+
+
 def test_hpack_bomb(gate):
     """CVE-2016-6581: an entry of 4000 bytes, 16000 times; each is charged before it is copied."""
     before = resident(gate)

@@ -212,5 +212,8 @@ clause("THREATS", "floods of an upstream",
              + continuation(b"\0\1a\1b", whole=False) * 20000, GIVEN_UP),
        Answer("interim answers without end", head(status=b"103") * 5000, GIVEN_UP, ask=POST,
               stopped=(PROTOCOL, CALM, E.CANCEL)),
+       Answer("a head of 50 kB", headers(indexed(8), 1, whole=False)
+              + b"".join(continuation(block((b"a", b"x" * 16000)), whole=i == 2) for i in range(3)), 502, ask=POST,
+              stopped=(E.CANCEL,)),
        fatal("a head of 100 kB", (CALM, HPACK), headers(indexed(8), 1, whole=False)
              + b"".join(continuation(block((b"a", b"x" * 16000)), whole=i == 6) for i in range(7)), GIVEN_UP))
