@@ -161,7 +161,8 @@ static void on_done(struct ag_call *call)
 
 /* Silently, when nothing can happen twice and nothing is lost (RFC 9110 section 9.2.2). A pooled connection
  * that the upstream had just closed, or spoilt, is nobody's fault: once (RFC 9112 section 9.3.1). And one
- * that the upstream says it has done nothing about (RFC 9113 section 8.7), a few times. */
+ * that the upstream says it has done nothing about (RFC 9113 section 8.7), or wants over HTTP/1.1, a few
+ * times. */
 static bool may_repeat(const struct proxy_call *p, enum ag_reason why)
 {
     const struct ag_body *body = &p->ex->req_body;
@@ -178,8 +179,12 @@ static bool may_repeat(const struct proxy_call *p, enum ag_reason why)
 static void on_failed(struct ag_call *call, enum ag_reason why, const char *detail)
 {
     struct proxy_call *p = of(call);
-    bool repeat = may_repeat(p, why);
+    bool repeat;
 
+    if (call->h1_required) {
+        call->replayable = ag_upstream_fall_back(&p->claim);
+    }
+    repeat = may_repeat(p, why);
     ag_upstream_release(&p->claim);
     if (repeat) {
         p->replays += call->replayable;

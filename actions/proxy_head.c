@@ -279,6 +279,16 @@ static struct ag_span range_of(const struct ag_response *r)
     return ag_span(from, from ? (size_t)(to - from) : 0);
 }
 
+/* An answer over HTTP/2 that tells a length of 0, its stream not ended by the head: what may come is trailers, as of
+ * gRPC's errors. Those of HTTP/1 need chunks, which only a client that asked for trailers gets here. */
+static bool may_only_trail(const struct ag_exchange *ex, const struct ag_response *from)
+{
+    return from->framing == AG_FRAMING_H2 && from->content_length == 0 &&
+           (ex->req.version == AG_HTTP_2 ||
+            (ex->req.version == AG_HTTP_11 &&
+             ag_fields_list_has(&ex->req.fields, AG_FIELD_TE, AG_SPAN("trailers"))));
+}
+
 static void set_framing(const struct ag_exchange *ex, struct ag_response *to,
                         const struct ag_response *from)
 {
@@ -291,7 +301,10 @@ static void set_framing(const struct ag_exchange *ex, struct ag_response *to,
     if (empty && ex->req.version != AG_HTTP_2) {
         to->content_length = 0; /* frames had told so; HTTP/1 would wait for the connection's end */
     }
-    if (from->framing == AG_FRAMING_H2 && from->content_length != AG_LENGTH_UNKNOWN) {
+    if (may_only_trail(ex, from) && ex->req.version == AG_HTTP_2) {
+        to->framing = AG_FRAMING_H2;
+    } else if (from->framing == AG_FRAMING_H2 && from->content_length != AG_LENGTH_UNKNOWN &&
+               !may_only_trail(ex, from)) {
         to->framing = AG_FRAMING_LENGTH;
     } else if (from->framing == AG_FRAMING_CHUNKED || from->framing == AG_FRAMING_CLOSE ||
                from->framing == AG_FRAMING_H2) {

@@ -32,8 +32,10 @@ static bool is_alive(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
-    return !c->peer->retired &&
-           (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
+    if (c->peer->retired || (c->h2 && c->peer->h1_required)) {
+        return false;
+    }
+    return (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
                   : c->h1.state == AG_H1_CLIENT_READY) &&
            (!o->max_age_ms || now_of(c) - c->opened_ms < o->max_age_ms) &&
            (!o->max_requests || c->calls < o->max_requests);
@@ -147,6 +149,17 @@ enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call
         ag_upstream_watch(claim);
     }
     return st;
+}
+
+bool ag_upstream_fall_back(struct ag_upstream_claim *claim)
+{
+    struct ag_upstream_peer *p = claim->conn->peer;
+
+    if (!claim->call->h1_required || p->pool->protocol != AG_UPSTREAM_AUTO) {
+        return false;
+    }
+    p->h1 = p->h1_required = true;
+    return true;
 }
 
 static void become_idle(struct ag_upstream_conn *c)
@@ -415,7 +428,7 @@ static void on_secured(struct ag_tls *tls)
     enum ag_upstream_protocol protocol = c->peer->pool->protocol;
     bool h2 = tls->session.alpn == AG_ALPN_H2;
 
-    c->peer->h1 = !h2;
+    c->peer->h1 = !h2 || c->peer->h1_required;
     if (h2) {
         begin_h2(c);
     } else if (protocol == AG_UPSTREAM_H2) {
@@ -464,6 +477,7 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     if (p->pool->tls) {
         ag_tls_connect(&c->tls, u->loop, addr, ag_addr_len(addr), p->pool->tls,
                        p->port ? p->host : p->authority, &conn_user, on_secured, group);
+        c->tls.h1_only = p->h1_required;
     } else {
         ag_conn_connect(&c->plain, u->loop, addr, ag_addr_len(addr), &conn_user, on_connected,
                         group);

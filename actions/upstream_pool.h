@@ -65,6 +65,7 @@ struct ag_upstream_peer {
     bool resolving;                 /* `resolve` is under way */
     bool large;                     /* its last answer was long: begin in large buffers */
     bool h1;                        /* AUTO: it was last found to speak HTTP/1 */
+    bool h1_required;               /* AUTO: it wants no HTTP/2, though it speaks it */
     bool retired;                   /* its server is no longer one of the upstream's */
     struct ag_span host, authority; /* the member's */
     union ag_addr addr[AG_RESOLVE_MAX];
@@ -241,6 +242,9 @@ static inline bool ag_upstream_tunnels(const struct ag_upstream_claim *claim)
 AG_MUST_USE enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call *call);
 /* The call is in another phase: its timeouts are looked at again. */
 void ag_upstream_watch(struct ag_upstream_claim *claim);
+/* In `failed` of a call that the server wants over HTTP/1.1 (call->h1_required): from now on it is asked so. False:
+ * its protocol is a matter of configuration. */
+bool ag_upstream_fall_back(struct ag_upstream_claim *claim);
 /* The claimer wants it no more; a call that is under way is cancelled. Harmless when over. */
 void ag_upstream_cancel(struct ag_upstream_claim *c);
 /* Gives back what was given; no call is under way on it. */

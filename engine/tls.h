@@ -64,6 +64,7 @@ struct ag_tls {
     uint32_t discarded_bytes; /* input since finish */
     uint32_t replied_bytes;   /* what the library sent by itself, since nothing was queued */
     bool starved;             /* no node or buffer was left for a record */
+    bool h1_only;             /* a client's: whatever its settings are, HTTP/2 is not offered */
 };
 
 static inline struct ag_tls *ag_tls_of(struct ag_stream *s)
@@ -82,6 +83,7 @@ void ag_tls_accept(struct ag_tls *t, struct ag_loop *l, int fd, struct ag_tls_se
 
 /* Connects and shakes hands; the user may write before `ready`. on_close as above, or with the reason of the
  * connect that failed. Where verification is on, `ready` comes only after it.
+ * t->h1_only may be set behind it.
  *   client  held as long as the connection lives
  *   host    name or address, for SNI and verification where the settings give no server_name; copied */
 void ag_tls_connect(struct ag_tls *t, struct ag_loop *l, const union ag_addr *addr,

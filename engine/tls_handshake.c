@@ -470,7 +470,8 @@ static bool offer(struct ag_tls *t)
     const struct ag_tls_client_settings *settings = ag_tls_client_settings_of(t->client);
     struct ag_tls_shake *k = t->shake;
     char both[] = "h2,http/1.1", h2[] = "h2", h1[] = "http/1.1";
-    char *alpn = settings->h2 && settings->h1 ? both : settings->h2 ? h2 : h1;
+    bool has_h2 = settings->h2 && !t->h1_only;
+    char *alpn = has_h2 && settings->h1 ? both : has_h2 ? h2 : h1;
 
     /* Addresses are no server names (RFC 6066 section 3). */
     if (k->host.len > 0 && !is_address(k->host_text) &&
@@ -478,7 +479,7 @@ static bool offer(struct ag_tls *t)
             WOLFSSL_SUCCESS) {
         return false;
     }
-    if ((settings->h2 || settings->h1) &&
+    if ((has_h2 || settings->h1) &&
         wolfSSL_UseALPN(t->ssl, alpn, (unsigned)strlen(alpn), WOLFSSL_ALPN_CONTINUE_ON_MISMATCH) !=
             WOLFSSL_SUCCESS) {
         return false;

@@ -17,6 +17,7 @@ h1_connection: proto/h1_server.c proto/h1_server_request.c proto/h1_server_answe
     proto/body.c
 h2_connection: proto/h2_conn.c proto/h2_input.c proto/h2_control.c proto/h2_streams.c proto/h2_send.c
     proto/h2_server.c proto/h2_server_request.c proto/h2_server_answer.c
+h2_client: proto/h2_client.c
 uri: proto/uri.c
 certs: engine/tls_x509.c engine/tls_pem.c engine/tls_ocsp.c
 h2_fields: proto/h2_fields_read.c proto/h2_fields_write.c proto/h2_priority.c proto/head.c

@@ -7,6 +7,7 @@
  * Input:  seed | mode | steps ...   a step is a byte that says what, and what that needs
  */
 #include "fuzz/h2_seen.h"
+#include "fuzz/scarce.h"
 #include "proto/h2_server.h"
 #include "tests/memwire.h"
 
@@ -16,9 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define STEPS_MAX   2000u
 #define WORKS       2048u
 #define SILENCE_MS  400000u
-#define SMALL       512u
 #define LARGE       32u
-#define PAGES       512u
 #define STREAMS_MAX 8u
 
 enum mode {
@@ -43,9 +42,7 @@ static struct {
     struct work works[WORKS];
     unsigned starts, dones, closes;
     struct h2_seen seen;
-    struct ag_block *held[SMALL + LARGE];
-    void *pages[PAGES];
-    unsigned held_count, pages_count;
+    struct scarce scarce;
     const uint8_t *at, *end; /* of the input */
     uint32_t random, next_id;
     unsigned mode;
@@ -311,7 +308,7 @@ static void check(void)
         }
     }
     AG_ASSERT(held == c->held && streams == c->streams);
-    AG_ASSERT(c->in.q.count <= SMALL + LARGE);
+    AG_ASSERT(c->in.q.count <= SCARCE_SMALL + LARGE);
 }
 
 static void turn(uint64_t after_ms)
@@ -422,37 +419,6 @@ static void say_request(void)
     feed(ag_span(room, AG_H2_HEADER_BYTES + b.len));
 }
 
-/* Takes all but `left` of what the loop has, or gives it back. */
-static void make_scarce(unsigned what, unsigned left)
-{
-    struct ag_block *b;
-    void *page;
-
-    switch (what % 3) {
-    case 0:
-        while (rig.m.loop.pages.used + left < PAGES && rig.pages_count < PAGES &&
-               (page = ag_pool_get(&rig.m.loop.pages))) {
-            rig.pages[rig.pages_count++] = page;
-        }
-        break;
-    case 1:
-        while (ag_loop_bufs_used(&rig.m.loop, AG_BUF_SMALL) + left < SMALL &&
-               rig.held_count < SMALL && (b = ag_loop_buf(&rig.m.loop, AG_BUF_SMALL))) {
-            rig.held[rig.held_count++] = b;
-        }
-        break;
-    case 2:
-        while (rig.held_count > 0) {
-            ag_block_release(rig.held[--rig.held_count]);
-        }
-        while (rig.pages_count > 0) {
-            ag_pool_put(&rig.m.loop.pages, rig.pages[--rig.pages_count]);
-        }
-        rig.m.loop.tight = false;
-        break;
-    }
-}
-
 static void happen(unsigned what)
 {
     unsigned much;
@@ -474,7 +440,7 @@ static void happen(unsigned what)
         break;
     case 4:
         much = byte();
-        make_scarce(much, byte() % 32);
+        scarce_make(&rig.scarce, &rig.m.loop, much, byte() % 32);
         break;
     case 5:
         rig.m.loop.tight = true;
@@ -557,9 +523,9 @@ static void begin(void)
     static bool made;
 
     if (!made) {
-        memloop_init(&rig.m, (struct ag_loop_config){.buf_count = {SMALL, LARGE},
+        memloop_init(&rig.m, (struct ag_loop_config){.buf_count = {SCARCE_SMALL, LARGE},
                                                      .node_count = 8192,
-                                                     .page_count = PAGES});
+                                                     .page_count = SCARCE_PAGES});
         rig.snapshot_ref = (struct ag_block){.refs = 1, .free = keep_snapshot, .fd = -1};
         rig.limits = (struct ag_server_limits){.head = {1024, 4096, 50},
                                                .header_timeout_ms = 10000,
@@ -595,7 +561,7 @@ static void begin(void)
 /* All that waits goes on: now the connection has to end by itself. */
 static void settle(void)
 {
-    make_scarce(2, 0);
+    scarce_make(&rig.scarce, &rig.m.loop, 2, 0);
     memwire_open_window(&rig.wire, SIZE_MAX);
     turn(0);
     for (unsigned i = 0; i < rig.starts; i++) {

@@ -1,8 +1,7 @@
 #include "proto/h2_client.h"
 
 #define FIELD_ROOM 32u
-/* Bytes of a field section as received, and the time for the rest of one that has begun to come. */
-#define SECTION_MAX     (32u * 1024u)
+/* For the rest of a field section that has begun to come. */
 #define PART_TIMEOUT_MS 30000u
 /* Who keeps its windows shut is what the caller's timeouts are for. */
 #define STALL_MS (24u * 3600u * 1000u)
@@ -287,6 +286,7 @@ static void on_lost(struct ag_h2_stream *s, enum ag_h2_error code, enum ag_reaso
         h->call->replayable = !h->call->received;
         c->calls_max = s->conn->streams > 0 ? s->conn->streams : 1;
     }
+    h->call->h1_required = code == AG_H2_HTTP_1_1_REQUIRED && !h->call->received;
     if (why == AG_REASON_RESET && what) { /* of the stream, not the connection */
         end_badly(h, AG_REASON_ABORTED, reset_text(code));
     } else {
@@ -352,6 +352,7 @@ static void on_late(struct ag_h2_conn *conn)
         watch(c, c->silence_ms - silent);
     } else {
         c->silence_ms = AG_H2_CLIENT_PING_AGAIN_MS;
+        conn->ping_sent_ms[AG_H2_PING_ALIVE] = 0; /* what came instead of its answer will do */
         ag_h2_conn_ping(conn, AG_H2_PING_ALIVE);
         watch(c, AG_H2_CLIENT_PONG_MS);
     }
@@ -488,7 +489,7 @@ enum ag_status ag_h2_client_start(struct ag_h2_client *c, struct ag_call *call)
     call->carrier = h;
     call->progress_ms = now_of(h);
     call->sent = true;
-    call->received = call->replayable = false;
+    call->received = call->replayable = call->h1_required = false;
     if (content) {
         ag_h2_stream_set_source(&h->stream, call->req_body,
                                 req->framing == AG_FRAMING_LENGTH ? req->content_length
@@ -507,9 +508,9 @@ enum ag_status ag_h2_client_start(struct ag_h2_client *c, struct ag_call *call)
 bool ag_h2_client_open(struct ag_h2_client *c, struct ag_stream *s,
                        const struct ag_h2_client_ops *ops)
 {
-    static const struct ag_h2_pair settings[] = {
+    const struct ag_h2_pair settings[] = {
         {AG_H2_ENABLE_PUSH, 0},
-        {AG_H2_MAX_HEADER_LIST_SIZE, SECTION_MAX},
+        {AG_H2_MAX_HEADER_LIST_SIZE, limits.head_max},
     };
 
     memset(c, 0, sizeof(*c));
@@ -517,7 +518,7 @@ bool ag_h2_client_open(struct ag_h2_client *c, struct ag_stream *s,
     c->calls_max = AG_H2_CLIENT_CALLS_MAX;
     c->silence_ms = AG_H2_CLIENT_SILENCE_MS;
     ag_stream_set_pace(s, 0, STALL_MS);
-    ag_h2_conn_init(&c->conn, s, &client_role, SECTION_MAX, PART_TIMEOUT_MS);
+    ag_h2_conn_init(&c->conn, s, &client_role, PART_TIMEOUT_MS);
     return ag_h2_conn_start(&c->conn, settings, AG_COUNT(settings));
 }
 

@@ -4,6 +4,8 @@
 #define TABLE_PAGES_MAX 8u
 /* What a useful frame earns: window updates for it, a ping. */
 #define EARNED_NOISE 4
+/* And one of content that was sent, in all cases: its stream's and its connection's. */
+#define EARNED_UPDATES 2u
 /* Debug data of GOAWAY (RFC 9113 section 6.8). */
 #define DEBUG_BYTES_MAX 128u
 
@@ -24,9 +26,8 @@ void ag_h2_conn_wake(struct ag_h2_conn *c)
 /* ---- beginning ---- */
 
 void ag_h2_conn_init(struct ag_h2_conn *c, struct ag_stream *s, const struct ag_h2_role *role,
-                     uint32_t section_max, uint32_t part_timeout_ms)
+                     uint32_t part_timeout_ms)
 {
-    AG_ASSERT(section_max <= AG_BUF_LARGE_BYTES);
     *c = (struct ag_h2_conn){
         .stream = s,
         .loop = s->loop,
@@ -37,7 +38,6 @@ void ag_h2_conn_init(struct ag_h2_conn *c, struct ag_stream *s, const struct ag_
         .stream_target = AG_H2_WINDOW_DEFAULT,
         .noise = (int32_t)AG_H2_NOISE_MAX,
         .budget_ms = s->loop->now_ms,
-        .section_max = section_max,
         .part_timeout_ms = part_timeout_ms,
         .next_id = 1,
         .goaway_id = AG_H2_ID_MAX,
@@ -99,6 +99,14 @@ void ag_h2_conn_earn(struct ag_h2_conn *c)
 {
     if (c->noise < (int32_t)AG_H2_NOISE_MAX) {
         c->noise += EARNED_NOISE;
+    }
+}
+
+void ag_h2_conn_earn_updates(struct ag_h2_conn *c)
+{
+    ag_h2_conn_earn(c);
+    if (c->updates < AG_H2_UPDATES_MAX) {
+        c->updates += EARNED_UPDATES;
     }
 }
 
@@ -270,7 +278,7 @@ static void settle_deadline(struct ag_h2_conn *c)
     } else if (c->look_ms == 0) {
         c->look_ms = now + ag_stream_look_ms(c->stream);
     }
-    due = sooner(sooner(due, c->part_due_ms), c->look_ms);
+    due = sooner(sooner(sooner(due, c->part_due_ms), c->look_ms), c->hold_ms);
     if (due && (!ag_timer_armed(t) || t->at_ms > due)) {
         ag_stream_deadline(c->stream, due > now ? due - now : 0);
     }
@@ -356,6 +364,7 @@ void ag_h2_conn_deadline(struct ag_h2_conn *c)
         c->role->late(c);
     }
     if (!ag_h2_conn_is_closing(c)) {
+        ag_h2_send_held(c);
         ag_h2_send_data(c);
     }
     c->running = false;

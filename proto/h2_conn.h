@@ -74,8 +74,15 @@ struct ag_h2_role {
 #define AG_H2_NOISE_MAX \
     1000u /* frames without content, in AG_H2_BUDGET_MS, but for what use earns */
 #define AG_H2_BUDGET_MS 10000u
-/* CONTINUATION frames of one section. */
+/* Window updates that content earns, two a frame, and that may come in one burst: what a peer gives back
+ * frame by frame when it has been away for a while. */
+#define AG_H2_UPDATES_MAX 65536u
+/* A piece of content that a nearly shut window cuts off waits that long for the peer to give more back. */
+#define AG_H2_HOLD_MS 500u
+/* CONTINUATION frames of one section, and its bytes as received. What is read to its end costs its stream alone,
+ * however much larger than the role's limits it is; beyond that is the end of the connection. */
 #define AG_H2_CONTINUATIONS_MAX 32u
+#define AG_H2_SECTION_MAX       AG_BUF_LARGE_BYTES
 
 /* What the peer may send ahead of who takes it: of a stream, and of all of a connection. They grow as
  * far as the path needs (its bandwidth times its delay), unless buffers run short. */
@@ -120,6 +127,7 @@ struct ag_h2_stream {
     uint64_t sink_left;       /* the same of what comes: content-length against DATA */
     struct ag_h2_stall stall; /* by its window */
     uint64_t sent_bytes;      /* of content */
+    uint64_t owed;            /* of them, those that no window update has given back */
     uint64_t moved_ms;        /* loop time of the last content, either way, or of its beginning */
     uint32_t id;
     uint32_t held;       /* bytes in the sink that were not taken at the last look */
@@ -175,17 +183,19 @@ struct ag_h2_conn {
     uint64_t due_ms;                    /* loop time of what the role waits for; 0: nothing */
     uint64_t part_due_ms;               /* of the rest of a frame or section; 0: none is awaited */
     uint64_t look_ms;                   /* of the next look at a peer that takes output; 0: none */
+    uint64_t hold_ms;                   /* when what is held back goes all the same; 0: nothing is */
     uint64_t ping_sent_ms[AG_H2_PINGS]; /* 0: none is out */
     uint64_t budget_ms;                 /* when budgets were last filled up */
     int64_t send_window;
+    uint64_t owed; /* bytes sent that no window update has given back */
     int64_t recv_window;
     int64_t recv_target;   /* what recv_window and held come to */
     uint64_t held;         /* bytes in all sinks */
     uint64_t measured;     /* content that came since AG_H2_PING_BDP */
     int32_t stream_target; /* the same for each stream */
     int32_t noise, resets; /* budgets that are left; earned ones come on top */
+    uint32_t updates;      /* window updates that are no noise: what was sent has earned them */
     uint32_t resets_max;
-    uint32_t section_max;     /* bytes of a section as received */
     uint32_t part_timeout_ms; /* for the rest of a frame or section */
     uint32_t streams;         /* in the table */
     uint32_t queued;          /* of them, those that can send */
@@ -204,6 +214,7 @@ struct ag_h2_conn {
     bool goaway_seen;
     bool eof, paused, running;
     bool blocked; /* input waits until the peer takes more output */
+    bool gives_early; /* the peer gave back a part of what it had got, not waiting for all of a window */
     bool large;   /* receive in large buffers: the role's to say, before the round ends */
     /* The peer's settings. */
     bool peer_connect;   /* ENABLE_CONNECT_PROTOCOL */
@@ -217,11 +228,10 @@ struct ag_h2_conn {
 
 /*
  * Sets up `c` on an open stream; nothing is sent yet.
- *   section_max      bytes of a field section as received: ENHANCE_YOUR_CALM beyond
  *   part_timeout_ms  for the rest of a frame or section that has begun to come
  */
 void ag_h2_conn_init(struct ag_h2_conn *c, struct ag_stream *s, const struct ag_h2_role *role,
-                     uint32_t section_max, uint32_t part_timeout_ms);
+                     uint32_t part_timeout_ms);
 /* Sends the preface: a client's magic, `settings`, and the connection's window. False: out of buffers, the
  * connection was aborted. */
 bool ag_h2_conn_start(struct ag_h2_conn *c, const struct ag_h2_pair *settings, size_t count);
@@ -252,8 +262,10 @@ void ag_h2_conn_goaway(struct ag_h2_conn *c, uint32_t last, enum ag_h2_error cod
 /* Sends a ping unless one of this kind is out; `pong` when it comes back (BDP is our own matter). */
 void ag_h2_conn_ping(struct ag_h2_conn *c, enum ag_h2_ping kind);
 
-/* Budgets: useful work earns some noise; false: the connection has failed, the peer overdid it. */
+/* Budgets: useful work earns some noise, content that was sent window updates, too; false: the connection has
+ * failed, the peer overdid it. */
 void ag_h2_conn_earn(struct ag_h2_conn *c);
+void ag_h2_conn_earn_updates(struct ag_h2_conn *c);
 bool ag_h2_conn_noise(struct ag_h2_conn *c, const char *what);
 bool ag_h2_conn_count_reset(struct ag_h2_conn *c);
 

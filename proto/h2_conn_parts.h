@@ -22,6 +22,10 @@ void ag_h2_dispatch(struct ag_h2_conn *c, struct ag_span payload);
 
 /* Sends what windows and the stream's queue let through. */
 void ag_h2_send_data(struct ag_h2_conn *c);
+/* A window update of `more` came, for the connection or (else NULL) for a stream. */
+void ag_h2_send_given(struct ag_h2_conn *c, struct ag_h2_stream *s, uint32_t more);
+/* What is held back may go if its time has come. */
+void ag_h2_send_held(struct ag_h2_conn *c);
 /* Its source has something to send: queues it. */
 void ag_h2_stream_queue(struct ag_h2_stream *s);
 /* Out of queue or waiting list. */

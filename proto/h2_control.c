@@ -108,10 +108,6 @@ static void on_headers(struct ag_h2_conn *c, struct ag_span p)
         (void)bad(c, AG_H2_PROTOCOL_ERROR, "a stream that depends on itself");
         return;
     }
-    if (p.len > c->section_max) {
-        (void)bad(c, AG_H2_ENHANCE_YOUR_CALM, "a field section too large");
-        return;
-    }
     if (f->flags & AG_H2_END_HEADERS) {
         take_section(c, f->id, p, end);
         return;
@@ -137,7 +133,7 @@ static void on_continuation(struct ag_h2_conn *c, struct ag_span p)
     uint32_t id = in->section_id;
 
     if (++in->section_frames > AG_H2_CONTINUATIONS_MAX ||
-        p.len > c->section_max - in->section_len) {
+        p.len > AG_H2_SECTION_MAX - in->section_len) {
         (void)bad(c, AG_H2_ENHANCE_YOUR_CALM, "a field section too large");
         return;
     }
@@ -289,18 +285,19 @@ static void on_ping(struct ag_h2_conn *c, struct ag_span p)
 
 static void on_goaway(struct ag_h2_conn *c, struct ag_span p)
 {
-    uint32_t last = ag_h2_u31(p.ptr);
+    uint32_t last = ag_h2_u31(p.ptr), code = ag_h2_u32(p.ptr + 4);
 
     if (!ag_h2_conn_noise(c, "GOAWAY")) {
         return;
     }
     c->goaway_seen = true;
     if (!c->role->server) {
-        ag_h2_conn_lose_above(c, last, AG_H2_REFUSED_STREAM, AG_REASON_ABORTED,
-                              "the peer goes away");
+        ag_h2_conn_lose_above(
+            c, last, code == AG_H2_HTTP_1_1_REQUIRED ? AG_H2_HTTP_1_1_REQUIRED : AG_H2_REFUSED_STREAM,
+            AG_REASON_ABORTED, "the peer goes away");
     }
     if (c->role->goaway && !ag_h2_conn_is_closing(c)) {
-        c->role->goaway(c, last, ag_h2_u32(p.ptr + 4));
+        c->role->goaway(c, last, code);
     }
 }
 
@@ -309,7 +306,9 @@ static void on_window_update(struct ag_h2_conn *c, struct ag_span p)
     uint32_t id = c->in.frame.id, more = ag_h2_u31(p.ptr);
     struct ag_h2_stream *s = id ? ag_h2_conn_find(c, id) : NULL;
 
-    if (!ag_h2_conn_noise(c, "WINDOW_UPDATE")) {
+    if (c->updates > 0) {
+        c->updates--;
+    } else if (!ag_h2_conn_noise(c, "WINDOW_UPDATE")) {
         return;
     }
     if (id == 0) {
@@ -318,7 +317,7 @@ static void on_window_update(struct ag_h2_conn *c, struct ag_span p)
         } else if (c->send_window + more > AG_H2_WINDOW_MAX) {
             (void)bad(c, AG_H2_FLOW_CONTROL_ERROR, "a window too large");
         } else {
-            c->send_window += more;
+            ag_h2_send_given(c, NULL, more);
         }
         return;
     }
@@ -330,10 +329,7 @@ static void on_window_update(struct ag_h2_conn *c, struct ag_span p)
     } else if ((int64_t)s->send_window + more > AG_H2_WINDOW_MAX) {
         ag_h2_stream_error(s, AG_H2_FLOW_CONTROL_ERROR, "a window too large");
     } else {
-        s->send_window += (int32_t)more;
-        if (s->waiting) {
-            ag_h2_stream_queue(s);
-        }
+        ag_h2_send_given(c, s, more);
     }
 }
 

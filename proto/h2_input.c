@@ -397,7 +397,7 @@ static bool gather(struct ag_h2_conn *c)
     struct ag_h2_input *in = &c->in;
     size_t most = wanted(in);
 
-    if (in->section_len + most > AG_BUF_LARGE_BYTES) {
+    if (in->section_len + most > AG_H2_SECTION_MAX) {
         return bad(c, AG_H2_ENHANCE_YOUR_CALM, "a field section too large");
     }
     if (!grow_part(c, in->section_len + most)) {

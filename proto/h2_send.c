@@ -5,6 +5,9 @@
 /* A frame that carries less than this, because of a window, is of no use to anybody but a peer that wants
  * to keep us busy. */
 #define USEFUL_MIN 256u
+/* What a nearly shut window cuts off is held back below this: if the peer gives back such pieces as they
+ * come, they stay as small for ever (the silly window syndrome, RFC 1122 section 4.2.3.4). */
+#define HOLD_MIN 4096u
 /* Of one stream before another one of its urgency has its turn, where they share. */
 #define TURN_BYTES AG_H2_FRAME_DEFAULT
 
@@ -318,9 +321,11 @@ static void send_frame(struct ag_h2_stream *s)
     s->send_window -= (int32_t)n;
     c->send_window -= (int64_t)n;
     s->sent_bytes += n;
+    s->owed += n;
+    c->owed += n;
     s->moved_ms = c->loop->now_ms;
     if (n >= USEFUL_MIN || n < window) {
-        ag_h2_conn_earn(c);
+        ag_h2_conn_earn_updates(c);
     }
     ease_stall(c, &s->stall, n);
     ease_stall(c, &c->stall, n);
@@ -336,6 +341,51 @@ static void send_frame(struct ag_h2_stream *s)
     }
 }
 
+/* ---- windows that are nearly shut ---- */
+
+void ag_h2_send_given(struct ag_h2_conn *c, struct ag_h2_stream *s, uint32_t more)
+{
+    uint64_t *owed = s ? &s->owed : &c->owed;
+
+    *owed -= ag_min_u64(*owed, more); /* beyond that it is a window made larger */
+    c->gives_early |= *owed > 0;
+    if (!s) {
+        c->send_window += more;
+        return;
+    }
+    s->send_window += (int32_t)more;
+    if (s->waiting) {
+        ag_h2_stream_queue(s);
+    }
+}
+
+/* What `window` lets through of the `bytes` that wait is a crumb, and more of it is due: the peer has got more
+ * than half of it, and gives back early. (One that gives back when all is used up must have the crumb, too.) */
+static bool is_crumb(struct ag_h2_conn *c, int64_t window, uint64_t owed, size_t bytes)
+{
+    if (!c->gives_early || window >= (int64_t)HOLD_MIN || bytes <= (uint64_t)window ||
+        owed <= (uint64_t)window || owed < USEFUL_MIN) {
+        return false;
+    }
+    if (c->hold_ms == 0) {
+        c->hold_ms = c->loop->now_ms + AG_H2_HOLD_MS;
+    }
+    return true;
+}
+
+void ag_h2_send_held(struct ag_h2_conn *c)
+{
+    if (c->hold_ms == 0 || c->loop->now_ms < c->hold_ms) {
+        return;
+    }
+    c->hold_ms = 0;
+    c->gives_early = false; /* until it does so again */
+    for (struct ag_link *it = c->waiting.next, *next; it != &c->waiting; it = next) {
+        next = it->next;
+        ag_h2_stream_queue(ag_container_of(it, struct ag_h2_stream, link));
+    }
+}
+
 /* The first one that may send something now; NULL: none may. */
 static struct ag_h2_stream *next_stream(struct ag_h2_conn *c)
 {
@@ -347,9 +397,10 @@ static struct ag_h2_stream *next_stream(struct ag_h2_conn *c)
             if (s->source->q.bytes == 0) {
                 return s; /* an end needs no window */
             }
-            if (s->send_window <= 0) {
+            if (s->send_window <= 0 || is_crumb(c, s->send_window, s->owed, s->source->q.bytes)) {
                 wait_for_window(s);
-            } else if (c->send_window > 0) {
+            } else if (c->send_window > 0 &&
+                       !is_crumb(c, c->send_window, c->owed, s->source->q.bytes)) {
                 return s;
             }
         }

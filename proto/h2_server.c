@@ -2,9 +2,6 @@
 
 /* How long a client may take to see that the connection is about to end. */
 #define DRAIN_GRACE_MS 1000u
-/* A section as received: Huffman and indices make it smaller than what it stands for, but a client may
- * waste bytes. */
-#define SECTION_SLACK_BYTES 1024u
 
 static uint64_t now_of(const struct ag_h2_server *h)
 {
@@ -52,8 +49,8 @@ void ag_h2_server_answered(struct ag_h2_request *r)
         ag_h2_server_check_at(h, ag_h2_server_body_due(r));
         return;
     }
-    if (r->tunnel && ex->req_body.q.bytes > 0) {
-        return; /* the client's last bytes are still on their way: see on_taken */
+    if (r->tunnel && ex->req_body.q.bytes > 0 && ex->holders > 1) {
+        return; /* the client's last bytes are still on their way to who works on it: see on_taken */
     }
     if (!r->s.ended && !r->discards && ag_h2_server_rest_is_small(r)) {
         ag_h2_server_discard(r);
@@ -320,15 +317,13 @@ void ag_h2_server_init(struct ag_h2_server *h, struct ag_stream *s, struct ag_co
         {AG_H2_ENABLE_CONNECT_PROTOCOL, 1},
         {AG_H2_NO_RFC7540_PRIORITIES, 1},
     };
-    uint32_t section_max = (uint32_t)ag_min_size(
-        (size_t)limits->head.head_max + SECTION_SLACK_BYTES, AG_BUF_LARGE_BYTES);
 
     *h = (struct ag_h2_server){.context = ctx, .limits = limits, .listener_port = listener_port};
     ag_list_init(&h->done);
     ag_list_init(&h->orphans);
     h->tls = ag_stream_tls(s) != NULL;
     h->idle_due_ms = s->loop->now_ms + limits->header_timeout_ms;
-    ag_h2_conn_init(&h->conn, s, &role, section_max, limits->header_timeout_ms);
+    ag_h2_conn_init(&h->conn, s, &role, limits->header_timeout_ms);
     h->conn.resets_max = limits->h2_resets_max ? limits->h2_resets_max : AG_H2_RESETS_MAX;
     if (ag_h2_conn_start(&h->conn, settings, AG_COUNT(settings))) {
         h->conn.due_ms = h->idle_due_ms;

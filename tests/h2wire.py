@@ -185,6 +185,11 @@ class Frame:
         return struct.unpack(">I", self.payload[4:8] if self.kind == T.GOAWAY else self.payload)[0]
 
     @property
+    def last(self):
+        """The highest stream that GOAWAY says was taken."""
+        return struct.unpack(">I", self.payload[:4])[0]
+
+    @property
     def ack(self):
         return bool(self.flags & F.ACK)
 

@@ -145,10 +145,11 @@ class Ports:
         self.free = {}
 
     def swap(self, text):
-        for port in ("8080", "9001"):
-            if port in text:
-                text = text.replace(port, self.free.setdefault(port, str(free_port())))
-        return text
+        def free(port):  # which may have the other one's digits in it, so all in one go
+            if port[0] not in self.free:
+                self.free[port[0]] = str(free_port())
+            return self.free[port[0]]
+        return re.sub("8080|9001", free, text)
 
 
 def serve(folder, config, ports):

@@ -396,6 +396,7 @@ Test(h2_client, a_reset_fails_its_call_alone)
             feed(r);
             cr_expect_eq(a->faileds, 1);
             cr_expect_not(a->call.replayable);
+            cr_expect_eq(a->call.h1_required, codes[i] == AG_H2_HTTP_1_1_REQUIRED && !late);
             cr_expect_eq(a->why, AG_REASON_ABORTED);
             cr_expect_eq(a->aborted, late == 1);
             cr_expect_not(a->ended);
@@ -587,6 +588,28 @@ Test(h2_client, a_silent_upstream_is_asked)
     cr_assert(got(r, AG_H2_PING, 0));
     tick(r, AG_H2_CLIENT_PONG_MS + 100);
     tick(r, 0);
+    cr_expect_eq(o->faileds, 1);
+    cr_expect_eq(o->why, AG_REASON_TIMEOUT);
+    rig_free(r);
+}
+
+/* One that sends something else instead of the answer lives, and is asked again. */
+Test(h2_client, a_ping_without_an_answer_is_not_the_last)
+{
+    struct rig *r = rig_open();
+    struct one *o = get(r);
+
+    tick(r, AG_H2_CLIENT_SILENCE_MS + 100);
+    tick(r, 0);
+    cr_assert(got(r, AG_H2_PING, 0));
+    tick(r, 100);
+    put_headers(r, 1, ":status: 200\n", false);
+    feed(r);
+    for (uint64_t passed = 0; passed < 2 * AG_H2_CLIENT_PING_AGAIN_MS && o->faileds == 0;
+         passed += 1000) {
+        tick(r, 1000);
+    }
+    cr_assert(got(r, AG_H2_PING, 0));
     cr_expect_eq(o->faileds, 1);
     cr_expect_eq(o->why, AG_REASON_TIMEOUT);
     rig_free(r);

@@ -307,9 +307,14 @@ H2_TEST(h2_server, a_section_too_large)
 
 H2_TEST(h2_server, a_section_that_nobody_reads_to_its_end)
 {
-    static uint8_t much[4096];
+    static uint8_t much[AG_H2_FRAME_DEFAULT];
 
     say(r, AG_H2_HEADERS, END, 1, ag_span(much, sizeof(much)));
+    for (size_t n = 2 * sizeof(much); n <= AG_H2_SECTION_MAX; n += sizeof(much)) {
+        say(r, AG_H2_CONTINUATION, 0, 1, ag_span(much, sizeof(much)));
+    }
+    tick(r, 0);
+    expect_told(r, "");
     say(r, AG_H2_CONTINUATION, 0, 1, ag_span(much, sizeof(much)));
     tick(r, 0);
     expect_told(r, "GOAWAY 0 ENHANCE_YOUR_CALM a field section too large\n");
@@ -612,6 +617,19 @@ H2_TEST(h2_tunnel, the_server_ends_first)
     tick(r, 0);
     expect_told(r, "");
     cr_expect_eq(r->h.conn.streams, 0);
+}
+
+/* Unless nobody is there any more who would take them. */
+H2_TEST(h2_tunnel, what_nobody_takes_keeps_no_stream)
+{
+    open_tunnel(r);
+    ag_body_set_consumer(&r->works[0].ex->req_body, NULL, NULL);
+    data(r, 1, "late", END);
+    end_answer(&r->works[0]);
+    tick(r, 0);
+    expect_told(r, "DATA 1 \"\" END\n");
+    cr_expect_eq(r->h.conn.streams, 0);
+    cr_expect_eq(r->ctx.exchanges_live, 0);
 }
 
 H2_TEST(h2_tunnel, nobody_waits_for_ever)

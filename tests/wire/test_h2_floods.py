@@ -57,18 +57,42 @@ def resident(gate):
 
 
 class Bystander:
-    """A client that goes on asking while another one attacks, and must be served."""
+    """A client that goes on asking while another one attacks, and must be served. On a busy machine it may be
+    late: when its connection has been idle for too long meanwhile, it asks again on a new one."""
 
     def __init__(self, gate):
-        self.client, self.stop, self.served, self.failed = h2wire.connect(gate.port), threading.Event(), 0, None
+        self.port, self.client = gate.port, h2wire.connect(gate.port)
+        self.stop, self.served, self.failed = threading.Event(), 0, None
         self.once()
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
     def once(self):
-        assert self.client.get().body == b"OK"
-        assert self.client.get("/in/x", method="POST", body=b"y" * 1000).status == 200
+        assert self.asked(b"/fixed", b"").body == b"OK"
+        assert self.asked(b"/in/x", b"y" * 1000).status == 200
         self.served += 1
+
+    def asked(self, path, body):
+        try:
+            return self.exchange(path, body)
+        except Closed:
+            with contextlib.suppress(Closed):
+                self.client.expect_close()
+            goaway = self.client.goaway
+            if not goaway or goaway.code != E.NO_ERROR or goaway.last >= self.client.next_stream:
+                raise
+        self.client.close()
+        self.client = h2wire.connect(self.port)
+        return self.exchange(path, body)
+
+    def exchange(self, path, body):
+        """In one piece: head and content must not be apart for long."""
+        stream = self.client.next_stream
+        self.client.send(headers(asked(path, method=b"POST" if body else b"GET"), stream, end=not body),
+                         data(body, stream) if body else b"")
+        got = self.client.response(stream)
+        self.client.next_stream += 2
+        return got
 
     def _run(self):
         try:
@@ -266,6 +290,30 @@ def test_flood_of_a_stream(gate, path, make):
         calmed(client, make, at_least=100)
 
 
+def test_a_window_opened_byte_by_byte(gate):
+    """Each byte makes a frame of its own, and that is no use that earns anything."""
+    with attacker(gate, {S.INITIAL_WINDOW_SIZE: 0}, refill=False) as client:
+        client.send(headers(asked(b"/big")))
+        for sent in range(10000):
+            client.send(window_update(1, 1))
+            got = client.until(lambda f: f.kind in (T.DATA, T.GOAWAY))
+            if got.kind == T.GOAWAY:
+                break
+            assert len(got.payload) == 1
+        assert got.kind == T.GOAWAY and got.code == CALM and sent >= 100
+        client.expect_close()
+
+
+def test_a_used_up_window_opened_byte_by_byte(gate):
+    """Then not even frames are made of them."""
+    with attacker(gate, refill=False) as client:
+        client.send(headers(asked(b"/big")), window_update(0, BIG))
+        left = h2wire.WINDOW
+        while left > 0:
+            left -= len(client.expect(T.DATA).payload)
+        calmed(client, lambda i: window_update(1, 1), at_least=100)
+
+
 def test_pings_that_nobody_reads(gate):
     """CVE-2019-9512: answers are not queued without bound."""
     before = resident(gate)
@@ -296,6 +344,25 @@ def too_much(client, stream):
     except GoneAway as e:
         assert e.code == CALM
         return True
+
+
+@pytest.mark.parametrize("value", [b"a" * 64000, b"a" * 33000, b"a" * 8000], ids=["twice", "over", "in parts"])
+def test_a_section_beyond_the_limit(gate, value):
+    """As long as it can be read to its end the request alone is refused, and the tables stay the same."""
+    before = resident(gate)
+    with attacker(gate) as client:
+        section = asked() + literal(b"x-a", b"first", form=0x40) + literal(b"x-b", value) * (64000 // len(value))
+        section += literal(b"x-c", b"last", form=0x40)
+        assert client.get().status == 200
+        first = client.next_stream
+        for stream in range(first, first + 20, 2):
+            client.send(headers(section[:16000], stream, whole=False),
+                        *(continuation(section[at:at + 16000], stream, whole=at + 16000 >= len(section))
+                          for at in range(16000, len(section), 16000)))
+            assert client.response(stream).status == 431
+        client.send(headers(asked(b"/in/x") + indexed(62) + indexed(63), first + 20))
+        assert b'[["x-c","last"],["x-a","first"]' in client.response(first + 20).body.lower()
+    assert resident(gate) - before < 32 << 20
 
 
 def test_hpack_bomb(gate):

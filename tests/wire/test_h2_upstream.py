@@ -5,10 +5,10 @@ import threading
 import time
 
 import pytest
-from cases.h2_answers import CUT, H2_ANSWERS
+from cases.h2_answers import CUT, H2_ANSWERS, Answer
 from gate import Closed as Broke
 from gate import Gate, Reader
-from h2wire import Closed, E, T, Upstream, goaway, named
+from h2wire import Closed, E, T, Upstream, block, connect, data, goaway, headers, named
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1}
@@ -98,6 +98,20 @@ def told(answer, liar):
     elif answer.stopped is None:
         assert request.reset is None, named(request.reset)
         assert server.goaway is None or server.goaway.code == E.NO_ERROR, server.goaway
+
+
+@pytest.mark.parametrize("behind, trailers, body", [
+    (headers(block((b"grpc-status", b"5"))), [("grpc-status", "5")], b""),
+    (data(b""), None, b""),
+    (data(b"", end=False) + headers(block((b"grpc-status", b"5"))), [("grpc-status", "5")], b"")],
+    ids=["trailers", "an end", "nothing, and trailers"])
+def test_what_comes_behind_a_length_of_0_to_http2(setup, behind, trailers, body):
+    gate, liar = setup
+    liar.arm(Answer("", headers(block((b":status", b"200"), (b"content-length", b"0")), end=False) + behind, 200))
+    with connect(gate.port) as client:
+        got = client.get("/h2/l")
+        assert (got.status, got.body, got.trailers, got.get("content-length")) == (200, body, trailers, "0")
+        assert client.get("/h2/l").status == 200
 
 
 def lost(answer):

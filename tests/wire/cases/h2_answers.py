@@ -11,6 +11,7 @@ PROTOCOL, SIZE, FLOW, HPACK, CALM = (E.PROTOCOL_ERROR, E.FRAME_SIZE_ERROR, E.FLO
                                      E.COMPRESSION_ERROR,
                                      E.ENHANCE_YOUR_CALM)
 GET = b"GET /h2/l HTTP/1.1\r\nHost: x\r\n\r\n"
+TRAILERS = b"GET /h2/l HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
 HEAD = b"HEAD /h2/l HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /h2/l HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 OPEN = b"POST /h2/l HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc"  # more is never sent
@@ -80,6 +81,13 @@ clause("9113 8.1", "a final answer, perhaps 1xx before, perhaps trailers behind"
             trailers=(("x-t", "1"),)),
        good("trailers without content", head() + headers(block((b"x-t", b"1"))), b"",
             trailers=(("x-t", "1"),)),
+       good("trailers behind a length of 0", head((b"content-length", b"0")) + headers(block((b"grpc-status", b"5"))),
+            b"", trailers=(("grpc-status", "5"),), ask=TRAILERS),
+       good("trailers behind a length of 0 that nobody asked for",
+            head((b"content-length", b"0")) + headers(block((b"grpc-status", b"5"))), b"",
+            fields={"content-length": "0"}),
+       good("a length of 0, and the end", head((b"content-length", b"0")) + data(b""), b"",
+            fields={"content-length": "0"}),
        good("early hints", head((b"link", b"</a>"), status=b"103") + HELLO, interim=(103,)),
        good("several interim answers", head(status=b"103") + head(status=b"110") + HELLO, interim=(103, 110)),
        good("the head in pieces", headers(b"", 1, end=False, whole=False) + continuation(b"\x88")
@@ -204,5 +212,8 @@ clause("THREATS", "floods of an upstream",
              + continuation(b"\0\1a\1b", whole=False) * 20000, GIVEN_UP),
        Answer("interim answers without end", head(status=b"103") * 5000, GIVEN_UP, ask=POST,
               stopped=(PROTOCOL, CALM, E.CANCEL)),
+       Answer("a head of 50 kB", headers(indexed(8), 1, whole=False)
+              + b"".join(continuation(block((b"a", b"x" * 16000)), whole=i == 2) for i in range(3)), 502, ask=POST,
+              stopped=(E.CANCEL,)),
        fatal("a head of 100 kB", (CALM, HPACK), headers(indexed(8), 1, whole=False)
              + b"".join(continuation(block((b"a", b"x" * 16000)), whole=i == 6) for i in range(7)), GIVEN_UP))
