@@ -266,6 +266,7 @@ int main(int argc, char **argv)
 
     parse(argc, argv, &o);
     ag_log_set_level(AG_LOG_ERROR);
+    AG_ASSERT(ag_tls_library_init() == AG_OK || !AG_WOLFSSL);
     AG_ASSERT(clock_gettime(CLOCK_MONOTONIC, &start) == 0);
     p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     AG_ASSERT(p != MAP_FAILED);
