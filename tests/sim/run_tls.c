@@ -5,7 +5,7 @@
 #include <inttypes.h>
 
 /* Runs in a hundred with TLS: it costs processor time. */
-#define TLS_PERCENT 35u
+#define TLS_PERCENT 25u
 
 bool run_tls_wanted(const struct sim *s)
 {
