@@ -128,6 +128,7 @@ static const char *hint_for(const char *why)
         {"no private key", "name its file by key:"},
         {"no certificate", "a PEM file has a line -----BEGIN CERTIFICATE-----"},
         {"out of order", "the server's own certificate goes first, then each one's issuer"},
+        {"without TLS", "make WOLFSSL=source builds one with it"},
     };
 
     for (size_t i = 0; i < AG_COUNT(known); i++) {
