@@ -88,7 +88,7 @@ $(UNIT): %: %.o $(if $(filter tsan,$(MODE)),$(OUT)/tests/tsan_main.o) $(LIB)
 $(FUZZ): %: %.o $(FUZZ_PARTS:%.c=$(OUT)/%.o) $(if $(filter fuzz,$(MODE)),,$(OUT)/fuzz/replay.o) $(LIB)
 	$(LINK) $^ $(LIBS)
 $(SIM): $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/sim/*.c)) $(LIB)
-	$(LINK) $^ $(LIBS)
+	$(LINK) $^ $(LIBS) -lssl -lcrypto
 
 # What `anygate version` tells.
 empty :=

@@ -90,7 +90,6 @@ struct ag_upstream_conn *ag_upstream_take(struct ag_upstream_peer *p)
         struct ag_upstream_conn *c = ag_container_of(p->idle.next, struct ag_upstream_conn, link);
 
         if (is_alive(c)) {
-            leave_idle(c);
             return c;
         }
         ag_upstream_conn_close(c);
@@ -120,6 +119,10 @@ void ag_upstream_evict(struct ag_upstream_pool *pool)
 
 void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *c)
 {
+    if (c->state ==
+        AG_UPSTREAM_IDLE) { /* also one whose first claim wanted it no more when it was made */
+        leave_idle(c);
+    }
     if (c->state != AG_UPSTREAM_ACTIVE) {
         set_state(c, AG_UPSTREAM_ACTIVE);
     }

@@ -86,6 +86,13 @@ bool ag_upstream_read_tls(const struct ag_node *node, struct ag_diags *diags,
     if (!node || node->kind == AG_NODE_NULL) {
         return true;
     }
+    if (node->kind == AG_NODE_SCALAR) {
+        ag_diag_error(
+            diags, node->pos,
+            "a target of https:// asks for TLS; tls says how: {ca: FILE, server_name: NAME}",
+            "an upstream's tls must be a mapping, not a single value");
+        return false;
+    }
     if (!ag_node_check_keys(node, diags, "an upstream's tls", keys, AG_COUNT(keys))) {
         return false;
     }
@@ -136,8 +143,9 @@ static bool load_identity(struct ag_action_build *build, const struct ag_upstrea
     if (!cert) {
         return true;
     }
-    file = ag_tls_files_identity(build->tls_files, o->cert->pos, cert,
-                                 key ? key : ag_tls_files_key_beside(build->tls_files, cert));
+    file = key ? ag_tls_files_pair(build->tls_files, o->cert->pos, cert, o->key->pos, key)
+               : ag_tls_files_identity(build->tls_files, o->cert->pos, cert,
+                                       ag_tls_files_key_beside(build->tls_files, cert));
     if (!file) {
         return false;
     }

@@ -58,7 +58,7 @@ enum ag_status ag_tls_library_init(void)
 }
 
 /* Alerts (RFC 8446 section 6.2) as a peer sends them. */
-static const char *alert_text(int alert)
+const char *ag_tls_alert_text(int alert)
 {
     switch (alert) {
     case 10:
@@ -112,7 +112,7 @@ const char *ag_tls_why(WOLFSSL *ssl, int error)
 
     if (ssl && error == FATAL_ERROR && wolfSSL_get_alert_history(ssl, &alerts) == WOLFSSL_SUCCESS &&
         alerts.last_rx.code >= 0) {
-        return alert_text(alerts.last_rx.code);
+        return ag_tls_alert_text(alerts.last_rx.code);
     }
     return wolfSSL_ERR_reason_error_string((unsigned long)error);
 }

@@ -128,6 +128,7 @@ static const char *hint_for(const char *why)
         {"no private key", "name its file by key:"},
         {"no certificate", "a PEM file has a line -----BEGIN CERTIFICATE-----"},
         {"out of order", "the server's own certificate goes first, then each one's issuer"},
+        {"without TLS", "make WOLFSSL=source builds one with it"},
     };
 
     for (size_t i = 0; i < AG_COUNT(known); i++) {
@@ -144,7 +145,7 @@ static void wipe(struct ag_span text)
     explicit_bzero((void *)(uintptr_t)text.ptr, text.len);
 }
 
-static void read_identity(struct ag_tls_files *f, struct ag_tls_file *file)
+static void read_identity(struct ag_tls_files *f, struct ag_tls_file *file, struct ag_pos key_pos)
 {
     struct ag_answer chain, key;
     struct ag_tls_identity *id;
@@ -152,7 +153,7 @@ static void read_identity(struct ag_tls_files *f, struct ag_tls_file *file)
 
     bool have_chain = read_file(f, file->pos, file->path, &chain);
 
-    if (!have_chain || !read_file(f, file->pos, file->key_path, &key)) {
+    if (!have_chain || !read_file(f, key_pos, file->key_path, &key)) {
         return;
     }
     file->signature = mix_answer(mix_answer(0, &chain), &key);
@@ -171,18 +172,23 @@ static void read_identity(struct ag_tls_files *f, struct ag_tls_file *file)
     file->identity = id;
 }
 
+const struct ag_tls_file *ag_tls_files_pair(struct ag_tls_files *f, struct ag_pos pos,
+                                            const char *path, struct ag_pos key_pos,
+                                            const char *key_path)
+{
+    struct ag_tls_file *file = find(f, AG_TLS_FILE_IDENTITY, path, key_path);
+
+    if (!file) {
+        file = add(f, AG_TLS_FILE_IDENTITY, pos, path, key_path);
+        read_identity(f, file, key_pos);
+    }
+    return file->identity ? file : NULL;
+}
+
 const struct ag_tls_file *ag_tls_files_identity(struct ag_tls_files *f, struct ag_pos pos,
                                                 const char *path, const char *key_path)
 {
-    struct ag_tls_file *file;
-
-    key_path = key_path ? key_path : path;
-    file = find(f, AG_TLS_FILE_IDENTITY, path, key_path);
-    if (!file) {
-        file = add(f, AG_TLS_FILE_IDENTITY, pos, path, key_path);
-        read_identity(f, file);
-    }
-    return file->identity ? file : NULL;
+    return ag_tls_files_pair(f, pos, path, pos, key_path ? key_path : path);
 }
 
 const struct ag_tls_file *ag_tls_files_ca(struct ag_tls_files *f, struct ag_pos pos,

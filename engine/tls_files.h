@@ -63,6 +63,10 @@ uint64_t ag_tls_file_signature(const struct ag_tls_file *file);
 /* The certificate of `path` and the key of `key_path` (NULL: of the same file). NULL after a diagnosis. */
 const struct ag_tls_file *ag_tls_files_identity(struct ag_tls_files *f, struct ag_pos pos,
                                                 const char *path, const char *key_path);
+/* The same, with the place where the key's file is named: what is wrong with that file alone is told there. */
+const struct ag_tls_file *ag_tls_files_pair(struct ag_tls_files *f, struct ag_pos pos,
+                                            const char *path, struct ag_pos key_pos,
+                                            const char *key_path);
 /* A bundle of authorities. NULL after a diagnosis. */
 const struct ag_tls_file *ag_tls_files_ca(struct ag_tls_files *f, struct ag_pos pos,
                                           const char *path);

@@ -429,6 +429,19 @@ static bool is_answered_plainly(struct ag_tls *t)
     return t->in.head->slice.ptr[0] != 21 && t->in.head->slice.ptr[0] != 22;
 }
 
+/* A client of TLS 1.3 that does not take our certificate may say so before it encrypts (OpenSSL's does): the library
+ * stumbles over that behind the record's head. */
+static const char *why_failed(const struct ag_tls *t, int error)
+{
+    static const uint8_t alert[] = {21, 3, 3, 0, 2}; /* then its level and what it is */
+    const struct ag_slice_node *next = t->in.head;
+
+    if (error != PARSE_ERROR || memcmp(t->shake->last, alert, sizeof(alert)) != 0) {
+        return ag_tls_why(t->ssl, error);
+    }
+    return ag_tls_alert_text(next && next->slice.len >= 2 ? next->slice.ptr[1] : -1);
+}
+
 void ag_tls_shake_go_on(struct ag_tls *t)
 {
     int rc, error;
@@ -451,7 +464,7 @@ void ag_tls_shake_go_on(struct ag_tls *t)
             ag_tls_client_forget(t->client, t->shake->host);
         }
         ag_tls_fail(t, error == MEMORY_E ? AG_REASON_RESOURCES : AG_REASON_TLS,
-                    ag_tls_why(t->ssl, error));
+                    why_failed(t, error));
     }
 }
 

@@ -84,6 +84,7 @@ AG_MUST_USE bool ag_tls_ctx_identity(WOLFSSL_CTX *ctx, const struct ag_tls_ident
                                      const char **out_why);
 /* Why a call of the library's failed, a static phrase: its own text, or the alert that has come. */
 const char *ag_tls_why(WOLFSSL *ssl, int error);
+const char *ag_tls_alert_text(int alert);
 
 /* ---- a handshake ---- */
 
@@ -102,6 +103,7 @@ struct ag_tls_shake {
     uint8_t subject[AG_TLS_SUBJECT_MAX];
     size_t subject_len;
     uint8_t sha256[32];
+    uint8_t last[5];       /* bytes that the library was given: a record's head */
     struct ag_block *tail; /* where small pieces of a ClientHello are put together */
     uint32_t tail_used;
 };

@@ -5,6 +5,15 @@
 #    include <wolfssl/options.h>
 #    include <wolfssl/ssl.h>
 
+/* The last bytes of what has come so far. */
+static void remember(struct ag_tls_shake *k, const uint8_t *bytes, size_t n)
+{
+    size_t kept = n < sizeof(k->last) ? sizeof(k->last) - n : 0;
+
+    memmove(k->last, k->last + sizeof(k->last) - kept, kept);
+    memcpy(k->last + kept, bytes + n - (sizeof(k->last) - kept), sizeof(k->last) - kept);
+}
+
 /* The library asks for received bytes: copied, for it decrypts in place. */
 int ag_tls_on_recv(WOLFSSL *ssl, char *to, int room, void *ctx)
 {
@@ -19,6 +28,9 @@ int ag_tls_on_recv(WOLFSSL *ssl, char *to, int room, void *ctx)
         memcpy(to + done, first->ptr, n);
         done += n;
         ag_chain_consume(&t->in, &t->stream.loop->nodes, n);
+    }
+    if (t->shake) {
+        remember(t->shake, (const uint8_t *)to, done);
     }
     return done > 0 ? (int)done : WOLFSSL_CBIO_ERR_WANT_READ;
 }

@@ -157,7 +157,9 @@ static int on_ticket(WOLFSSL *ssl, unsigned char name[16], unsigned char iv[16],
     memcpy(ticket, text, n);
     explicit_bzero(text, sizeof(text));
     *out_len = (int)n;
-    return renew ? WOLFSSL_TICKET_RET_CREATE : WOLFSSL_TICKET_RET_OK;
+    /* Of TLS 1.3 each handshake brings new ones (and the library would not take this one). */
+    return renew && strcmp(wolfSSL_get_version(ssl), "TLSv1.3") != 0 ? WOLFSSL_TICKET_RET_CREATE
+                                                                     : WOLFSSL_TICKET_RET_OK;
 }
 
 /* ---- sessions by id ---- */

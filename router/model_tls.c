@@ -142,10 +142,10 @@ static void read_pair(struct reader *r, struct draft *d, const struct ag_node *n
     if (!path || (is_there(key) && !key_path)) {
         return;
     }
-    if (!key_path) {
-        key_path = ag_tls_files_key_beside(r->files, path);
-    }
-    add_identity(r, d, cert->pos, ag_tls_files_identity(r->files, cert->pos, path, key_path));
+    add_identity(r, d, cert->pos,
+                 key_path ? ag_tls_files_pair(r->files, cert->pos, path, key->pos, key_path)
+                          : ag_tls_files_identity(r->files, cert->pos, path,
+                                                  ag_tls_files_key_beside(r->files, path)));
 }
 
 static void read_certificate(struct reader *r, struct draft *d, const struct ag_node *n)

@@ -5,7 +5,9 @@ With a master and without one: then it is the master that watches, reads and wri
 import json
 import os
 import re
+import ssl
 import stat
+import subprocess
 import time
 
 import pytest
@@ -134,6 +136,40 @@ def test_keys_turn(folder, kind):
         wait_for(lambda: first not in keys(folder), "the end of the first key", gate)
         assert len(keys(folder)) == 3
         assert gate.get("/").status == 200
+
+
+def connect(gate, *args):
+    """By OpenSSL's client over TLS 1.2: what it prints, and the ticket that it has then."""
+    done = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{gate.ports[1]}", "-tls1_2", "-servername",
+                           "one.example", *args], input=b"", capture_output=True, timeout=20)
+    text = done.stdout.decode(errors="replace")
+    rows = re.findall(r"^ +[0-9a-f]{4} - ((?:[0-9a-f]{2}[ -])+) ", text, re.M)
+    return text, bytes.fromhex("".join(rows).replace("-", " "))
+
+
+def test_tickets_of_old_keys_are_replaced(folder, kind):
+    """RFC 5077 section 3.3: who comes back with one is resumed, and has one of a newer key afterwards."""
+    def names():
+        return [bytes.fromhex(line.split()[0]) for line in keys(folder)[1:]]
+    with start(folder, kind, "{rotate: 2s, keep: 16, file: keys/tickets}") as gate:
+        text, ticket = connect(gate, "-sess_out", str(folder / "session"))
+        assert "New, TLSv1.2" in text
+        old = [name for name in names() if name in ticket]
+        assert len(old) == 1
+        wait_for(lambda: names()[0] != old[0], "rotation", gate)
+        text, ticket = connect(gate, "-sess_in", str(folder / "session"))
+        assert "Reused, TLSv1.2" in text
+        assert old[0] not in ticket and any(name in ticket for name in names())
+        # What it has now is as good.
+        context = tls_context(alpn=(), low=ssl.TLSVersion.TLSv1_2, high=ssl.TLSVersion.TLSv1_2)
+        session = session_of(gate.ports[1], context)
+        for _ in range(3):
+            newest = names()[0]
+            wait_for(lambda: names()[0] != newest, "rotation", gate)
+            with shake(gate.ports[1], "one.example", context, session) as s:
+                assert get(s, "/", host="one.example").status == 200
+                assert s.session_reused
+                session = s.session
 
 
 def test_a_keys_file_that_is_none_stays(folder, kind):

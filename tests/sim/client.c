@@ -421,6 +421,10 @@ static void on_start(struct sim *s, void *arg)
     c->end = net_connect(s, NET_IP(192, 168, 0, c->index + 1), SITE_IP, c->port,
                          c->h2 ? client_h2_notify : on_notify, c);
     c->end->forgets = sim_chance(s, 500);
+    c->config_first = r->config_settled;
+    if (c->tls) {
+        tls_connect(c->end, &c->ways);
+    }
     c->port_at_risk = !r->listens[c->port - SITE_PORT].open;
     c->drained_under = r->draining || r->yielding;
     sim_at(s, LIFE_US, on_life_over, c);
@@ -445,6 +449,11 @@ static void choose_rudeness(struct client *c)
                                           : c->requests[i]->body_bytes + HEAD_BYTES;
     }
     m->rude = true;
+    if (c->tls && sim_chance(s, 400)) {
+        c->ways.harm = sim_chance(s, 600) ? TLS_SPOIL : TLS_SILENCE;
+        c->ways.harm_at = sim_below(s, sim_chance(s, 500) ? 900 : 900 + total);
+        return;
+    }
     switch (sim_below(s, 6)) {
     case 0:
         m->leave_at = sim_below(s, total + 1);
@@ -496,6 +505,24 @@ static void choose_manners(struct client *c, bool probe)
     }
 }
 
+static void choose_port(struct client *c, bool probe, bool h2)
+{
+    const struct run *r = c->run;
+
+    c->port = SITE_PORT;
+    for (uint16_t i = 1; i < SITE_TLS && !probe; i++) {
+        if (r->listens[i].open && sim_chance(r->sim, 300)) {
+            c->port = (uint16_t)(SITE_PORT + i);
+        }
+    }
+    if (r->listens[SITE_TLS].open && sim_chance(r->sim, 650)) {
+        c->port = SITE_PORT + SITE_TLS;
+        c->tls = true;
+        c->ways = (struct tls_ways){
+            .h2 = h2, .resumes = !r->weather.shortage, .generations = run_tls_generations};
+    }
+}
+
 struct client *client_make(struct run *r, bool probe)
 {
     struct sim *s = r->sim;
@@ -518,12 +545,7 @@ struct client *client_make(struct run *r, bool probe)
     for (uint32_t i = 0; i < c->request_count && !h2; i++) {
         request_write(r, c->requests[i]);
     }
-    c->port = SITE_PORT;
-    for (uint16_t i = 1; i < SITE_PORTS && !probe; i++) {
-        if (r->listens[i].open && sim_chance(s, 300)) {
-            c->port = (uint16_t)(SITE_PORT + i);
-        }
-    }
+    choose_port(c, probe, h2);
     c->arrival.text = sim_alloc_raw(s, RUN_TEXT_MAX);
     choose_manners(c, probe);
     if (h2) {

@@ -1,5 +1,7 @@
 #include "tests/sim/client_h2.h"
 
+#define SLOW_US (50 * SIM_MS) /* between two reads */
+
 /* Who gives back less at a time, and that often, is taken for somebody who wants to keep a server busy. */
 #define DRIBBLE_BYTES 600u
 
@@ -102,7 +104,9 @@ void client_h2_choose_windows(struct client_h2 *v)
     if (v->grant == GRANT_DRIBBLE) {
         v->grant_us = sim_between(s, 100, 5000);
     }
-    if (v->first_window < 1000 || sim_chance(s, 200)) {
+    /* Who reads late and lets so little come at once would read for longer than anybody lives. */
+    if (v->first_window < 1000 || (v->first_window < 5000 && v->client->manners.read_us > SLOW_US) ||
+        sim_chance(s, 200)) {
         v->second_window = (uint32_t)sim_between(s, 2000, 100000);
     }
 }

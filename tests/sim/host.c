@@ -1,6 +1,7 @@
 #include "tests/sim/host_parts.h"
 
 #include "engine/poison.h"
+#include "tests/sim/chance.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -546,4 +547,5 @@ void host_begin(struct host *h, struct sim *s)
     memset(h, 0, sizeof(*h));
     h->sim = s;
     h->fd_limit = HOST_FDS;
+    chance_begin(s, HOST_WALL_S);
 }

@@ -262,10 +262,13 @@ int main(int argc, char **argv)
     struct options o;
     struct progress *p;
     struct timespec start;
+    enum ag_status tls;
     uint64_t failed;
 
     parse(argc, argv, &o);
     ag_log_set_level(AG_LOG_ERROR);
+    tls = ag_tls_library_init();
+    AG_ASSERT(tls == (AG_WOLFSSL ? AG_OK : AG_ESYS));
     AG_ASSERT(clock_gettime(CLOCK_MONOTONIC, &start) == 0);
     p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     AG_ASSERT(p != MAP_FAILED);

@@ -24,6 +24,9 @@ static struct net_pipe *out_of(const struct net_end *e)
 
 static void notify(struct net_end *e)
 {
+    if (e->layer && e->open) {
+        e->layer->notify(e);
+    }
     if (e->notify && e->open) {
         e->notify(e);
     }
@@ -211,7 +214,7 @@ static uint64_t room_to_write(const struct net_pipe *p)
     return held < max ? max - held : 0;
 }
 
-int64_t net_write(struct net_end *e, const void *ptr, size_t len)
+int64_t net_raw_write(struct net_end *e, const void *ptr, size_t len)
 {
     struct net_pipe *p = out_of(e);
     size_t n;
@@ -223,7 +226,7 @@ int64_t net_write(struct net_end *e, const void *ptr, size_t len)
         e->error = 0;
         return error;
     }
-    if (e->shut) {
+    if (p->fin) {
         return -EPIPE;
     }
     if (e->conn->state != NET_OPEN) {
@@ -241,7 +244,7 @@ int64_t net_write(struct net_end *e, const void *ptr, size_t len)
     return (int64_t)n;
 }
 
-int64_t net_read(struct net_end *e, void *buf, size_t len)
+int64_t net_raw_read(struct net_end *e, void *buf, size_t len)
 {
     struct net_pipe *p = in_of(e);
     size_t n = ag_min_u64(len, p->arrived - p->taken);
@@ -268,14 +271,16 @@ size_t net_readable(const struct net_end *e)
     return p->arrived - p->taken;
 }
 
-bool net_has_input(const struct net_end *e)
+bool net_raw_has_input(const struct net_end *e)
 {
     return net_readable(e) > 0 || e->dead || in_of(e)->fin_arrived;
 }
 
-bool net_has_room(const struct net_end *e)
+size_t net_raw_room(const struct net_end *e)
 {
-    return e->dead || e->shut || (e->conn->state == NET_OPEN && room_to_write(out_of(e)) > 0);
+    const struct net_pipe *p = out_of(e);
+
+    return e->dead || p->fin || e->conn->state != NET_OPEN ? 0 : room_to_write(p);
 }
 
 uint64_t net_unacked(const struct net_end *e)
@@ -288,12 +293,14 @@ uint64_t net_acked(const struct net_end *e)
     return out_of(e)->arrived;
 }
 
-void net_shut(struct net_end *e)
+void net_raw_shut(struct net_end *e)
 {
-    if (!e->shut && !e->dead) {
+    struct net_pipe *p = out_of(e);
+
+    if (!p->fin && !e->dead) {
         e->shut = true;
-        out_of(e)->fin = true;
-        move_soon(out_of(e));
+        p->fin = true;
+        move_soon(p);
     }
 }
 
@@ -301,6 +308,9 @@ void net_close(struct net_end *e)
 {
     AG_ASSERT(e->open);
     sim_note(e->conn->sim, "net: close", e->conn->id, e->side);
+    if (e->layer) {
+        e->layer->close(e);
+    }
     e->open = false;
     if (e->conn->state == NET_CONNECTING) {
         e->conn->state = NET_FAILED;
@@ -308,7 +318,7 @@ void net_close(struct net_end *e)
     } else if (e->reset_on_close || net_readable(e) > 0) {
         send_rst(e);
     } else {
-        net_shut(e);
+        net_raw_shut(e);
     }
 }
 
@@ -316,6 +326,37 @@ void net_abort(struct net_end *e)
 {
     e->reset_on_close = true;
     net_close(e);
+}
+
+/* ---- above a layer ---- */
+
+int64_t net_write(struct net_end *e, const void *ptr, size_t len)
+{
+    return e->layer ? e->layer->write(e, ptr, len) : net_raw_write(e, ptr, len);
+}
+
+int64_t net_read(struct net_end *e, void *buf, size_t len)
+{
+    return e->layer ? e->layer->read(e, buf, len) : net_raw_read(e, buf, len);
+}
+
+bool net_has_input(const struct net_end *e)
+{
+    return e->layer ? e->layer->has_input(e) : net_raw_has_input(e);
+}
+
+bool net_has_room(const struct net_end *e)
+{
+    return e->dead || e->shut || (e->layer ? e->layer->has_room(e) : net_raw_room(e) > 0);
+}
+
+void net_shut(struct net_end *e)
+{
+    if (e->layer) {
+        e->layer->shut(e);
+    } else {
+        net_raw_shut(e);
+    }
 }
 
 /* ---- listeners ---- */

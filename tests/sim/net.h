@@ -11,6 +11,9 @@
  *
  * `notify` of an end says that something about it changed; it comes from events alone, never from
  * within a call on that end or its peer.
+ *
+ * An end may have a layer (tls.h): what its owner reads and writes is then what the layer makes of the bytes that
+ * arrive, and the functions without `raw` mean that.
  */
 #pragma once
 #include "tests/sim/world.h"
@@ -38,8 +41,25 @@ struct net_pipe {
     bool cut;    /* nothing arrives any more */
 };
 
+struct net_end;
+
+struct net_layer {
+    /* As the functions of these names below. */
+    int64_t (*write)(struct net_end *, const void *ptr, size_t len);
+    int64_t (*read)(struct net_end *, void *buf, size_t len);
+    bool (*has_input)(const struct net_end *);
+    bool (*has_room)(const struct net_end *);
+    void (*shut)(struct net_end *);
+    /* Before the owner is told. */
+    void (*notify)(struct net_end *);
+    /* Before the end is closed. */
+    void (*close)(struct net_end *);
+};
+
 struct net_end {
     struct net_conn *conn;
+    const struct net_layer *layer; /* NULL: none */
+    void *layer_state;
     uint8_t side;
     bool open; /* somebody holds it */
     bool shut; /* FIN was sent */
@@ -120,7 +140,7 @@ struct net_end *net_connect(struct sim *s, uint32_t from_ip, uint32_t ip, uint16
 int64_t net_write(struct net_end *e, const void *ptr, size_t len);
 /* Bytes (> 0), 0 at the end of input, or -EAGAIN, -ECONNRESET. */
 int64_t net_read(struct net_end *e, void *buf, size_t len);
-/* Bytes that a read would bring. */
+/* Bytes that have arrived and were not taken, below a layer. */
 size_t net_readable(const struct net_end *e);
 /* A read would bring something: bytes, the end or an error. */
 bool net_has_input(const struct net_end *e);
@@ -129,6 +149,13 @@ bool net_has_room(const struct net_end *e);
 /* Written and not yet arrived; arrived in all. */
 uint64_t net_unacked(const struct net_end *e);
 uint64_t net_acked(const struct net_end *e);
+
+/* The same below a layer; and how many bytes a write would take. */
+int64_t net_raw_write(struct net_end *e, const void *ptr, size_t len);
+int64_t net_raw_read(struct net_end *e, void *buf, size_t len);
+bool net_raw_has_input(const struct net_end *e);
+void net_raw_shut(struct net_end *e);
+size_t net_raw_room(const struct net_end *e);
 
 /* All that was written has arrived and was read: a reset takes none of it along. */
 static inline bool net_is_taken(struct net_end *e)

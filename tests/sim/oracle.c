@@ -459,6 +459,15 @@ static void check_h1(const struct run *r, const struct ag_h1_server *h)
     }
 }
 
+/* Input is records of a handshake, and what the socket gives at once. */
+static void check_handshake(const struct run *r, const struct ag_tls *t)
+{
+    if (t->in.bytes > (uint64_t)2 * AG_BUF_LARGE_BYTES || t->in.count > 128) {
+        sim_fail(r->sim, "%" PRIu64 " bytes in %u slices wait in a handshake", t->in.bytes,
+                 t->in.count);
+    }
+}
+
 /* A receive that waits for a buffer while there are some has been forgotten. */
 static void check_starved(const struct run *r, const struct ag_loop *l)
 {
@@ -485,7 +494,9 @@ void oracle_bounds(struct run *r)
             ag_list_foreach(it, &d->open) {
                 const struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
 
-                if (ds->h2) {
+                if (ds->handshaking) {
+                    check_handshake(r, &ds->tls);
+                } else if (ds->h2) {
                     oracle_bounds_h2(r, ds->h2);
                 } else {
                     check_h1(r, &ds->h1);

@@ -179,7 +179,7 @@ struct h2_stream *request_put_h2(struct h2 *h, struct request *q, struct message
     } else {
         put_pseudo(h, q, ":method", q->method);
     }
-    put_pseudo(h, q, ":scheme", "http");
+    put_pseudo(h, q, ":scheme", h->end->layer ? "https" : "http");
     put_pseudo(h, q, ":path", q->target);
     put_pseudo(h, q, ":authority", "sim.test");
     put_fields(h, q);

@@ -124,18 +124,22 @@ static void add_listen(struct run *r, struct ag_serving_change *c, uint32_t port
     l->fd = fresh ? host_listen(&r->host, (uint16_t)(SITE_PORT + port), 64) : -1;
     l->port = (uint16_t)(SITE_PORT + port);
     l->limits = r->snapshot->model->limits;
+    l->tls = port == SITE_TLS ? r->snapshot->tls[c->listen_count - 1] : NULL;
 }
 
-/* Hands configuration `number` to every shard. */
-static void publish(struct run *r, uint32_t number)
+/* Hands one of the configurations to every shard. */
+static void publish(struct run *r)
 {
+    uint32_t number =
+        (uint32_t)sim_below(r->sim, SITE_CONFIGS) + (r->weather.tls ? SITE_CONFIGS : 0);
     struct site_config config;
     bool fresh[SITE_PORTS];
 
     site_config(number, &config);
     AG_ASSERT(r->config_count < AG_COUNT(r->configs));
     r->configs[r->config_count++] = number;
-    r->snapshot = site_snapshot(number, r->own_snapshots);
+    r->snapshot =
+        r->weather.tls ? run_tls_snapshot(r, number) : site_snapshot(number, r->own_snapshots);
     atomic_fetch_add(&r->snapshot->users, r->shard_count);
     sim_note(r->sim, "run: publish", number, r->config_count);
     for (uint32_t p = 0; p < SITE_PORTS; p++) {
@@ -174,9 +178,9 @@ static void on_reload(struct sim *s, void *arg)
         return;
     }
     r->reloads_left--;
-    publish(r, (uint32_t)sim_below(s, SITE_CONFIGS));
+    publish(r);
     if (sim_chance(s, 200)) { /* and another, before the shards have seen the first */
-        publish(r, (uint32_t)sim_below(s, SITE_CONFIGS));
+        publish(r);
     }
     sim_at(s, sim_below(s, 3 * SIM_S), on_reload, r);
 }
@@ -332,6 +336,7 @@ static void choose_weather(struct run *r)
         w->names = sim_chance(s, 200);
         w->early_drain = sim_chance(s, 250);
     }
+    w->tls = run_tls_wanted(s);
     r->reloads_left = sim_chance(s, 500) ? (uint32_t)sim_between(s, 1, 5) : 0;
     r->own_snapshots = sim_chance(s, 60);
 }
@@ -402,7 +407,7 @@ static void start_server(struct run *r)
         d->famine = r->weather.famine ? famine_start(r, &r->host.loops[i].loop) : NULL;
     }
     choose_faults(r);
-    publish(r, (uint32_t)sim_below(s, SITE_CONFIGS));
+    publish(r);
 }
 
 static void start_clients(struct run *r)
@@ -540,6 +545,7 @@ static void probe(struct run *r)
     r->probing = true;
     r->host.faults = (struct host_faults){0};
     r->host.fd_limit = HOST_FDS;
+    run_tls_calm(r);
     for (uint32_t i = 0; i < r->shard_count; i++) {
         famine_stop(r->shards[i].famine);
     }
@@ -580,6 +586,7 @@ uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose)
     s->net->profile = profile;
     s->net->fate = fate;
     choose_weather(r);
+    run_tls_start(r);
     upstreams_start(r);
     start_server(r);
     start_clients(r);
@@ -591,5 +598,6 @@ uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose)
     live_until(r, is_down, "drain");
     live_until(r, is_quiet, "upstreams");
     check_end(r);
+    run_tls_end(r);
     return s->trace;
 }

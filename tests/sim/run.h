@@ -14,6 +14,7 @@
 #include "tests/sim/host.h"
 #include "tests/sim/message.h"
 #include "tests/sim/site.h"
+#include "tests/sim/tls.h"
 
 #include "tools/serving.h"
 
@@ -168,6 +169,9 @@ struct client {
     struct client_h2 *h2; /* it speaks HTTP/2: client_h2.h */
     uint32_t index;
     uint16_t port;
+    bool tls;
+    struct tls_ways ways;  /* of it */
+    uint32_t config_first; /* index in run->configs when it connected */
     struct net_end *end;
     struct manners manners;
     struct request *requests[16];
@@ -204,6 +208,7 @@ struct weather {
     bool few_slots; /* the server has fewer connections than there are clients */
     bool early_drain;
     bool files; /* file operations fail */
+    bool tls;   /* some clients and upstreams speak it */
     bool names;
 };
 
@@ -234,6 +239,9 @@ struct run {
     uint32_t config_count;
     uint32_t config_settled; /* index of the last one that every shard has applied */
     bool own_snapshots;
+    struct ag_tls_tickets *tickets; /* TLS */
+    uint32_t tls_bound;             /* bytes that shards' handshakes may take; 0: as many as they like */
+    uint64_t tls_bytes;             /* of the library's memory, before the run */
     struct ag_snapshot *snapshot; /* the current one */
     uint32_t uses;                /* applied and not let go */
     uint32_t changes;             /* posted and not applied */
@@ -255,6 +263,19 @@ struct run {
 
 /* Runs the server's life of `seed`; ends the process when a mistake is found. Returns the trace. */
 uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose);
+
+/* ---- run_tls.c ---- */
+
+/* Whether the run of this seed has TLS; nothing else of it follows from that. */
+bool run_tls_wanted(const struct sim *s);
+/* Before the server starts, and when it has ended: the library has got its memory back then. */
+void run_tls_start(struct run *r);
+void run_tls_end(struct run *r);
+/* Memory is short no longer. */
+void run_tls_calm(struct run *r);
+struct ag_snapshot *run_tls_snapshot(struct run *r, uint32_t number);
+/* What the listener of this client's end may show: the settings of each configuration that was current meanwhile. */
+uint32_t run_tls_generations(const struct net_end *e);
 
 /* ---- request.c ---- */
 

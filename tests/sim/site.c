@@ -1,6 +1,7 @@
 #include "tests/sim/site.h"
 
 #include "tests/sim/content.h"
+#include "tests/sim/tls.h"
 #include "tools/load.h"
 
 #include <fcntl.h>
@@ -32,9 +33,15 @@ static uint32_t pick(uint32_t number, uint32_t what, uint32_t from, uint32_t to)
 
 void site_config(uint32_t number, struct site_config *out)
 {
+    bool tls = number >= SITE_CONFIGS;
+
     *out = (struct site_config){
         .number = number,
-        .listens = {true, pick(number, 1, 0, 2) > 0, pick(number, 2, 0, 2) > 0},
+        .listens = {true, pick(number, 1, 0, 2) > 0, pick(number, 2, 0, 2) > 0,
+                    tls && pick(number, 30, 0, 7) > 0},
+        .tls = tls,
+        .generation = pick(number, 31, 0, TLS_GENERATIONS - 1),
+        .tls_upstreams = tls ? pick(number, 32, 0, UINT32_MAX - 1) : 0,
         .header_ms = pick(number, 3, 3000, 6000),
         .idle_ms = pick(number, 4, 15000, 40000),
         .body_ms = pick(number, 5, 2000, 6000),
@@ -81,7 +88,8 @@ static void print_server(FILE *f, const struct site_config *c)
     (void)fprintf(f, "version: 1\nserver:\n  listen: [");
     for (uint32_t i = 0; i < SITE_PORTS; i++) {
         if (c->listens[i]) {
-            (void)fprintf(f, "%s\"10.0.0.1:%u\"", i ? ", " : "", SITE_PORT + i);
+            (void)fprintf(f, "%s{address: \"10.0.0.1:%u\"%s}", i ? ", " : "", SITE_PORT + i,
+                          i == SITE_TLS ? ", tls: true" : "");
         }
     }
     (void)fprintf(f,
@@ -94,43 +102,86 @@ static void print_server(FILE *f, const struct site_config *c)
                   SITE_ECHO_MAX);
 }
 
+static void print_tls(FILE *f, const struct site_config *c)
+{
+    if (c->listens[SITE_TLS]) {
+        (void)fprintf(f, "tls:\n  certificates: [sim-%u.pem, other-%u.pem]\n  stapling: off\n",
+                      c->generation, c->generation);
+    }
+}
+
+static bool by_tls(const struct site_config *c, char up)
+{
+    return c->tls_upstreams >> (up - 'a') & 1;
+}
+
+/* "host:port more" of each server that is given, up to NULL. */
+static void print_upstream(FILE *f, const struct site_config *c, char up, const char *const *hosts,
+                           const char *options)
+{
+    const char *sep = "";
+
+    (void)fprintf(f, "    %c: {servers: [", up);
+    for (; *hosts; hosts++, sep = ", ") {
+        (void)fprintf(f, "%s\"%s:%u\"", sep, *hosts, by_tls(c, up) ? TLS_PORT : 80u);
+    }
+    (void)fprintf(f, "]%s%s}\n", options,
+                  by_tls(c, up) ? ", tls: {ca: ca.pem, server_name: up.test}" : "");
+}
+
 static void print_proxy(FILE *f, const struct site_config *c)
 {
+    static const struct {
+        char name;
+        const char *hosts[3];
+    } upstreams[] = {
+        {'a', {"10.1.0.1", "10.1.0.2"}},
+        {'b', {"10.1.0.3", "10.1.0.4"}},
+        {'c', {"10.1.0.5"}},
+        {'n', {"good.sim"}},
+        {'m', {"bad.sim"}},
+        {'x', {"10.1.0.9"}},
+        {'h', {"10.1.0.10", "10.1.0.11"}},
+        {'g', {"10.1.0.12", "10.1.0.13"}},
+    };
+    char spare[64], few[64];
+
     (void)fprintf(f,
                   "proxy:\n  timeouts: {connect: %ums, first_byte: %ums, read: %ums, write: %ums, "
                   "idle: %ums, total: %ums}\n  keepalive: {max_idle: %u, "
                   "idle_timeout: %ums, max_age: %ums, max_requests: %u}\n  upstreams:\n",
                   c->connect_ms, c->first_byte_ms, c->read_ms, c->upstream_write_ms, c->tunnel_ms,
                   c->total_ms, c->max_idle, c->keep_ms, c->max_age_ms, c->max_requests);
-    (void)fprintf(
-        f,
-        "    a: {servers: [\"10.1.0.1:80\", \"10.1.0.2:80 weight=2\"], keepalive: {min_idle: %u}}\n"
-        "    b: {servers: [\"10.1.0.3:80\", \"10.1.0.4:80\"]}\n"
-        "    c: {servers: [\"10.1.0.5:80\"], max_connections: %u, max_pending: %u}\n"
-        "    n: {servers: [\"good.sim:80\"]}\n"
-        "    m: {servers: [\"bad.sim:80\"]}\n"
-        "    x: {servers: [\"10.1.0.9:80\"]}\n"
-        "    h: {servers: [\"10.1.0.10:80\", \"10.1.0.11:80\"]}\n"
-        "    g: {servers: [\"10.1.0.12:80\", \"10.1.0.13:80\"]}\n",
-        c->min_idle, c->few_connections, c->few_pending);
+    (void)snprintf(few, sizeof(few), ", max_connections: %u, max_pending: %u", c->few_connections,
+                   c->few_pending);
+    (void)snprintf(spare, sizeof(spare), ", keepalive: {min_idle: %u}", c->min_idle);
+    for (size_t i = 0; i < AG_COUNT(upstreams); i++) {
+        print_upstream(f, c, upstreams[i].name, upstreams[i].hosts,
+                       upstreams[i].name == 'c'   ? few
+                       : upstreams[i].name == 'a' ? spare
+                                                  : "");
+    }
 }
 
-static void print_routes(FILE *f, uint32_t number)
+static void print_routes(FILE *f, const struct site_config *c)
 {
     char small[64], large[16384];
 
-    (void)site_fixed_body(number, false, small, sizeof(small));
-    (void)site_fixed_body(number, true, large, sizeof(large));
+    (void)site_fixed_body(c->number, false, small, sizeof(small));
+    (void)site_fixed_body(c->number, true, large, sizeof(large));
     (void)fprintf(f,
                   "plugins:\n  tell: {headers: {set: {X-Tell: \"{path}\"}}}\nroutes:\n"
                   "  /fixed/small: 200 %s\n  /fixed/large: 200 %s\n"
                   "  /fixed/p/:id: 200 id {param.id}\n"
                   "  /filtered:\n    action: 200 filtered\n    filters: [tell]\n"
                   "  /echo/*: *\n  GET /get: 200 got\n  /r/*rest: FOUND -> /fixed/*rest\n"
-                  "  \"/s/\": \"./site/\"\n  /w/*rest: http://a/a/*rest\n",
-                  small, large);
+                  "  \"/s/\": \"./site/\"\n  /w/*rest: %s://a/a/*rest\n",
+                  small, large, by_tls(c, 'a') ? "https" : "http");
     for (const char *up = "abcnmxhg"; *up; up++) {
-        (void)fprintf(f, "  /%c/*: %s://%c\n", *up, *up == 'h' || *up == 'g' ? "h2c" : "http", *up);
+        bool h2 = *up == 'h' || *up == 'g', tls = by_tls(c, *up);
+
+        (void)fprintf(f, "  /%c/*: %s://%c\n", *up,
+                      h2 ? (tls ? "h2" : "h2c") : (tls ? "https" : "http"), *up);
     }
 }
 
@@ -176,8 +227,9 @@ static void write_config(uint32_t number)
     f = fopen(path, "we");
     AG_ASSERT(f);
     print_server(f, &c);
+    print_tls(f, &c);
     print_proxy(f, &c);
-    print_routes(f, number);
+    print_routes(f, &c);
     AG_ASSERT(fclose(f) == 0);
 }
 
@@ -193,7 +245,8 @@ void site_init(void)
     for (uint32_t i = 0; i < FILES; i++) {
         write_file(i);
     }
-    for (uint32_t i = 0; i < SITE_CONFIGS; i++) {
+    tls_init(dir);
+    for (uint32_t i = 0; i < 2 * SITE_CONFIGS; i++) {
         write_config(i);
     }
 }
@@ -206,6 +259,8 @@ void site_deinit(void)
         if (cached[i]) {
             ag_snapshot_free(cached[i]);
         }
+    }
+    for (uint32_t i = 0; i < 2 * SITE_CONFIGS; i++) {
         path_of(path, "%u.yml", i);
         (void)unlink(path);
     }
@@ -213,12 +268,14 @@ void site_deinit(void)
         path_of(path, "site/%s", files[i].name);
         (void)unlink(path);
     }
+    tls_deinit(dir);
     path_of(path, "site");
     (void)rmdir(path);
     (void)rmdir(dir);
 }
 
-static struct ag_snapshot *compile(uint32_t number)
+static struct ag_snapshot *compile(uint32_t number, uint32_t shard_count,
+                                   struct ag_tls_tickets *tickets)
 {
     char path[128];
     struct ag_config_input in = {.file = path};
@@ -226,6 +283,9 @@ static struct ag_snapshot *compile(uint32_t number)
 
     path_of(path, "%u.yml", number);
     ag_load_config(&load, &in);
+    if (tickets) {
+        ag_load_open_tls(&load, shard_count, tickets);
+    }
     if (!load.snapshot || load.diags.errors) {
         ag_load_print(&load, AG_DIAG_HUMAN);
         AG_UNREACHABLE("the simulation's configuration is wrong");
@@ -240,10 +300,17 @@ struct ag_snapshot *site_snapshot(uint32_t number, bool own)
 {
     AG_ASSERT(number < SITE_CONFIGS);
     if (own) {
-        return compile(number);
+        return compile(number, 0, NULL);
     }
     if (!cached[number]) {
-        cached[number] = compile(number);
+        cached[number] = compile(number, 0, NULL);
     }
     return cached[number];
+}
+
+struct ag_snapshot *site_snapshot_tls(uint32_t number, uint32_t shard_count,
+                                      struct ag_tls_tickets *tickets)
+{
+    AG_ASSERT(number >= SITE_CONFIGS && number < 2 * SITE_CONFIGS);
+    return compile(number, shard_count, tickets);
 }

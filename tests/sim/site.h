@@ -5,15 +5,18 @@
  *
  *   /fixed/small, /fixed/large, /fixed/p/:id, /filtered, /echo/..., /r/... -> /fixed/...
  *   /s/...: files    /a/... to /x/...: upstreams (upstream.h)
+ *
+ * Those from SITE_CONFIGS on have TLS: a listener more, and some upstreams by https and h2.
  */
 #pragma once
 #include "tests/sim/net.h"
 
 #include "router/snapshot.h"
 
-#define SITE_CONFIGS  32u
+#define SITE_CONFIGS  32u /* without TLS, and as many with it behind them */
 #define SITE_PORT     8080u /* in every configuration; 8081 and 8082 in some */
-#define SITE_PORTS    3u
+#define SITE_PORTS    4u
+#define SITE_TLS      3u /* 8083: TLS, where there is any */
 #define SITE_BODY_MAX 131072u
 #define SITE_ECHO_MAX 4096u
 #define SITE_IP       NET_IP(10, 0, 0, 1)
@@ -32,6 +35,9 @@ struct site_config {
     uint32_t few_connections, few_pending; /* of upstream c */
     uint32_t max_idle, min_idle, keep_ms, max_age_ms, max_requests;
     uint32_t fixed_large; /* bytes of /fixed/large */
+    bool tls;
+    uint32_t generation;   /* of certificates: tls.h */
+    uint32_t tls_upstreams; /* those that are spoken to by TLS, as bits from 'a' on */
 };
 
 /* Writes files and configuration texts into a directory of its own. */
@@ -40,5 +46,8 @@ void site_deinit(void);
 void site_config(uint32_t number, struct site_config *out);
 /* The cached one, or (`own`) one that the caller frees. */
 struct ag_snapshot *site_snapshot(uint32_t number, bool own);
+/* One with TLS, for so many shards and with these ticket keys, that the caller frees. */
+struct ag_snapshot *site_snapshot_tls(uint32_t number, uint32_t shard_count,
+                                      struct ag_tls_tickets *tickets);
 /* The bodies of fixed answers. `large`: of /fixed/large. */
 size_t site_fixed_body(uint32_t number, bool large, char *to, size_t max);

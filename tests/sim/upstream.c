@@ -288,6 +288,9 @@ static void on_read(struct sim *s, void *arg)
     u->reading = false;
     while (u->end->open && !u->input_ended && net_has_input(u->end)) {
         n = net_read(u->end, buf, sizeof(buf));
+        if (n == -EAGAIN) {
+            return; /* a part of a record */
+        }
         if (n <= 0) {
             if (u->tunnel) {
                 tunnel_input_ended(u, n < 0);
@@ -343,7 +346,7 @@ static void on_accept(struct net_listener *l)
     struct server *v = l->owner;
     struct net_end *e;
 
-    while ((e = net_accept(l)) != NULL) {
+    while ((e = upstream_take(l)) != NULL) {
         struct up *u = sim_alloc(v->run->sim, sizeof(*u));
 
         u->server = v;
@@ -359,11 +362,30 @@ static void on_accept(struct net_listener *l)
 
 /* ---- servers ---- */
 
+struct net_end *upstream_take(struct net_listener *l)
+{
+    const struct server *v = l->owner;
+    struct net_end *e = net_accept(l);
+
+    if (e && l->port == TLS_PORT) {
+        tls_accept(e, v->h2, v->group == 'x');
+    }
+    return e;
+}
+
+void upstream_listen(struct server *v)
+{
+    void (*accept)(struct net_listener *) = v->h2 ? upstream_h2_accept : on_accept;
+    struct sim *s = v->run->sim;
+
+    v->tls = net_listen(s, v->ip, TLS_PORT, 64, accept, v);
+    v->listener = v->group == 'x' ? NULL : net_listen(s, v->ip, 80, 64, accept, v);
+}
+
 static void on_return(struct sim *s, void *arg)
 {
-    struct server *v = arg;
-
-    v->listener = net_listen(s, v->ip, 80, 64, v->h2 ? upstream_h2_accept : on_accept, v);
+    (void)s;
+    upstream_listen(arg);
 }
 
 /* One of the servers ends, and all that it is at; it comes again later. */
@@ -378,7 +400,8 @@ static void on_death(struct sim *s, void *arg)
     if (v->listener) {
         sim_note(s, "upstream: dies", v->ip & 255, 0);
         net_unlisten(v->listener);
-        v->listener = NULL;
+        net_unlisten(v->tls);
+        v->listener = v->tls = NULL;
         for (const struct up *u = all->all; u; u = u->next) {
             if (u->server == v && u->end->open) {
                 net_abort(u->end);
@@ -398,7 +421,7 @@ static void start_server(struct run *r, char group, uint32_t ip)
     *v = (struct server){.run = r, .group = group, .ip = ip};
     v->h2 = group == 'h' || group == 'g';
     v->kills = group == 'g';
-    v->listener = net_listen(s, ip, 80, 64, v->h2 ? upstream_h2_accept : on_accept, v);
+    upstream_listen(v);
     v->idle_us = sim_between(s, SIM_MS, sim_chance(s, 500) ? 100 * SIM_MS : 10 * SIM_S);
     if (group == 'c' && !r->weather.flaky) {
         return; /* who waits for one of its few connections gets one soon */
@@ -420,6 +443,9 @@ void upstreams_start(struct run *r)
     start_server(r, 'c', NET_IP(10, 1, 0, 5));
     start_server(r, 'n', NET_IP(10, 1, 0, 6));
     start_server(r, 'n', NET_IP(10, 1, 0, 7));
+    if (r->weather.tls) {
+        start_server(r, 'x', NET_IP(10, 1, 0, 9));
+    }
     start_server(r, 'h', NET_IP(10, 1, 0, 10));
     start_server(r, 'h', NET_IP(10, 1, 0, 11));
     start_server(r, 'g', NET_IP(10, 1, 0, 12));

@@ -3,11 +3,12 @@
  * against the request it must be, and do what the request's plan says.
  *
  *   a  two sound ones        b  two that cannot always be reached    c  a sound one, few connections
- *   n  a sound one by name   m  a name that does not exist           x  an address where nobody listens
+ *   n  a sound one by name   m  a name that does not exist           x  an address where nobody listens, or
+ *      somebody whose certificate is nobody's
  *   h  two that speak HTTP/2, of which a plan ends a stream at most
  *   g  two of which it ends the connection
  *
- * Every one of them closes connections that are idle, at a time of its own.
+ * Each listens with TLS, too. Every one of them closes connections that are idle, at a time of its own.
  */
 #pragma once
 #include "tests/sim/run.h"
@@ -16,7 +17,7 @@ struct server {
     struct run *run;
     char group;
     uint32_t ip;
-    struct net_listener *listener;
+    struct net_listener *listener, *tls; /* NULL: it has died */
     bool h2;
     bool kills;        /* its plans end connections */
     uint64_t idle_us;  /* closes idle connections after at most this */
@@ -39,6 +40,11 @@ struct answer {
  * written at once arrives at once. */
 void answer_make(struct sim *s, const struct request *q, bool close, bool whole,
                  struct answer *out);
+
+/* Its listeners, from now on. */
+void upstream_listen(struct server *v);
+/* An end that was accepted by `l`, with its layer. */
+struct net_end *upstream_take(struct net_listener *l);
 
 /* ---- upstream_check.c ---- */
 

@@ -22,6 +22,11 @@ static void check_forwarded(struct run *r, const struct request *q, struct messa
         sim_fail(r->sim, "upstream: request %u of %s is forwarded for %.*s", q->id, ip,
                  (int)value.len, (const char *)value.ptr);
     }
+    value = message_field(m, "x-forwarded-proto", &count);
+    if (count != 1 || !ag_span_eq(value, ag_span_str(q->client->tls ? "https" : "http"))) {
+        sim_fail(r->sim, "upstream: request %u is forwarded as %.*s", q->id, (int)value.len,
+                 (const char *)value.ptr);
+    }
     value = message_field(m, m->h2 ? ":authority" : "host", &count);
     if (count != 1 || !ag_span_eq(value, AG_SPAN("sim.test"))) {
         sim_fail(r->sim, "upstream: request %u has another Host", q->id);
@@ -72,6 +77,9 @@ struct request *upstream_identify(struct server *v, struct message *m)
     uint64_t id = message_number(message_field(m, "x-id", &count));
     struct request *q;
 
+    if (v->group == 'x') {
+        sim_fail(r->sim, "upstream: a stranger is sent a request");
+    }
     if (count != 1 || id >= r->request_count) {
         sim_fail(r->sim, "upstream: a request of nobody: %.*s", (int)ag_min_size(m->head_len, 200),
                  (const char *)m->head);

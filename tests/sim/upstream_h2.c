@@ -172,7 +172,7 @@ static void on_head(struct h2 *h, struct h2_stream *st)
     unsigned count;
     struct ag_span scheme = message_field(&c->message, ":scheme", &count);
 
-    if (!ag_span_eq(scheme, AG_SPAN("http"))) {
+    if (!ag_span_eq(scheme, ag_span_str(c->u->end->layer ? "https" : "http"))) {
         sim_fail(h->sim, "upstream: a scheme of %.*s", (int)scheme.len, (const char *)scheme.ptr);
     }
     c->q = upstream_identify(c->u->server, &c->message);
@@ -322,6 +322,9 @@ static void on_read(struct sim *s, void *arg)
     while (u->end->open && net_has_input(u->end)) {
         int64_t n = net_read(u->end, buf, sizeof(buf));
 
+        if (n == -EAGAIN) {
+            return; /* a part of a record */
+        }
         if (n <= 0) {
             net_close(u->end);
             return;
@@ -395,7 +398,7 @@ void upstream_h2_accept(struct net_listener *l)
     struct server *v = l->owner;
     struct net_end *e;
 
-    while ((e = net_accept(l)) != NULL) {
+    while ((e = upstream_take(l)) != NULL) {
         struct up_h2 *u = sim_alloc(v->run->sim, sizeof(*u));
 
         u->server = v;

@@ -231,6 +231,30 @@ static void interactive(const char *options, const char *commands)
     (void)pclose(p);
 }
 
+/* A client that does not take the certificate: of TLS 1.3 OpenSSL's says so before it encrypts. */
+BOTH(tls_refuse, why_a_client_refuses_is_told)
+{
+    static const char *const versions[] = {"-tls1_2", "-tls1_3"};
+    char command[512];
+    FILE *p;
+
+    for (size_t i = 0; i < AG_COUNT(versions); i++) {
+        rig_open(kind, 64, 16);
+        (void)snprintf(command, sizeof(command),
+                       "timeout 10 openssl s_client %s -verify_return_error -connect 127.0.0.1:%u "
+                       ">/dev/null 2>&1 </dev/null",
+                       versions[i], (unsigned)ntohs(rig.at.sin_port));
+        p = popen(command, "re"); // NOLINT
+        cr_assert(p);
+        rig_accept(rig_accepted());
+        turn_until(rig.l, !rig.server.live);
+        cr_expect_eq(rig.server.why, AG_REASON_TLS);
+        cr_expect_str_eq(rig.server.detail, "alert of the peer: unknown authority");
+        (void)pclose(p);
+        rig_close();
+    }
+}
+
 BOTH(tls_refuse, renegotiation_is_off)
 {
     rig_open(kind, 64, 16);
