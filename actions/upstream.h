@@ -13,6 +13,7 @@
  */
 #pragma once
 #include "actions/balance.h"
+#include "actions/health_options.h"
 #include "engine/loop.h"
 #include "engine/node.h"
 #include "engine/tls_context.h"
@@ -60,6 +61,7 @@ struct ag_upstream_options {
     uint32_t max_connections; /* 0: as many as the shard has room for */
     uint32_t max_pending;     /* requests that wait for a connection */
     struct ag_upstream_tls_options tls;
+    struct ag_health_options health;
 };
 
 struct ag_upstream_server {

@@ -13,7 +13,7 @@
 
 struct ag_upstream_options ag_upstream_default_options(void)
 {
-    return (struct ag_upstream_options){
+    struct ag_upstream_options o = {
         .timeouts = {.connect_ms = 3000,
                      .first_byte_ms = 60000,
                      .read_ms = 60000,
@@ -25,12 +25,15 @@ struct ag_upstream_options ag_upstream_default_options(void)
         .max_pending = 1024,
         .tls = {.verify = true, .h2 = true, .handshake_ms = 10000},
     };
+
+    ag_health_defaults(&o.health);
+    return o;
 }
 
 /* ---- options ---- */
 
-static bool read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
-                    struct ag_diags *diags, uint32_t *io)
+bool ag_upstream_read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
+                         struct ag_diags *diags, uint32_t *io)
 {
     const struct ag_node *n = ag_node_get(map, key);
     uint64_t ms = *io;
@@ -74,12 +77,12 @@ bool ag_upstream_read_timeouts(const struct ag_node *node, struct ag_diags *diag
     if (!ag_node_check_keys(node, diags, "timeouts", keys, AG_COUNT(keys))) {
         return false;
     }
-    ok = read_ms(node, "connect", 1, diags, &io->connect_ms) && ok;
-    ok = read_ms(node, "first_byte", 0, diags, &io->first_byte_ms) && ok;
-    ok = read_ms(node, "read", 0, diags, &io->read_ms) && ok;
-    ok = read_ms(node, "write", 0, diags, &io->write_ms) && ok;
-    ok = read_ms(node, "idle", 0, diags, &io->idle_ms) && ok;
-    return read_ms(node, "total", 0, diags, &io->total_ms) && ok;
+    ok = ag_upstream_read_ms(node, "connect", 1, diags, &io->connect_ms) && ok;
+    ok = ag_upstream_read_ms(node, "first_byte", 0, diags, &io->first_byte_ms) && ok;
+    ok = ag_upstream_read_ms(node, "read", 0, diags, &io->read_ms) && ok;
+    ok = ag_upstream_read_ms(node, "write", 0, diags, &io->write_ms) && ok;
+    ok = ag_upstream_read_ms(node, "idle", 0, diags, &io->idle_ms) && ok;
+    return ag_upstream_read_ms(node, "total", 0, diags, &io->total_ms) && ok;
 }
 
 bool ag_upstream_read_host(const struct ag_node *node, struct ag_diags *diags,
@@ -122,8 +125,8 @@ static bool read_keepalive(const struct ag_node *node, struct ag_diags *diags,
         return false;
     }
     ok = read_count(node, "max_idle", diags, &io->max_idle) && ok;
-    ok = read_ms(node, "idle_timeout", 1, diags, &io->idle_timeout_ms) && ok;
-    ok = read_ms(node, "max_age", 0, diags, &io->max_age_ms) && ok;
+    ok = ag_upstream_read_ms(node, "idle_timeout", 1, diags, &io->idle_timeout_ms) && ok;
+    ok = ag_upstream_read_ms(node, "max_age", 0, diags, &io->max_age_ms) && ok;
     return read_count(node, "max_requests", diags, &io->max_requests) && ok;
 }
 
@@ -136,6 +139,7 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     ok = read_keepalive(ag_node_get(node, "keepalive"), diags, io) && ok;
     ok = read_count(node, "max_connections", diags, &io->max_connections) && ok;
     ok = ag_upstream_read_tls(ag_node_get(node, "tls"), diags, &io->tls) && ok;
+    ok = ag_health_read(node, diags, &io->health) && ok;
     return read_count(node, "max_pending", diags, &io->max_pending) && ok;
 }
 
@@ -306,10 +310,10 @@ static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *dia
 {
     static const char *const keys[] = {"servers",         "balance",        "host",     "keepalive",
                                        "max_connections", "max_pending",    "timeouts", "tls",
-                                       "health",          "retries",        "retry",    "breaker",
-                                       "slow_start",      "proxy_protocol", "protocol", "sticky",
-                                       "buffer",          "ejection"};
-    const size_t supported = 8;
+                                       "health",          "breaker",        "ejection", "slow_start",
+                                       "panic",           "retries",        "retry",    "proxy_protocol",
+                                       "protocol",        "sticky",         "buffer"};
+    const size_t supported = 13;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {
