@@ -100,6 +100,7 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
         return;
     }
     p->answered = true;
+    ag_upstream_answered(&p->claim, res->status);
     ag_exchange_respond(ex);
     if (p->claim.state != AG_CLAIM_GIVEN) {
         return; /* the client was lost over it */
@@ -139,6 +140,9 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
     struct proxy_call *p = of(call);
     bool repeat = may_repeat(p, why);
 
+    if (!p->answered || p->tunnel.asked == AG_PROXY_NO_TUNNEL) {
+        ag_upstream_failed(&p->claim, call, why);
+    }
     ag_upstream_release(&p->claim);
     if (repeat) {
         p->replays += call->replayable;

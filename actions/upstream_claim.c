@@ -10,6 +10,7 @@ static struct ag_loop *loop_of(const struct ag_upstream_claim *c)
 static enum ag_status refuse(struct ag_upstream_claim *c, unsigned status, enum ag_reason why,
                              const char *detail)
 {
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
     c->state = AG_CLAIM_OVER;
     c->status = (uint16_t)status;
     c->reason = (uint8_t)why;
@@ -107,8 +108,10 @@ static enum ag_status join_pending(struct ag_upstream_claim *c)
 
 static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
 {
-    enum ag_status st = join_pending(c);
+    enum ag_status st;
 
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
+    st = join_pending(c);
     /* Idle connections that are of no use to this claim must not keep it waiting. */
     if (st == AG_AGAIN && c->pool->idle_count > 0) {
         ag_upstream_evict(c->pool);
@@ -197,7 +200,7 @@ static enum ag_status use_peer(struct ag_upstream_claim *c)
         ag_upstream_give(c, conn);
         return AG_OK;
     }
-    if (ag_upstream_join(c)) {
+    if (!c->aim && ag_upstream_join(c)) {
         return AG_AGAIN;
     }
     if (p->addr_count == 0) {
@@ -206,7 +209,7 @@ static enum ag_status use_peer(struct ag_upstream_claim *c)
     if (p->named && loop_of(c)->now_ms >= p->expires_ms) {
         ag_upstream_resolve(p); /* the old addresses serve until the new ones are here */
     }
-    if (!has_slot(c->pool)) { /* what looked idle was dead */
+    if (!c->aim && !has_slot(c->pool)) { /* what looked idle was dead */
         return wait_for_slot(c);
     }
     if (!ag_upstream_connect(c)) {
@@ -219,8 +222,14 @@ static enum ag_status choose(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p;
 
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
+    if (c->aim) {
+        return give_up(c);
+    }
     ag_upstream_pool_look(c->pool);
-    p = pick(c);
+    while ((p = pick(c)) != NULL && !ag_upstream_try(c, p)) {
+        ag_balance_set_add(&c->tried, p->index);
+    }
     if (!p) {
         return any_untried(c) ? wait_for_slot(c) : give_up(c);
     }
@@ -259,10 +268,14 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
 
     c->reason = (uint8_t)why;
     c->detail = detail;
+    if (c->tries < AG_UPSTREAM_TRIES && !c->peer->retired &&
+        c->addresses < c->peer->addr_count && (c->aim || has_slot(c->pool))) {
+        settle(c, use_peer(c)); /* at its next address */
+        return;
+    }
+    ag_upstream_unreached(c, why);
     if (c->tries >= AG_UPSTREAM_TRIES) {
         st = give_up(c);
-    } else if (!c->peer->retired && c->addresses < c->peer->addr_count && has_slot(c->pool)) {
-        st = use_peer(c); /* at its next address */
     } else {
         ag_upstream_avoid(c);
         st = choose(c);
@@ -285,7 +298,7 @@ void ag_upstream_named(struct ag_upstream_peer *p)
 
         stop_waiting(c);
         if (p->addr_count > 0) {
-            settle(c, has_slot(c->pool) && !p->retired ? use_peer(c) : choose(c));
+            settle(c, (c->aim || has_slot(c->pool)) && !p->retired ? use_peer(c) : choose(c));
         } else {
             c->reason = AG_REASON_NAME;
             ag_upstream_avoid(c);
@@ -332,6 +345,27 @@ enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstrea
     return c->pool->pending_count > 0 ? join_pending(c) : choose(c);
 }
 
+enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u, const struct ag_upstream *up,
+                                       const struct ag_upstream_aim *aim,
+                                       struct ag_upstream_claim *c)
+{
+    const struct ag_upstream_pool *pool;
+    uint32_t i = aim->member->index;
+
+    c->started_ms = u->loop->now_ms;
+    c->pool = ag_upstream_pool_of(u, up);
+    c->aim = aim;
+    c->fresh = true;
+    pool = c->pool;
+    if (!pool || u->closing || i >= pool->count || !pool->peers[i] ||
+        pool->peers[i]->member != aim->member) {
+        return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstreams");
+    }
+    c->peer = pool->peers[i];
+    c->index = i;
+    return use_peer(c);
+}
+
 enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
 {
     AG_ASSERT(c->state == AG_CLAIM_OVER);
@@ -341,6 +375,7 @@ enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
 
 void ag_upstream_cancel(struct ag_upstream_claim *c)
 {
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
     stop_waiting(c);
     if (c->state == AG_CLAIM_CONNECTING) {
         c->state = AG_CLAIM_OVER;

@@ -32,7 +32,7 @@ static bool is_alive(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
-    return !c->peer->retired &&
+    return !c->peer->retired && !c->own &&
            (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
                   : c->h1.state == AG_H1_CLIENT_READY) &&
            (!o->max_age_ms || now_of(c) - c->opened_ms < o->max_age_ms) &&
@@ -124,6 +124,9 @@ void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *
     c->calls++;
     claim->conn = c;
     claim->call = NULL;
+    claim->given_ns = c->peer->pool->options.health.ejection.latency_percent
+                          ? ag_loop_now_ns(c->stream.loop)
+                          : 0;
     claim->state = AG_CLAIM_GIVEN;
 }
 
@@ -167,6 +170,7 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
     struct ag_upstream_pool *pool = c->peer->pool;
 
     AG_ASSERT(claim->state == AG_CLAIM_GIVEN);
+    ag_upstream_trial_ended(claim, AG_TRIAL_ABANDONED);
     claim->state = AG_CLAIM_OVER;
     claim->conn = NULL;
     claim->call = NULL;
@@ -242,7 +246,7 @@ static struct ag_upstream_claim *pop_joined(struct ag_upstream_conn *c)
 /* It will not be: those who wait for it go on. */
 static void fail_joined(struct ag_upstream_conn *c, enum ag_reason why)
 {
-    const char *detail = c->peer->pool->tls ? ag_tls_detail(&c->tls) : NULL;
+    const char *detail = c->peer->pool->tls && !c->bare ? ag_tls_detail(&c->tls) : NULL;
     struct ag_upstream_claim *claim;
 
     while ((claim = pop_joined(c)) != NULL) {
@@ -307,6 +311,7 @@ bool ag_upstream_join(struct ag_upstream_claim *claim)
     }
     claim->tries++;
     claim->addresses++;
+    claim->maker = c->joined_count == 0;
     claim->conn = c;
     claim->state = AG_CLAIM_CONNECTING;
     ag_list_init(&claim->link);
@@ -398,7 +403,7 @@ static void on_connected(struct ag_conn *conn)
 {
     struct ag_upstream_conn *c = of(&conn->stream);
 
-    if (c->peer->pool->protocol == AG_UPSTREAM_H1) {
+    if (c->peer->pool->protocol == AG_UPSTREAM_H1 || c->bare) {
         begin_h1(c);
     } else {
         begin_h2(c);
@@ -430,12 +435,22 @@ static bool may_be_shared(const struct ag_upstream_peer *p)
            (protocol == AG_UPSTREAM_AUTO && !p->h1);
 }
 
+static void set_port(union ag_addr *addr, uint16_t port)
+{
+    if (addr->sa.sa_family == AF_INET) {
+        addr->in.sin_port = htons(port);
+    } else if (addr->sa.sa_family == AF_INET6) {
+        addr->in6.sin6_port = htons(port);
+    }
+}
+
 bool ag_upstream_connect(struct ag_upstream_claim *claim)
 {
     struct ag_upstream_peer *p = claim->peer;
     struct ag_upstreams *u = p->pool->all;
     struct ag_upstream_conn *c = u->closing ? NULL : ag_pool_get(&u->conns);
-    const union ag_addr *addr = &p->addr[p->addr_next % p->addr_count];
+    const struct ag_upstream_aim *aim = claim->aim;
+    union ag_addr addr = p->addr[p->addr_next % p->addr_count];
     enum ag_buf_group group = p->large ? AG_BUF_LARGE : AG_BUF_SMALL;
 
     if (!c) {
@@ -443,7 +458,12 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     }
     p->addr_next = (p->addr_next + 1) % p->addr_count;
     memset(c, 0, sizeof(*c));
+    if (aim && aim->port) {
+        set_port(&addr, aim->port);
+    }
     c->peer = p;
+    c->own = aim;
+    c->bare = aim && aim->bare;
     c->opened_ms = u->loop->now_ms;
     c->state = AG_UPSTREAM_CONNECTING;
     ag_list_init(&c->link);
@@ -455,14 +475,14 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     p->users++;
     ag_list_push_front(&p->making, &c->link);
     (void)ag_upstream_join(claim);
-    if (!may_be_shared(p)) {
+    if (aim || !may_be_shared(p)) {
         leave_making(c);
     }
-    if (p->pool->tls) {
-        ag_tls_connect(&c->tls, u->loop, addr, ag_addr_len(addr), p->pool->tls,
+    if (p->pool->tls && !c->bare) {
+        ag_tls_connect(&c->tls, u->loop, &addr, ag_addr_len(&addr), p->pool->tls,
                        p->port ? p->host : p->authority, &conn_user, on_secured, group);
     } else {
-        ag_conn_connect(&c->plain, u->loop, addr, ag_addr_len(addr), &conn_user, on_connected,
+        ag_conn_connect(&c->plain, u->loop, &addr, ag_addr_len(&addr), &conn_user, on_connected,
                         group);
     }
     ag_upstream_alarm_init(c, claim->timeouts->connect_ms);

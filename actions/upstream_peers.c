@@ -49,6 +49,16 @@ void ag_upstream_peer_left(struct ag_upstream_peer *p)
     }
 }
 
+/* Its connections that nobody uses: they are of no use, and old when the server is back. */
+static void let_idle_go(struct ag_upstream_peer *p)
+{
+    p->users++; /* it is not to go while its connections do */
+    while (!ag_list_empty(&p->idle)) {
+        ag_upstream_conn_finish(ag_container_of(p->idle.next, struct ag_upstream_conn, link));
+    }
+    p->users--;
+}
+
 /* Takes no more requests; those that it has end in peace. */
 static void retire(struct ag_upstream_peer *p)
 {
@@ -56,11 +66,7 @@ static void retire(struct ag_upstream_peer *p)
     p->pool->peer_count--;
     p->pool->retired_count++;
     p->retired = true;
-    p->users++; /* it is not to go while its connections do */
-    while (!ag_list_empty(&p->idle)) {
-        ag_upstream_conn_finish(ag_container_of(p->idle.next, struct ag_upstream_conn, link));
-    }
-    p->users--;
+    let_idle_go(p);
     ag_upstream_peer_left(p);
 }
 
@@ -95,6 +101,7 @@ static void sort_out(struct ag_upstream_pool *pool)
 
     pool->usable = none;
     pool->preferred = none;
+    pool->trial = none;
     for (uint32_t i = 0; i < pool->count; i++) {
         struct ag_upstream_peer *p = pool->peers[i];
 
@@ -102,11 +109,16 @@ static void sort_out(struct ag_upstream_pool *pool)
             continue;
         }
         p->weight = atomic_load_explicit(&p->member->weight, memory_order_relaxed);
-        if (!ag_upstream_member_is_up(p->member)) {
-            continue;
+        if (ag_upstream_is_usable(pool, p)) {
+            ag_balance_set_add(&pool->usable, i);
+        } else {
+            let_idle_go(p);
         }
-        ag_balance_set_add(&pool->usable, i);
-        if (!p->member->server.backup) {
+    }
+    ag_upstream_panic(pool);
+    ag_upstream_warm_up(pool);
+    for (uint32_t i = 0; i < pool->count; i++) {
+        if (ag_balance_set_has(&pool->usable, i) && !pool->peers[i]->member->server.backup) {
             ag_balance_set_add(&pool->preferred, i);
         }
     }

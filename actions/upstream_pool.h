@@ -54,6 +54,9 @@ struct ag_upstream_peer {
     uint32_t addr_count;
     uint32_t addr_next;  /* addresses are used in turn */
     uint64_t expires_ms; /* of the addresses, when named */
+    struct ag_breaker_tally tally;
+    uint64_t latency_sum_us, latency_told_ms; /* what the member was not told yet, and when it was */
+    uint32_t latency_count;
     uint16_t port;
     bool named;                     /* its addresses come from the resolver */
     bool resolving;                 /* `resolve` is under way */
@@ -78,6 +81,8 @@ struct ag_upstream_pool {
     uint32_t version;             /* of the group, as it is here */
     struct ag_balance_set usable; /* peers that take requests */
     struct ag_balance_set preferred;    /* of them, those that are asked first */
+    struct ag_balance_set trial;        /* of them, those whose breaker lets trials through alone */
+    bool panics;                        /* too few are usable: all are asked */
     uint64_t used_ms;                   /* loop time of the last claim */
     uint32_t conn_count;                /* in any state */
     uint32_t conn_max;                  /* this shard's share */
@@ -121,6 +126,8 @@ struct ag_upstream_conn {
     uint8_t state; /* enum ag_upstream_conn_state */
     bool offered;  /* in its peer's `open` */
     bool retired;  /* of HTTP/2: takes no more calls */
+    bool own;      /* for one claim alone, closed after it */
+    bool bare;     /* plain, whatever the upstream speaks */
 };
 _Static_assert(offsetof(struct ag_conn, stream) == 0 && offsetof(struct ag_tls, stream) == 0,
                "streams come first");
@@ -141,6 +148,13 @@ enum ag_upstream_claim_state {
     AG_CLAIM_GIVEN,      /* conn is the claimer's, or its share of it */
 };
 
+/* For checks: one server, and how. */
+struct ag_upstream_aim {
+    struct ag_upstream_member *member;
+    uint16_t port; /* 0: its own */
+    bool bare;     /* TCP alone: no TLS, and nothing is said on it */
+};
+
 /* Embedded in whoever wants a connection; must stay until it is over. */
 struct ag_upstream_claim {
     const struct ag_upstream_claim_ops *ops;     /* set by the owner */
@@ -153,6 +167,9 @@ struct ag_upstream_claim {
         link; /* PENDING, NAME: with those who wait; CONNECTING, GIVEN: in the conn's list */
     struct ag_timer timer;       /* PENDING, NAME */
     struct ag_balance_set tried; /* peers that are of no use */
+    const struct ag_upstream_aim *aim; /* NULL: any server */
+    struct ag_upstream_member *trial;  /* held: its breaker waits for how this one ends; NULL: none does */
+    uint64_t given_ns;                 /* where latency counts; else 0 */
     uint32_t index;              /* of the peer that was chosen last */
     uint64_t started_ms;
     const char *detail; /* of the failure; static. AG_REASON_TLS: what was wrong; may be NULL */
@@ -162,6 +179,7 @@ struct ag_upstream_claim {
     uint8_t tries;      /* connection attempts made */
     uint8_t addresses;  /* of them, to the present peer */
     bool fresh;         /* wants no pooled connection */
+    bool maker;         /* the connection that it waits for, or has, was made for it */
     bool pooled;        /* GIVEN, and after: conn has carried other calls before */
 };
 
@@ -202,6 +220,12 @@ void ag_upstreams_free(struct ag_upstreams *u);
  */
 AG_MUST_USE enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstream *up,
                                              struct ag_upstream_claim *c);
+/* The same for a connection of its own to that one server, whatever is known of it and beyond max_connections;
+ * it is closed after it. */
+AG_MUST_USE enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u,
+                                                   const struct ag_upstream *up,
+                                                   const struct ag_upstream_aim *aim,
+                                                   struct ag_upstream_claim *c);
 /* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
 /* The peer that was chosen last is of no use for this request any more. */
@@ -218,6 +242,10 @@ static inline bool ag_upstream_tunnels(const struct ag_upstream_claim *claim)
 {
     return claim->conn->h2 && ag_h2_client_tunnels(claim->conn->h2);
 }
+/* What has become of the call on what was given, for the judgement of its server: its answer's head is here, or
+ * it has failed before that (after, when it is no tunnel). */
+void ag_upstream_answered(struct ag_upstream_claim *c, unsigned status);
+void ag_upstream_failed(struct ag_upstream_claim *c, const struct ag_call *call, enum ag_reason why);
 /* Starts the call on what was given, and watches over its timeouts: one that is late fails. Not AG_OK: it
  * was not started. */
 AG_MUST_USE enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call *call);
