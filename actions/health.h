@@ -16,7 +16,7 @@
 #include "actions/upstream_pool.h"
 
 #define AG_HEALTH_CHECKS    AG_UPSTREAM_PEERS /* servers that are checked */
-#define AG_HEALTH_UNDER_WAY 256u              /* checks at once; others wait */
+#define AG_HEALTH_UNDER_WAY 128u              /* checks at once; others wait */
 
 struct ag_health; /* one shard's */
 

@@ -1,5 +1,6 @@
 #include "actions/proxy.h"
 
+#include "actions/health.h"
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
@@ -415,6 +416,11 @@ static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
         ag_upstreams_new(ctx->loop, ctx->shard_count, ctx->action_common[AG_ACTION_PROXY]);
 
     if (!u) {
+        return AG_ENOMEM;
+    }
+    u->health = ctx->shard_index == 0 ? ag_health_new(u) : NULL; /* one checks for all */
+    if (ctx->shard_index == 0 && !u->health) {
+        ag_upstreams_free(u);
         return AG_ENOMEM;
     }
     *out_state = u;

@@ -1,5 +1,7 @@
 #include "actions/upstream_parts.h"
 
+#include "actions/health.h"
+
 #include <stdlib.h>
 
 /* How often live upstreams are looked over, and how long an unused one stays. */
@@ -209,6 +211,9 @@ void ag_upstreams_use(struct ag_upstreams *u, const void *config,
     u->config = config;
     u->order++;
     ag_upstream_groups_configure(u->groups, upstreams, count, u->order);
+    if (u->health) {
+        ag_health_use(u->health, upstreams, count);
+    }
 }
 
 uint64_t ag_upstreams_bytes(void)
@@ -217,7 +222,7 @@ uint64_t ag_upstreams_bytes(void)
            ag_pool_bytes(sizeof(struct ag_upstream_pool), AG_UPSTREAM_POOLS) +
            ag_pool_bytes(sizeof(struct ag_upstream_peer), AG_UPSTREAM_PEERS) +
            ag_pool_bytes(sizeof(struct ag_upstream_conn), AG_UPSTREAM_CONNS) +
-           ag_pool_bytes(sizeof(struct ag_h2_client), AG_UPSTREAM_H2S);
+           ag_pool_bytes(sizeof(struct ag_h2_client), AG_UPSTREAM_H2S) + ag_health_bytes();
 }
 
 void ag_upstreams_free(struct ag_upstreams *u)
@@ -225,6 +230,7 @@ void ag_upstreams_free(struct ag_upstreams *u)
     if (!u) {
         return;
     }
+    ag_health_free(u->health);
     u->closing = true;
     ag_timer_cancel(&u->loop->wheel, &u->sweep);
     ag_list_foreach(it, &u->live) {

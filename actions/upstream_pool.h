@@ -194,6 +194,7 @@ struct ag_upstreams {
     struct ag_upstream_groups *groups;
     const void *config; /* the present one's mark */
     uint64_t order;     /* of it: grows from one to the next, the same in every shard */
+    struct ag_health *health; /* NULL: another shard checks them */
     bool owns_groups;
     bool closing;
 };
