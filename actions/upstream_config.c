@@ -45,7 +45,10 @@ bool ag_upstream_read_ms(const struct ag_node *map, const char *key, uint64_t mi
         return false;
     }
     if (ms < min_ms || ms > DURATION_MAX_MS) {
-        ag_diag_error(diags, n->pos, "use 1ms to 30 days", "%s is out of range", key);
+        ag_diag_error(diags, n->pos,
+                      ag_arena_printf(diags->arena, "use %llums to 30 days",
+                                      (unsigned long long)(min_ms ? min_ms : 1)),
+                      "%s is out of range", key);
         return false;
     }
     *io = (uint32_t)ms;
