@@ -55,6 +55,11 @@ void site_config(uint32_t number, struct site_config *out)
         .max_age_ms = pick(number, 19, 0, 2) ? 0 : 2000,
         .max_requests = pick(number, 20, 0, 2) ? 0 : 3,
         .fixed_large = pick(number, 21, 1025, 9000),
+        .check_ms = pick(number, 23, 0, 2) ? pick(number, 24, 1000, 6000) : 0,
+        .breaker_errors = pick(number, 25, 0, 4),
+        .breaker_max = pick(number, 26, 0, 2) ? 100 : 50,
+        .slow_start_ms = pick(number, 27, 0, 1) ? pick(number, 28, 100, 5000) : 0,
+        .panic = pick(number, 29, 0, 3) ? 0 : 60,
     };
 }
 
@@ -93,8 +98,29 @@ static void print_server(FILE *f, const struct site_config *c)
                   SITE_ECHO_MAX);
 }
 
+/* How the servers of b and h are judged. */
+static void print_judgement(const struct site_config *c, const char *check, char *to, size_t max)
+{
+    int n = snprintf(to, max, ", slow_start: %ums, panic: %u%%", c->slow_start_ms, c->panic);
+
+    if (c->check_ms) {
+        n += snprintf(to + n, max - (size_t)n,
+                      ", health: {%s, interval: %ums, timeout: 700ms, fall: 2, rise: 1}", check,
+                      c->check_ms);
+    }
+    if (c->breaker_errors) {
+        (void)snprintf(to + n, max - (size_t)n,
+                       ", breaker: {consecutive: %u, for: 300ms, max_for: 3s, max: %u%%}",
+                       c->breaker_errors, c->breaker_max);
+    }
+}
+
 static void print_proxy(FILE *f, const struct site_config *c)
 {
+    char b[256], h[256];
+
+    print_judgement(c, "path: /healthz", b, sizeof(b));
+    print_judgement(c, "type: tcp", h, sizeof(h));
     (void)fprintf(f,
                   "proxy:\n  timeouts: {connect: %ums, first_byte: %ums, read: %ums, write: %ums, "
                   "idle: %ums, total: %ums}\n  keepalive: {max_idle: %u, idle_timeout: %ums, "
@@ -103,14 +129,14 @@ static void print_proxy(FILE *f, const struct site_config *c)
                   c->total_ms, c->max_idle, c->keep_ms, c->max_age_ms, c->max_requests);
     (void)fprintf(f,
                   "    a: {servers: [\"10.1.0.1:80\", \"10.1.0.2:80 weight=2\"]}\n"
-                  "    b: {servers: [\"10.1.0.3:80\", \"10.1.0.4:80\"]}\n"
+                  "    b: {servers: [\"10.1.0.3:80\", \"10.1.0.4:80\"]%s}\n"
                   "    c: {servers: [\"10.1.0.5:80\"], max_connections: %u, max_pending: %u}\n"
                   "    n: {servers: [\"good.sim:80\"]}\n"
                   "    m: {servers: [\"bad.sim:80\"]}\n"
                   "    x: {servers: [\"10.1.0.9:80\"]}\n"
-                  "    h: {servers: [\"10.1.0.10:80\", \"10.1.0.11:80\"]}\n"
+                  "    h: {servers: [\"10.1.0.10:80\", \"10.1.0.11:80\"]%s}\n"
                   "    g: {servers: [\"10.1.0.12:80\", \"10.1.0.13:80\"]}\n",
-                  c->few_connections, c->few_pending);
+                  b, c->few_connections, c->few_pending, h);
 }
 
 static void print_routes(FILE *f, uint32_t number)

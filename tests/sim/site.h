@@ -32,6 +32,8 @@ struct site_config {
     uint32_t few_connections, few_pending; /* of upstream c */
     uint32_t max_idle, keep_ms, max_age_ms, max_requests;
     uint32_t fixed_large; /* bytes of /fixed/large */
+    /* Of upstreams b and h; 0: none. */
+    uint32_t check_ms, breaker_errors, breaker_max, slow_start_ms, panic;
 };
 
 /* Writes files and configuration texts into a directory of its own. */
