@@ -46,8 +46,12 @@ static uint64_t load(const struct ag_breaker *b)
 /* *io_seen is what is there now when this fails. */
 static bool swap(struct ag_breaker *b, uint64_t *io_seen, struct word to)
 {
-    return atomic_compare_exchange_strong_explicit(&b->word, io_seen, whole(to),
-                                                   memory_order_acq_rel, memory_order_acquire);
+    uint64_t seen = *io_seen;
+    bool done = atomic_compare_exchange_strong_explicit(&b->word, &seen, whole(to),
+                                                        memory_order_acq_rel, memory_order_acquire);
+
+    *io_seen = seen;
+    return done;
 }
 
 static uint64_t time_of(const struct ag_breaker_options *o, uint32_t openings)
@@ -60,9 +64,8 @@ static uint64_t time_of(const struct ag_breaker_options *o, uint32_t openings)
 static struct word opened(const struct ag_breaker_options *o, uint32_t openings, uint64_t now_ms)
 {
     openings = openings < OPENINGS_MAX ? openings : OPENINGS_MAX;
-    return (struct word){.state = AG_BREAKER_OPEN,
-                         .openings = openings,
-                         .time_ms = now_ms + time_of(o, openings)};
+    return (struct word){
+        .state = AG_BREAKER_OPEN, .openings = openings, .time_ms = now_ms + time_of(o, openings)};
 }
 
 /* ---- the window ---- */

@@ -220,6 +220,7 @@ static void eject_outlier(struct ag_health_watch *w, struct ag_upstream_member *
     const struct ag_ejection_sample *s = &w->health->samples[i];
     char why[128];
 
+    AG_ASSERT(s->count > 0);
     (void)snprintf(why, sizeof(why),
                    "%llu us to the first byte in the mean of %u, against %llu us of the others",
                    (unsigned long long)(s->sum_us / s->count), s->count,

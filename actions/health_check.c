@@ -201,8 +201,7 @@ static void on_refused(struct ag_upstream_claim *claim)
          claim->detail);
 }
 
-static const struct ag_upstream_claim_ops claim_ops = {.ready = on_connected,
-                                                       .failed = on_refused};
+static const struct ag_upstream_claim_ops claim_ops = {.ready = on_connected, .failed = on_refused};
 
 static void connect_to(struct ag_health_task *c)
 {

@@ -117,8 +117,8 @@ static bool read_path(const struct ag_node *n, struct ag_diags *diags, struct ag
         ok = ok && text.ptr[i] > ' ' && text.ptr[i] < 0x7f && text.ptr[i] != '#';
     }
     if (!ok) {
-        ag_diag_error(diags, n->pos, "health: /healthz", "\"%.*s\" is not a path",
-                      (int)text.len, (const char *)text.ptr);
+        ag_diag_error(diags, n->pos, "health: /healthz", "\"%.*s\" is not a path", (int)text.len,
+                      (const char *)text.ptr);
         return false;
     }
     io->path = text;
@@ -194,8 +194,7 @@ static bool check_header(const struct ag_node *n, struct ag_diags *diags)
     if (id == AG_FIELD_HOST || id == AG_FIELD_CONTENT_LENGTH || id == AG_FIELD_TRANSFER_ENCODING ||
         id == AG_FIELD_CONNECTION || id == AG_FIELD_UPGRADE || id == AG_FIELD_TE) {
         ag_diag_error(diags, n->key_pos, id == AG_FIELD_HOST ? "health: {host: NAME}" : NULL,
-                      "header %.*s cannot be set here", (int)n->key.len,
-                      (const char *)n->key.ptr);
+                      "header %.*s cannot be set here", (int)n->key.len, (const char *)n->key.ptr);
         return false;
     }
     if (!ag_node_text(n, diags, &text)) {
@@ -254,9 +253,9 @@ static bool check_type(const struct ag_node *map, const struct ag_health_check *
 static bool read_check(const struct ag_node *node, struct ag_diags *diags,
                        struct ag_health_check *io)
 {
-    static const char *const keys[] = {"path", "interval", "timeout", "jitter", "rise",
-                                       "fall", "status",   "body",    "method", "host",
-                                       "headers", "port",  "type",    "start"};
+    static const char *const keys[] = {"path",    "interval", "timeout", "jitter", "rise",
+                                       "fall",    "status",   "body",    "method", "host",
+                                       "headers", "port",     "type",    "start"};
     static const char *const types[] = {"http", "tcp", "tls"};
     static const char *const starts[] = {"up", "down"};
     const struct ag_node *type = ag_node_get(node, "type"), *start = ag_node_get(node, "start");
@@ -303,8 +302,8 @@ static bool read_health(const struct ag_node *node, struct ag_diags *diags,
 static bool read_breaker(const struct ag_node *node, struct ag_diags *diags,
                          struct ag_breaker_options *io)
 {
-    static const char *const keys[] = {"consecutive", "errors",  "minimum", "window",  "for",
-                                       "max_for",     "trials",  "statuses", "max"};
+    static const char *const keys[] = {"consecutive", "errors", "minimum",  "window", "for",
+                                       "max_for",     "trials", "statuses", "max"};
     const struct ag_node *max_for = ag_node_get(node, "max_for");
     bool ok;
 

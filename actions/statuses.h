@@ -16,7 +16,8 @@ static inline bool ag_statuses_has(const struct ag_statuses *s, unsigned status)
 {
     unsigned bit = status - AG_STATUS_FIRST;
 
-    return status >= AG_STATUS_FIRST && status <= AG_STATUS_LAST && (s->w[bit / 64] >> bit % 64 & 1);
+    return status >= AG_STATUS_FIRST && status <= AG_STATUS_LAST &&
+           (s->w[bit / 64] >> bit % 64 & 1);
 }
 /* All from `first` to `last`, both in range. */
 void ag_statuses_add(struct ag_statuses *s, unsigned first, unsigned last);

@@ -268,8 +268,8 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
 
     c->reason = (uint8_t)why;
     c->detail = detail;
-    if (c->tries < AG_UPSTREAM_TRIES && !c->peer->retired &&
-        c->addresses < c->peer->addr_count && (c->aim || has_slot(c->pool))) {
+    if (c->tries < AG_UPSTREAM_TRIES && !c->peer->retired && c->addresses < c->peer->addr_count &&
+        (c->aim || has_slot(c->pool))) {
         settle(c, use_peer(c)); /* at its next address */
         return;
     }

@@ -311,11 +311,11 @@ static bool check_balance(const struct ag_node *n, struct ag_diags *diags)
 
 static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"servers",         "balance",        "host",     "keepalive",
-                                       "max_connections", "max_pending",    "timeouts", "tls",
-                                       "health",          "breaker",        "ejection", "slow_start",
-                                       "panic",           "retries",        "retry",    "proxy_protocol",
-                                       "protocol",        "sticky",         "buffer"};
+    static const char *const keys[] = {
+        "servers",        "balance",    "host",   "keepalive", "max_connections",
+        "max_pending",    "timeouts",   "tls",    "health",    "breaker",
+        "ejection",       "slow_start", "panic",  "retries",   "retry",
+        "proxy_protocol", "protocol",   "sticky", "buffer"};
     const size_t supported = 13;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 

@@ -531,15 +531,14 @@ bool ag_upstream_member_eject(struct ag_upstream_member *m, uint32_t max_percent
 
     lock(g->all);
     for (uint32_t i = 0; i < g->count; i++) {
-        uint32_t flags =
-            g->members[i] ? atomic_load_explicit(&g->members[i]->flags, memory_order_relaxed)
-                          : AG_MEMBER_DRAINED;
+        uint32_t flags = g->members[i]
+                             ? atomic_load_explicit(&g->members[i]->flags, memory_order_relaxed)
+                             : AG_MEMBER_DRAINED;
 
         members += !(flags & AG_MEMBER_DRAINED);
         ejected += flags & AG_MEMBER_EJECTED && !(flags & AG_MEMBER_DRAINED);
     }
-    done = (ejected + 1) * 100 <= max_percent * members &&
-           change_flags(m, AG_MEMBER_EJECTED, 0, 0);
+    done = (ejected + 1) * 100 <= max_percent * members && change_flags(m, AG_MEMBER_EJECTED, 0, 0);
     if (done) {
         changed(g);
     }

@@ -290,8 +290,8 @@ static bool is_panic(const struct ag_upstream_pool *pool, uint32_t *out_all)
 
     for (uint32_t i = 0; i < pool->count; i++) {
         const struct ag_upstream_peer *p = pool->peers[i];
-        uint32_t flags = p ? atomic_load_explicit(&p->member->flags, memory_order_relaxed)
-                           : AG_MEMBER_DRAINED;
+        uint32_t flags =
+            p ? atomic_load_explicit(&p->member->flags, memory_order_relaxed) : AG_MEMBER_DRAINED;
         bool takes = ag_balance_set_has(&pool->usable, i);
 
         if (flags & (AG_MEMBER_DRAINED | AG_MEMBER_REMOVED)) {
@@ -321,8 +321,8 @@ void ag_upstream_panic(struct ag_upstream_pool *pool)
     pool->panics = panic;
     for (uint32_t i = 0; panic && i < pool->count; i++) {
         const struct ag_upstream_peer *p = pool->peers[i];
-        uint32_t flags = p ? atomic_load_explicit(&p->member->flags, memory_order_relaxed)
-                           : AG_MEMBER_DRAINED;
+        uint32_t flags =
+            p ? atomic_load_explicit(&p->member->flags, memory_order_relaxed) : AG_MEMBER_DRAINED;
 
         if (!(flags & (AG_MEMBER_DRAINED | AG_MEMBER_REMOVED))) {
             ag_balance_set_add(&pool->usable, i);

@@ -55,7 +55,8 @@ struct ag_upstream_peer {
     uint32_t addr_next;  /* addresses are used in turn */
     uint64_t expires_ms; /* of the addresses, when named */
     struct ag_breaker_tally tally;
-    uint64_t latency_sum_us, latency_told_ms; /* what the member was not told yet, and when it was */
+    uint64_t latency_sum_us,
+        latency_told_ms; /* what the member was not told yet, and when it was */
     uint32_t latency_count;
     uint16_t port;
     bool named;                     /* its addresses come from the resolver */
@@ -165,12 +166,13 @@ struct ag_upstream_claim {
     struct ag_call *call; /* GIVEN: what was started on it; NULL: nothing yet */
     struct ag_link
         link; /* PENDING, NAME: with those who wait; CONNECTING, GIVEN: in the conn's list */
-    struct ag_timer timer;       /* PENDING, NAME */
-    struct ag_balance_set tried; /* peers that are of no use */
+    struct ag_timer timer;             /* PENDING, NAME */
+    struct ag_balance_set tried;       /* peers that are of no use */
     const struct ag_upstream_aim *aim; /* NULL: any server */
-    struct ag_upstream_member *trial;  /* held: its breaker waits for how this one ends; NULL: none does */
-    uint64_t given_ns;                 /* where latency counts; else 0 */
-    uint32_t index;              /* of the peer that was chosen last */
+    struct ag_upstream_member
+        *trial;        /* held: its breaker waits for how this one ends; NULL: none does */
+    uint64_t given_ns; /* where latency counts; else 0 */
+    uint32_t index;    /* of the peer that was chosen last */
     uint64_t started_ms;
     const char *detail; /* of the failure; static. AG_REASON_TLS: what was wrong; may be NULL */
     uint16_t status;    /* of the failure: 502, 503, 504 */
@@ -192,8 +194,8 @@ struct ag_upstreams {
     struct ag_timer sweep;
     uint32_t shard_count;
     struct ag_upstream_groups *groups;
-    const void *config; /* the present one's mark */
-    uint64_t order;     /* of it: grows from one to the next, the same in every shard */
+    const void *config;       /* the present one's mark */
+    uint64_t order;           /* of it: grows from one to the next, the same in every shard */
     struct ag_health *health; /* NULL: another shard checks them */
     bool owns_groups;
     bool closing;
@@ -246,7 +248,8 @@ static inline bool ag_upstream_tunnels(const struct ag_upstream_claim *claim)
 /* What has become of the call on what was given, for the judgement of its server: its answer's head is here, or
  * it has failed before that (after, when it is no tunnel). */
 void ag_upstream_answered(struct ag_upstream_claim *c, unsigned status);
-void ag_upstream_failed(struct ag_upstream_claim *c, const struct ag_call *call, enum ag_reason why);
+void ag_upstream_failed(struct ag_upstream_claim *c, const struct ag_call *call,
+                        enum ag_reason why);
 /* Starts the call on what was given, and watches over its timeouts: one that is late fails. Not AG_OK: it
  * was not started. */
 AG_MUST_USE enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call *call);

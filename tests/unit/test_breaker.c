@@ -88,10 +88,9 @@ Test(breaker, a_share_of_errors_opens_it_when_there_are_enough_requests)
     cr_expect_eq(counted.errors, 10);
     cr_expect_eq(counted.requests, 20);
     well(&o, 100000, 1);
-    cr_assert_not(badly(&(struct ag_breaker_options){.error_percent = 60,
-                                                     .minimum = 20,
-                                                     .window_ms = 10000},
-                        100000));
+    cr_assert_not(
+        badly(&(struct ag_breaker_options){.error_percent = 60, .minimum = 20, .window_ms = 10000},
+              100000));
 }
 
 /* Successes are the shard's own until there is an error to compare them with: then they all count. */

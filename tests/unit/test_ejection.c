@@ -6,9 +6,8 @@
 
 #include <criterion/criterion.h>
 
-static const struct ag_ejection_options thrice = {.latency_percent = 300,
-                                                  .minimum = 50,
-                                                  .window_ms = 10000};
+static const struct ag_ejection_options thrice = {
+    .latency_percent = 300, .minimum = 50, .window_ms = 10000};
 static uint64_t median[AG_BALANCE_SERVERS];
 
 static struct ag_balance_set find(const struct ag_ejection_sample *v, uint32_t count)

@@ -14,13 +14,13 @@ static struct ag_upstream_server server(const char *host, uint16_t port, uint32_
 static struct ag_upstream upstream(uint64_t key, const struct ag_upstream_server *servers,
                                    uint32_t count)
 {
-    return (struct ag_upstream){.key = {key, 1},
-                                .name = AG_SPAN("up"),
-                                .servers = servers,
-                                .server_count = count,
-                                .options = {.max_pending = 7,
-                                            .health = {.check = {.on = true},
-                                                       .breaker = {.consecutive = 1}}}};
+    return (struct ag_upstream){
+        .key = {key, 1},
+        .name = AG_SPAN("up"),
+        .servers = servers,
+        .server_count = count,
+        .options = {.max_pending = 7,
+                    .health = {.check = {.on = true}, .breaker = {.consecutive = 1}}}};
 }
 
 /* What a shard sees; lets go of it at once. */
@@ -284,9 +284,11 @@ Test(upstream_group, what_is_switched_off_keeps_nobody_away)
 
     off.options.health = (struct ag_health_options){0};
     cr_assert(ag_breaker_open(&m->breaker, &o, 5));
-    cr_assert(ag_upstream_member_mark(m, AG_MEMBER_DOWN | AG_MEMBER_EJECTED | AG_MEMBER_DRAINED, 0, 5));
+    cr_assert(
+        ag_upstream_member_mark(m, AG_MEMBER_DOWN | AG_MEMBER_EJECTED | AG_MEMBER_DRAINED, 0, 5));
     ag_upstream_group_follow(g, &up, 2);
-    cr_assert_eq(m->flags, AG_MEMBER_DOWN | AG_MEMBER_EJECTED | AG_MEMBER_DRAINED, "it stays known");
+    cr_assert_eq(m->flags, AG_MEMBER_DOWN | AG_MEMBER_EJECTED | AG_MEMBER_DRAINED,
+                 "it stays known");
     ag_upstream_group_follow(g, &off, 3);
     cr_assert_eq(m->flags, AG_MEMBER_DRAINED);
     cr_assert_eq(ag_breaker_state(&m->breaker), AG_BREAKER_CLOSED);
