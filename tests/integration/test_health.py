@@ -254,6 +254,21 @@ def test_checks_take_servers_down_and_up(backend, tmp_path, servers):
         assert gate.stderr().count("is down") == 3, "the others were well all the time"
 
 
+def test_a_server_that_checks_find_well_is_asked_at_once(backend, tmp_path, servers):
+    s = servers[0]
+    settings = CHECKS + "\n      breaker: {consecutive: 1, for: 1h, max_for: 1h}"
+    with Gate(tmp_path, config(servers, settings), backend) as gate:
+        s.answer = status(503)
+        until_logged_while_asking(gate, s.name + "is left out")
+        s.health = status(503)
+        until_logged(gate, s.name + "is down")
+        s.answer = s.health = ok()
+        until_logged(gate, s.name + "is up")
+        before = s.asked()
+        statuses(gate, 9)
+        assert s.asked() > before
+
+
 def test_checks_look_at_what_they_are_told_to(backend, tmp_path, servers):
     settings = """health: {path: "/healthz?x", method: GET, host: h.example, headers: {X-A: b, User-Agent: c},
                    status: [418, 2xx], body: "all is well", interval: 100ms, rise: 1, fall: 1}"""
