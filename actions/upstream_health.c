@@ -83,20 +83,15 @@ bool ag_upstream_try(struct ag_upstream_claim *c, struct ag_upstream_peer *p)
     return true;
 }
 
-void ag_upstream_trial_ended(struct ag_upstream_claim *c, enum ag_breaker_trial how)
+void ag_upstream_end_trial(struct ag_upstream_claim *c, enum ag_breaker_trial how)
 {
     struct ag_upstream_member *m = c->trial;
-    const struct ag_breaker_options *o;
+    const struct ag_breaker_options *o = &c->pool->options.health.breaker;
+    uint64_t now_ms = c->pool->all->loop->now_ms;
     enum ag_breaker_state to;
-    uint64_t now_ms;
     bool changed;
 
-    if (!m) {
-        return; /* as for most; there may be no pool either */
-    }
     c->trial = NULL;
-    o = &c->pool->options.health.breaker;
-    now_ms = c->pool->all->loop->now_ms;
     to = ag_breaker_trial_ended(&m->breaker, o, how, now_ms, &changed);
     if (changed) {
         tell_of_trial(m, o, to, now_ms);

@@ -87,8 +87,15 @@ void ag_upstream_eject(struct ag_upstream_member *m, const struct ag_breaker_opt
 /* Whether the claim may go to the peer that was chosen: not when that is to be tried by few, and enough are
  * under way. It may be a trial then. */
 bool ag_upstream_try(struct ag_upstream_claim *c, struct ag_upstream_peer *p);
-/* The end of the claim's trial; harmless when it is none. */
-void ag_upstream_trial_ended(struct ag_upstream_claim *c, enum ag_breaker_trial how);
+/* The end of the claim's trial, which it is. */
+void ag_upstream_end_trial(struct ag_upstream_claim *c, enum ag_breaker_trial how);
+/* The same; harmless when it is none, as most are. */
+static inline void ag_upstream_trial_ended(struct ag_upstream_claim *c, enum ag_breaker_trial how)
+{
+    if (c->trial) {
+        ag_upstream_end_trial(c, how);
+    }
+}
 /* No connection to the claim's peer has come about. */
 void ag_upstream_unreached(struct ag_upstream_claim *c, enum ag_reason why);
 /* Whether the peer takes requests, be it for a trial (pool->trial); else when to look again. */
