@@ -6,12 +6,6 @@
 /* Pages that one question may take: itself, and the answer's fields. */
 #define PAGES_MAX 8u
 
-struct ag_client_target {
-    const struct ag_upstream *upstream;
-    struct ag_upstream_timeouts timeouts;
-    struct ag_span path; /* with the query */
-};
-
 /* A question under way; in its own arena. */
 struct question {
     struct ag_arena arena;
@@ -22,6 +16,7 @@ struct question {
     struct ag_request req;
     struct ag_h1_request_opts opts;
     struct ag_body req_body, res_body;
+    struct ag_span host; /* copied; empty: the server's own */
     struct ag_response res;
     struct ag_fields fields; /* of the answer, copied */
     struct ag_block *answer; /* its content */
@@ -101,27 +96,39 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
     ag_upstream_watch(&q->claim);
 }
 
+/* There is no buffer, or the answer does not fit: the connection is given up. */
+static void stop_reading(struct question *q, bool fits)
+{
+    if (fits) {
+        end(q, AG_REASON_RESOURCES, "no buffer for the answer");
+    } else if (q->owner && q->owner->clip) {
+        end(q, AG_REASON_NONE, NULL);
+    } else {
+        end(q, AG_REASON_LIMIT, "the answer is too large");
+    }
+}
+
 static void on_content(struct ag_body *b, void *owner)
 {
     struct question *q = owner;
 
     while (b->q.bytes > 0) {
         struct ag_slice s = ag_body_take(b);
-        bool fits = s.len <= AG_CLIENT_ANSWER_MAX - q->answer_len;
+        size_t room = AG_CLIENT_ANSWER_MAX - q->answer_len;
+        bool fits = s.len <= room;
 
         if (!q->answer) {
             q->answer = ag_loop_buf(q->loop, AG_BUF_LARGE);
         }
-        if (q->answer && fits) {
-            memcpy(q->answer->data + q->answer_len, s.ptr, s.len);
-            q->answer_len += (uint32_t)s.len;
+        if (q->answer) {
+            memcpy(q->answer->data + q->answer_len, s.ptr, fits ? s.len : room);
+            q->answer_len += (uint32_t)(fits ? s.len : room);
         }
         ag_slice_release(&s);
         if (!q->answer || !fits) {
             ag_upstream_cancel(&q->claim);
             ag_body_discard(b);
-            end(q, fits ? AG_REASON_RESOURCES : AG_REASON_LIMIT,
-                fits ? "no buffer for the answer" : "the answer is too large");
+            stop_reading(q, fits);
             return;
         }
     }
@@ -159,7 +166,7 @@ static const struct ag_call_events call_events = {
 static void go_on(struct question *q, enum ag_status st)
 {
     if (st == AG_OK) {
-        q->opts.host = q->claim.peer->authority;
+        q->opts.host = q->host.len ? q->host : q->claim.peer->authority;
         st = ag_upstream_start(&q->claim, &q->call);
         if (st != AG_OK) {
             ag_upstream_release(&q->claim);
@@ -198,6 +205,18 @@ static bool write_question(struct question *q)
          ag_fields_add_id(&req->fields, &q->arena, AG_FIELD_ACCEPT, r->accept) != AG_OK) ||
         (r->loop.len > 0 &&
          ag_fields_add_id(&req->fields, &q->arena, AG_FIELD_CDN_LOOP, r->loop) != AG_OK)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < r->header_count; i++) {
+        const struct ag_client_header *h = &r->headers[i];
+
+        if (ag_fields_add(&req->fields, &q->arena, ag_field_id_from_name(h->name), h->name,
+                          h->value) != AG_OK) {
+            return false;
+        }
+    }
+    q->host = ag_arena_copy(&q->arena, r->host);
+    if (r->host.len > 0 && !q->host.ptr) {
         return false;
     }
     if (r->content_type.len == 0) {
@@ -256,7 +275,8 @@ static bool request(struct ag_client *client, struct ag_client_request *r)
         return false;
     }
     r->under_way = q;
-    go_on(q, ag_upstream_claim(upstreams, r->target->upstream, &q->claim));
+    go_on(q, r->aim ? ag_upstream_claim_aimed(upstreams, r->target->upstream, r->aim, &q->claim)
+                    : ag_upstream_claim(upstreams, r->target->upstream, &q->claim));
     return true;
 }
 

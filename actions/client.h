@@ -3,7 +3,15 @@
  */
 #pragma once
 #include "actions/action.h"
+#include "actions/upstream.h"
 #include "proto/client.h"
+
+/* Where requests go; stays until they have ended. */
+struct ag_client_target {
+    const struct ag_upstream *upstream;
+    struct ag_upstream_timeouts timeouts;
+    struct ag_span path; /* with the query */
+};
 
 /* The shard's, from its context; valid as long as its actions are open. */
 struct ag_client *ag_client_of(struct ag_context *ctx);

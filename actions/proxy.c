@@ -1,6 +1,7 @@
 #include "actions/proxy.h"
 
 #include "actions/error_pages.h"
+#include "actions/health.h"
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
@@ -141,6 +142,7 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
         return;
     }
     p->answered = true;
+    ag_upstream_answered(&p->claim, res->status);
     ag_exchange_respond(ex);
     if (p->claim.state != AG_CLAIM_GIVEN) {
         return; /* the client was lost over it */
@@ -183,6 +185,9 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
 
     if (call->h1_required) {
         call->replayable = ag_upstream_fall_back(&p->claim);
+    }
+    if (!p->answered || p->tunnel.asked == AG_PROXY_NO_TUNNEL) {
+        ag_upstream_failed(&p->claim, call, why);
     }
     repeat = may_repeat(p, why);
     ag_upstream_release(&p->claim);
@@ -474,6 +479,11 @@ static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
         ag_upstreams_new(ctx->loop, ctx->shard_count, ctx->action_common[AG_ACTION_PROXY]);
 
     if (!u) {
+        return AG_ENOMEM;
+    }
+    u->health = ctx->shard_index == 0 ? ag_health_new(u) : NULL; /* one checks for all */
+    if (ctx->shard_index == 0 && !u->health) {
+        ag_upstreams_free(u);
         return AG_ENOMEM;
     }
     *out_state = u;

@@ -96,8 +96,9 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
 {
     static const char *const keys[] = {
-        "upstreams",   "timeouts",        "host", "keepalive", "max_connections",
-        "max_pending", "pending_timeout", "tls",  "zone"};
+        "upstreams",   "timeouts",        "host",       "keepalive", "max_connections",
+        "max_pending", "pending_timeout", "tls",        "zone",      "health",
+        "breaker",     "ejection",        "slow_start", "panic"};
     const struct ag_node *node = ag_node_get(build->config, "proxy");
     const struct ag_node *server = ag_node_get(build->config, "server");
     struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));

@@ -35,6 +35,7 @@ static enum ag_status refuse(struct ag_upstream_claim *c, unsigned status, enum 
                              const char *detail)
 {
     discharge(c);
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
     c->state = AG_CLAIM_OVER;
     c->status = (uint16_t)status;
     c->reason = (uint8_t)why;
@@ -138,8 +139,10 @@ static enum ag_status join_pending(struct ag_upstream_claim *c)
 
 static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
 {
-    enum ag_status st = join_pending(c);
+    enum ag_status st;
 
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
+    st = join_pending(c);
     if (st == AG_AGAIN) {
         ag_upstream_slot_wanted(c->pool);
     }
@@ -247,7 +250,7 @@ static enum ag_status use_peer(struct ag_upstream_claim *c)
         ag_upstream_give(c, conn);
         return AG_OK;
     }
-    if (ag_upstream_join(c)) {
+    if (!c->aim && ag_upstream_join(c)) {
         return AG_AGAIN;
     }
     if (p->addr_count == 0) {
@@ -256,12 +259,14 @@ static enum ag_status use_peer(struct ag_upstream_claim *c)
     if (p->named && loop_of(c)->now_ms >= p->expires_ms) {
         ag_upstream_resolve(p); /* the old addresses serve until the new ones are here */
     }
-    if (!ag_upstream_slot_take(
-            c->pool)) { /* what looked idle was dead, or another shard was faster */
+    if (!c->aim && !ag_upstream_slot_take(
+                       c->pool)) { /* what looked idle was dead, or another shard was faster */
         return wait_for_slot(c);
     }
     if (!ag_upstream_connect(c)) {
-        ag_upstream_slot_give(c->pool);
+        if (!c->aim) {
+            ag_upstream_slot_give(c->pool);
+        }
         return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstream connections");
     }
     return AG_AGAIN;
@@ -271,8 +276,14 @@ static enum ag_status choose(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p;
 
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
+    if (c->aim) {
+        return give_up(c);
+    }
     ag_upstream_pool_look(c->pool);
-    p = pick(c);
+    while ((p = pick(c)) != NULL && !ag_upstream_try(c, p)) {
+        ag_balance_set_add(&c->tried, p->index);
+    }
     if (!p) {
         return any_untried(c) ? wait_for_slot(c) : give_up(c);
     }
@@ -310,11 +321,14 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
 
     c->reason = (uint8_t)why;
     c->detail = detail;
+    if (c->tries < AG_UPSTREAM_TRIES && !c->peer->retired && c->addresses < c->peer->addr_count &&
+        (c->aim || ag_upstream_has_slot(c->pool))) {
+        settle(c, use_peer(c)); /* at its next address */
+        return;
+    }
+    ag_upstream_unreached(c, why);
     if (c->tries >= AG_UPSTREAM_TRIES) {
         st = give_up(c);
-    } else if (!c->peer->retired && c->addresses < c->peer->addr_count &&
-               ag_upstream_has_slot(c->pool)) {
-        st = use_peer(c); /* at its next address */
     } else {
         ag_upstream_avoid(c);
         st = choose(c);
@@ -337,7 +351,8 @@ void ag_upstream_named(struct ag_upstream_peer *p)
 
         stop_waiting(c);
         if (p->addr_count > 0) {
-            settle(c, ag_upstream_has_slot(c->pool) && !p->retired ? use_peer(c) : choose(c));
+            settle(c, (c->aim || ag_upstream_has_slot(c->pool)) && !p->retired ? use_peer(c)
+                                                                               : choose(c));
         } else {
             c->reason = AG_REASON_NAME;
             ag_upstream_avoid(c);
@@ -384,6 +399,27 @@ enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstrea
     return c->pool->pending_count > 0 ? join_pending(c) : choose(c);
 }
 
+enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u, const struct ag_upstream *up,
+                                       const struct ag_upstream_aim *aim,
+                                       struct ag_upstream_claim *c)
+{
+    const struct ag_upstream_pool *pool;
+    uint32_t i = aim->member->index;
+
+    c->started_ms = u->loop->now_ms;
+    c->pool = ag_upstream_pool_of(u, up);
+    c->aim = aim;
+    c->fresh = true;
+    pool = c->pool;
+    if (!pool || u->closing || i >= pool->count || !pool->peers[i] ||
+        pool->peers[i]->member != aim->member) {
+        return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstreams");
+    }
+    c->peer = pool->peers[i];
+    c->index = i;
+    return use_peer(c);
+}
+
 enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
 {
     AG_ASSERT(c->state == AG_CLAIM_OVER);
@@ -393,6 +429,7 @@ enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
 
 void ag_upstream_cancel(struct ag_upstream_claim *c)
 {
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
     stop_waiting(c);
     if (c->state != AG_CLAIM_GIVEN) {
         discharge(c);

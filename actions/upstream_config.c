@@ -12,7 +12,7 @@
 
 struct ag_upstream_options ag_upstream_default_options(void)
 {
-    return (struct ag_upstream_options){
+    struct ag_upstream_options o = {
         .timeouts = {.connect_ms = 3000,
                      .first_byte_ms = 60000,
                      .read_ms = 60000,
@@ -24,12 +24,15 @@ struct ag_upstream_options ag_upstream_default_options(void)
         .max_pending = 1024,
         .tls = {.verify = true, .h2 = true, .handshake_ms = 10000},
     };
+
+    ag_health_defaults(&o.health);
+    return o;
 }
 
 /* ---- options ---- */
 
-static bool read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
-                    struct ag_diags *diags, uint32_t *io)
+bool ag_upstream_read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
+                         struct ag_diags *diags, uint32_t *io)
 {
     const struct ag_node *n = ag_node_get(map, key);
     uint64_t ms = *io;
@@ -41,7 +44,10 @@ static bool read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
         return false;
     }
     if (ms < min_ms || ms > DURATION_MAX_MS) {
-        ag_diag_error(diags, n->pos, "use 1ms to 30 days", "%s is out of range", key);
+        ag_diag_error(diags, n->pos,
+                      ag_arena_printf(diags->arena, "use %llums to 30 days",
+                                      (unsigned long long)(min_ms ? min_ms : 1)),
+                      "%s is out of range", key);
         return false;
     }
     *io = (uint32_t)ms;
@@ -73,12 +79,12 @@ bool ag_upstream_read_timeouts(const struct ag_node *node, struct ag_diags *diag
     if (!ag_node_check_keys(node, diags, "timeouts", keys, AG_COUNT(keys))) {
         return false;
     }
-    ok = read_ms(node, "connect", 1, diags, &io->connect_ms) && ok;
-    ok = read_ms(node, "first_byte", 0, diags, &io->first_byte_ms) && ok;
-    ok = read_ms(node, "read", 0, diags, &io->read_ms) && ok;
-    ok = read_ms(node, "write", 0, diags, &io->write_ms) && ok;
-    ok = read_ms(node, "idle", 0, diags, &io->idle_ms) && ok;
-    return read_ms(node, "total", 0, diags, &io->total_ms) && ok;
+    ok = ag_upstream_read_ms(node, "connect", 1, diags, &io->connect_ms) && ok;
+    ok = ag_upstream_read_ms(node, "first_byte", 0, diags, &io->first_byte_ms) && ok;
+    ok = ag_upstream_read_ms(node, "read", 0, diags, &io->read_ms) && ok;
+    ok = ag_upstream_read_ms(node, "write", 0, diags, &io->write_ms) && ok;
+    ok = ag_upstream_read_ms(node, "idle", 0, diags, &io->idle_ms) && ok;
+    return ag_upstream_read_ms(node, "total", 0, diags, &io->total_ms) && ok;
 }
 
 bool ag_upstream_read_host(const struct ag_node *node, struct ag_diags *diags,
@@ -128,8 +134,8 @@ static bool read_keepalive(const struct ag_node *node, struct ag_diags *diags,
                       "min_idle is more than max_idle (%u)", io->max_idle);
         ok = false;
     }
-    ok = read_ms(node, "idle_timeout", 1, diags, &io->idle_timeout_ms) && ok;
-    ok = read_ms(node, "max_age", 0, diags, &io->max_age_ms) && ok;
+    ok = ag_upstream_read_ms(node, "idle_timeout", 1, diags, &io->idle_timeout_ms) && ok;
+    ok = ag_upstream_read_ms(node, "max_age", 0, diags, &io->max_age_ms) && ok;
     return read_count(node, "max_requests", diags, &io->max_requests) && ok;
 }
 
@@ -142,7 +148,8 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     ok = read_keepalive(ag_node_get(node, "keepalive"), diags, io) && ok;
     ok = read_count(node, "max_connections", diags, &io->max_connections) && ok;
     ok = ag_upstream_read_tls(ag_node_get(node, "tls"), diags, &io->tls) && ok;
-    ok = read_ms(node, "pending_timeout", 1, diags, &io->pending_ms) && ok;
+    ok = ag_upstream_read_ms(node, "pending_timeout", 1, diags, &io->pending_ms) && ok;
+    ok = ag_health_read(node, diags, &io->health) && ok;
     return read_count(node, "max_pending", diags, &io->max_pending) && ok;
 }
 
@@ -184,12 +191,12 @@ static struct ag_upstream *make(struct ag_arena *arena, struct ag_span name,
 
 static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *diags)
 {
-    static const char *const keys[] = {
-        "servers",     "balance",  "host",    "keepalive",       "max_connections",
-        "max_pending", "timeouts", "tls",     "pending_timeout", "sticky",
-        "health",      "retry",    "breaker", "slow_start",      "proxy_protocol",
-        "protocol",    "buffer",   "ejection"};
-    const size_t supported = 10;
+    static const char *const keys[] = {"servers",         "balance",     "host",     "keepalive",
+                                       "max_connections", "max_pending", "timeouts", "tls",
+                                       "pending_timeout", "sticky",      "health",   "breaker",
+                                       "ejection",        "slow_start",  "panic",    "retry",
+                                       "proxy_protocol",  "protocol",    "buffer"};
+    const size_t supported = 15;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {

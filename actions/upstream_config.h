@@ -16,6 +16,8 @@
  *         tls: {verify: true, ca: FILE, server_name: NAME, cert: FILE, key: FILE, h2: true,
  *               handshake_timeout: 10s}     # for targets of https://, h2:// and wss://
  *
+ * health, breaker, ejection, slow_start, panic: see health_options.h
+ *
  * Every mistake is a diagnosis with its position; the functions return false or NULL then.
  */
 #pragma once
@@ -24,13 +26,17 @@
 
 struct ag_upstream_options ag_upstream_default_options(void);
 
+/* The duration at `key` of `map` over what `io` holds; none: no change. */
+bool ag_upstream_read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
+                         struct ag_diags *diags, uint32_t *io);
 /* Changes of `node` (a map of the keys above; NULL: none) over what `io` holds. */
 bool ag_upstream_read_timeouts(const struct ag_node *node, struct ag_diags *diags,
                                struct ag_upstream_timeouts *io);
 /* `node`: the value of `host` (NULL: no change). Texts are borrowed from the tree. */
 bool ag_upstream_read_host(const struct ag_node *node, struct ag_diags *diags,
                            struct ag_upstream_options *io);
-/* timeouts, host, keepalive, max_connections, max_pending, pending_timeout, tls of the map `node`. */
+/* timeouts, host, keepalive, max_connections, max_pending, pending_timeout, tls, and those of health_options.h, of the
+ * map `node`. */
 bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags,
                               struct ag_upstream_options *io);
 

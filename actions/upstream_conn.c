@@ -32,7 +32,7 @@ static bool is_alive(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
-    if (c->peer->retired || (c->h2 && c->peer->h1_required)) {
+    if (c->peer->retired || c->own || (c->h2 && c->peer->h1_required)) {
         return false;
     }
     return (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
@@ -132,6 +132,8 @@ void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *
     c->calls++;
     claim->conn = c;
     claim->call = NULL;
+    claim->given_ns =
+        c->peer->pool->options.health.ejection.latency_percent ? ag_loop_now_ns(c->stream.loop) : 0;
     claim->state = AG_CLAIM_GIVEN;
 }
 
@@ -187,6 +189,7 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
 
     AG_ASSERT(claim->state == AG_CLAIM_GIVEN);
     ag_upstream_discharge(claim);
+    ag_upstream_trial_ended(claim, AG_TRIAL_ABANDONED);
     claim->state = AG_CLAIM_OVER;
     claim->conn = NULL;
     claim->call = NULL;
@@ -263,7 +266,7 @@ static struct ag_upstream_claim *pop_joined(struct ag_upstream_conn *c)
 /* It will not be: those who wait for it go on. */
 static void fail_joined(struct ag_upstream_conn *c, enum ag_reason why)
 {
-    const char *detail = c->peer->pool->tls ? ag_tls_detail(&c->tls) : NULL;
+    const char *detail = c->peer->pool->tls && !c->bare ? ag_tls_detail(&c->tls) : NULL;
     struct ag_upstream_claim *claim;
 
     while ((claim = pop_joined(c)) != NULL) {
@@ -310,7 +313,11 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     } else if (c->h1.stream) {
         ag_h1_client_closed(&c->h1, why);
     }
-    ag_upstream_slot_give(pool);
+    if (c->own) {
+        pool->own_count--;
+    } else {
+        ag_upstream_slot_give(pool);
+    }
     fail_joined(c, why);
     free_conn(c);
 }
@@ -327,6 +334,7 @@ bool ag_upstream_join(struct ag_upstream_claim *claim)
     }
     claim->tries++;
     claim->addresses++;
+    claim->maker = c->joined_count == 0;
     claim->conn = c;
     claim->state = AG_CLAIM_CONNECTING;
     ag_list_init(&claim->link);
@@ -418,7 +426,7 @@ static void on_connected(struct ag_conn *conn)
 {
     struct ag_upstream_conn *c = of(&conn->stream);
 
-    if (c->peer->pool->protocol == AG_UPSTREAM_H1) {
+    if (c->peer->pool->protocol == AG_UPSTREAM_H1 || c->bare) {
         begin_h1(c);
     } else {
         begin_h2(c);
@@ -450,12 +458,22 @@ static bool may_be_shared(const struct ag_upstream_peer *p)
            (protocol == AG_UPSTREAM_AUTO && !p->h1);
 }
 
+static void set_port(union ag_addr *addr, uint16_t port)
+{
+    if (addr->sa.sa_family == AF_INET) {
+        addr->in.sin_port = htons(port);
+    } else if (addr->sa.sa_family == AF_INET6) {
+        addr->in6.sin6_port = htons(port);
+    }
+}
+
 bool ag_upstream_connect(struct ag_upstream_claim *claim)
 {
     struct ag_upstream_peer *p = claim->peer;
     struct ag_upstreams *u = p->pool->all;
     struct ag_upstream_conn *c = u->closing ? NULL : ag_pool_get(&u->conns);
-    const union ag_addr *addr = &p->addr[p->addr_next % p->addr_count];
+    const struct ag_upstream_aim *aim = claim->aim;
+    union ag_addr addr = p->addr[p->addr_next % p->addr_count];
     enum ag_buf_group group = p->large ? AG_BUF_LARGE : AG_BUF_SMALL;
 
     if (!c) {
@@ -463,7 +481,13 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     }
     p->addr_next = (p->addr_next + 1) % p->addr_count;
     memset(c, 0, sizeof(*c));
+    if (aim && aim->port) {
+        set_port(&addr, aim->port);
+    }
     c->peer = p;
+    c->own = aim;
+    p->pool->own_count += aim != NULL;
+    c->bare = aim && aim->bare;
     c->opened_ms = u->loop->now_ms;
     c->state = AG_UPSTREAM_CONNECTING;
     ag_list_init(&c->link);
@@ -474,15 +498,15 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     p->users++;
     ag_list_push_front(&p->making, &c->link);
     (void)ag_upstream_join(claim);
-    if (!may_be_shared(p)) {
+    if (aim || !may_be_shared(p)) {
         leave_making(c);
     }
-    if (p->pool->tls) {
-        ag_tls_connect(&c->tls, u->loop, addr, ag_addr_len(addr), p->pool->tls,
+    if (p->pool->tls && !c->bare) {
+        ag_tls_connect(&c->tls, u->loop, &addr, ag_addr_len(&addr), p->pool->tls,
                        p->port ? p->host : p->authority, &conn_user, on_secured, group);
         c->tls.h1_only = p->h1_required;
     } else {
-        ag_conn_connect(&c->plain, u->loop, addr, ag_addr_len(addr), &conn_user, on_connected,
+        ag_conn_connect(&c->plain, u->loop, &addr, ag_addr_len(&addr), &conn_user, on_connected,
                         group);
     }
     ag_upstream_alarm_init(c, claim->timeouts->connect_ms);

@@ -36,6 +36,13 @@ static void let_member_go(struct ag_upstream_member *m)
     }
 }
 
+void ag_upstream_member_hold(struct ag_upstream_member *m)
+{
+    lock(m->group->all);
+    m->holders++;
+    unlock(m->group->all);
+}
+
 void ag_upstream_member_release(struct ag_upstream_member *m)
 {
     struct ag_upstream_groups *all = m->group->all;
@@ -95,7 +102,9 @@ static struct ag_upstream_member *make_member(struct ag_upstream_group *g,
     m->identity = own_identity(g, server);
     m->origin = origin;
     m->holders = 1;
-    atomic_init(&m->flags, 0);
+    atomic_init(&m->flags, g->options.health.check.on && g->options.health.check.starts_down
+                               ? AG_MEMBER_DOWN
+                               : 0);
     atomic_init(&m->weight, server->weight);
     atomic_init(&m->up_ms, 0);
     return m;
@@ -284,6 +293,41 @@ static void let_go(struct ag_upstream_group *g)
     }
 }
 
+static bool change_flags(struct ag_upstream_member *m, uint32_t set, uint32_t clear,
+                         uint64_t now_ms)
+{
+    uint32_t before = atomic_load_explicit(&m->flags, memory_order_relaxed);
+    uint32_t after = (before | set) & ~clear;
+
+    if (after == before) {
+        return false;
+    }
+    if (after == 0) {
+        atomic_store_explicit(&m->up_ms, now_ms, memory_order_relaxed);
+    }
+    atomic_store_explicit(&m->flags, after, memory_order_relaxed);
+    return true;
+}
+
+/* What is switched off keeps nobody away. */
+static void forget_judgements(struct ag_upstream_group *g)
+{
+    const struct ag_health_options *o = &g->options.health;
+    bool ejects = ag_breaker_is_on(&o->breaker) || o->ejection.latency_percent;
+
+    for (uint32_t i = 0; i < g->count; i++) {
+        struct ag_upstream_member *m = g->members[i];
+
+        if (m && !o->check.on) {
+            (void)change_flags(m, 0, AG_MEMBER_DOWN, 0);
+        }
+        if (m && !ejects) {
+            ag_breaker_reset(&m->breaker);
+            (void)change_flags(m, 0, AG_MEMBER_EJECTED, 0);
+        }
+    }
+}
+
 /* Becomes what a newer configuration says. Without memory some servers are missing, until the next one. */
 static void follow(struct ag_upstream_group *g, const struct ag_upstream *up, uint64_t order)
 {
@@ -291,6 +335,7 @@ static void follow(struct ag_upstream_group *g, const struct ag_upstream *up, ui
         g->order = order;
         g->options = up->options;
         (void)become(g, up->servers, up->server_count, AG_MEMBER_CONFIGURED);
+        forget_judgements(g);
         changed(g);
     }
 }
@@ -485,23 +530,45 @@ enum ag_status ag_upstream_group_found(struct ag_upstream_group *g,
 
 /* ---- flags ---- */
 
-void ag_upstream_member_mark(struct ag_upstream_member *m, uint32_t set, uint32_t clear,
+bool ag_upstream_member_mark(struct ag_upstream_member *m, uint32_t set, uint32_t clear,
                              uint64_t now_ms)
 {
     struct ag_upstream_group *g = m->group;
-    uint32_t before, after;
+    bool is_other;
 
     lock(g->all);
-    before = atomic_load_explicit(&m->flags, memory_order_relaxed);
-    after = (before | set) & ~clear;
-    if (after != before) {
-        if (after == 0) {
-            atomic_store_explicit(&m->up_ms, now_ms, memory_order_relaxed);
-        }
-        atomic_store_explicit(&m->flags, after, memory_order_relaxed);
+    if (!g->options.health.check.on) {
+        set &= ~AG_MEMBER_DOWN;
+    }
+    is_other = change_flags(m, set, clear, now_ms);
+    if (is_other) {
         changed(g);
     }
     unlock(g->all);
+    return is_other;
+}
+
+bool ag_upstream_member_eject(struct ag_upstream_member *m, uint32_t max_percent)
+{
+    struct ag_upstream_group *g = m->group;
+    uint32_t members = 0, ejected = 0;
+    bool done;
+
+    lock(g->all);
+    for (uint32_t i = 0; i < g->count; i++) {
+        uint32_t flags = g->members[i]
+                             ? atomic_load_explicit(&g->members[i]->flags, memory_order_relaxed)
+                             : AG_MEMBER_DRAINED;
+
+        members += !(flags & AG_MEMBER_DRAINED);
+        ejected += flags & AG_MEMBER_EJECTED && !(flags & AG_MEMBER_DRAINED);
+    }
+    done = (ejected + 1) * 100 <= max_percent * members && change_flags(m, AG_MEMBER_EJECTED, 0, 0);
+    if (done) {
+        changed(g);
+    }
+    unlock(g->all);
+    return done;
 }
 
 void ag_upstream_member_weigh(struct ag_upstream_member *m, uint32_t weight)

@@ -34,12 +34,30 @@ enum ag_member_origin {
     AG_MEMBER_FOUND,   /* discovery */
 };
 
+/* What has happened at a member since it is one; each is added to when something has, never for a request that
+ * went well. */
+struct ag_member_counts {
+    _Atomic uint64_t errors;    /* of requests and connections */
+    _Atomic uint64_t ejections; /* its breaker has opened so often */
+    _Atomic uint64_t held_back; /* it would have, but for the bound of those that are out */
+    _Atomic uint64_t checks, checks_failed;
+    _Atomic uint64_t downs; /* checks have taken it down */
+};
+
 /* A server, as all shards have it. */
 struct ag_upstream_member {
     /* Written when something happens to it, read by every shard then. */
     _Alignas(64) _Atomic uint32_t flags;
     _Atomic uint32_t weight; /* 1 .. AG_UPSTREAM_WEIGHT_MAX: configured, or ordered since */
     _Atomic uint64_t up_ms;  /* loop time when requests came back to it; 0: it was never away */
+    /* Written when something goes wrong there. */
+    struct ag_breaker breaker;
+    struct ag_member_counts counts;
+    /* What shards have met since the last look for outliers, once a second each. */
+    _Atomic uint64_t latency_sum_us;
+    _Atomic uint32_t latency_count;
+    /* Of the shard that checks it: checks in a row. */
+    _Atomic uint32_t passed_in_row, failed_in_row;
     /* Constant. */
     struct ag_upstream_group *group;
     struct ag_upstream_server server; /* its spans in `text` */
@@ -57,6 +75,7 @@ struct ag_upstream_group {
     /* Written when connections come and go, and when requests wait for one. */
     _Alignas(64) _Atomic uint32_t connections; /* of all shards, in any state */
     _Atomic uint32_t pending; /* requests of all shards that wait for a connection */
+    _Atomic bool panics;      /* too few of its members are usable */
     /* Constant. */
     struct ag_upstream_groups *all;
     uint64_t key[2];
@@ -125,6 +144,7 @@ uint32_t ag_upstream_group_read(struct ag_upstream_group *g,
                                 struct ag_upstream_options *out_options,
                                 struct ag_upstream_member *out_members[AG_UPSTREAM_SERVERS_MAX],
                                 uint32_t *out_count);
+void ag_upstream_member_hold(struct ag_upstream_member *m);
 void ag_upstream_member_release(struct ag_upstream_member *m);
 
 /* For what the shards' pools have in the group under its lock; nothing else may be called meanwhile. */
@@ -151,8 +171,11 @@ static inline bool ag_upstream_member_is_up(const struct ag_upstream_member *m)
 {
     return atomic_load_explicit(&m->flags, memory_order_relaxed) == 0;
 }
-/* Sets and clears flags, tells the shards when that changes anything. When the last one goes at `now_ms` the
- * member is back from then on (slow start). */
-void ag_upstream_member_mark(struct ag_upstream_member *m, uint32_t set, uint32_t clear,
+/* Sets and clears flags, tells the shards when that changes anything: true. When the last one goes at `now_ms`
+ * the member is back from then on (slow start). Where checks are off none is DOWN. */
+bool ag_upstream_member_mark(struct ag_upstream_member *m, uint32_t set, uint32_t clear,
                              uint64_t now_ms);
+/* Makes it EJECTED, unless that would take more than `max_percent` of its group's members: false. Those that
+ * are drained do not count. */
+AG_MUST_USE bool ag_upstream_member_eject(struct ag_upstream_member *m, uint32_t max_percent);
 void ag_upstream_member_weigh(struct ag_upstream_member *m, uint32_t weight);

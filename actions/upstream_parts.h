@@ -8,6 +8,7 @@
  *   upstream_claim.c  who wants a connection: choice of a server, waiting, failing over
  *   upstream_conn.c   connections: made, shared, idle, ended
  *   upstream_watch.c  what is late on them
+ *   upstream_health.c what requests tell of servers, who may be asked because of it
  */
 #pragma once
 #include "actions/upstream_pool.h"
@@ -29,6 +30,10 @@ static inline void ag_upstream_pool_look(struct ag_upstream_pool *pool)
         pool->all->loop->now_ms >= pool->look_ms) {
         ag_upstream_pool_refresh(pool);
     }
+}
+static inline void ag_upstream_look_by(struct ag_upstream_pool *pool, uint64_t at_ms)
+{
+    pool->look_ms = at_ms < pool->look_ms ? at_ms : pool->look_ms;
 }
 /* Someone has let go of it: one that is retired may go. */
 void ag_upstream_peer_left(struct ag_upstream_peer *p);
@@ -103,3 +108,29 @@ void ag_upstream_conn_finish(struct ag_upstream_conn *c);
 void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint32_t connect_ms);
 /* It has become idle. */
 void ag_upstream_watch_idle(struct ag_upstream_conn *c);
+
+/* ---- upstream_health.c ---- */
+
+/* Leaves the member out for `why`, as far as the bound allows. */
+void ag_upstream_eject(struct ag_upstream_member *m, const struct ag_breaker_options *o,
+                       uint64_t now_ms, const char *why);
+/* Whether the claim may go to the peer that was chosen: not when that is to be tried by few, and enough are
+ * under way. It may be a trial then. */
+bool ag_upstream_try(struct ag_upstream_claim *c, struct ag_upstream_peer *p);
+/* The end of the claim's trial, which it is. */
+void ag_upstream_end_trial(struct ag_upstream_claim *c, enum ag_breaker_trial how);
+/* The same; harmless when it is none, as most are. */
+static inline void ag_upstream_trial_ended(struct ag_upstream_claim *c, enum ag_breaker_trial how)
+{
+    if (c->trial) {
+        ag_upstream_end_trial(c, how);
+    }
+}
+/* No connection to the claim's peer has come about. */
+void ag_upstream_unreached(struct ag_upstream_claim *c, enum ag_reason why);
+/* Whether the peer takes requests, be it for a trial (pool->trial); else when to look again. */
+bool ag_upstream_is_usable(struct ag_upstream_pool *pool, const struct ag_upstream_peer *p);
+/* Makes more of them usable when there are too few. */
+void ag_upstream_panic(struct ag_upstream_pool *pool);
+/* Makes the weights of those that have just come back small. */
+void ag_upstream_warm_up(struct ag_upstream_pool *pool);

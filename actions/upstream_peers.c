@@ -49,6 +49,16 @@ void ag_upstream_peer_left(struct ag_upstream_peer *p)
     }
 }
 
+/* Its connections that nobody uses: they are of no use, and old when the server is back. */
+static void let_idle_go(struct ag_upstream_peer *p)
+{
+    p->users++; /* it is not to go while its connections do */
+    while (!ag_list_empty(&p->idle)) {
+        ag_upstream_conn_finish(ag_container_of(p->idle.next, struct ag_upstream_conn, link));
+    }
+    p->users--;
+}
+
 /* Takes no more requests; those that it has end in peace. */
 static void retire(struct ag_upstream_peer *p)
 {
@@ -57,11 +67,7 @@ static void retire(struct ag_upstream_peer *p)
     p->pool->peer_count--;
     p->pool->retired_count++;
     p->retired = true;
-    p->users++; /* it is not to go while its connections do */
-    while (!ag_list_empty(&p->idle)) {
-        ag_upstream_conn_finish(ag_container_of(p->idle.next, struct ag_upstream_conn, link));
-    }
-    p->users--;
+    let_idle_go(p);
     ag_upstream_peer_left(p);
 }
 
@@ -99,15 +105,29 @@ static enum ag_upstream_tier tier_of(const struct ag_upstream_server *s)
 static void sort_out(struct ag_upstream_pool *pool)
 {
     memset(pool->tiers, 0, sizeof(pool->tiers));
+    pool->usable = pool->trial = (struct ag_balance_set){{0}};
     for (uint32_t i = 0; i < pool->count; i++) {
-        const struct ag_upstream_peer *p = pool->peers[i];
+        struct ag_upstream_peer *p = pool->peers[i];
 
         if (!p) {
             continue;
         }
-        ag_balance_weigh(&pool->balance, i,
-                         atomic_load_explicit(&p->member->weight, memory_order_relaxed));
-        if (ag_upstream_member_is_up(p->member)) {
+        p->weight = atomic_load_explicit(&p->member->weight, memory_order_relaxed);
+        if (ag_upstream_is_usable(pool, p)) {
+            ag_balance_set_add(&pool->usable, i);
+        } else {
+            let_idle_go(p);
+        }
+    }
+    ag_upstream_panic(pool);
+    ag_upstream_warm_up(pool);
+    for (uint32_t i = 0; i < pool->count; i++) {
+        const struct ag_upstream_peer *p = pool->peers[i];
+
+        if (p) {
+            ag_balance_weigh(&pool->balance, i, p->weight);
+        }
+        if (ag_balance_set_has(&pool->usable, i)) {
             ag_balance_set_add(&pool->tiers[tier_of(&p->member->server)], i);
         }
     }

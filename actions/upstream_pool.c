@@ -1,5 +1,7 @@
 #include "actions/upstream_parts.h"
 
+#include "actions/health.h"
+
 #include <stdlib.h>
 
 /* How often live upstreams are looked over, and how long an unused one stays. */
@@ -12,7 +14,8 @@
 
 static void drop_pool(struct ag_upstream_pool *pool)
 {
-    AG_ASSERT(pool->conn_count == 0 && pool->pending_count == 0 && pool->waiting_count == 0);
+    AG_ASSERT(pool->conn_count == 0 && pool->own_count == 0);
+    AG_ASSERT(pool->pending_count == 0 && pool->waiting_count == 0);
     ag_upstream_peers_drop(pool);
     ag_balance_deinit(&pool->balance);
     ag_upstream_group_release(pool->group);
@@ -30,7 +33,7 @@ static bool sweep(struct ag_upstreams *u, uint64_t before_ms)
 
         for (struct ag_link *it = u->buckets[i].next; it != &u->buckets[i]; it = next) {
             struct ag_upstream_pool *p = ag_container_of(it, struct ag_upstream_pool, link);
-            bool used = p->conn_count + p->pending_count + p->waiting_count > 0;
+            bool used = p->conn_count + p->own_count + p->pending_count + p->waiting_count > 0;
 
             next = it->next;
             if (!used && p->used_ms <= before_ms && p->retired_count == 0 &&
@@ -214,6 +217,9 @@ void ag_upstreams_use(struct ag_upstreams *u, const void *config,
     for (uint32_t i = 0; i < count; i++) {
         ag_upstream_warm_begin(u, upstreams[i]);
     }
+    if (u->health) {
+        ag_health_use(u->health, upstreams, count);
+    }
 }
 
 uint64_t ag_upstreams_bytes(void)
@@ -222,7 +228,7 @@ uint64_t ag_upstreams_bytes(void)
            ag_pool_bytes(sizeof(struct ag_upstream_pool), AG_UPSTREAM_POOLS) +
            ag_pool_bytes(sizeof(struct ag_upstream_peer), AG_UPSTREAM_PEERS) +
            ag_pool_bytes(sizeof(struct ag_upstream_conn), AG_UPSTREAM_CONNS) +
-           ag_pool_bytes(sizeof(struct ag_h2_client), AG_UPSTREAM_H2S);
+           ag_pool_bytes(sizeof(struct ag_h2_client), AG_UPSTREAM_H2S) + ag_health_bytes();
 }
 
 void ag_upstreams_free(struct ag_upstreams *u)
@@ -230,6 +236,7 @@ void ag_upstreams_free(struct ag_upstreams *u)
     if (!u) {
         return;
     }
+    ag_health_free(u->health);
     u->closing = true;
     ag_timer_cancel(&u->loop->wheel, &u->sweep);
     for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {

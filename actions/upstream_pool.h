@@ -56,10 +56,15 @@ struct ag_upstream_peer {
     struct ag_link making;  /* CONNECTING, that may take more claims than they have */
     struct ag_link waiting; /* struct ag_upstream_claim that wait for its name */
     uint32_t index;         /* in the pool; of one that is retired, in the past */
+    uint32_t weight;        /* with slow start */
     uint32_t users;         /* connections in any state, and who is at work on it */
     uint32_t addr_count;
     uint32_t addr_next;  /* addresses are used in turn */
     uint64_t expires_ms; /* of the addresses, when named */
+    struct ag_breaker_tally tally;
+    uint64_t latency_sum_us,
+        latency_told_ms; /* what the member was not told yet, and when it was */
+    uint32_t latency_count;
     uint16_t port;
     bool named;                     /* its addresses come from the resolver */
     bool resolving;                 /* `resolve` is under way */
@@ -99,6 +104,8 @@ struct ag_upstream_conn {
     uint8_t state; /* enum ag_upstream_conn_state */
     bool offered;  /* in its peer's `open` */
     bool retired;  /* of HTTP/2: takes no more calls */
+    bool own;      /* for one claim alone, closed after it */
+    bool bare;     /* plain, whatever the upstream speaks */
 };
 _Static_assert(offsetof(struct ag_conn, stream) == 0 && offsetof(struct ag_tls, stream) == 0,
                "streams come first");
@@ -119,6 +126,13 @@ enum ag_upstream_claim_state {
     AG_CLAIM_GIVEN,      /* conn is the claimer's, or its share of it */
 };
 
+/* For checks: one server, and how. */
+struct ag_upstream_aim {
+    struct ag_upstream_member *member;
+    uint16_t port; /* 0: its own */
+    bool bare;     /* TCP alone: no TLS, and nothing is said on it */
+};
+
 /* Embedded in whoever wants a connection; must stay until it is over. */
 struct ag_upstream_claim {
     const struct ag_upstream_claim_ops *ops;     /* set by the owner */
@@ -129,9 +143,13 @@ struct ag_upstream_claim {
     struct ag_call *call; /* GIVEN: what was started on it; NULL: nothing yet */
     struct ag_link
         link; /* PENDING, NAME: with those who wait; CONNECTING, GIVEN: in the conn's list */
-    struct ag_timer timer;       /* PENDING, NAME */
-    struct ag_balance_set tried; /* peers that are of no use */
-    uint32_t index;              /* of the peer that was chosen last */
+    struct ag_timer timer;             /* PENDING, NAME */
+    struct ag_balance_set tried;       /* peers that are of no use */
+    const struct ag_upstream_aim *aim; /* NULL: any server */
+    struct ag_upstream_member
+        *trial;        /* held: its breaker waits for how this one ends; NULL: none does */
+    uint64_t given_ns; /* where latency counts; else 0 */
+    uint32_t index;    /* of the peer that was chosen last */
     /* Set by the owner before the claim; zero: nothing is known. */
     uint64_t key;    /* of the request, where servers are chosen by hash */
     uint64_t wanted; /* `wants`: the identity of the server that it sticks to */
@@ -145,6 +163,7 @@ struct ag_upstream_claim {
     bool fresh;         /* wants no pooled connection */
     bool wants;
     bool ageing;  /* what made it want that server is to be said again */
+    bool maker;   /* the connection that it waits for, or has, was made for it */
     bool charged; /* it counts as under way at `index` */
     bool pooled;  /* GIVEN, and after: conn has carried other calls before */
 };
@@ -160,22 +179,26 @@ struct ag_upstream_pool {
     bool told;                       /* it is under way; under the group's lock */
     struct ag_upstream_group *group; /* held */
     uint64_t key[2];
-    uint64_t order;   /* of the newest definition that it was asked by */
-    uint64_t look_ms; /* loop time: the group is to be looked at then, changed or not */
-    uint32_t version; /* of the group, as it is here */
-    struct ag_balance_set tiers[AG_UPSTREAM_TIERS]; /* peers that take requests, by tier */
-    struct ag_balance balance;                      /* which of them */
-    uint64_t used_ms;                               /* loop time of the last claim */
-    uint32_t conn_count;                            /* in any state */
-    uint32_t idle_count;                            /* in state IDLE */
-    uint32_t open_count;                            /* in a peer's `open` */
-    uint32_t pending_count;                         /* claims that wait for a slot */
-    uint32_t waiting_count;                         /* claims that wait for a name */
-    uint32_t peer_count;                            /* in `peers` */
-    uint32_t retired_count;                         /* peers that are no longer there */
-    uint32_t count;                                 /* one more than the highest index in `peers` */
-    struct ag_upstream_options options;             /* the group's: numbers alone */
-    struct ag_timer warm_timer; /* looks whether there are connections to spare */
+    uint64_t order;               /* of the newest definition that it was asked by */
+    uint64_t look_ms;             /* loop time: the group is to be looked at then, changed or not */
+    uint32_t version;             /* of the group, as it is here */
+    struct ag_balance_set usable; /* peers that take requests */
+    struct ag_balance_set tiers[AG_UPSTREAM_TIERS]; /* the same, by tier */
+    struct ag_balance_set trial;        /* of them, those whose breaker lets trials through alone */
+    bool panics;                        /* too few are usable: all are asked */
+    struct ag_balance balance;          /* which of them */
+    uint64_t used_ms;                   /* loop time of the last claim */
+    uint32_t conn_count;                /* in any state, but own ones */
+    uint32_t own_count;                 /* connections of aimed claims, beside all bounds */
+    uint32_t idle_count;                /* in state IDLE */
+    uint32_t open_count;                /* in a peer's `open` */
+    uint32_t pending_count;             /* claims that wait for a slot */
+    uint32_t waiting_count;             /* claims that wait for a name */
+    uint32_t peer_count;                /* in `peers` */
+    uint32_t retired_count;             /* peers that are no longer there */
+    uint32_t count;                     /* one more than the highest index in `peers` */
+    struct ag_upstream_options options; /* the group's: numbers alone */
+    struct ag_timer warm_timer;         /* looks whether there are connections to spare */
     struct ag_upstream_timeouts warm_timeouts;
     struct ag_upstream_claim warm; /* OVER, or one that is being made */
     uint64_t warm_at_ms;           /* loop time before which none is made */
@@ -193,8 +216,9 @@ struct ag_upstreams {
     struct ag_timer sweep;
     uint32_t shard_count;
     struct ag_upstream_groups *groups;
-    const void *config; /* the present one's mark */
-    uint64_t order;     /* of it: grows from one to the next, the same in every shard */
+    const void *config;       /* the present one's mark */
+    uint64_t order;           /* of it: grows from one to the next, the same in every shard */
+    struct ag_health *health; /* NULL: another shard checks them */
     bool owns_groups;
     bool closing;
 };
@@ -221,6 +245,12 @@ void ag_upstreams_free(struct ag_upstreams *u);
  */
 AG_MUST_USE enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstream *up,
                                              struct ag_upstream_claim *c);
+/* The same for a connection of its own to that one server, whatever is known of it and beyond max_connections;
+ * it is closed after it. */
+AG_MUST_USE enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u,
+                                                   const struct ag_upstream *up,
+                                                   const struct ag_upstream_aim *aim,
+                                                   struct ag_upstream_claim *c);
 /* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
 /* The peer that was chosen last is of no use for this request any more. */
@@ -237,6 +267,11 @@ static inline bool ag_upstream_tunnels(const struct ag_upstream_claim *claim)
 {
     return claim->conn->h2 && ag_h2_client_tunnels(claim->conn->h2);
 }
+/* What has become of the call on what was given, for the judgement of its server: its answer's head is here, or
+ * it has failed before that (after, when it is no tunnel). */
+void ag_upstream_answered(struct ag_upstream_claim *c, unsigned status);
+void ag_upstream_failed(struct ag_upstream_claim *c, const struct ag_call *call,
+                        enum ag_reason why);
 /* Starts the call on what was given, and watches over its timeouts: one that is late fails. Not AG_OK: it
  * was not started. */
 AG_MUST_USE enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call *call);

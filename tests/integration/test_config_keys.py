@@ -40,9 +40,9 @@ ROUTE = re.findall(r"(?m)^\| (`[^|]*) \| ([a-z]+) \|", section("routes"))
 CONNECTION, EXCHANGE = table("Limits"), table("Limits", 1) - {"stream"}
 TIMEOUTS = table("proxy", 1)
 TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
+HEALTH = {key: table("Health", i) for i, key in enumerate(["health", "breaker", "ejection"])}
 NOT_YET = {"root": {"cache", "tunnel", "acme"}, "listener": {"proxy_protocol"},
-           "upstream": {"health", "retry", "breaker", "slow_start",
-                        "proxy_protocol", "protocol", "buffer", "ejection"}}
+           "upstream": {"retry", "proxy_protocol", "protocol", "buffer"}}
 
 
 def route(kind):
@@ -95,6 +95,9 @@ PLACES = {
     "upstream timeouts": (upstream(f"      timeouts: {{{STRANGE}: 1}}\n"), TIMEOUTS),
     "upstream keepalive": (upstream(f"      keepalive: {{{STRANGE}: 1}}\n"),
                            below(PROXY, "keepalive.")),
+    **{key: (upstream(f"      {key}: {{{STRANGE}: 1}}\n"), HEALTH[key]) for key in HEALTH},
+    **{f"proxy {key}": (f"proxy: {{{key}: {{{STRANGE}: 1}}}}\n{ROUTES}", HEALTH[key])
+       for key in HEALTH},
     "echo": (f"echo: {{{STRANGE}: 1}}\n{ROUTES}", table("echo")),
     "headers": (f"plugins: {{p: {{headers: {{{STRANGE}: 1}}}}}}\n{ROUTES}",
                 table("plugins") - {"request", "response"}),

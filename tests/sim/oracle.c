@@ -80,6 +80,9 @@ static uint32_t proxy_allows(const struct run *r, const struct request *q)
     } else if (q->upstream == 'h' || q->upstream == 'g') {
         m |= h2_allows(r, q, m);
     }
+    if (q->upstream == 'b' || q->upstream == 'h') { /* all may be down, or left out */
+        m |= OUT_503;
+    }
     /* The connection may just be closing: only what can be repeated is. */
     if (!q->idempotent || q->body_bytes || q->chunked || q->kind == REQUEST_TUNNEL) {
         m |= OUT_502;
@@ -392,6 +395,11 @@ void oracle_answer(struct run *r, struct client *c, struct request *q, struct ar
     if (a->kind_of_answer == OUT_503 && q->upstream == 'c' && !q->head && is_fine(&r->weather) &&
         !text_has(a, "too many requests wait")) {
         sim_fail(r->sim, "client %u: request %u waited in vain: %.*s", c->index, q->id,
+                 (int)a->text_len, (const char *)a->text);
+    }
+    if (a->kind_of_answer == OUT_503 && q->upstream == 'b' && !q->head && is_fine(&r->weather) &&
+        !text_has(a, "no server of the upstream takes requests")) {
+        sim_fail(r->sim, "client %u: request %u found nobody: %.*s", c->index, q->id,
                  (int)a->text_len, (const char *)a->text);
     }
     if (a->kind_of_answer != OUT_RIGHT) {

@@ -63,6 +63,11 @@ void site_config(uint32_t number, struct site_config *out)
         .max_age_ms = pick(number, 19, 0, 2) ? 0 : 2000,
         .max_requests = pick(number, 20, 0, 2) ? 0 : 3,
         .fixed_large = pick(number, 21, 1025, 9000),
+        .check_ms = pick(number, 23, 0, 2) ? pick(number, 24, 1000, 6000) : 0,
+        .breaker_errors = pick(number, 25, 0, 4),
+        .breaker_max = pick(number, 26, 0, 2) ? 100 : 50,
+        .slow_start_ms = pick(number, 27, 0, 1) ? pick(number, 28, 100, 5000) : 0,
+        .panic = pick(number, 29, 0, 3) ? 0 : 60,
     };
 }
 
@@ -129,6 +134,39 @@ static void print_upstream(FILE *f, const struct site_config *c, char up, const 
                   by_tls(c, up) ? ", tls: {ca: ca.pem, server_name: up.test}" : "");
 }
 
+/* How the servers of b and h are judged. */
+static void print_judgement(const struct site_config *c, const char *check, char *to, size_t max)
+{
+    int n = snprintf(to, max, ", slow_start: %ums, panic: %u%%", c->slow_start_ms, c->panic);
+
+    if (c->check_ms) {
+        n += snprintf(to + n, max - (size_t)n,
+                      ", health: {%s, interval: %ums, timeout: 700ms, fall: 2, rise: 1}", check,
+                      c->check_ms);
+    }
+    if (c->breaker_errors) {
+        (void)snprintf(to + n, max - (size_t)n,
+                       ", breaker: {consecutive: %u, for: 300ms, max_for: 3s, max: %u%%}",
+                       c->breaker_errors, c->breaker_max);
+    }
+}
+
+/* What an upstream has of its own. */
+static void print_options(const struct site_config *c, char up, char *to, size_t max)
+{
+    to[0] = '\0';
+    if (up == 'a') {
+        (void)snprintf(to, max, ", keepalive: {min_idle: %u}", c->min_idle);
+    } else if (up == 'b') {
+        print_judgement(c, "path: /healthz", to, max);
+    } else if (up == 'c') {
+        (void)snprintf(to, max, ", max_connections: %u, max_pending: %u", c->few_connections,
+                       c->few_pending);
+    } else if (up == 'h') {
+        print_judgement(c, "type: tcp", to, max);
+    }
+}
+
 static void print_proxy(FILE *f, const struct site_config *c)
 {
     static const struct {
@@ -144,7 +182,7 @@ static void print_proxy(FILE *f, const struct site_config *c)
         {'h', {"10.1.0.10", "10.1.0.11"}},
         {'g', {"10.1.0.12", "10.1.0.13"}},
     };
-    char spare[64], few[64];
+    char options[256];
 
     (void)fprintf(f,
                   "proxy:\n  timeouts: {connect: %ums, first_byte: %ums, read: %ums, write: %ums, "
@@ -152,14 +190,9 @@ static void print_proxy(FILE *f, const struct site_config *c)
                   "idle_timeout: %ums, max_age: %ums, max_requests: %u}\n  upstreams:\n",
                   c->connect_ms, c->first_byte_ms, c->read_ms, c->upstream_write_ms, c->tunnel_ms,
                   c->total_ms, c->max_idle, c->keep_ms, c->max_age_ms, c->max_requests);
-    (void)snprintf(few, sizeof(few), ", max_connections: %u, max_pending: %u", c->few_connections,
-                   c->few_pending);
-    (void)snprintf(spare, sizeof(spare), ", keepalive: {min_idle: %u}", c->min_idle);
     for (size_t i = 0; i < AG_COUNT(upstreams); i++) {
-        print_upstream(f, c, upstreams[i].name, upstreams[i].hosts,
-                       upstreams[i].name == 'c'   ? few
-                       : upstreams[i].name == 'a' ? spare
-                                                  : "");
+        print_options(c, upstreams[i].name, options, sizeof(options));
+        print_upstream(f, c, upstreams[i].name, upstreams[i].hosts, options);
     }
 }
 

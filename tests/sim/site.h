@@ -38,6 +38,8 @@ struct site_config {
     bool tls;
     uint32_t generation;   /* of certificates: tls.h */
     uint32_t tls_upstreams; /* those that are spoken to by TLS, as bits from 'a' on */
+    /* Of upstreams b and h; 0: none. */
+    uint32_t check_ms, breaker_errors, breaker_max, slow_start_ms, panic;
 };
 
 /* Writes files and configuration texts into a directory of its own. */

@@ -125,6 +125,28 @@ static void on_complete(struct up *u)
     settle(u);
 }
 
+/* A check of the server's, on a connection of its own: it is told that all is well, or not, or nothing. */
+static bool is_check(struct up *u)
+{
+    static const char well[] = "HTTP/1.1 204 Well\r\n\r\n";
+    static const char ill[] = "HTTP/1.1 503 Ill\r\nContent-Length: 3\r\n\r\nill";
+    uint64_t chance;
+
+    if (!ag_span_eq(u->message.target, AG_SPAN("/healthz"))) {
+        return false;
+    }
+    chance = sim_below(sim_of(u), 10);
+    sim_note(sim_of(u), "upstream: check", u->end->conn->id, chance);
+    if (chance > 0) {
+        bool ok = chance > 2;
+
+        (void)net_write(u->end, (const uint8_t *)(ok ? well : ill),
+                        ok ? sizeof(well) - 1 : sizeof(ill) - 1);
+        close_now(u, false);
+    }
+    return true;
+}
+
 static size_t feed(struct up *u, struct ag_span in)
 {
     struct message *m = &u->message;
@@ -140,6 +162,9 @@ static size_t feed(struct up *u, struct ag_span in)
                  (int)ag_min_size(m->head_len, 200), (const char *)m->head);
     }
     if (m->head_seen && !u->q) {
+        if (is_check(u)) {
+            return in.len;
+        }
         on_head(u);
     }
     if (body.len) {

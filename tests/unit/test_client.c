@@ -179,3 +179,31 @@ Test(client, urls)
     cr_expect(ag_client_target_new(&arena, AG_SPAN("http://[::1]:8080/a"), 1));
     ag_arena_release(&arena);
 }
+
+/* What checks ask: fields and a Host of their own, and of a long answer only the beginning. */
+BOTH(client, a_long_answer_is_clipped_where_that_is_enough)
+{
+    static const struct ag_client_header headers[] = {{AG_SPAN_INIT("X-A"), AG_SPAN_INIT("b")}};
+    static char wire[100000];
+    struct world *w = world_new(kind);
+    struct fake *f = fake_new(w, wire);
+    struct asked a;
+    int n = snprintf(wire, sizeof(wire), "HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n");
+
+    memset(wire + n, 'x', 90000);
+    question(w, f->port, &a);
+    world_until(w, a.done > 0);
+    cr_expect_eq(a.status, 0, "it is too large");
+    cr_expect_eq(a.r.reason, AG_REASON_LIMIT);
+    a.r.clip = true;
+    a.r.headers = headers;
+    a.r.header_count = 1;
+    a.r.host = AG_SPAN("other.example");
+    cr_assert(ag_client_ops.request(ag_client_of(&w->ctx), &a.r));
+    world_until(w, a.done > 1);
+    cr_expect_eq(a.status, 200);
+    cr_expect_eq(a.answer[0], 'x');
+    cr_expect(strstr(f->head, "\r\nHost: other.example\r\n"), "%s", f->head);
+    cr_expect(strstr(f->head, "\r\nX-A: b\r\n"));
+    end(w);
+}

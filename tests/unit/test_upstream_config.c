@@ -127,9 +127,13 @@ struct mistake {
 
 static const struct mistake mistakes[] = {
     {"balance", "rond_robin", NULL, "rond_robin", 33},
-    {"health", "x", NULL, "not supported yet", 33},
+    {"health", "x", NULL, "not a path", 33},
     {"tls", "x", NULL, "must be a mapping", 33},
-    {"breaker", "x", NULL, "not supported yet", 33},
+    {"breaker", "x", NULL, "must be a mapping", 33},
+    {"ejection", "x", NULL, "must be a mapping", 33},
+    {"panic", "101%", NULL, "not a share", 33},
+    {"panic", "30", NULL, "not a share", 33},
+    {"slow_start", "30", NULL, "duration", 33},
     {"max_conections", "5", NULL, "max_conections", 33},
     {"max_pending", "-1", NULL, "", 33},
     {"host", "a b", NULL, "not a host", 33},

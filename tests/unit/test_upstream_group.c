@@ -13,11 +13,13 @@ static struct ag_upstream_server server(const char *host, uint16_t port, uint32_
 
 static struct ag_upstream upstream(uint64_t key, struct ag_upstream_server *servers, uint32_t count)
 {
-    return (struct ag_upstream){.key = {key, 1},
-                                .name = AG_SPAN("up"),
-                                .servers = servers,
-                                .server_count = count,
-                                .options = {.max_pending = 7}};
+    return (struct ag_upstream){
+        .key = {key, 1},
+        .name = AG_SPAN("up"),
+        .servers = servers,
+        .server_count = count,
+        .options = {.max_pending = 7,
+                    .health = {.check = {.on = true}, .breaker = {.consecutive = 1}}}};
 }
 
 /* What a shard sees; lets go of it at once. */
@@ -230,4 +232,79 @@ Test(upstream_group, is_kept_until_a_configuration_is_without_it)
     cr_assert_eq(all->count, 1, "that was no newer one");
     ag_upstream_groups_configure(all, NULL, 0, 3);
     cr_assert_eq(all->count, 0);
+}
+
+/* ---- what keeps members away ---- */
+
+Test(upstream_group, no_more_are_ejected_than_the_bound_says)
+{
+    struct ag_upstream_server v[] = {server("a", 80, 1), server("b", 80, 1), server("c", 80, 1),
+                                     server("d", 80, 1), server("e", 80, 1)};
+    struct ag_upstream up = upstream(5, v, 5);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    struct seen s = look(g);
+
+    cr_assert(ag_upstream_member_eject(s.members[0], 50));
+    cr_assert_neq(look(g).version, s.version);
+    cr_assert_not(ag_upstream_member_eject(s.members[0], 50), "it is");
+    cr_assert(ag_upstream_member_eject(s.members[1], 50));
+    cr_assert_not(ag_upstream_member_eject(s.members[2], 50), "three of five are more than half");
+    cr_assert(ag_upstream_member_is_up(s.members[2]));
+    (void)ag_upstream_member_mark(s.members[4], AG_MEMBER_DRAINED, 0, 1);
+    (void)ag_upstream_member_mark(s.members[0], 0, AG_MEMBER_EJECTED, 1);
+    cr_assert(ag_upstream_member_eject(s.members[2], 50), "two of four");
+    cr_assert_not(ag_upstream_member_eject(s.members[3], 50));
+    cr_assert(ag_upstream_member_eject(s.members[3], 75));
+    ag_upstream_group_release(g);
+}
+
+/* Members that are gone, and their places, are none that count. */
+Test(upstream_group, the_only_one_stays)
+{
+    struct ag_upstream_server v[] = {server("a", 80, 1), server("b", 80, 1)};
+    struct ag_upstream up = upstream(5, v, 2), one = upstream(5, v + 1, 1);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    struct ag_upstream_member *b = look(g).members[1];
+
+    ag_upstream_group_follow(g, &one, 2);
+    cr_assert_not(ag_upstream_member_eject(b, 50));
+    cr_assert_not(ag_upstream_member_eject(b, 99));
+    cr_assert(ag_upstream_member_eject(b, 100));
+    ag_upstream_group_release(g);
+}
+
+Test(upstream_group, what_is_switched_off_keeps_nobody_away)
+{
+    struct ag_upstream_server v[] = {server("a", 80, 1)};
+    struct ag_upstream up = upstream(5, v, 1), off = upstream(5, v, 1);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    struct ag_upstream_member *m = look(g).members[0];
+    const struct ag_breaker_options o = {.consecutive = 1, .for_ms = 5, .max_for_ms = 5};
+
+    off.options.health = (struct ag_health_options){0};
+    cr_assert(ag_breaker_open(&m->breaker, &o, 5));
+    cr_assert(
+        ag_upstream_member_mark(m, AG_MEMBER_DOWN | AG_MEMBER_EJECTED | AG_MEMBER_DRAINED, 0, 5));
+    ag_upstream_group_follow(g, &up, 2);
+    cr_assert_eq(m->flags, AG_MEMBER_DOWN | AG_MEMBER_EJECTED | AG_MEMBER_DRAINED,
+                 "it stays known");
+    ag_upstream_group_follow(g, &off, 3);
+    cr_assert_eq(m->flags, AG_MEMBER_DRAINED);
+    cr_assert_eq(ag_breaker_state(&m->breaker), AG_BREAKER_CLOSED);
+    cr_assert_not(ag_upstream_member_mark(m, AG_MEMBER_DOWN, 0, 6), "a check that ended too late");
+    ag_upstream_group_release(g);
+}
+
+Test(upstream_group, new_members_may_begin_down)
+{
+    struct ag_upstream_server v[] = {server("a", 80, 1)}, b = server("b", 80, 1);
+    struct ag_upstream up = upstream(5, v, 1);
+    struct ag_upstream_group *g;
+
+    up.options.health.check.starts_down = true;
+    g = ag_upstream_group_hold(all, &up, 1);
+    cr_assert_eq(ag_upstream_group_add(g, &b, AG_MEMBER_ORDERED), AG_OK);
+    cr_assert_eq(look(g).members[0]->flags, AG_MEMBER_DOWN);
+    cr_assert_eq(look(g).members[1]->flags, AG_MEMBER_DOWN);
+    ag_upstream_group_release(g);
 }
