@@ -14,9 +14,8 @@
 #pragma once
 #include "actions/upstream_pool.h"
 
-#define AG_MIRRORS_MAX      64u
-#define AG_MIRROR_PARTS     10000u /* a whole, in shares of requests */
-#define AG_MIRROR_TARGET_MAX 4000u /* bytes of a target; longer ones are not mirrored */
+#define AG_MIRRORS_MAX  64u
+#define AG_MIRROR_PARTS 10000u /* a whole, in shares of requests */
 
 /* Of a route; in the snapshot. */
 struct ag_mirror_settings {
@@ -45,6 +44,11 @@ struct ag_mirror_request {
 void ag_mirrors_init(struct ag_mirrors *m, struct ag_upstreams *u);
 /* Gives up all that are under way. */
 void ag_mirrors_deinit(struct ag_mirrors *m);
+/* Reads `n`: NAME, or {to: NAME, percent: 10, buffer: 64k}.
+ *   out_to  the node that says where to; the caller finds the upstream
+ * False after a diagnosis. */
+bool ag_mirror_read(const struct ag_node *n, struct ag_diags *diags, struct ag_mirror_settings *out,
+                    const struct ag_node **out_to);
 /* Whether this request is one of those that are mirrored: a throw of the dice. */
 bool ag_mirror_wants(struct ag_mirrors *m, const struct ag_mirror_settings *s);
 /* Sends a copy. Where that cannot be it is counted as left out, and nothing else happens. */

@@ -4,13 +4,15 @@
  *   /api/:id: http://api/v1/:id            named upstream, or host[:port]{,...}, or unix:/path:
  *   "/x":
  *     action: "http://10.0.0.1:8080"
- *     timeouts: {read: 5s}                 over the upstream's
+ *     timeouts: {read: 5s}                 over the upstream's, as are retry and hedge
  *     host: upstream
+ *     mirror: {to: shadow, percent: 10}    mirror.h
  *
  * Schemes: http ws, over TLS https wss, and h2c, h2 for HTTP/2 alone (upstream.h).
  */
 #pragma once
 #include "actions/action.h"
+#include "actions/mirror.h"
 #include "actions/proxy_trust.h"
 #include "actions/upstream.h"
 
@@ -41,6 +43,8 @@ struct ag_proxy_section {
 
 struct ag_proxy_settings {
     const struct ag_upstream *upstream;
+    const struct ag_mirror_settings *mirror; /* NULL: none */
+    struct ag_retry_policy retry;
     struct ag_upstream_timeouts timeouts;
     enum ag_upstream_host_mode host_mode;
     struct ag_span host;       /* LITERAL */

@@ -72,6 +72,9 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
             put_server(out, &n->upstream->servers[i]);
         }
         ag_buf_putc(out, '\n');
+        if (n->upstream) {
+            ag_retry_describe(&n->upstream->options.retry, out);
+        }
         for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
             put_variant(out, v);
         }

@@ -35,6 +35,7 @@ struct ag_proxy_hedge {
 
 /* What only requests need that are repeated, hedged or mirrored; in the exchange's arena. */
 struct ag_proxy_more {
+    struct ag_proxy_call *whole;
     struct ag_timer pause;    /* the back-off */
     struct ag_timer patience; /* until a try has taken too long */
     struct ag_timer hedging;  /* until the next hedge */
@@ -42,11 +43,11 @@ struct ag_proxy_more {
     struct ag_body sending;   /* where `content` goes, and the call takes it */
     struct ag_replay answer;  /* of a hedge that won, into res_body */
     struct ag_proxy_hedge *hedges[AG_RETRY_HEDGES_MAX];
+    struct ag_proxy_try *draining; /* its answer, which nobody wants, is taken until `pause` fires */
+    uint32_t policy_ms;            /* of `patience`; 0: it is not bounded */
     uint8_t hedge_count;
-    bool replays;  /* content goes through `content` */
-    bool mirrors;  /* a copy is to be sent when it is complete */
-    bool relays;   /* the answer comes through `answer` */
-    bool draining; /* an answer that nobody wants is taken until `pause` fires */
+    bool replays; /* content goes through `content` */
+    bool relays;  /* the answer comes through `answer` */
 };
 
 /* One request; in the exchange's arena. */
@@ -60,17 +61,45 @@ struct ag_proxy_call {
     struct ag_proxy_tunneling tunnel;
     struct ag_proxy_more *more; /* NULL: nothing of it */
     uint8_t replays;            /* after the upstream had refused it unseen */
+    uint8_t retries;            /* by the policy */
     bool answered;              /* the head was given to the exchange */
     bool retried;               /* a dead pooled connection was made up for */
+    bool fresh;                 /* the next try wants a connection of its own */
+    bool mirrored;              /* a copy is still to be sent */
     bool over;                  /* the hold on the exchange is gone */
 };
 
 /* ---- proxy.c ---- */
 
+/* `t`, which is all zero, writes its answer to `res_body`. */
+void ag_proxy_try_init(struct ag_proxy_try *t, struct ag_proxy_call *p, struct ag_body *res_body);
 /* What became of a claim: the call begins, or the try has failed. */
 void ag_proxy_go_on(struct ag_proxy_try *t, enum ag_status st);
+/* Everything is over upstream. */
+void ag_proxy_let_go(struct ag_proxy_call *p);
 
 /* ---- proxy_retry.c ---- */
 
 /* Before the first try: what retries, hedges and mirrors of this request need. False: out of memory. */
 AG_MUST_USE bool ag_proxy_prepare_more(struct ag_proxy_call *p);
+/* The first try, and a copy for the mirror. */
+void ag_proxy_begin(struct ag_proxy_call *p, struct ag_upstreams *u);
+/* The call is about to begin: its content, from the first byte on. NULL: it has none. */
+struct ag_body *ag_proxy_content(struct ag_proxy_call *p);
+/* The call failed, or there is no connection for it (of which the claim says why). True: the request goes on
+ * without it: another try is under way, or will be. */
+AG_MUST_USE bool ag_proxy_retry_failed(struct ag_proxy_try *t, enum ag_reason why);
+AG_MUST_USE bool ag_proxy_retry_unconnected(struct ag_proxy_try *t);
+/* The head of an answer came. True: nobody wants it, and the request goes on without it. */
+AG_MUST_USE bool ag_proxy_retry_answer(struct ag_proxy_try *t, const struct ag_response *res);
+/* This try's answer goes to the client: the others are given up. */
+void ag_proxy_won(struct ag_proxy_try *t);
+/* The call is over, in order. True: there is more to come all the same, a retry or what is left of a relayed
+ * answer. */
+AG_MUST_USE bool ag_proxy_goes_on(struct ag_proxy_try *t);
+/* Gives up every try. */
+void ag_proxy_cancel_tries(struct ag_proxy_call *p);
+/* Before the exchange is let go; no try is under way. */
+void ag_proxy_end_more(struct ag_proxy_call *p);
+/* What may be without settings: nothing that is begun needs them any more. */
+bool ag_proxy_outlives(const struct ag_proxy_call *p);

@@ -8,7 +8,7 @@
 /* Keys of a route's long form, by kind; a new action adds a line here and one below. */
 static const char *const fixed_keys[] = {"headers"};
 static const char *const static_keys[] = {"index", "follow", "dotfiles", "spa", "cache_control"};
-static const char *const proxy_keys[] = {"timeouts", "host"};
+static const char *const proxy_keys[] = {"timeouts", "host", "retry", "hedge", "mirror"};
 
 static const struct row {
     const struct ag_action_ops *ops;

@@ -17,7 +17,7 @@
 #include "proto/body.h"
 
 struct ag_replay;
-/* From a task: the content has ended, or was aborted, and all of it was passed on. */
+/* From a task, once: the content has ended, or was aborted, and all of it was passed on. */
 typedef void ag_replay_fn(struct ag_replay *, void *owner);
 
 struct ag_replay {
@@ -25,6 +25,7 @@ struct ag_replay {
     struct ag_body *from, *to;
     struct ag_chain kept;   /* from the first byte on */
     struct ag_block *small; /* of `kept`: a buffer that what is copied goes into; NULL: none */
+    struct ag_task tell;    /* calls `ended` */
     uint32_t small_used;    /* bytes */
     uint32_t limit_bytes;   /* of `kept` */
     bool keeping;           /* `kept` has all that was taken so far */
@@ -41,7 +42,7 @@ void ag_replay_init(struct ag_replay *r, struct ag_body *from, struct ag_body *t
 /* Begins to pass content to `to`, which is new: what is kept first. May be opened again, after a close, while it
  * is whole. */
 void ag_replay_open(struct ag_replay *r);
-/* The call that took from `to` is over: `to` is emptied, and nothing more comes until it is opened again. */
+/* The call that took from `to` is over: `to` is as new, and nothing more comes until it is opened again. */
 void ag_replay_close(struct ag_replay *r);
 /* Whether all content that has been taken can be sent again, and the rest is still to come. */
 bool ag_replay_is_whole(const struct ag_replay *r);
@@ -49,5 +50,5 @@ bool ag_replay_is_whole(const struct ag_replay *r);
 bool ag_replay_is_complete(const struct ag_replay *r);
 /* Lets go of what is kept; what comes passes through. */
 void ag_replay_forget(struct ag_replay *r);
-/* Lets go of all, and of both bodies; `to` is empty then. */
+/* Lets go of all, and of both bodies as they are. */
 void ag_replay_deinit(struct ag_replay *r);

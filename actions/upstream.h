@@ -11,6 +11,7 @@
  *   https     AUTO over TLS        h2    H2 over TLS        wss   H1 over TLS
  */
 #pragma once
+#include "actions/proxy_retry_policy.h"
 #include "engine/loop.h"
 #include "engine/node.h"
 #include "engine/tls_context.h"
@@ -57,6 +58,7 @@ struct ag_upstream_options {
     /* The whole process's; each shard has its share. */
     uint32_t max_connections; /* 0: as many as the shard has room for */
     uint32_t max_pending;     /* requests that wait for a connection */
+    struct ag_retry_policy retry;
     struct ag_upstream_tls_options tls;
 };
 
@@ -80,7 +82,7 @@ enum ag_upstream_protocol {
 #define AG_UPSTREAM_PROTOCOLS 4u
 
 struct ag_upstream {
-    uint64_t key[2]; /* hash of name, servers, protocol, TLS, and options but timeouts and host */
+    uint64_t key[2]; /* hash of name, servers, protocol, TLS, and options but timeouts, host and retry */
     struct ag_span name;
     const struct ag_upstream_server *servers;
     uint32_t server_count; /* 1 .. AG_UPSTREAM_SERVERS_MAX */

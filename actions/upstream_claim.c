@@ -317,6 +317,27 @@ enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
     return choose(c);
 }
 
+bool ag_upstream_avoid(struct ag_upstream_claim *c)
+{
+    if (c->peer) {
+        c->tried |= UINT64_C(1) << c->peer->index;
+    }
+    return any_untried(c);
+}
+
+void ag_upstream_forgive(struct ag_upstream_claim *c)
+{
+    c->tried = 0;
+    if (!ag_upstream_avoid(c)) {
+        c->tried = 0;
+    }
+}
+
+void ag_upstream_avoid_same(struct ag_upstream_claim *c, const struct ag_upstream_claim *other)
+{
+    c->tried = other->tried;
+}
+
 void ag_upstream_cancel(struct ag_upstream_claim *c)
 {
     stop_waiting(c);

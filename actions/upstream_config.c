@@ -23,6 +23,7 @@ struct ag_upstream_options ag_upstream_default_options(void)
         .idle_timeout_ms = 60000,
         .max_age_ms = 3600000,
         .max_pending = 1024,
+        .retry = ag_retry_default_policy(),
         .tls = {.verify = true, .h2 = true, .handshake_ms = 10000},
     };
 }
@@ -136,6 +137,7 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     ok = read_keepalive(ag_node_get(node, "keepalive"), diags, io) && ok;
     ok = read_count(node, "max_connections", diags, &io->max_connections) && ok;
     ok = ag_upstream_read_tls(ag_node_get(node, "tls"), diags, &io->tls) && ok;
+    ok = ag_retry_read(node, diags, &io->retry) && ok;
     return read_count(node, "max_pending", diags, &io->max_pending) && ok;
 }
 
@@ -314,10 +316,10 @@ static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *dia
 {
     static const char *const keys[] = {"servers",         "balance",        "host",     "keepalive",
                                        "max_connections", "max_pending",    "timeouts", "tls",
-                                       "health",          "retries",        "retry",    "breaker",
+                                       "retry",           "hedge",          "health",   "breaker",
                                        "slow_start",      "proxy_protocol", "protocol", "sticky",
                                        "buffer",          "ejection"};
-    const size_t supported = 8;
+    const size_t supported = 10;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {

@@ -21,6 +21,7 @@
  * outlive snapshots. One that nothing uses for a minute is dropped; it is made again when needed.
  */
 #pragma once
+#include "actions/proxy_retry_policy.h"
 #include "actions/upstream.h"
 #include "engine/resolver.h"
 #include "engine/tls.h"
@@ -78,6 +79,7 @@ struct ag_upstream_pool {
     struct ag_upstream_options options; /* without timeouts and host */
     enum ag_upstream_protocol protocol;
     struct ag_tls_client *tls; /* held; NULL: plain */
+    struct ag_retry_budget retries;
     struct ag_upstream_peer *peers[AG_UPSTREAM_SERVERS_MAX];
 };
 
@@ -151,9 +153,12 @@ struct ag_upstream_claim {
     bool pooled;        /* GIVEN, and after: conn has carried other calls before */
 };
 
+struct ag_mirrors;
+
 /* One shard's. */
 struct ag_upstreams {
     struct ag_loop *loop;
+    struct ag_mirrors *mirrors; /* mirror.h; NULL: there are none */
     struct ag_pool pools, peers, conns, h2s;
     struct ag_link buckets[AG_UPSTREAM_BUCKETS];
     struct ag_link live; /* struct ag_upstream_conn in any state */
@@ -181,6 +186,12 @@ AG_MUST_USE enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struc
                                              struct ag_upstream_claim *c);
 /* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
+/* The present peer is of no use for this claim any more. False: no other is left either. */
+bool ag_upstream_avoid(struct ag_upstream_claim *c);
+/* No peer is left: each is as good as new again, but for the present one where there are others. */
+void ag_upstream_forgive(struct ag_upstream_claim *c);
+/* `c`, which is yet to be made, is to go elsewhere than `other` has been. */
+void ag_upstream_avoid_same(struct ag_upstream_claim *c, const struct ag_upstream_claim *other);
 /* Of a claim that is GIVEN: what its connection speaks, and whether it takes extended CONNECT. */
 static inline bool ag_upstream_is_h2(const struct ag_upstream_claim *claim)
 {
