@@ -224,22 +224,22 @@ static struct mirror *mirror_new(struct ag_mirrors *all, const struct ag_mirror_
     return m;
 }
 
-void ag_mirror_send(struct ag_mirrors *all, const struct ag_mirror_settings *s,
+void ag_mirror_send(struct ag_mirrors *m, const struct ag_mirror_settings *s,
                     const struct ag_mirror_request *r)
 {
-    struct mirror *m;
+    struct mirror *one;
 
-    if (all->count >= AG_MIRRORS_MAX || all->loop->tight || !(m = mirror_new(all, s))) {
-        ag_mirror_leave_out(all);
+    if (m->count >= AG_MIRRORS_MAX || m->loop->tight || !(one = mirror_new(m, s))) {
+        ag_mirror_leave_out(m);
         return;
     }
-    if (!copy_head(m, s, r) || (r->content && !share_content(m, r->content))) {
-        free_mirror(m);
-        ag_mirror_leave_out(all);
+    if (!copy_head(one, s, r) || (r->content && !share_content(one, r->content))) {
+        free_mirror(one);
+        ag_mirror_leave_out(m);
         return;
     }
-    all->begun++;
-    go_on(m, ag_upstream_claim(all->upstreams, s->upstream, &m->claim));
+    m->begun++;
+    go_on(one, ag_upstream_claim(m->upstreams, s->upstream, &one->claim));
 }
 
 bool ag_mirror_wants(struct ag_mirrors *m, const struct ag_mirror_settings *s)

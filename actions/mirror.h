@@ -35,8 +35,8 @@ struct ag_mirrors {
 
 /* What a copy is made of; borrowed for the call. */
 struct ag_mirror_request {
-    const struct ag_request *req; /* method and fields as the upstream of the route gets them */
-    struct ag_span target;        /* origin-form */
+    const struct ag_request *req;   /* method and fields as the upstream of the route gets them */
+    struct ag_span target;          /* origin-form */
     const struct ag_chain *content; /* all of it; NULL: none */
     bool te_trailers;
 };

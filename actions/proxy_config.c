@@ -74,9 +74,9 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
 
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
 {
-    static const char *const keys[] = {"upstreams",       "timeouts",    "host", "keepalive",
-                                       "max_connections", "max_pending", "tls",  "retry",
-                                       "hedge"};
+    static const char *const keys[] = {"upstreams", "timeouts",        "host",
+                                       "keepalive", "max_connections", "max_pending",
+                                       "tls",       "retry",           "hedge"};
     const struct ag_node *node = ag_node_get(build->config, "proxy");
     const struct ag_node *server = ag_node_get(build->config, "server");
     struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));
@@ -139,9 +139,8 @@ static const struct ag_upstream *upstream_of(struct ag_action_build *build,
 }
 
 /* Where copies go: the name of an upstream, or SCHEME://AUTHORITY. */
-static const struct ag_upstream *mirror_to(struct ag_action_build *build,
-                                           struct ag_proxy_section *section,
-                                           const struct ag_node *n)
+static const struct ag_upstream *
+mirror_to(struct ag_action_build *build, struct ag_proxy_section *section, const struct ag_node *n)
 {
     struct ag_action_decl decl = {.kind = AG_ACTION_PROXY, .scheme = AG_SPAN("http")};
     struct ag_upstream_scheme known;
@@ -164,9 +163,8 @@ static const struct ag_upstream *mirror_to(struct ag_action_build *build,
         return NULL;
     }
     if (!ag_upstream_scheme_of(decl.scheme, &known)) {
-        ag_diag_error(build->diags, decl.pos, "use http, https, h2c or h2",
-                      "\"%.*s\" is no scheme", (int)decl.scheme.len,
-                      (const char *)decl.scheme.ptr);
+        ag_diag_error(build->diags, decl.pos, "use http, https, h2c or h2", "\"%.*s\" is no scheme",
+                      (int)decl.scheme.len, (const char *)decl.scheme.ptr);
         return NULL;
     }
     if (decl.authority.len == 0 || ag_span_find(decl.authority, '/') < decl.authority.len) {

@@ -235,7 +235,8 @@ static void hedge(struct ag_proxy_call *p)
     struct ag_upstream_claim *claim = &p->first.claim;
     struct ag_proxy_hedge *h = ag_arena_zalloc(&p->ex->arena, sizeof(*h));
 
-    if (!h || !ag_upstream_avoid(claim) || !ag_retry_take(&claim->pool->retries, loop_of(p)->now_ms)) {
+    if (!h || !ag_upstream_avoid(claim) ||
+        !ag_retry_take(&claim->pool->retries, loop_of(p)->now_ms)) {
         return;
     }
     ag_body_init(&h->res_body, loop_of(p));
@@ -245,7 +246,8 @@ static void hedge(struct ag_proxy_call *p)
     if (more->hedge_count < p->settings->retry.hedges) {
         ag_loop_arm(loop_of(p), &more->hedging, p->settings->retry.after_ms);
     }
-    ag_proxy_go_on(&h->one, ag_upstream_claim(upstreams_of(p), p->settings->upstream, &h->one.claim));
+    ag_proxy_go_on(&h->one,
+                   ag_upstream_claim(upstreams_of(p), p->settings->upstream, &h->one.claim));
     (void)ag_upstream_avoid(&h->one.claim); /* the next one goes elsewhere again */
     ag_upstream_avoid_same(claim, &h->one.claim);
 }
@@ -344,8 +346,8 @@ bool ag_proxy_prepare_more(struct ag_proxy_call *p)
     const struct ag_proxy_settings *s = p->settings;
     uint32_t limit;
 
-    p->mirrored = s->mirror && !has_tunnel(p) &&
-                  ag_mirror_wants(upstreams_of(p)->mirrors, s->mirror);
+    p->mirrored =
+        s->mirror && !has_tunnel(p) && ag_mirror_wants(upstreams_of(p)->mirrors, s->mirror);
     limit = kept_bytes(p);
     if (has_content(p) && limit == 0) {
         leave_copy_out(p);
@@ -410,8 +412,8 @@ bool ag_proxy_retry_failed(struct ag_proxy_try *t, enum ag_reason why)
 {
     struct ag_proxy_call *p = t->whole;
     bool broken = why == AG_REASON_EOF || why == AG_REASON_RESET || why == AG_REASON_PROTOCOL ||
-                  why == AG_REASON_ABORTED || why == AG_REASON_TLS || why == AG_REASON_UNREACHABLE ||
-                  why == AG_REASON_OTHER;
+                  why == AG_REASON_ABORTED || why == AG_REASON_TLS ||
+                  why == AG_REASON_UNREACHABLE || why == AG_REASON_OTHER;
 
     if (p->answered || p->over) {
         return false;

@@ -172,7 +172,7 @@ static bool read_word(const struct ag_node *n, struct ag_diags *diags, struct ag
 
 static bool read_retry(const struct ag_node *n, struct ag_diags *diags, struct ag_retry_policy *io)
 {
-    static const char *const keys[] = {"attempts", "on",      "methods", "backoff",
+    static const char *const keys[] = {"attempts",    "on",      "methods", "backoff",
                                        "max_backoff", "per_try", "buffer",  "budget"};
     bool ok;
 
@@ -262,8 +262,8 @@ void ag_retry_describe(const struct ag_retry_policy *p, struct ag_buf *out)
         ag_buf_printf(out, "    asked up to %u times", p->attempts);
         put_causes(p, out);
         ag_buf_printf(out, "; %s; content up to %uk; budget %u%%\n",
-                      p->all_methods ? "all methods" : "idempotent methods",
-                      p->buffer_bytes / 1024, p->percent);
+                      p->all_methods ? "all methods" : "idempotent methods", p->buffer_bytes / 1024,
+                      p->percent);
     }
     if (p->hedges) {
         ag_buf_printf(out, "    hedged after %u ms, %u more at most\n", p->after_ms, p->hedges);

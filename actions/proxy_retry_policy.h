@@ -38,13 +38,13 @@ enum ag_retry_cause {
 #define AG_RETRY_SAVED 100u
 
 struct ag_retry_policy {
-    uint8_t attempts;   /* times that a request is asked at most; 1: no retry */
-    uint8_t causes;     /* bits by enum ag_retry_cause; AG_RETRY_STATUS: `statuses` has some */
-    bool all_methods;   /* else idempotent ones, and what the upstream has not seen */
-    bool elsewhere;     /* of another server alone */
-    uint8_t percent;    /* the budget: of requests */
-    uint8_t hedges;     /* calls beside the first one at most; 0: none */
-    uint32_t after_ms;  /* until the first of them, and between two */
+    uint8_t attempts;  /* times that a request is asked at most; 1: no retry */
+    uint8_t causes;    /* bits by enum ag_retry_cause; AG_RETRY_STATUS: `statuses` has some */
+    bool all_methods;  /* else idempotent ones, and what the upstream has not seen */
+    bool elsewhere;    /* of another server alone */
+    uint8_t percent;   /* the budget: of requests */
+    uint8_t hedges;    /* calls beside the first one at most; 0: none */
+    uint32_t after_ms; /* until the first of them, and between two */
     uint32_t backoff_ms, max_backoff_ms;
     uint32_t per_try_ms;   /* until the answer's head, of each try; 0: no bound */
     uint32_t buffer_bytes; /* of content that is kept, to be sent again */

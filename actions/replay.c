@@ -73,8 +73,8 @@ static void pass_copied(struct ag_replay *r, struct ag_slice *s)
 /* Takes the slice's reference. */
 static void pass(struct ag_replay *r, struct ag_slice s)
 {
-    if (r->keeping && (r->loop->tight || ag_slice_is_file(&s) ||
-                       s.len > r->limit_bytes - r->kept.bytes)) {
+    if (r->keeping &&
+        (r->loop->tight || ag_slice_is_file(&s) || s.len > r->limit_bytes - r->kept.bytes)) {
         ag_replay_forget(r);
     }
     if (r->keeping && s.owner && s.len * 2 < s.owner->size) {
@@ -83,8 +83,8 @@ static void pass(struct ag_replay *r, struct ag_slice s)
             ag_slice_release(&s);
             return;
         }
-    } else if (r->keeping && ag_chain_push(&r->kept, nodes_of(r), ag_slice_sub(&s, 0, s.len)) !=
-                                 AG_OK) {
+    } else if (r->keeping &&
+               ag_chain_push(&r->kept, nodes_of(r), ag_slice_sub(&s, 0, s.len)) != AG_OK) {
         ag_replay_forget(r);
     }
     write_on(r, s);

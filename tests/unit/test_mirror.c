@@ -46,7 +46,8 @@ static void close_always(struct fake *f, struct fake_conn *c)
 BOTH(mirror, a_copy_as_the_upstream_sees_it)
 {
     struct world *w = world_new(kind);
-    struct fake *f = fake_new(w, OK2), *shadow = fake_new(w, "HTTP/1.1 500 X\r\nContent-Length: 2\r\n\r\nno");
+    struct fake *f = fake_new(w, OK2),
+                *shadow = fake_new(w, "HTTP/1.1 500 X\r\nContent-Length: 2\r\n\r\nno");
     struct client *c = client_new(w);
 
     (void)mirrored(w, f, shadow);
@@ -57,7 +58,8 @@ BOTH(mirror, a_copy_as_the_upstream_sees_it)
         world_until(w, mirrors_of(w)->answered == i + 1);
     }
     cr_expect(strstr(shadow->head, "\r\nX-Forwarded-For: 127.0.0.1\r\n") != NULL);
-    cr_expect(strncmp(shadow->head, "GET /p?q=1 HTTP/1.1\r\nHost: x\r\n", 30) == 0, "%s", shadow->head);
+    cr_expect(strncmp(shadow->head, "GET /p?q=1 HTTP/1.1\r\nHost: x\r\n", 30) == 0, "%s",
+              shadow->head);
     cr_expect_eq(shadow->accepted, 1);
     cr_expect_eq(mirrors_of(w)->count, 0);
     world_free(w);

@@ -33,8 +33,8 @@ Test(proxy_retry_policy, retries_stay_within_their_budget)
                 retries += ag_retry_take(&b, now);
                 asked++;
             }
-            cr_assert_leq(retries * 1000, requests * p.percent * 10 +
-                                              AG_RETRY_SPARE * (now - start + 1000));
+            cr_assert_leq(retries * 1000,
+                          requests * p.percent * 10 + AG_RETRY_SPARE * (now - start + 1000));
         }
         cr_expect_eq(b.taken, retries);
         cr_expect_eq(b.refused, asked - retries);
@@ -197,10 +197,10 @@ Test(proxy_retry_policy, each_setting)
 Test(proxy_retry_policy, mistakes)
 {
     static const char *const wrong[][2] = {
-        {"attempts", "0"},   {"attempts", "11"}, {"on", "sometimes"},   {"on", "200"},
-        {"on", "600"},       {"methods", "GET"}, {"backoff", "2m"},     {"backoff", "2s"},
-        {"buffer", "2m"},    {"budget", "20"},   {"budget", "101%"},    {"budget", "%"},
-        {"budget", "x%"},    {"per_try", "1h"},  {"max_backoff", "1"},  {"atempts", "2"},
+        {"attempts", "0"}, {"attempts", "11"}, {"on", "sometimes"},  {"on", "200"},
+        {"on", "600"},     {"methods", "GET"}, {"backoff", "2m"},    {"backoff", "2s"},
+        {"buffer", "2m"},  {"budget", "20"},   {"budget", "101%"},   {"budget", "%"},
+        {"budget", "x%"},  {"per_try", "1h"},  {"max_backoff", "1"}, {"atempts", "2"},
     };
 
     for (size_t i = 0; i < AG_COUNT(wrong); i++) {
