@@ -196,6 +196,21 @@ static bool read_mirror(struct ag_action_build *build, struct ag_proxy_section *
     return m->upstream != NULL;
 }
 
+static void note_route(struct ag_action_build *build, struct ag_proxy_section *section,
+                       const struct ag_action_decl *decl, const struct ag_proxy_settings *s)
+{
+    bool retry = ag_node_get(decl->options, "retry") || ag_node_get(decl->options, "hedge");
+    struct ag_proxy_route *r;
+
+    if (!retry && !s->mirror) {
+        return;
+    }
+    r = ag_arena_alloc(build->arena, sizeof(*r));
+    AG_ASSERT(r);
+    *r = (struct ag_proxy_route){section->routes, build->pattern, s, retry};
+    section->routes = r;
+}
+
 /* ---- what the TLS library makes of them ---- */
 
 enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags)
@@ -299,6 +314,7 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
     if (s->has_target && !check_target(build, decl, s)) {
         return AG_EINVAL;
     }
+    note_route(build, section, decl, s);
     *out_settings = s;
     return AG_OK;
 }

@@ -34,11 +34,22 @@ struct ag_proxy_name {
     bool has_tls_settings;              /* of its own */
 };
 
+struct ag_proxy_settings;
+
+/* A route that has more to say than its upstream; for `check`. */
+struct ag_proxy_route {
+    struct ag_proxy_route *next;
+    struct ag_span pattern;
+    const struct ag_proxy_settings *settings;
+    bool retry; /* of its own */
+};
+
 struct ag_proxy_section {
     struct ag_upstream_options defaults;
     struct ag_proxy_trust trust;
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
     struct ag_proxy_name *first, *last;
+    struct ag_proxy_route *routes; /* the last one first */
 };
 
 struct ag_proxy_settings {

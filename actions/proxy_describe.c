@@ -54,6 +54,22 @@ static void put_variant(struct ag_buf *out, const struct ag_proxy_variant *v)
     ag_buf_putc(out, '\n');
 }
 
+/* "  /pattern\n" and what is its own below. */
+static void put_route(struct ag_buf *out, const struct ag_proxy_route *r)
+{
+    const struct ag_mirror_settings *m = r->settings->mirror;
+
+    ag_buf_printf(out, "  %.*s\n", (int)r->pattern.len, (const char *)r->pattern.ptr);
+    if (r->retry) {
+        ag_retry_describe(&r->settings->retry, out);
+    }
+    if (m) {
+        ag_buf_printf(out, "    mirrored to %.*s: %u.%02u%%, content up to %uk\n",
+                      (int)m->upstream->name.len, (const char *)m->upstream->name.ptr,
+                      m->parts / 100, m->parts % 100, m->buffer_bytes / 1024);
+    }
+}
+
 void ag_proxy_describe(const void *section, struct ag_buf *out)
 {
     const struct ag_proxy_section *s = section;
@@ -78,6 +94,9 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
         for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
             put_variant(out, v);
         }
+    }
+    for (const struct ag_proxy_route *r = s->routes; r; r = r->next) {
+        put_route(out, r);
     }
 }
 
