@@ -55,6 +55,9 @@ void site_config(uint32_t number, struct site_config *out)
         .max_age_ms = pick(number, 19, 0, 2) ? 0 : 2000,
         .max_requests = pick(number, 20, 0, 2) ? 0 : 3,
         .fixed_large = pick(number, 21, 1025, 9000),
+        .retries = pick(number, 23, 0, 2) == 0,
+        .hedges = pick(number, 24, 0, 2) == 0,
+        .retry_buffer = pick(number, 25, 0, 1) ? 65536 : 3000,
     };
 }
 
@@ -93,14 +96,30 @@ static void print_server(FILE *f, const struct site_config *c)
                   SITE_ECHO_MAX);
 }
 
+/* No try ends earlier than the call would by itself. */
+static void print_retries(FILE *f, const struct site_config *c)
+{
+    if (c->retries) {
+        (void)fprintf(f,
+                      "  retry: {attempts: %u, on: [connect, reset, timeout, 503], backoff: 20ms, "
+                      "per_try: %ums, buffer: %u, budget: 100%%}\n",
+                      SITE_ATTEMPTS, c->first_byte_ms + c->connect_ms, c->retry_buffer);
+    }
+    if (c->hedges) {
+        (void)fprintf(f, "  hedge: {after: 20ms, max: %u}\n", SITE_HEDGES);
+    }
+}
+
 static void print_proxy(FILE *f, const struct site_config *c)
 {
     (void)fprintf(f,
                   "proxy:\n  timeouts: {connect: %ums, first_byte: %ums, read: %ums, write: %ums, "
                   "idle: %ums, total: %ums}\n  keepalive: {max_idle: %u, idle_timeout: %ums, "
-                  "max_age: %ums, max_requests: %u}\n  upstreams:\n",
+                  "max_age: %ums, max_requests: %u}\n",
                   c->connect_ms, c->first_byte_ms, c->read_ms, c->upstream_write_ms, c->tunnel_ms,
                   c->total_ms, c->max_idle, c->keep_ms, c->max_age_ms, c->max_requests);
+    print_retries(f, c);
+    (void)fprintf(f, "  upstreams:\n");
     (void)fprintf(f,
                   "    a: {servers: [\"10.1.0.1:80\", \"10.1.0.2:80 weight=2\"]}\n"
                   "    b: {servers: [\"10.1.0.3:80\", \"10.1.0.4:80\"]}\n"

@@ -22,6 +22,10 @@
 #define SITE_SMALL    1234u
 #define SITE_TRUSTED  2u /* so many clients, by address, are believed to be proxies */
 #define SITE_FILE_KEY UINT64_C(7000000)
+#define SITE_ATTEMPTS 3u /* of a request, where retries are configured */
+#define SITE_HEDGES   1u
+/* Times that an upstream sees a request that may happen twice: a dead pooled connection is made up for, too. */
+#define SITE_SEEN_MAX (SITE_ATTEMPTS + SITE_HEDGES + 1u)
 
 struct site_config {
     uint32_t number;
@@ -32,6 +36,8 @@ struct site_config {
     uint32_t few_connections, few_pending; /* of upstream c */
     uint32_t max_idle, keep_ms, max_age_ms, max_requests;
     uint32_t fixed_large; /* bytes of /fixed/large */
+    bool retries, hedges;
+    uint32_t retry_buffer;
 };
 
 /* Writes files and configuration texts into a directory of its own. */

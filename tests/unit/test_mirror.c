@@ -148,13 +148,28 @@ BOTH(mirror, so_many_at_once)
     }
     cr_expect_eq(mirrors_of(w)->count, AG_MIRRORS_MAX);
     cr_expect_eq(mirrors_of(w)->left_out, 3);
-    w->loop.tight = true; /* memory is not for copies then */
-    fake_close(shadow);
-    world_until(w, mirrors_of(w)->count == 0);
-    w->loop.tight = true;
-    ask(w, c, GET, OK);
-    cr_expect_eq(mirrors_of(w)->count, 0);
+    world_free(w);
+}
+
+BOTH(mirror, none_when_buffers_run_short)
+{
+    struct world *w = world_new(kind);
+    struct fake *f = fake_new(w, OK2), *shadow = fake_new(w, OK2);
+    struct client *c = client_new(w);
+
+    (void)mirrored(w, f, shadow);
+    ask(w, c, GET, OK); /* and the connections are there */
+    world_until(w, mirrors_of(w)->answered == 1);
+    for (unsigned i = 0; i < 20; i++) {
+        static const struct ag_request none;
+        const struct ag_mirror_request r = {.req = &none};
+
+        w->loop.tight = true;
+        ag_mirror_send(mirrors_of(w), &mirror, &r);
+    }
     w->loop.tight = false;
+    cr_expect_eq(mirrors_of(w)->left_out, 20);
+    cr_expect_eq(mirrors_of(w)->begun, 1);
     world_free(w);
 }
 

@@ -256,6 +256,34 @@ BOTH(proxy_retry, an_unwanted_answer_that_does_not_end_is_given_up)
     world_free(w);
 }
 
+BOTH(proxy_retry, an_endless_unwanted_answer_is_not_read_for_long)
+{
+    static char piece[4001];
+    struct world *w = world_new(kind);
+    struct fake *a = fake_new(w, "HTTP/1.1 503 No\r\n\r\n"), *b = fake_new(w, OK2);
+    struct client *c = client_new(w);
+    struct ag_retry_policy *p = retry_of(route_to_both(w, a, b), 2);
+    unsigned n = 0;
+
+    memset(piece, 'x', sizeof(piece) - 1);
+    on_status(p, 503);
+    p->backoff_ms = p->max_backoff_ms = 60000;
+    client_send(c, GET);
+    world_until(w, a->requests == 1);
+    while (fake_open_count(a) > 0 && n < 1000) {
+        n += write(a->conns[0].fd, piece, sizeof(piece) - 1) > 0;
+        world_turn(w);
+    }
+    cr_expect_lt(n, 1000);
+    cr_expect_eq(b->requests, 0, "it waits all the same");
+    {
+        const struct linger now = {.l_onoff = 1};
+
+        cr_assert_eq(setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+    }
+    world_free(w);
+}
+
 BOTH(proxy_retry, a_try_has_its_time)
 {
     struct world *w = world_new(kind);
@@ -466,6 +494,20 @@ BOTH(proxy_retry, an_early_refusal_leaves_the_content_whole)
     fake_send(&a->conns[a->conns[0].eof ? 1 : 0], OK2);
     world_until(w, client_has(c, OK));
     free(put);
+    world_free(w);
+}
+
+BOTH(proxy_retry, an_early_refusal_of_what_is_not_kept_is_passed_on)
+{
+    struct world *w = world_new(kind);
+    struct fake *a = fake_new(w, NOT_OK);
+    struct client *c = client_new(w);
+    struct ag_retry_policy *p = retry_of(route_to_fake(w, a), 2);
+
+    on_status(p, 503);
+    p->buffer_bytes = 0;
+    ask(w, c, "PUT /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", "\r\n\r\nbusy");
+    cr_expect_eq(a->requests, 1);
     world_free(w);
 }
 
