@@ -376,11 +376,7 @@ static bool outlive(struct ag_exchange *ex)
 {
     struct ag_proxy_call *p = ex->action_data;
 
-    if (!p || !ag_proxy_outlives(p)) {
-        return false;
-    }
-    p->settings = NULL;
-    return true;
+    return p && ag_proxy_outlive(p);
 }
 
 static enum ag_status shard_open(struct ag_context *ctx, void **out_state)

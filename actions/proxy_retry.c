@@ -117,6 +117,14 @@ static bool may_repeat(const struct ag_proxy_try *t, enum ag_reason why)
     return dead && !p->retried && !t->call.received && t->claim.pooled && is_whole(p) && is_safe(t);
 }
 
+/* Until the next try takes it, the rest of the content waits where it is. */
+static void stop_content(struct ag_proxy_call *p)
+{
+    if (p->more && p->more->replays) {
+        ag_replay_stop(&p->more->content);
+    }
+}
+
 static void pause_before(struct ag_proxy_call *p, uint32_t delay_ms);
 
 /* By the policy, and its budget: arranges for the next try, after a while, and of another server. */
@@ -146,6 +154,7 @@ static bool retry(struct ag_proxy_try *t, enum ag_retry_cause cause)
     if (!ag_retry_take(&claim->pool->retries, l->now_ms)) {
         return false;
     }
+    stop_content(p);
     p->retries++;
     p->fresh = cause == AG_RETRY_RESET;
     pause_before(p, delay_ms);
@@ -399,9 +408,7 @@ struct ag_body *ag_proxy_content(struct ag_proxy_call *p)
     if (!more || !more->replays) {
         return &p->ex->req_body;
     }
-    if (more->content.open) { /* of the try before */
-        ag_replay_close(&more->content);
-    }
+    ag_replay_close(&more->content); /* what the try before has left */
     ag_replay_open(&more->content);
     return &more->sending;
 }
@@ -429,6 +436,7 @@ bool ag_proxy_retry_failed(struct ag_proxy_try *t, enum ag_reason why)
 
         p->replays += replayable;
         p->retried = p->retried || !replayable;
+        stop_content(p);
         try_again(p, !replayable);
         return true;
     }
@@ -550,7 +558,22 @@ void ag_proxy_end_more(struct ag_proxy_call *p)
     }
 }
 
-bool ag_proxy_outlives(const struct ag_proxy_call *p)
+bool ag_proxy_outlive(struct ag_proxy_call *p)
 {
-    return !p->mirrored && (p->answered || (!p->more && p->first.claim.state == AG_CLAIM_GIVEN));
+    struct ag_proxy_more *more = p->more;
+
+    if (p->mirrored || !(p->answered || p->first.claim.state == AG_CLAIM_GIVEN)) {
+        return false;
+    }
+    if (more && !p->answered) {
+        if (more->draining || hedge_alive(p, NULL)) {
+            return false;
+        }
+        ag_timer_cancel(&loop_of(p)->wheel, &more->hedging);
+        if (more->replays) {
+            ag_replay_forget(&more->content);
+        }
+    }
+    p->settings = NULL;
+    return true;
 }

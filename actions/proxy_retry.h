@@ -102,5 +102,5 @@ AG_MUST_USE bool ag_proxy_goes_on(struct ag_proxy_try *t);
 void ag_proxy_cancel_tries(struct ag_proxy_call *p);
 /* Before the exchange is let go; no try is under way. */
 void ag_proxy_end_more(struct ag_proxy_call *p);
-/* What may be without settings: nothing that is begun needs them any more. */
-bool ag_proxy_outlives(const struct ag_proxy_call *p);
+/* Does without the settings from here on, and so without another try. False: they are needed yet. */
+AG_MUST_USE bool ag_proxy_outlive(struct ag_proxy_call *p);

@@ -163,9 +163,14 @@ void ag_replay_open(struct ag_replay *r)
     pump(r);
 }
 
-void ag_replay_close(struct ag_replay *r)
+void ag_replay_stop(struct ag_replay *r)
 {
     r->open = false;
+}
+
+void ag_replay_close(struct ag_replay *r)
+{
+    ag_replay_stop(r);
     ag_body_deinit(r->to);
     ag_body_init(r->to, r->loop);
 }

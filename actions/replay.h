@@ -42,7 +42,10 @@ void ag_replay_init(struct ag_replay *r, struct ag_body *from, struct ag_body *t
 /* Begins to pass content to `to`, which is new: what is kept first. May be opened again, after a close, while it
  * is whole. */
 void ag_replay_open(struct ag_replay *r);
-/* The call that took from `to` is over: `to` is as new, and nothing more comes until it is opened again. */
+/* Nothing more is taken out of `from`, for the call that takes from `to` is over, or nobody wants it any more:
+ * what came meanwhile might go beyond the bound, and would be lost. */
+void ag_replay_stop(struct ag_replay *r);
+/* The same, and `to`, which nobody takes from any more, is as new. */
 void ag_replay_close(struct ag_replay *r);
 /* Whether all content that has been taken can be sent again, and the rest is still to come. */
 bool ag_replay_is_whole(const struct ag_replay *r);

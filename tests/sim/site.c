@@ -58,6 +58,7 @@ void site_config(uint32_t number, struct site_config *out)
         .retries = pick(number, 23, 0, 2) == 0,
         .hedges = pick(number, 24, 0, 2) == 0,
         .retry_buffer = pick(number, 25, 0, 1) ? 65536 : 3000,
+        .mirrors = pick(number, 26, 0, 2) == 0,
     };
 }
 
@@ -96,7 +97,7 @@ static void print_server(FILE *f, const struct site_config *c)
                   SITE_ECHO_MAX);
 }
 
-/* No try ends earlier than the call would by itself. */
+/* A try has more time than a connection and the first byte together. */
 static void print_retries(FILE *f, const struct site_config *c)
 {
     if (c->retries) {
@@ -132,7 +133,7 @@ static void print_proxy(FILE *f, const struct site_config *c)
                   c->few_connections, c->few_pending);
 }
 
-static void print_routes(FILE *f, uint32_t number)
+static void print_routes(FILE *f, uint32_t number, bool mirrors)
 {
     char small[64], large[16384];
 
@@ -146,7 +147,11 @@ static void print_routes(FILE *f, uint32_t number)
                   "  /echo/*: *\n  GET /get: 200 got\n  /r/*rest: FOUND -> /fixed/*rest\n"
                   "  \"/s/\": \"./site/\"\n  /w/*rest: http://a/a/*rest\n",
                   small, large);
-    for (const char *up = "abcnmxhg"; *up; up++) {
+    if (mirrors) {
+        (void)fprintf(f, "  \"/a/*\": {action: \"http://a\", "
+                         "mirror: {to: a, percent: 50, buffer: 20k}}\n");
+    }
+    for (const char *up = mirrors ? "bcnmxhg" : "abcnmxhg"; *up; up++) {
         (void)fprintf(f, "  /%c/*: %s://%c\n", *up, *up == 'h' || *up == 'g' ? "h2c" : "http", *up);
     }
 }
@@ -194,7 +199,7 @@ static void write_config(uint32_t number)
     AG_ASSERT(f);
     print_server(f, &c);
     print_proxy(f, &c);
-    print_routes(f, number);
+    print_routes(f, number, c.mirrors);
     AG_ASSERT(fclose(f) == 0);
 }
 

@@ -26,6 +26,8 @@
 #define SITE_HEDGES   1u
 /* Times that an upstream sees a request that may happen twice: a dead pooled connection is made up for, too. */
 #define SITE_SEEN_MAX (SITE_ATTEMPTS + SITE_HEDGES + 1u)
+/* Copies of one, at upstream a. */
+#define SITE_COPIES_MAX 1u
 
 struct site_config {
     uint32_t number;
@@ -37,6 +39,7 @@ struct site_config {
     uint32_t max_idle, keep_ms, max_age_ms, max_requests;
     uint32_t fixed_large; /* bytes of /fixed/large */
     bool retries, hedges;
+    bool mirrors; /* of /a/..., to where the requests themselves go */
     uint32_t retry_buffer;
 };
 

@@ -4,6 +4,7 @@
  * answer; nothing is left.
  * Method: real server, real action, scripted upstreams that fail at each moment, on both backends.
  */
+#include "actions/proxy_retry.h"
 #include "tests/unit/proxying.h"
 
 #include <stdlib.h>
@@ -444,6 +445,37 @@ BOTH(proxy_retry, content_that_is_still_coming_follows)
     client_send(c, rest);
     world_until(w, a->requests == 3); /* the empty line of the last chunk counts as one */
     expect_chunks(a->head, strstr(strstr(put, "\r\n\r\n") + 4, "\r\n") + 2, rest);
+    fake_send(&a->conns[0], OK2);
+    world_until(w, client_has(c, OK));
+    free(put);
+    world_free(w);
+}
+
+/* More than may be kept comes while no try is under way: it waits. */
+BOTH(proxy_retry, content_that_comes_in_the_pause_is_not_lost)
+{
+    struct world *w = world_new(kind);
+    struct fake *a = fake_new(w, NULL);
+    struct client *c = client_new(w);
+    struct ag_retry_policy *p = retry_of(route_to_fake(w, a), 2);
+    char *put = put_of(9000, false), rest[8000], first;
+    struct ag_proxy_call *call;
+    size_t cut = strlen(put) - 7000;
+
+    (void)snprintf(rest, sizeof(rest), "%s", put + cut);
+    first = put[cut];
+    put[cut] = 0;
+    p->buffer_bytes = 9000;
+    p->backoff_ms = p->max_backoff_ms = 300;
+    client_send(c, put);
+    world_until(w, a->conns[0].len == 2000);
+    call = w->ex->action_data;
+    call->more->content.limit_bytes = 3000;
+    fake_hang_up(&a->conns[0]);
+    world_until(w, call->retries == 1);
+    client_send(c, rest);
+    put[cut] = first;
+    world_until(w, a->accepted == 2 && has_content(a, 0, put, 9000));
     fake_send(&a->conns[0], OK2);
     world_until(w, client_has(c, OK));
     free(put);
