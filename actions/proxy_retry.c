@@ -4,6 +4,8 @@
 /* What is read of an answer that nobody wants, and for how long at least, before its connection is given up. */
 #define DRAIN_BYTES (16u * 1024u)
 #define DRAIN_MS    10u
+/* Content that waits for a call beside what is kept, and what the server holds: little. */
+#define SENDING_BYTES (64u * 1024u)
 
 static struct ag_loop *loop_of(const struct ag_proxy_call *p)
 {
@@ -409,6 +411,7 @@ struct ag_body *ag_proxy_content(struct ag_proxy_call *p)
         return &p->ex->req_body;
     }
     ag_replay_close(&more->content); /* what the try before has left */
+    more->sending.limit_bytes = SENDING_BYTES;
     ag_replay_open(&more->content);
     return &more->sending;
 }
