@@ -324,6 +324,63 @@ def test_one_of_three_that_dies_at_work_costs_no_get_an_error(tmp_path, backend)
             server.die()
 
 
+HEDGE = """
+server: {{listen: ["127.0.0.1:$PORT"], workers: 1}}
+proxy:
+  upstreams:
+    three:
+      servers: ["127.0.0.1:{0}", "127.0.0.1:{1}", "127.0.0.1:{2}"]
+      hedge: {{after: 10ms, max: 2}}
+      retry: {{attempts: 3, budget: 100%}}
+routes:
+  "/*": http://three
+"""
+
+
+def test_hedges_leave_each_client_one_whole_answer(tmp_path, backend):
+    """Servers that are slow and quick by turns, with long content, under load."""
+    turn, lock = [0], threading.Lock()
+
+    def moody(server, conn, reader):
+        while True:
+            head, _ = server.request(reader)
+            with lock:
+                turn[0] += 1
+                mood = turn[0] % 5
+            if mood == 1:
+                time.sleep(0.05)
+            elif mood == 3:
+                time.sleep(0.015)
+            body = head.split()[1] * 20000
+            conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+            for at in range(0, len(body), 30000):
+                conn.sendall(body[at:at + 30000])
+
+    servers = [Server(moody) for _ in range(3)]
+    wrong = []
+    with Gate(tmp_path, HEDGE.format(*(s.port for s in servers)), backend) as gate:
+        def work(number):
+            with gate.connect() as s:
+                reader = Reader(s)
+                for i in range(25):
+                    path = b"/%d/%d" % (number, i)
+                    s.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+                    r = reader.response()
+                    if (r.status, r.body) != (200, path * 20000):
+                        wrong.append((path, r.status, len(r.body)))
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(120)
+        assert not any(t.is_alive() for t in threads) and not wrong, wrong
+        asked = sum(len(s.seen) for s in servers)
+        assert asked > 100, "no request was hedged"
+        for server in servers:
+            server.die()
+
+
 MIRROR = """
 server: {{listen: ["127.0.0.1:$PORT"], workers: 1}}
 proxy:
