@@ -9,7 +9,7 @@
  * A mirror is a thing of its own: it has its own pages, lives on when the exchange is over, and nothing of it
  * comes back. It starts when the request is whole; content is shared with the exchange, not copied, and bounded
  * by `buffer`: of a longer request there is no copy. A shard has AG_MIRRORS_MAX at once; more are left out, and
- * so are all when buffers run short.
+ * so are all when buffers run short. Trailers of a request are not copied.
  */
 #pragma once
 #include "actions/upstream_pool.h"

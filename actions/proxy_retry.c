@@ -165,13 +165,13 @@ static bool retry(struct ag_proxy_try *t, enum ag_retry_cause cause)
 
 /* ---- the next try ---- */
 
-/* It is made later, or where others were lost: their answers and bodies are as new. */
+/* Of the first claim, whatever try has failed: those beside it are over. */
 static void try_again(struct ag_proxy_call *p, bool fresh)
 {
     struct ag_proxy_more *more = p->more;
 
-    if (more && more->policy_ms) {
-        ag_loop_arm(loop_of(p), &more->patience, more->policy_ms);
+    if (more && more->per_try_ms) {
+        ag_loop_arm(loop_of(p), &more->patience, more->per_try_ms);
     }
     ag_proxy_go_on(&p->first, ag_upstream_claim_again(&p->first.claim, fresh));
 }
@@ -192,7 +192,7 @@ static void on_pause(struct ag_timer *timer)
     try_again(p, p->fresh);
 }
 
-/* All of its tries fail, but for one at most that its failure is told to. */
+/* One try fails, and all others are given up. */
 static void run_out_of_patience(struct ag_proxy_call *p)
 {
     struct ag_proxy_try *t = &p->first;
@@ -222,7 +222,7 @@ static void on_patience(struct ag_timer *timer)
 
     if (has_content(p) && !p->ex->req_body.ended) {
         /* The client still sends: its own limits hold. */
-        ag_loop_arm(loop_of(p), &more->patience, more->policy_ms);
+        ag_loop_arm(loop_of(p), &more->patience, more->per_try_ms);
     } else {
         run_out_of_patience(p);
     }
@@ -369,7 +369,7 @@ bool ag_proxy_prepare_more(struct ag_proxy_call *p)
     if (!more_of(p)) {
         return false;
     }
-    p->more->policy_ms = s->retry.per_try_ms;
+    p->more->per_try_ms = s->retry.per_try_ms;
     if (limit > 0) {
         p->more->replays = true;
         ag_body_init(&p->more->sending, loop_of(p));
@@ -388,8 +388,8 @@ void ag_proxy_begin(struct ag_proxy_call *p, struct ag_upstreams *u)
     if (p->first.claim.pool && (policy->attempts > 1 || policy->hedges > 0)) {
         ag_retry_save(&p->first.claim.pool->retries, policy);
     }
-    if (p->more && p->more->policy_ms) {
-        ag_loop_arm(loop_of(p), &p->more->patience, p->more->policy_ms);
+    if (p->more && p->more->per_try_ms) {
+        ag_loop_arm(loop_of(p), &p->more->patience, p->more->per_try_ms);
     }
     if (p->more && may_hedge(p)) {
         ag_loop_arm(loop_of(p), &p->more->hedging, policy->after_ms);

@@ -44,8 +44,8 @@ struct ag_proxy_more {
     struct ag_replay answer;  /* of a hedge that won, into res_body */
     struct ag_proxy_hedge *hedges[AG_RETRY_HEDGES_MAX];
     struct ag_proxy_try
-        *draining;      /* its answer, which nobody wants, is taken until `pause` fires */
-    uint32_t policy_ms; /* of `patience`; 0: it is not bounded */
+        *draining;       /* its answer, which nobody wants, is taken until `pause` fires */
+    uint32_t per_try_ms; /* of `patience`; 0: it is not bounded */
     uint8_t hedge_count;
     bool replays; /* content goes through `content` */
     bool relays;  /* the answer comes through `answer` */

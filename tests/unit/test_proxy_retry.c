@@ -451,6 +451,30 @@ BOTH(proxy_retry, content_that_is_still_coming_follows)
     world_free(w);
 }
 
+/* Content that is kept is not held back, and the answer may come before its end. */
+BOTH(proxy_retry, both_ways_at_once)
+{
+    struct world *w = world_new(kind);
+    struct fake *a = fake_new(w, NULL);
+    struct client *c = client_new(w);
+
+    (void)retry_of(route_to_fake(w, a), 2);
+    client_send(c, "PUT /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+    world_until(w, memmem(a->conns[0].in, a->conns[0].len, "one", 3) != NULL);
+    fake_send(&a->conns[0], "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nuno\r\n");
+    world_until(w, client_has(c, "uno"));
+    client_send(c, "3\r\ntwo\r\n");
+    world_until(w, memmem(a->conns[0].in, a->conns[0].len, "two", 3) != NULL);
+    cr_expect_eq(ag_loop_bufs_used(&w->loop, AG_BUF_LARGE), 0);
+    fake_send(&a->conns[0], "3\r\ndue\r\n");
+    world_until(w, client_has(c, "due"));
+    client_send(c, "0\r\n\r\n");
+    world_until(w, a->requests == 2); /* the empty line of the last chunk counts as one */
+    fake_send(&a->conns[0], "0\r\n\r\n");
+    world_until(w, client_has(c, "\r\n0\r\n\r\n"));
+    world_free(w);
+}
+
 /* More than may be kept comes while no try is under way: it waits. */
 BOTH(proxy_retry, content_that_comes_in_the_pause_is_not_lost)
 {
