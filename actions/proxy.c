@@ -190,7 +190,7 @@ static void begin(struct ag_proxy_try *t)
     t->call.events = &call_events;
     t->call.req = &p->req;
     t->call.opts = &p->opts;
-    t->call.req_body = ag_proxy_content(p);
+    t->call.req_body = ag_proxy_content(t);
     t->call.keep = &ex->arena;
     ex->upstream_tries++;
     if (ag_upstream_start(&t->claim, &t->call) != AG_OK) {

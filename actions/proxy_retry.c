@@ -230,13 +230,22 @@ static void on_patience(struct ag_timer *timer)
 
 /* ---- hedges ---- */
 
-/* Of requests without content that may happen twice. */
+/* Of requests that may happen twice, whose content is kept. */
 static bool may_hedge(const struct ag_proxy_call *p)
 {
     const struct ag_retry_policy *policy = &p->settings->retry;
 
-    return policy->hedges > 0 && p->req.framing == AG_FRAMING_NONE && !has_tunnel(p) &&
-           (is_idempotent(p) || policy->all_methods);
+    return policy->hedges > 0 && !has_tunnel(p) && (is_idempotent(p) || policy->all_methods) &&
+           (!has_content(p) || (p->more && p->more->replays));
+}
+
+/* All content that is kept into the hedge's own body. What fails aborts that, and so the hedge. */
+static void share_content(const struct ag_replay *r, struct ag_body *to)
+{
+    for (struct ag_slice_node *n = r->kept.head; n; n = n->next) {
+        (void)!ag_body_write(to, ag_slice_sub(&n->slice, 0, n->slice.len));
+    }
+    ag_body_end(to, r->from->trailers);
 }
 
 /* The same request, to a server that was not asked yet. */
@@ -250,7 +259,11 @@ static void hedge(struct ag_proxy_call *p)
         !ag_retry_take(&claim->pool->retries, loop_of(p)->now_ms)) {
         return;
     }
+    ag_body_init(&h->req_body, loop_of(p));
     ag_body_init(&h->res_body, loop_of(p));
+    if (has_content(p)) {
+        share_content(&more->content, &h->req_body);
+    }
     ag_proxy_try_init(&h->one, p, &h->res_body);
     more->hedges[more->hedge_count++] = h;
     ag_upstream_avoid_same(&h->one.claim, claim);
@@ -269,6 +282,12 @@ static void on_hedging(struct ag_timer *timer)
     struct ag_proxy_call *p = more->whole;
     uint8_t state = p->first.claim.state;
 
+    if (has_content(p) && !ag_replay_is_complete(&more->content)) {
+        if (ag_replay_is_whole(&more->content)) { /* the client still sends */
+            ag_loop_arm(loop_of(p), &more->hedging, p->settings->retry.after_ms);
+        }
+        return;
+    }
     /* Where requests wait for a connection, more of them would not help. */
     if (state == AG_CLAIM_GIVEN || state == AG_CLAIM_CONNECTING) {
         hedge(p);
@@ -310,7 +329,8 @@ static uint32_t kept_bytes(struct ag_proxy_call *p)
     if (!has_content(p)) {
         return 0;
     }
-    if (s->retry.attempts > 1 && (s->retry.all_methods || is_idempotent(p))) {
+    if ((s->retry.attempts > 1 || s->retry.hedges > 0) &&
+        (s->retry.all_methods || is_idempotent(p))) {
         limit = s->retry.buffer_bytes;
     }
     if (p->mirrored && s->mirror->buffer_bytes > limit) {
@@ -400,12 +420,16 @@ void ag_proxy_begin(struct ag_proxy_call *p, struct ag_upstreams *u)
     }
 }
 
-struct ag_body *ag_proxy_content(struct ag_proxy_call *p)
+struct ag_body *ag_proxy_content(struct ag_proxy_try *t)
 {
+    struct ag_proxy_call *p = t->whole;
     struct ag_proxy_more *more = p->more;
 
     if (p->req.framing == AG_FRAMING_NONE && !has_tunnel(p)) {
         return NULL;
+    }
+    if (t != &p->first) {
+        return &ag_container_of(t, struct ag_proxy_hedge, one)->req_body;
     }
     if (!more || !more->replays) {
         return &p->ex->req_body;
@@ -557,6 +581,7 @@ void ag_proxy_end_more(struct ag_proxy_call *p)
         ag_replay_deinit(&more->answer);
     }
     for (unsigned i = 0; i < more->hedge_count; i++) {
+        ag_body_deinit(&more->hedges[i]->req_body);
         ag_body_deinit(&more->hedges[i]->res_body);
     }
 }

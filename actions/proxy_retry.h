@@ -30,6 +30,7 @@ struct ag_proxy_try {
 /* A try beside the first. Its answer cannot be written where the first one's goes before it has won. */
 struct ag_proxy_hedge {
     struct ag_proxy_try one;
+    struct ag_body req_body; /* all of the content, which is kept */
     struct ag_body res_body;
 };
 
@@ -85,8 +86,8 @@ void ag_proxy_let_go(struct ag_proxy_call *p);
 AG_MUST_USE bool ag_proxy_prepare_more(struct ag_proxy_call *p);
 /* The first try, and a copy for the mirror. */
 void ag_proxy_begin(struct ag_proxy_call *p, struct ag_upstreams *u);
-/* The call is about to begin: its content, from the first byte on. NULL: it has none. */
-struct ag_body *ag_proxy_content(struct ag_proxy_call *p);
+/* The try's call is about to begin: its content, from the first byte on. NULL: it has none. */
+struct ag_body *ag_proxy_content(struct ag_proxy_try *t);
 /* The call failed, or there is no connection for it (of which the claim says why). True: the request goes on
  * without it: another try is under way, or will be. */
 AG_MUST_USE bool ag_proxy_retry_failed(struct ag_proxy_try *t, enum ag_reason why);

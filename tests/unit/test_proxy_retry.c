@@ -601,6 +601,37 @@ BOTH(proxy_retry, a_hedge_wins)
     world_free(w);
 }
 
+BOTH(proxy_retry, a_hedge_has_all_of_the_content)
+{
+    struct world *w = world_new(kind);
+    struct fake *a = fake_new(w, NULL), *b = fake_new(w, NULL);
+    struct client *c = client_new(w);
+    char *put = put_of(9000, false), rest[8000];
+    size_t cut = strlen(put) - 7000;
+    struct ag_proxy_settings *s = route_to_both(w, a, b);
+
+    (void)retry_of(s, 2);
+    (void)hedge_of(s);
+    (void)snprintf(rest, sizeof(rest), "%s", put + cut);
+    put[cut] = 0;
+    client_send(c, put);
+    world_until(w, a->conns[0].len == 2000);
+    for (unsigned i = 0; i < 3; i++) {
+        world_settle(w);
+    }
+    cr_expect_eq(b->accepted, 0, "not before it is here");
+    client_send(c, rest);
+    put[cut] = rest[0];
+    world_until(w, b->accepted == 1 && has_content(b, 0, put, 9000));
+    cr_expect(has_content(a, 0, put, 9000));
+    fake_hang_up(&a->conns[0]);
+    world_settle(w);
+    fake_send(&b->conns[0], OK2);
+    world_until(w, client_has(c, OK));
+    free(put);
+    world_free(w);
+}
+
 BOTH(proxy_retry, a_hedge_loses)
 {
     struct world *w = world_new(kind);
