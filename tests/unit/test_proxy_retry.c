@@ -726,3 +726,49 @@ BOTH(proxy_retry, a_client_that_goes_takes_all_tries_along)
     world_until(w, fake_open_count(a) + fake_open_count(b) == 0);
     world_free(w);
 }
+
+/* ---- settings that go ---- */
+
+/* A reload takes them from a request that is on its way: it does without another try. */
+BOTH(proxy_retry, a_request_outlives_its_settings)
+{
+    struct world *w = world_new(kind);
+    struct fake *a = fake_new(w, NULL), *b = fake_new(w, NULL);
+    struct client *c = client_new(w);
+    char *put = put_of(5000, false);
+    struct ag_proxy_settings *s = route_to_both(w, a, b);
+
+    a->script = b->script = silent;
+    (void)retry_of(s, 3);
+    (void)hedge_of(s);
+    s->retry.after_ms = 60;
+    put[strlen(put) - 1000] = 0;
+    client_send(c, put);
+    world_until(w, a->conns[0].len == 4000);
+    cr_expect(ag_action_proxy.outlive(w->ex));
+    memset(s, 0xee, sizeof(*s));
+    fake_hang_up(&a->conns[0]);
+    world_until(w, client_has(c, "HTTP/1.1 502 "));
+    cr_expect_eq(b->accepted, 0);
+    free(put);
+    world_free(w);
+}
+
+BOTH(proxy_retry, settings_are_needed_while_it_waits)
+{
+    struct world *w = world_new(kind);
+    struct fake *a = fake_new(w, NULL);
+    struct client *c = client_new(w);
+    struct ag_retry_policy *p = retry_of(route_to_fake(w, a), 2);
+
+    a->script = close_always;
+    p->backoff_ms = p->max_backoff_ms = 400;
+    client_send(c, GET);
+    world_until(w, a->requests == 1);
+    world_until(w, ((struct ag_proxy_call *)w->ex->action_data)->retries == 1);
+    if (a->requests == 1) { /* the wait may have been none */
+        cr_expect_not(ag_action_proxy.outlive(w->ex));
+    }
+    world_until(w, client_has(c, "HTTP/1.1 502 "));
+    world_free(w);
+}
