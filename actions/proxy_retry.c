@@ -1,31 +1,9 @@
-#include "actions/proxy_retry.h"
+#include "actions/proxy_retry_parts.h"
 
 #define REPLAYS_MAX 3u
 /* What is read of an answer that nobody wants, and for how long at least, before its connection is given up. */
 #define DRAIN_BYTES (16u * 1024u)
 #define DRAIN_MS    10u
-/* Content that waits for a call beside what is kept, and what the server holds: little. */
-#define SENDING_BYTES (64u * 1024u)
-
-static struct ag_loop *loop_of(const struct ag_proxy_call *p)
-{
-    return p->ex->context->loop;
-}
-
-static struct ag_upstreams *upstreams_of(const struct ag_proxy_call *p)
-{
-    return p->ex->context->action_state[AG_ACTION_PROXY];
-}
-
-static bool has_tunnel(const struct ag_proxy_call *p)
-{
-    return p->tunnel.asked != AG_PROXY_NO_TUNNEL;
-}
-
-static bool has_content(const struct ag_proxy_call *p)
-{
-    return p->req.framing != AG_FRAMING_NONE && !has_tunnel(p);
-}
 
 /* ---- tries beside each other ---- */
 
@@ -72,21 +50,7 @@ void ag_proxy_cancel_tries(struct ag_proxy_call *p)
     cancel_others(p, NULL);
 }
 
-static void stop_timers(struct ag_proxy_call *p)
-{
-    struct ag_wheel *wheel = &loop_of(p)->wheel;
-
-    ag_timer_cancel(wheel, &p->more->pause);
-    ag_timer_cancel(wheel, &p->more->patience);
-    ag_timer_cancel(wheel, &p->more->hedging);
-}
-
 /* ---- whether it may be asked again ---- */
-
-static bool is_idempotent(const struct ag_proxy_call *p)
-{
-    return ag_method_is_idempotent((enum ag_method)p->req.method);
-}
 
 /* Nothing of its content is lost: it is kept, or was not touched. */
 static bool is_whole(const struct ag_proxy_call *p)
@@ -102,8 +66,8 @@ static bool is_whole(const struct ag_proxy_call *p)
 /* Nothing can happen twice that must not (RFC 9110 section 9.2.2). */
 static bool is_safe(const struct ag_proxy_try *t)
 {
-    return is_idempotent(t->whole) || t->whole->settings->retry.all_methods || !t->call.sent ||
-           t->call.replayable;
+    return ag_proxy_is_idempotent(t->whole) || t->whole->settings->retry.all_methods ||
+           !t->call.sent || t->call.replayable;
 }
 
 /* Silently: a pooled connection that the upstream had just closed, or spoilt, is nobody's fault: once (RFC 9112
@@ -127,7 +91,11 @@ static void stop_content(struct ag_proxy_call *p)
     }
 }
 
-static void pause_before(struct ag_proxy_call *p, uint32_t delay_ms);
+static void pause_before(struct ag_proxy_call *p, uint32_t delay_ms)
+{
+    ag_proxy_stop_timers(p);
+    ag_loop_arm(ag_proxy_loop(p), &p->more->pause, delay_ms);
+}
 
 /* By the policy, and its budget: arranges for the next try, after a while, and of another server. */
 static bool retry(struct ag_proxy_try *t, enum ag_retry_cause cause)
@@ -135,7 +103,7 @@ static bool retry(struct ag_proxy_try *t, enum ag_retry_cause cause)
     struct ag_proxy_call *p = t->whole;
     const struct ag_retry_policy *policy = &p->settings->retry;
     struct ag_upstream_claim *claim = &p->first.claim;
-    struct ag_loop *l = loop_of(p);
+    struct ag_loop *l = ag_proxy_loop(p);
     uint32_t delay_ms, total_ms = p->timeouts.total_ms;
 
     if (!ag_retry_has_cause(policy, cause) || p->retries + 1u >= policy->attempts || !is_safe(t) ||
@@ -171,7 +139,7 @@ static void try_again(struct ag_proxy_call *p, bool fresh)
     struct ag_proxy_more *more = p->more;
 
     if (more && more->per_try_ms) {
-        ag_loop_arm(loop_of(p), &more->patience, more->per_try_ms);
+        ag_loop_arm(ag_proxy_loop(p), &more->patience, more->per_try_ms);
     }
     ag_proxy_go_on(&p->first, ag_upstream_claim_again(&p->first.claim, fresh));
 }
@@ -186,7 +154,7 @@ static void on_pause(struct ag_timer *timer)
 
         ag_upstream_cancel(&more->draining->claim);
         ag_body_deinit(body);
-        ag_body_init(body, loop_of(p));
+        ag_body_init(body, ag_proxy_loop(p));
         more->draining = NULL;
     }
     try_again(p, p->fresh);
@@ -220,9 +188,9 @@ static void on_patience(struct ag_timer *timer)
     struct ag_proxy_more *more = ag_container_of(timer, struct ag_proxy_more, patience);
     struct ag_proxy_call *p = more->whole;
 
-    if (has_content(p) && !p->ex->req_body.ended) {
+    if (ag_proxy_has_content(p) && !p->ex->req_body.ended) {
         /* The client still sends: its own limits hold. */
-        ag_loop_arm(loop_of(p), &more->patience, more->per_try_ms);
+        ag_loop_arm(ag_proxy_loop(p), &more->patience, more->per_try_ms);
     } else {
         run_out_of_patience(p);
     }
@@ -230,13 +198,13 @@ static void on_patience(struct ag_timer *timer)
 
 /* ---- hedges ---- */
 
-/* Of requests that may happen twice, whose content is kept. */
-static bool may_hedge(const struct ag_proxy_call *p)
+bool ag_proxy_may_hedge(const struct ag_proxy_call *p)
 {
     const struct ag_retry_policy *policy = &p->settings->retry;
 
-    return policy->hedges > 0 && !has_tunnel(p) && (is_idempotent(p) || policy->all_methods) &&
-           (!has_content(p) || (p->more && p->more->replays));
+    return policy->hedges > 0 && !ag_proxy_has_tunnel(p) &&
+           (ag_proxy_is_idempotent(p) || policy->all_methods) &&
+           (!ag_proxy_has_content(p) || (p->more && p->more->replays));
 }
 
 /* All content that is kept into the hedge's own body. What fails aborts that, and so the hedge. */
@@ -256,22 +224,22 @@ static void hedge(struct ag_proxy_call *p)
     struct ag_proxy_hedge *h = ag_arena_zalloc(&p->ex->arena, sizeof(*h));
 
     if (!h || !ag_upstream_avoid(claim) ||
-        !ag_retry_take(&claim->pool->retries, loop_of(p)->now_ms)) {
+        !ag_retry_take(&claim->pool->retries, ag_proxy_loop(p)->now_ms)) {
         return;
     }
-    ag_body_init(&h->req_body, loop_of(p));
-    ag_body_init(&h->res_body, loop_of(p));
-    if (has_content(p)) {
+    ag_body_init(&h->req_body, ag_proxy_loop(p));
+    ag_body_init(&h->res_body, ag_proxy_loop(p));
+    if (ag_proxy_has_content(p)) {
         share_content(&more->content, &h->req_body);
     }
     ag_proxy_try_init(&h->one, p, &h->res_body);
     more->hedges[more->hedge_count++] = h;
     ag_upstream_avoid_same(&h->one.claim, claim);
     if (more->hedge_count < p->settings->retry.hedges) {
-        ag_loop_arm(loop_of(p), &more->hedging, p->settings->retry.after_ms);
+        ag_loop_arm(ag_proxy_loop(p), &more->hedging, p->settings->retry.after_ms);
     }
     ag_proxy_go_on(&h->one,
-                   ag_upstream_claim(upstreams_of(p), p->settings->upstream, &h->one.claim));
+                   ag_upstream_claim(ag_proxy_upstreams(p), p->settings->upstream, &h->one.claim));
     (void)ag_upstream_avoid(&h->one.claim); /* the next one goes elsewhere again */
     ag_upstream_avoid_same(claim, &h->one.claim);
 }
@@ -282,9 +250,9 @@ static void on_hedging(struct ag_timer *timer)
     struct ag_proxy_call *p = more->whole;
     uint8_t state = p->first.claim.state;
 
-    if (has_content(p) && !ag_replay_is_complete(&more->content)) {
+    if (ag_proxy_has_content(p) && !ag_replay_is_complete(&more->content)) {
         if (ag_replay_is_whole(&more->content)) { /* the client still sends */
-            ag_loop_arm(loop_of(p), &more->hedging, p->settings->retry.after_ms);
+            ag_loop_arm(ag_proxy_loop(p), &more->hedging, p->settings->retry.after_ms);
         }
         return;
     }
@@ -294,150 +262,11 @@ static void on_hedging(struct ag_timer *timer)
     }
 }
 
-/* ---- what they need beside the call ---- */
-
-static struct ag_proxy_more *more_of(struct ag_proxy_call *p)
+void ag_proxy_init_timers(struct ag_proxy_more *more)
 {
-    struct ag_proxy_more *more = p->more;
-
-    if (!more) {
-        more = ag_arena_zalloc(&p->ex->arena, sizeof(*more));
-        if (!more) {
-            return NULL;
-        }
-        more->whole = p;
-        ag_timer_init(&more->pause, on_pause);
-        ag_timer_init(&more->patience, on_patience);
-        ag_timer_init(&more->hedging, on_hedging);
-        p->more = more;
-    }
-    return more;
-}
-
-static void pause_before(struct ag_proxy_call *p, uint32_t delay_ms)
-{
-    stop_timers(p);
-    ag_loop_arm(loop_of(p), &p->more->pause, delay_ms);
-}
-
-/* The bytes of content that are to be kept; 0: none. */
-static uint32_t kept_bytes(struct ag_proxy_call *p)
-{
-    const struct ag_proxy_settings *s = p->settings;
-    uint32_t limit = 0;
-
-    if (!has_content(p)) {
-        return 0;
-    }
-    if ((s->retry.attempts > 1 || s->retry.hedges > 0) &&
-        (s->retry.all_methods || is_idempotent(p))) {
-        limit = s->retry.buffer_bytes;
-    }
-    if (p->mirrored && s->mirror->buffer_bytes > limit) {
-        limit = s->mirror->buffer_bytes;
-    }
-    return p->req.framing == AG_FRAMING_LENGTH && p->req.content_length > limit ? 0 : limit;
-}
-
-static void send_copy(struct ag_proxy_call *p, const struct ag_chain *content)
-{
-    const struct ag_mirror_request copy = {.req = &p->req,
-                                           .target = p->opts.target,
-                                           .content = content,
-                                           .te_trailers = p->opts.te_trailers};
-
-    p->mirrored = false;
-    ag_mirror_send(upstreams_of(p)->mirrors, p->settings->mirror, &copy);
-}
-
-static void leave_copy_out(struct ag_proxy_call *p)
-{
-    if (p->mirrored) {
-        p->mirrored = false;
-        ag_mirror_leave_out(upstreams_of(p)->mirrors);
-    }
-}
-
-/* The whole request has passed. */
-static void on_complete(struct ag_replay *r, void *owner)
-{
-    struct ag_proxy_call *p = owner;
-
-    if (p->mirrored && ag_replay_is_complete(r)) {
-        send_copy(p, &r->kept);
-    }
-    leave_copy_out(p);
-    if (p->answered) {
-        ag_replay_forget(r);
-    }
-}
-
-bool ag_proxy_prepare_more(struct ag_proxy_call *p)
-{
-    const struct ag_proxy_settings *s = p->settings;
-    uint32_t limit;
-
-    p->mirrored =
-        s->mirror && !has_tunnel(p) && ag_mirror_wants(upstreams_of(p)->mirrors, s->mirror);
-    limit = kept_bytes(p);
-    if (has_content(p) && limit == 0) {
-        leave_copy_out(p);
-    }
-    if (limit == 0 && !s->retry.per_try_ms && !may_hedge(p)) {
-        return true;
-    }
-    if (!more_of(p)) {
-        return false;
-    }
-    p->more->per_try_ms = s->retry.per_try_ms;
-    if (limit > 0) {
-        p->more->replays = true;
-        ag_body_init(&p->more->sending, loop_of(p));
-        ag_replay_init(&p->more->content, &p->ex->req_body, &p->more->sending, limit);
-        p->more->content.ended = on_complete;
-        p->more->content.owner = p;
-    }
-    return true;
-}
-
-void ag_proxy_begin(struct ag_proxy_call *p, struct ag_upstreams *u)
-{
-    const struct ag_retry_policy *policy = &p->settings->retry;
-    enum ag_status st = ag_upstream_claim(u, p->settings->upstream, &p->first.claim);
-
-    if (p->first.claim.pool && (policy->attempts > 1 || policy->hedges > 0)) {
-        ag_retry_save(&p->first.claim.pool->retries, policy);
-    }
-    if (p->more && p->more->per_try_ms) {
-        ag_loop_arm(loop_of(p), &p->more->patience, p->more->per_try_ms);
-    }
-    if (p->more && may_hedge(p)) {
-        ag_loop_arm(loop_of(p), &p->more->hedging, policy->after_ms);
-    }
-    ag_proxy_go_on(&p->first, st);
-    if (p->mirrored && !has_content(p)) {
-        send_copy(p, NULL);
-    }
-}
-
-struct ag_body *ag_proxy_content(struct ag_proxy_try *t)
-{
-    struct ag_proxy_call *p = t->whole;
-    struct ag_proxy_more *more = p->more;
-
-    if (p->req.framing == AG_FRAMING_NONE && !has_tunnel(p)) {
-        return NULL;
-    }
-    if (t != &p->first) {
-        return &ag_container_of(t, struct ag_proxy_hedge, one)->req_body;
-    }
-    if (!more || !more->replays) {
-        return &p->ex->req_body;
-    }
-    ag_replay_close(&more->content); /* what the try before has left */
-    more->sending.limit_bytes = SENDING_BYTES;
-    ag_replay_open(&more->content);
-    return &more->sending;
+    ag_timer_init(&more->pause, on_pause);
+    ag_timer_init(&more->patience, on_patience);
+    ag_timer_init(&more->hedging, on_hedging);
 }
 
 /* ---- what became of a try ---- */
@@ -467,7 +296,7 @@ bool ag_proxy_retry_failed(struct ag_proxy_try *t, enum ag_reason why)
         try_again(p, !replayable);
         return true;
     }
-    return (broken || why == AG_REASON_TIMEOUT) && more_of(p) &&
+    return (broken || why == AG_REASON_TIMEOUT) && ag_proxy_more_of(p) &&
            retry(t, broken ? AG_RETRY_RESET : AG_RETRY_TIMEOUT);
 }
 
@@ -479,7 +308,7 @@ bool ag_proxy_retry_unconnected(struct ag_proxy_try *t)
     if (others_alive(t)) {
         return true;
     }
-    return !p->over && p->settings && !reached && more_of(p) && retry(t, AG_RETRY_CONNECT);
+    return !p->over && p->settings && !reached && ag_proxy_more_of(p) && retry(t, AG_RETRY_CONNECT);
 }
 
 /* An answer that nobody wants. */
@@ -502,7 +331,8 @@ bool ag_proxy_retry_answer(struct ag_proxy_try *t, const struct ag_response *res
 {
     struct ag_proxy_call *p = t->whole;
 
-    if (!p->settings || has_tunnel(p) || !ag_retry_has_status(&p->settings->retry, res->status)) {
+    if (!p->settings || ag_proxy_has_tunnel(p) ||
+        !ag_retry_has_status(&p->settings->retry, res->status)) {
         return false;
     }
     if (others_alive(t)) {
@@ -510,7 +340,7 @@ bool ag_proxy_retry_answer(struct ag_proxy_try *t, const struct ag_response *res
         return true;
     }
     /* An upstream that answers early has its content discarded: it has to be kept. */
-    if ((has_content(p) && !(p->more && p->more->replays)) || !more_of(p) ||
+    if ((ag_proxy_has_content(p) && !(p->more && p->more->replays)) || !ag_proxy_more_of(p) ||
         !retry(t, AG_RETRY_STATUS)) {
         return false;
     }
@@ -538,7 +368,7 @@ void ag_proxy_won(struct ag_proxy_try *t)
     if (!more) {
         return;
     }
-    stop_timers(p);
+    ag_proxy_stop_timers(p);
     cancel_others(p, t);
     if (more->replays && !p->mirrored) {
         ag_replay_forget(&more->content);
@@ -561,31 +391,6 @@ bool ag_proxy_goes_on(struct ag_proxy_try *t)
 
 /* ---- the end ---- */
 
-void ag_proxy_end_more(struct ag_proxy_call *p)
-{
-    struct ag_proxy_more *more = p->more;
-
-    leave_copy_out(p);
-    if (!more) {
-        return;
-    }
-    stop_timers(p);
-    if (more->replays) {
-        if (!more->content.over) {
-            ag_body_discard(&p->ex->req_body);
-        }
-        ag_replay_deinit(&more->content);
-        ag_body_deinit(&more->sending);
-    }
-    if (more->relays) {
-        ag_replay_deinit(&more->answer);
-    }
-    for (unsigned i = 0; i < more->hedge_count; i++) {
-        ag_body_deinit(&more->hedges[i]->req_body);
-        ag_body_deinit(&more->hedges[i]->res_body);
-    }
-}
-
 bool ag_proxy_outlive(struct ag_proxy_call *p)
 {
     struct ag_proxy_more *more = p->more;
@@ -597,7 +402,7 @@ bool ag_proxy_outlive(struct ag_proxy_call *p)
         if (more->draining || hedge_alive(p, NULL)) {
             return false;
         }
-        ag_timer_cancel(&loop_of(p)->wheel, &more->hedging);
+        ag_timer_cancel(&ag_proxy_loop(p)->wheel, &more->hedging);
         if (more->replays) {
             ag_replay_forget(&more->content);
         }

@@ -80,7 +80,7 @@ void ag_proxy_go_on(struct ag_proxy_try *t, enum ag_status st);
 /* Everything is over upstream. */
 void ag_proxy_let_go(struct ag_proxy_call *p);
 
-/* ---- proxy_retry.c ---- */
+/* ---- proxy_retry.c, proxy_retry_more.c ---- */
 
 /* Before the first try: what retries, hedges and mirrors of this request need. False: out of memory. */
 AG_MUST_USE bool ag_proxy_prepare_more(struct ag_proxy_call *p);
