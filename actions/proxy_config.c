@@ -207,8 +207,13 @@ static void note_route(struct ag_action_build *build, struct ag_proxy_section *s
     }
     r = ag_arena_alloc(build->arena, sizeof(*r));
     AG_ASSERT(r);
-    *r = (struct ag_proxy_route){section->routes, build->pattern, s, retry};
-    section->routes = r;
+    *r = (struct ag_proxy_route){NULL, build->pattern, s, retry};
+    if (section->last_route) {
+        section->last_route->next = r;
+    } else {
+        section->first_route = r;
+    }
+    section->last_route = r;
 }
 
 /* ---- what the TLS library makes of them ---- */

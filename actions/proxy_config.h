@@ -49,7 +49,7 @@ struct ag_proxy_section {
     struct ag_proxy_trust trust;
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
     struct ag_proxy_name *first, *last;
-    struct ag_proxy_route *routes; /* the last one first */
+    struct ag_proxy_route *first_route, *last_route;
 };
 
 struct ag_proxy_settings {

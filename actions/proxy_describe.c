@@ -95,7 +95,9 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
             put_variant(out, v);
         }
     }
-    for (const struct ag_proxy_route *r = s->routes; r; r = r->next) {
+    ag_buf_put(out, s->first_route ? AG_SPAN("routes to them with settings of their own\n")
+                                   : AG_SPAN(""));
+    for (const struct ag_proxy_route *r = s->first_route; r; r = r->next) {
         put_route(out, r);
     }
 }

@@ -261,9 +261,13 @@ void ag_retry_describe(const struct ag_retry_policy *p, struct ag_buf *out)
     } else if (!p->elsewhere) {
         ag_buf_printf(out, "    asked up to %u times", p->attempts);
         put_causes(p, out);
-        ag_buf_printf(out, "; %s; content up to %uk; budget %u%%\n",
+        ag_buf_printf(out, "; %s; content up to %uk; budget %u%%",
                       p->all_methods ? "all methods" : "idempotent methods", p->buffer_bytes / 1024,
                       p->percent);
+        if (p->per_try_ms) {
+            ag_buf_printf(out, "; %u ms a try", p->per_try_ms);
+        }
+        ag_buf_putc(out, '\n');
     }
     if (p->hedges) {
         ag_buf_printf(out, "    hedged after %u ms, %u more at most\n", p->after_ms, p->hedges);
