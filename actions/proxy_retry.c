@@ -115,7 +115,7 @@ static bool retry(struct ag_proxy_try *t, enum ag_retry_cause cause)
     if (total_ms && l->now_ms + delay_ms >= claim->started_ms + total_ms) {
         return false;
     }
-    if (!ag_upstream_avoid(claim)) {
+    if (!ag_upstream_elsewhere(claim)) {
         if (policy->elsewhere) {
             return false;
         }
@@ -223,7 +223,7 @@ static void hedge(struct ag_proxy_call *p)
     struct ag_upstream_claim *claim = &p->first.claim;
     struct ag_proxy_hedge *h = ag_arena_zalloc(&p->ex->arena, sizeof(*h));
 
-    if (!h || !ag_upstream_avoid(claim) ||
+    if (!h || !ag_upstream_elsewhere(claim) ||
         !ag_retry_take(&claim->pool->retries, ag_proxy_loop(p)->now_ms)) {
         return;
     }
@@ -240,7 +240,7 @@ static void hedge(struct ag_proxy_call *p)
     }
     ag_proxy_go_on(&h->one,
                    ag_upstream_claim(ag_proxy_upstreams(p), p->settings->upstream, &h->one.claim));
-    (void)ag_upstream_avoid(&h->one.claim); /* the next one goes elsewhere again */
+    (void)ag_upstream_elsewhere(&h->one.claim); /* the next one goes elsewhere again */
     ag_upstream_avoid_same(claim, &h->one.claim);
 }
 

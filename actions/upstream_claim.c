@@ -317,7 +317,7 @@ enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
     return choose(c);
 }
 
-bool ag_upstream_avoid(struct ag_upstream_claim *c)
+bool ag_upstream_elsewhere(struct ag_upstream_claim *c)
 {
     if (c->peer) {
         c->tried |= UINT64_C(1) << c->peer->index;
@@ -328,7 +328,7 @@ bool ag_upstream_avoid(struct ag_upstream_claim *c)
 void ag_upstream_forgive(struct ag_upstream_claim *c)
 {
     c->tried = 0;
-    if (!ag_upstream_avoid(c)) {
+    if (!ag_upstream_elsewhere(c)) {
         c->tried = 0;
     }
 }

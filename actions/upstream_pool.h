@@ -186,8 +186,8 @@ AG_MUST_USE enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struc
                                              struct ag_upstream_claim *c);
 /* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
-/* The present peer is of no use for this claim any more. False: no other is left either. */
-bool ag_upstream_avoid(struct ag_upstream_claim *c);
+/* The present peer is of no use for this claim any more: it goes on elsewhere. False: nobody else is left. */
+bool ag_upstream_elsewhere(struct ag_upstream_claim *c);
 /* No peer is left: each is as good as new again, but for the present one where there are others. */
 void ag_upstream_forgive(struct ag_upstream_claim *c);
 /* `c`, which is yet to be made, is to go elsewhere than `other` has been. */
