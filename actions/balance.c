@@ -3,7 +3,7 @@
 void ag_balance_init(struct ag_balance *b, enum ag_balance_kind kind, uint64_t seed)
 {
     *b = (struct ag_balance){.kind = kind, .random = ag_balance_mix(seed)};
-    ag_balance_make_ranks(b);
+    ag_balance_make_ranks(b, seed != 0);
 }
 
 void ag_balance_deinit(struct ag_balance *b)

@@ -87,7 +87,7 @@ struct ag_balance {
         identity[AG_BALANCE_SERVERS]; /* hash of what the server is, the same in all processes */
 };
 
-/* `seed`: what makes shards begin at different servers. Everything of `b` is overwritten. */
+/* `seed`: what makes shards begin at different servers, 0: at the first. Everything of `b` is overwritten. */
 void ag_balance_init(struct ag_balance *b, enum ag_balance_kind kind, uint64_t seed);
 void ag_balance_deinit(struct ag_balance *b);
 /* Another way from now on; the servers stay. Settle afterwards. */

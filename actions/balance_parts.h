@@ -54,7 +54,7 @@ int ag_balance_two(struct ag_balance *b, const struct ag_balance_set *among, boo
 int ag_balance_hashed(struct ag_balance *b, const struct ag_balance_set *among, uint64_t key);
 
 /* Once. */
-void ag_balance_make_ranks(struct ag_balance *b);
+void ag_balance_make_ranks(struct ag_balance *b, bool by_chance);
 /* Weights have changed. */
 void ag_balance_make_turns(struct ag_balance *b);
 void ag_balance_make_draws(struct ag_balance *b);

@@ -53,10 +53,10 @@ static void set_start(struct ag_balance *b, uint32_t i, int32_t start)
     b->due[i] = NORMAL + (start + b->period[i]) * (int32_t)AG_BALANCE_SERVERS + b->rank[i];
 }
 
-void ag_balance_make_ranks(struct ag_balance *b)
+void ag_balance_make_ranks(struct ag_balance *b, bool by_chance)
 {
     for (uint32_t i = 0; i < AG_BALANCE_SERVERS; i++) {
-        uint32_t other = (uint32_t)(ag_balance_random(b) % (i + 1));
+        uint32_t other = by_chance ? (uint32_t)(ag_balance_random(b) % (i + 1)) : i;
 
         b->by_rank[i] = b->by_rank[other];
         b->by_rank[other] = (uint8_t)i;

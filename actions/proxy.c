@@ -5,44 +5,25 @@
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
 #include "actions/proxy_head.h"
+#include "actions/proxy_retry.h"
 #include "actions/proxy_steer.h"
 #include "actions/proxy_tunnel.h"
 #include "actions/rewrite_answer.h"
 #include "actions/upstream_pool.h"
 
-#define REPLAYS_MAX 3u
-
-/* One request on its way; in the exchange's arena. */
-struct proxy_call {
-    struct ag_exchange *ex;
-    const struct ag_proxy_settings *settings; /* NULL: gone with the snapshot */
-    const struct ag_rewrite_kept *kept;       /* of them, then; NULL: nothing is rewritten */
-    struct ag_upstream_timeouts timeouts;     /* of the settings */
-    struct ag_upstream_claim claim;
-    struct ag_call call;
-    struct ag_request req; /* as it goes to the upstream */
-    struct ag_h1_request_opts opts;
-    struct ag_proxy_tunneling tunnel;
-    uint8_t replays; /* after the upstream had refused it unseen */
-    bool answered;   /* the head was given to the exchange */
-    bool retried;    /* a dead pooled connection was made up for */
-    bool over;       /* the hold on the exchange is gone */
-};
-
-static void go_on(struct proxy_call *p, enum ag_status st);
-
 /* ---- the end ---- */
 
-static void let_go(struct proxy_call *p)
+void ag_proxy_let_go(struct ag_proxy_call *p)
 {
     if (!p->over) {
         p->over = true;
+        ag_proxy_end_more(p);
         ag_exchange_release(p->ex);
     }
 }
 
 /* The answer is ours then, or what was begun ends in a reset. Nothing may be under way upstream. */
-static void fail(struct proxy_call *p, unsigned status, enum ag_reason why, const char *detail)
+static void fail(struct ag_proxy_call *p, unsigned status, enum ag_reason why, const char *detail)
 {
     struct ag_exchange *ex = p->ex;
 
@@ -54,86 +35,98 @@ static void fail(struct proxy_call *p, unsigned status, enum ag_reason why, cons
             ex->reason = (uint8_t)why;
             ex->detail = detail;
         }
+        ag_body_abort(&ex->res_body, why); /* a relayed answer's end would not come */
         /* The aborted content ends the stream, after what came before it; but for a tunnel whose
          * upstream had ended its part: nothing else would tell the client. */
         if (ex->res_body.ended) {
             ex->server->reset(ex, why);
         }
     }
-    let_go(p);
+    ag_proxy_let_go(p);
 }
 
 /* ---- the upstream's answer ---- */
 
-static struct proxy_call *of(struct ag_call *call)
+static struct ag_proxy_try *of(struct ag_call *call)
 {
-    return ag_container_of(call, struct proxy_call, call);
+    return ag_container_of(call, struct ag_proxy_try, call);
 }
 
 static void on_interim(struct ag_call *call, const struct ag_response *res)
 {
-    struct proxy_call *p = of(call);
+    struct ag_proxy_call *p = of(call)->whole;
     struct ag_field room[AG_PROXY_INTERIM_FIELDS];
     struct ag_fields fields = ag_proxy_interim_fields(res, room);
 
+    if (call != &p->first.call) {
+        return; /* the first try's are enough */
+    }
     p->ex->server->send_interim(p->ex, res->status, &fields);
 }
 
 /* Whom the claim has led to; while there are settings. */
-static struct ag_rewrite_peer rewrite_peer(const struct proxy_call *p)
+static struct ag_rewrite_peer rewrite_peer(const struct ag_proxy_try *t)
 {
+    const struct ag_proxy_call *p = t->whole;
     const struct ag_proxy_settings *s = p->settings;
     bool clients = s->host_mode == AG_UPSTREAM_HOST_KEEP && p->req.authority.len > 0;
 
     return (struct ag_rewrite_peer){
         .target = s->has_target ? &s->target : NULL,
-        .own = {p->claim.peer->authority, s->upstream->name, clients ? AG_SPAN("") : p->opts.host},
+        .own = {t->claim.peer->authority, s->upstream->name, clients ? AG_SPAN("") : p->opts.host},
         .tls = s->upstream->tls != NULL};
 }
 
 /* Redirects and cookies; the head is in ex->res. */
-static enum ag_status rewrite_answer(struct proxy_call *p)
+static enum ag_status rewrite_answer(const struct ag_proxy_try *t)
 {
+    const struct ag_proxy_call *p = t->whole;
     struct ag_rewrite_peer peer;
 
     if (p->kept) {
         return ag_rewrite_answer(&p->kept->rw, p->ex, &p->kept->peer);
     }
-    peer = rewrite_peer(p);
+    peer = rewrite_peer(t);
     return ag_rewrite_answer(p->settings->rewrite, p->ex, &peer);
 }
 
 static void on_head(struct ag_call *call, const struct ag_response *res)
 {
-    struct proxy_call *p = of(call);
+    struct ag_proxy_try *t = of(call);
+    struct ag_proxy_call *p = t->whole;
     struct ag_exchange *ex = p->ex;
     enum ag_proxy_agreement agreement = ag_proxy_tunnel_agreement(&p->tunnel, &p->req, res);
     enum ag_status st;
 
+    ag_upstream_answered(&t->claim, res->status);
+    if (ag_proxy_retry_answer(t, res)) {
+        return;
+    }
+    ag_proxy_won(t);
     if (agreement == AG_PROXY_DISAGREED) {
-        ag_upstream_cancel(&p->claim);
+        ag_upstream_cancel(&t->claim);
         fail(p, 502, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
         return;
     }
     if (res->status >= 400 && ag_error_pages_take(ex, res)) {
         unsigned status = res->status; /* the head goes with the call */
 
-        ag_upstream_cancel(&p->claim);
+        ag_upstream_cancel(&t->claim);
         fail(p, status, AG_REASON_NONE, "the upstream answered with an error");
         return;
     }
     st = ag_proxy_response(ex, res, call->head_owner);
     if (st == AG_OK && (p->kept || (p->settings && p->settings->rewrite))) {
-        st = rewrite_answer(p);
+        st = rewrite_answer(t);
     }
     if (st == AG_OK && p->settings) {
-        st = ag_proxy_stick(ex, p->settings->upstream, &p->claim);
+        st = ag_proxy_stick(ex, p->settings->upstream, &t->claim);
     }
     if (st == AG_OK && agreement == AG_PROXY_AGREED) {
         st = ag_proxy_tunnel_answer(&p->tunnel, ex);
     }
     if (st != AG_OK) {
-        ag_upstream_cancel(&p->claim);
+        ag_upstream_cancel(&t->claim);
         if (st == AG_EPROTO) {
             fail(p, 502, AG_REASON_PROTOCOL, "the upstream lists too many connection options");
         } else {
@@ -142,59 +135,39 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
         return;
     }
     p->answered = true;
-    ag_upstream_answered(&p->claim, res->status);
     ag_exchange_respond(ex);
-    if (p->claim.state != AG_CLAIM_GIVEN) {
+    if (t->claim.state != AG_CLAIM_GIVEN) {
         return; /* the client was lost over it */
     }
     if (agreement == AG_PROXY_AGREED) {
         call->ops->accept_tunnel(call);
     }
-    ag_upstream_watch(&p->claim);
+    ag_upstream_watch(&t->claim);
 }
 
 static void on_done(struct ag_call *call)
 {
-    struct proxy_call *p = of(call);
+    struct ag_proxy_try *t = of(call);
 
-    ag_upstream_release(&p->claim);
-    let_go(p);
-}
-
-/* Silently, when nothing can happen twice and nothing is lost (RFC 9110 section 9.2.2). A pooled connection
- * that the upstream had just closed, or spoilt, is nobody's fault: once (RFC 9112 section 9.3.1). And one
- * that the upstream says it has done nothing about (RFC 9113 section 8.7), or wants over HTTP/1.1, a few
- * times. */
-static bool may_repeat(const struct proxy_call *p, enum ag_reason why)
-{
-    const struct ag_body *body = &p->ex->req_body;
-    bool untouched = body->total_bytes == body->q.bytes;
-    bool dead = why == AG_REASON_EOF || why == AG_REASON_RESET || why == AG_REASON_PROTOCOL;
-
-    if (p->call.replayable) {
-        return p->settings && untouched && p->replays < REPLAYS_MAX;
+    ag_upstream_release(&t->claim);
+    if (!ag_proxy_goes_on(t)) {
+        ag_proxy_let_go(t->whole);
     }
-    return dead && p->settings && !p->retried && !p->call.received && p->claim.pooled &&
-           untouched && (!p->call.sent || ag_method_is_idempotent((enum ag_method)p->req.method));
 }
 
 static void on_failed(struct ag_call *call, enum ag_reason why, const char *detail)
 {
-    struct proxy_call *p = of(call);
-    bool repeat;
+    struct ag_proxy_try *t = of(call);
+    struct ag_proxy_call *p = t->whole;
 
     if (call->h1_required) {
-        call->replayable = ag_upstream_fall_back(&p->claim);
+        call->replayable = ag_upstream_fall_back(&t->claim);
     }
     if (!p->answered || p->tunnel.asked == AG_PROXY_NO_TUNNEL) {
-        ag_upstream_failed(&p->claim, call, why);
+        ag_upstream_failed(&t->claim, call, why);
     }
-    repeat = may_repeat(p, why);
-    ag_upstream_release(&p->claim);
-    if (repeat) {
-        p->replays += call->replayable;
-        p->retried = p->retried || !call->replayable;
-        go_on(p, ag_upstream_claim_again(&p->claim, !call->replayable));
+    ag_upstream_release(&t->claim);
+    if (ag_proxy_retry_failed(t, why)) {
         return;
     }
     switch (why) {
@@ -232,8 +205,9 @@ static const struct ag_call_events call_events = {
 
 /* ---- the connection ---- */
 
-static struct ag_span host_of(const struct proxy_call *p)
+static struct ag_span host_of(const struct ag_proxy_try *t)
 {
+    const struct ag_proxy_call *p = t->whole;
     const struct ag_proxy_settings *s = p->settings;
 
     if (s->host_mode == AG_UPSTREAM_HOST_LITERAL) {
@@ -242,45 +216,47 @@ static struct ag_span host_of(const struct proxy_call *p)
     if (s->host_mode == AG_UPSTREAM_HOST_KEEP && p->req.authority.len > 0) {
         return p->req.authority;
     }
-    return p->claim.peer->authority;
+    return t->claim.peer->authority;
 }
 
 /* The connection is here: the call begins. */
-static void begin(struct proxy_call *p)
+static void begin(struct ag_proxy_try *t)
 {
+    struct ag_proxy_call *p = t->whole;
     struct ag_exchange *ex = p->ex;
-    struct ag_upstream_claim *claim = &p->claim;
     bool tunnel = p->tunnel.asked != AG_PROXY_NO_TUNNEL;
 
     if (tunnel) {
         const char *why =
-            ag_proxy_tunnel_shape(&p->tunnel, ex, &p->req, &p->opts, ag_upstream_is_h2(claim),
-                                  ag_upstream_tunnels(claim));
+            ag_proxy_tunnel_shape(&p->tunnel, ex, &p->req, &p->opts, ag_upstream_is_h2(&t->claim),
+                                  ag_upstream_tunnels(&t->claim));
         if (why) {
-            ag_upstream_release(claim);
+            ag_upstream_release(&t->claim);
             fail(p, 502, AG_REASON_PROTOCOL, why);
             return;
         }
     }
-    p->opts.host = host_of(p);
-    p->call.events = &call_events;
-    p->call.req = &p->req;
-    p->call.opts = &p->opts;
-    p->call.req_body = p->req.framing != AG_FRAMING_NONE || tunnel ? &ex->req_body : NULL;
-    p->call.res_body = &ex->res_body;
-    p->call.keep = &ex->arena;
-    if (ag_upstream_start(claim, &p->call) != AG_OK) {
-        ag_upstream_release(claim);
-        fail(p, 503, AG_REASON_RESOURCES, "out of buffers towards the upstream");
+    p->opts.host = host_of(t);
+    t->call.events = &call_events;
+    t->call.req = &p->req;
+    t->call.opts = &p->opts;
+    t->call.req_body = ag_proxy_content(t);
+    t->call.keep = &ex->arena;
+    ex->upstream_tries++;
+    if (ag_upstream_start(&t->claim, &t->call) != AG_OK) {
+        ag_upstream_release(&t->claim);
+        if (!ag_proxy_retry_failed(t, AG_REASON_RESOURCES)) {
+            fail(p, 503, AG_REASON_RESOURCES, "out of buffers towards the upstream");
+        }
     }
 }
 
 /* What was wrong with the handshake, for the log and the answer. */
-static const char *tls_detail(struct proxy_call *p)
+static const char *tls_detail(struct ag_proxy_try *t)
 {
-    struct ag_span what = ag_span_str(p->claim.detail ? p->claim.detail : "failed");
+    struct ag_span what = ag_span_str(t->claim.detail ? t->claim.detail : "failed");
     struct ag_span text = AG_SPAN("TLS handshake with upstream: ");
-    char *room = ag_arena_alloc(&p->ex->arena, text.len + what.len + 1);
+    char *room = ag_arena_alloc(&t->whole->ex->arena, text.len + what.len + 1);
 
     if (!room) {
         return "TLS handshake with upstream failed";
@@ -291,32 +267,41 @@ static const char *tls_detail(struct proxy_call *p)
     return room;
 }
 
-static void go_on(struct proxy_call *p, enum ag_status st)
+void ag_proxy_go_on(struct ag_proxy_try *t, enum ag_status st)
 {
-    struct ag_upstream_claim *claim = &p->claim;
+    struct ag_upstream_claim *claim = &t->claim;
 
     if (st == AG_OK) {
-        begin(p);
-    } else if (st != AG_AGAIN) {
-        fail(p, claim->status, (enum ag_reason)claim->reason,
-             claim->reason == AG_REASON_TLS ? tls_detail(p) : claim->detail);
+        begin(t);
+    } else if (st != AG_AGAIN && !ag_proxy_retry_unconnected(t)) {
+        fail(t->whole, claim->status, (enum ag_reason)claim->reason,
+             claim->reason == AG_REASON_TLS ? tls_detail(t) : claim->detail);
     }
 }
 
 static void on_ready(struct ag_upstream_claim *claim)
 {
-    go_on(ag_container_of(claim, struct proxy_call, claim), AG_OK);
+    ag_proxy_go_on(ag_container_of(claim, struct ag_proxy_try, claim), AG_OK);
 }
 
 static void on_refused(struct ag_upstream_claim *claim)
 {
-    go_on(ag_container_of(claim, struct proxy_call, claim), AG_ESYS);
+    ag_proxy_go_on(ag_container_of(claim, struct ag_proxy_try, claim), AG_ESYS);
 }
 
 static const struct ag_upstream_claim_ops claim_ops = {
     .ready = on_ready,
     .failed = on_refused,
 };
+
+void ag_proxy_try_init(struct ag_proxy_try *t, struct ag_proxy_call *p, struct ag_body *res_body)
+{
+    t->whole = p;
+    t->claim.ops = &claim_ops;
+    t->claim.timeouts = &p->timeouts;
+    t->claim.key = p->first.claim.key;
+    t->call.res_body = res_body;
+}
 
 /* ---- the request ---- */
 
@@ -370,7 +355,7 @@ static struct ag_span make_target(struct ag_exchange *ex, const struct ag_proxy_
 }
 
 /* Fills p->req and p->opts; false when the request was answered instead. */
-static bool prepare(struct proxy_call *p, const struct ag_proxy_section *section)
+static bool prepare(struct ag_proxy_call *p, const struct ag_proxy_section *section)
 {
     struct ag_exchange *ex = p->ex;
     unsigned hops = 0;
@@ -407,7 +392,7 @@ static bool prepare(struct proxy_call *p, const struct ag_proxy_section *section
 static void start(struct ag_exchange *ex)
 {
     struct ag_upstreams *upstreams = ex->context->action_state[AG_ACTION_PROXY];
-    struct proxy_call *p;
+    struct ag_proxy_call *p;
 
     /* It waits for the upstream: its receive buffer must not wait too. Without room it does. */
     (void)!ag_exchange_detach(ex);
@@ -419,46 +404,54 @@ static void start(struct ag_exchange *ex)
     }
     p->ex = ex;
     p->settings = ex->action->settings;
-    p->claim.ops = &claim_ops;
     p->timeouts = p->settings->timeouts;
-    p->claim.timeouts = &p->timeouts;
+    ag_proxy_try_init(&p->first, p, &ex->res_body);
     ex->action_data = p;
-    if (prepare(p, ex->action->shared)) {
-        ag_proxy_steer(ex, p->settings->upstream,
-                       &((const struct ag_proxy_section *)ex->action->shared)->trust, &p->claim);
-        go_on(p, ag_upstream_claim(upstreams, p->settings->upstream, &p->claim));
+    if (!prepare(p, ex->action->shared)) {
+        return;
     }
+    if (!ag_proxy_prepare_more(p)) {
+        fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
+        return;
+    }
+    ag_proxy_begin(p, upstreams);
 }
 
 static void abort_call(struct ag_exchange *ex, enum ag_reason why)
 {
-    struct proxy_call *p = ex->action_data;
+    struct ag_proxy_call *p = ex->action_data;
 
     (void)why;
     if (p && !p->over) {
-        ag_upstream_cancel(&p->claim);
-        let_go(p);
+        ag_proxy_cancel_tries(p);
+        ag_proxy_let_go(p);
     }
 }
 
-/* Once the request is on its way its settings have done their part, but for a second try; what rewrites the answer
+/* Once the request is on its way its settings have done their part, but for another try; what rewrites the answer
  * is kept. */
 static bool outlive(struct ag_exchange *ex)
 {
-    struct proxy_call *p = ex->action_data;
+    struct ag_proxy_call *p = ex->action_data;
 
-    if (!p || p->claim.state != AG_CLAIM_GIVEN) {
-        return false;
-    }
-    if (p->settings && p->settings->rewrite && !p->answered) {
-        struct ag_rewrite_peer peer = rewrite_peer(p);
+    const struct ag_rewrite_kept *kept = NULL;
 
-        p->kept = ag_rewrite_keep(p->settings->rewrite, ex, &peer);
-        if (!p->kept) {
+    if (p && p->settings && p->settings->rewrite && !p->answered) {
+        struct ag_rewrite_peer peer;
+
+        if (p->first.claim.state != AG_CLAIM_GIVEN) {
+            return false;
+        }
+        peer = rewrite_peer(&p->first);
+        kept = ag_rewrite_keep(p->settings->rewrite, ex, &peer);
+        if (!kept) {
             return false;
         }
     }
-    p->settings = NULL;
+    if (!p || !ag_proxy_outlive(p)) {
+        return false;
+    }
+    p->kept = kept ? kept : p->kept;
     return true;
 }
 
@@ -477,10 +470,18 @@ static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
 {
     struct ag_upstreams *u =
         ag_upstreams_new(ctx->loop, ctx->shard_count, ctx->action_common[AG_ACTION_PROXY]);
+    struct ag_mirrors *mirrors = malloc(sizeof(*mirrors));
 
-    if (!u) {
+    if (!u || !mirrors) {
+        free(mirrors);
+        if (u) {
+            ag_upstreams_free(u);
+        }
         return AG_ENOMEM;
     }
+    u->seed = ctx->shard_index;
+    ag_mirrors_init(mirrors, u);
+    u->mirrors = mirrors;
     u->health = ctx->shard_index == 0 ? ag_health_new(u) : NULL; /* one checks for all */
     if (ctx->shard_index == 0 && !u->health) {
         ag_upstreams_free(u);
@@ -492,8 +493,12 @@ static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
 
 static void shard_close(struct ag_context *ctx, void *state)
 {
+    struct ag_upstreams *u = state;
+
     (void)ctx;
-    ag_upstreams_free(state);
+    ag_mirrors_deinit(u->mirrors);
+    free(u->mirrors);
+    ag_upstreams_free(u);
 }
 
 static void shard_use(struct ag_context *ctx, void *state, const void *shared)

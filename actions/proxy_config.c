@@ -96,9 +96,9 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
 {
     static const char *const keys[] = {
-        "upstreams",   "timeouts",        "host",       "keepalive", "max_connections",
-        "max_pending", "pending_timeout", "tls",        "zone",      "health",
-        "breaker",     "ejection",        "slow_start", "panic"};
+        "upstreams",       "timeouts", "host",  "keepalive", "max_connections", "max_pending",
+        "pending_timeout", "tls",      "zone",  "health",    "breaker",         "ejection",
+        "slow_start",      "panic",    "retry", "hedge"};
     const struct ag_node *node = ag_node_get(build->config, "proxy");
     const struct ag_node *server = ag_node_get(build->config, "server");
     struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));
@@ -201,6 +201,84 @@ const struct ag_upstream *ag_proxy_upstream_of(struct ag_action_build *build,
                                                const struct ag_action_decl *decl)
 {
     return upstream_of(build, build->shared[AG_ACTION_PROXY], decl);
+}
+
+/* Where copies go: the name of an upstream, or SCHEME://AUTHORITY. */
+static const struct ag_upstream *
+mirror_to(struct ag_action_build *build, struct ag_proxy_section *section, const struct ag_node *n)
+{
+    struct ag_action_decl decl = {.kind = AG_ACTION_PROXY, .scheme = AG_SPAN("http")};
+    struct ag_upstream_scheme known;
+    struct ag_span text;
+    size_t colon;
+
+    if (!ag_node_text(n, build->diags, &text)) {
+        return NULL;
+    }
+    decl.pos = decl.authority_pos = n->quoted ? ag_pos_at(n->pos, 1) : n->pos;
+    decl.authority = text;
+    colon = ag_span_find(text, ':');
+    if (ag_span_starts(ag_span_sub(text, colon, text.len), AG_SPAN("://"))) {
+        decl.scheme = ag_span_sub(text, 0, colon);
+        decl.authority = ag_span_sub(text, colon + 3, text.len);
+        decl.authority_pos = ag_pos_at(decl.pos, colon + 3);
+    } else if (!find(section, text)) {
+        ag_diag_error(build->diags, n->pos, "an upstream of proxy.upstreams, or http://HOST[:PORT]",
+                      "\"%.*s\" is no upstream", (int)text.len, (const char *)text.ptr);
+        return NULL;
+    }
+    if (!ag_upstream_scheme_of(decl.scheme, &known)) {
+        ag_diag_error(build->diags, decl.pos, "use http, https, h2c or h2", "\"%.*s\" is no scheme",
+                      (int)decl.scheme.len, (const char *)decl.scheme.ptr);
+        return NULL;
+    }
+    if (decl.authority.len == 0 || ag_span_find(decl.authority, '/') < decl.authority.len) {
+        ag_diag_error(build->diags, decl.authority_pos,
+                      "a copy is asked for what the request itself is asked for",
+                      "the target of a mirror has no path");
+        return NULL;
+    }
+    return upstream_of(build, section, &decl);
+}
+
+/* mirror: NAME, or {to: NAME, percent: 10, buffer: 64k}. `*out` stays NULL when it is not there, or off. */
+static bool read_mirror(struct ag_action_build *build, struct ag_proxy_section *section,
+                        const struct ag_node *n, const struct ag_mirror_settings **out)
+{
+    struct ag_mirror_settings *m;
+    const struct ag_node *to = n;
+
+    if (!n) {
+        return true;
+    }
+    m = ag_arena_zalloc(build->arena, sizeof(*m));
+    AG_ASSERT(m);
+    if (!ag_mirror_read(n, build->diags, m, &to)) {
+        return false;
+    }
+    m->upstream = mirror_to(build, section, to);
+    *out = m;
+    return m->upstream != NULL;
+}
+
+static void note_route(struct ag_action_build *build, struct ag_proxy_section *section,
+                       const struct ag_action_decl *decl, const struct ag_proxy_settings *s)
+{
+    bool retry = ag_node_get(decl->options, "retry") || ag_node_get(decl->options, "hedge");
+    struct ag_proxy_route *r;
+
+    if (!retry && !s->mirror) {
+        return;
+    }
+    r = ag_arena_alloc(build->arena, sizeof(*r));
+    AG_ASSERT(r);
+    *r = (struct ag_proxy_route){NULL, build->pattern, s, retry};
+    if (section->last_route) {
+        section->last_route->next = r;
+    } else {
+        section->first_route = r;
+    }
+    section->last_route = r;
 }
 
 /* ---- what the TLS library makes of them ---- */
@@ -308,9 +386,12 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
     options = s->upstream->options;
     if (!ag_upstream_read_timeouts(ag_node_get(decl->options, "timeouts"), build->diags,
                                    &options.timeouts) ||
-        !ag_upstream_read_host(ag_node_get(decl->options, "host"), build->diags, &options)) {
+        !ag_upstream_read_host(ag_node_get(decl->options, "host"), build->diags, &options) ||
+        !ag_retry_read(decl->options, build->diags, &options.retry) ||
+        !read_mirror(build, section, ag_node_get(decl->options, "mirror"), &s->mirror)) {
         return AG_EINVAL;
     }
+    s->retry = options.retry;
     s->timeouts = options.timeouts;
     s->host_mode = options.host_mode;
     s->host = options.host;
@@ -325,6 +406,7 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
     if (s->rewrite) {
         tell_of(build, section, s->rewrite);
     }
+    note_route(build, section, decl, s);
     *out_settings = s;
     return AG_OK;
 }

@@ -4,14 +4,16 @@
  *   /api/:id: http://api/v1/:id            named upstream, or host[:port]{,...}, or unix:/path:
  *   "/x":
  *     action: "http://10.0.0.1:8080"
- *     timeouts: {read: 5s}                 over the upstream's
+ *     timeouts: {read: 5s}                 over the upstream's, as are retry and hedge
  *     host: upstream
  *     strip_prefix: /x                     and what else rewrite_config.h reads
+ *     mirror: {to: shadow, percent: 10}    mirror.h
  *
  * Schemes: http ws, over TLS https wss, and h2c, h2 for HTTP/2 alone (upstream.h).
  */
 #pragma once
 #include "actions/action.h"
+#include "actions/mirror.h"
 #include "actions/proxy_trust.h"
 #include "actions/rewrite.h"
 #include "actions/upstream.h"
@@ -42,6 +44,16 @@ struct ag_proxy_name {
     bool has_tls_settings;             /* of its own */
 };
 
+struct ag_proxy_settings;
+
+/* A route that has more to say than its upstream; for `check`. */
+struct ag_proxy_route {
+    struct ag_proxy_route *next;
+    struct ag_span pattern;
+    const struct ag_proxy_settings *settings;
+    bool retry; /* of its own */
+};
+
 struct ag_proxy_section {
     struct ag_span zone; /* where this process stands; empty: not said */
     struct ag_proxy_rewriting *first_rewriting, *last_rewriting;
@@ -53,12 +65,15 @@ struct ag_proxy_section {
     /* Those that routes go to, once each; grown while routes are read. */
     const struct ag_upstream **used;
     uint32_t used_count, used_room;
+    struct ag_proxy_route *first_route, *last_route;
 };
 
 struct ag_proxy_settings {
     /* NULL: nothing is rewritten. */
     const struct ag_rewrite *rewrite;
     const struct ag_upstream *upstream;
+    const struct ag_mirror_settings *mirror; /* NULL: none */
+    struct ag_retry_policy retry;
     struct ag_upstream_timeouts timeouts;
     enum ag_upstream_host_mode host_mode;
     struct ag_span host;       /* LITERAL */

@@ -66,6 +66,22 @@ static void put_rewriting(struct ag_buf *out, const struct ag_proxy_rewriting *f
     }
 }
 
+/* "  /pattern\n" and what is its own below. */
+static void put_route(struct ag_buf *out, const struct ag_proxy_route *r)
+{
+    const struct ag_mirror_settings *m = r->settings->mirror;
+
+    ag_buf_printf(out, "  %.*s\n", (int)r->pattern.len, (const char *)r->pattern.ptr);
+    if (r->retry) {
+        ag_retry_describe(&r->settings->retry, out);
+    }
+    if (m) {
+        ag_buf_printf(out, "    mirrored to %.*s: %u.%02u%%, content up to %uk\n",
+                      (int)m->upstream->name.len, (const char *)m->upstream->name.ptr,
+                      m->parts / 100, m->parts % 100, m->buffer_bytes / 1024);
+    }
+}
+
 void ag_proxy_describe(const void *section, struct ag_buf *out)
 {
     const struct ag_proxy_section *s = section;
@@ -86,12 +102,18 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
         ag_buf_putc(out, '\n');
         if (n->upstream) {
             ag_health_describe(&n->upstream->options.health, out);
+            ag_retry_describe(&n->upstream->options.retry, out);
         }
         for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
             put_variant(out, v);
         }
     }
     put_rewriting(out, s->first_rewriting);
+    ag_buf_put(out, s->first_route ? AG_SPAN("routes to them with settings of their own\n")
+                                   : AG_SPAN(""));
+    for (const struct ag_proxy_route *r = s->first_route; r; r = r->next) {
+        put_route(out, r);
+    }
 }
 
 static void resolve(const struct ag_proxy_name *n, const struct ag_upstream_server *server,

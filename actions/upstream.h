@@ -14,6 +14,7 @@
 #pragma once
 #include "actions/balance_config.h"
 #include "actions/health_options.h"
+#include "actions/proxy_retry_policy.h"
 #include "engine/loop.h"
 #include "engine/node.h"
 #include "engine/tls_context.h"
@@ -63,6 +64,7 @@ struct ag_upstream_options {
     uint32_t max_pending;     /* requests that wait for a connection */
     uint32_t pending_ms;      /* how long they do; 0: as long as timeouts.connect */
     struct ag_balance_options balance;
+    struct ag_retry_policy retry;
     struct ag_upstream_tls_options tls;
     struct ag_health_options health;
 };

@@ -427,6 +427,27 @@ enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
     return choose(c);
 }
 
+bool ag_upstream_elsewhere(struct ag_upstream_claim *c)
+{
+    if (c->peer) {
+        ag_upstream_avoid(c);
+    }
+    return any_untried(c);
+}
+
+void ag_upstream_forgive(struct ag_upstream_claim *c)
+{
+    c->tried = (struct ag_balance_set){{0}};
+    if (!ag_upstream_elsewhere(c)) {
+        c->tried = (struct ag_balance_set){{0}};
+    }
+}
+
+void ag_upstream_avoid_same(struct ag_upstream_claim *c, const struct ag_upstream_claim *other)
+{
+    c->tried = other->tried;
+}
+
 void ag_upstream_cancel(struct ag_upstream_claim *c)
 {
     ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);

@@ -22,6 +22,7 @@ struct ag_upstream_options ag_upstream_default_options(void)
         .idle_timeout_ms = 60000,
         .max_age_ms = 3600000,
         .max_pending = 1024,
+        .retry = ag_retry_default_policy(),
         .tls = {.verify = true, .h2 = true, .handshake_ms = 10000},
     };
 
@@ -150,6 +151,7 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     ok = ag_upstream_read_tls(ag_node_get(node, "tls"), diags, &io->tls) && ok;
     ok = ag_upstream_read_ms(node, "pending_timeout", 1, diags, &io->pending_ms) && ok;
     ok = ag_health_read(node, diags, &io->health) && ok;
+    ok = ag_retry_read(node, diags, &io->retry) && ok;
     return read_count(node, "max_pending", diags, &io->max_pending) && ok;
 }
 
@@ -191,12 +193,12 @@ static struct ag_upstream *make(struct ag_arena *arena, struct ag_span name,
 
 static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"servers",         "balance",     "host",     "keepalive",
-                                       "max_connections", "max_pending", "timeouts", "tls",
-                                       "pending_timeout", "sticky",      "health",   "breaker",
-                                       "ejection",        "slow_start",  "panic",    "retry",
-                                       "proxy_protocol",  "protocol",    "buffer"};
-    const size_t supported = 15;
+    static const char *const keys[] = {"servers",         "balance",        "host",     "keepalive",
+                                       "max_connections", "max_pending",    "timeouts", "tls",
+                                       "pending_timeout", "sticky",         "health",   "breaker",
+                                       "ejection",        "slow_start",     "panic",    "retry",
+                                       "hedge",           "proxy_protocol", "protocol", "buffer"};
+    const size_t supported = 17;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {

@@ -12,6 +12,7 @@
  *         max_connections: 0
  *         max_pending: 1024
  *         pending_timeout: 3s
+ *         retry, hedge                        # proxy_retry_policy.h
  *         timeouts: {connect: 3s, first_byte: 60s, read: 60s, write: 60s, idle: 60s, total: 0}
  *         tls: {verify: true, ca: FILE, server_name: NAME, cert: FILE, key: FILE, h2: true,
  *               handshake_timeout: 10s}     # for targets of https://, h2:// and wss://
@@ -35,8 +36,8 @@ bool ag_upstream_read_timeouts(const struct ag_node *node, struct ag_diags *diag
 /* `node`: the value of `host` (NULL: no change). Texts are borrowed from the tree. */
 bool ag_upstream_read_host(const struct ag_node *node, struct ag_diags *diags,
                            struct ag_upstream_options *io);
-/* timeouts, host, keepalive, max_connections, max_pending, pending_timeout, tls, and those of health_options.h, of the
- * map `node`. */
+/* timeouts, host, keepalive, max_connections, max_pending, pending_timeout, retry, hedge, tls, and those of
+ * health_options.h, of the map `node`. */
 bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags,
                               struct ag_upstream_options *io);
 

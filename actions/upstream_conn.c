@@ -132,8 +132,7 @@ void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *
     c->calls++;
     claim->conn = c;
     claim->call = NULL;
-    claim->given_ns =
-        c->peer->pool->options.health.ejection.latency_percent ? ag_loop_now_ns(c->stream.loop) : 0;
+    claim->given_ns = c->peer->pool->times_latency ? ag_loop_now_ns(c->stream.loop) : 0;
     claim->state = AG_CLAIM_GIVEN;
 }
 

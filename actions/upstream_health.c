@@ -127,11 +127,14 @@ static void count_latency(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
     struct ag_upstream_member *m = p->member;
+    uint64_t us;
 
     if (c->given_ns == 0 || !c->call || c->call->req_body) {
         return; /* how long an upload takes is the client's */
     }
-    p->latency_sum_us += (ag_loop_now_ns(p->pool->all->loop) - c->given_ns) / 1000;
+    us = (ag_loop_now_ns(p->pool->all->loop) - c->given_ns) / 1000;
+    ag_balance_observe(&p->pool->balance, p->index, (uint32_t)ag_min_u64(us, UINT32_MAX), now_of(p));
+    p->latency_sum_us += us;
     p->latency_count++;
     if (now_of(p) >= p->latency_told_ms + 1000) {
         p->latency_told_ms = now_of(p);

@@ -146,6 +146,8 @@ void ag_upstream_pool_refresh(struct ag_upstream_pool *pool)
     if (pool->balance.kind != pool->options.balance.kind) {
         ag_balance_become(&pool->balance, pool->options.balance.kind);
     }
+    pool->times_latency = pool->options.health.ejection.latency_percent > 0 ||
+                          pool->balance.kind == AG_BALANCE_RANDOM_TWO_EWMA;
     sort_out(pool);
     (void)!ag_balance_settle(&pool->balance); /* without memory it is slower */
 }

@@ -94,7 +94,7 @@ static struct ag_upstream_pool *make_pool(struct ag_upstreams *u, const struct a
     ag_list_init(&p->pending);
     ag_task_init(&p->wake, ag_upstream_wake_task);
     ag_upstream_warm_init(p);
-    ag_balance_init(&p->balance, up->options.balance.kind, ag_loop_random(u->loop));
+    ag_balance_init(&p->balance, up->options.balance.kind, u->seed);
     ag_upstream_pool_refresh(p);
     if (p->peer_count == 0 && p->count > 0) {
         drop_pool(p);

@@ -24,6 +24,7 @@
  * takes new ones in and retires others: these get no more requests, and go with their last connection.
  */
 #pragma once
+#include "actions/proxy_retry_policy.h"
 #include "actions/upstream_group.h"
 #include "engine/resolver.h"
 #include "engine/tls.h"
@@ -186,6 +187,7 @@ struct ag_upstream_pool {
     struct ag_balance_set tiers[AG_UPSTREAM_TIERS]; /* the same, by tier */
     struct ag_balance_set trial;        /* of them, those whose breaker lets trials through alone */
     bool panics;                        /* too few are usable: all are asked */
+    bool times_latency;                 /* how long answers take is of interest */
     struct ag_balance balance;          /* which of them */
     uint64_t used_ms;                   /* loop time of the last claim */
     uint32_t conn_count;                /* in any state, but own ones */
@@ -203,13 +205,17 @@ struct ag_upstream_pool {
     struct ag_upstream_claim warm; /* OVER, or one that is being made */
     uint64_t warm_at_ms;           /* loop time before which none is made */
     enum ag_upstream_protocol protocol;
-    struct ag_tls_client *tls;                               /* held; NULL: plain */
+    struct ag_tls_client *tls; /* held; NULL: plain */
+    struct ag_retry_budget retries;
     struct ag_upstream_peer *peers[AG_UPSTREAM_SERVERS_MAX]; /* by the member's index; NULL: none */
 };
+
+struct ag_mirrors;
 
 /* One shard's. */
 struct ag_upstreams {
     struct ag_loop *loop;
+    struct ag_mirrors *mirrors; /* mirror.h; NULL: there are none */
     struct ag_pool pools, peers, conns, h2s;
     struct ag_link buckets[AG_UPSTREAM_BUCKETS];
     struct ag_link live; /* struct ag_upstream_conn in any state */
@@ -220,6 +226,7 @@ struct ag_upstreams {
     uint64_t order;           /* of it: grows from one to the next, the same in every shard */
     struct ag_health *health; /* NULL: another shard checks them */
     bool owns_groups;
+    uint64_t seed; /* makes shards begin with different servers; 0: with the first */
     bool closing;
 };
 
@@ -258,6 +265,12 @@ static inline void ag_upstream_avoid(struct ag_upstream_claim *c)
 {
     ag_balance_set_add(&c->tried, c->index);
 }
+/* The present peer is of no use for this claim any more: it goes on elsewhere. False: nobody else is left. */
+bool ag_upstream_elsewhere(struct ag_upstream_claim *c);
+/* No peer is left: each is as good as new again, but for the present one where there are others. */
+void ag_upstream_forgive(struct ag_upstream_claim *c);
+/* `c`, which is yet to be made, is to go elsewhere than `other` has been. */
+void ag_upstream_avoid_same(struct ag_upstream_claim *c, const struct ag_upstream_claim *other);
 /* Of a claim that is GIVEN: what its connection speaks, and whether it takes extended CONNECT. */
 static inline bool ag_upstream_is_h2(const struct ag_upstream_claim *claim)
 {

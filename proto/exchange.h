@@ -170,6 +170,7 @@ struct ag_exchange {
     bool streams;                     /* no bound of size or rate holds for the request's content */
     uint64_t sent_bytes;              /* content bytes given to the client */
     uint16_t status;                  /* of the final answer, 0 while none */
+    uint8_t upstream_tries;           /* calls to its upstream, hedges too; a few at most */
     void (*freed)(void *freed_owner); /* the server's, who let go: the work ends; NULL: none */
     void *freed_owner;                /* may lie in the arena, for the last time */
     /* What follows is set up by itself. */

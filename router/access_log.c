@@ -136,6 +136,9 @@ static void put_json(struct ag_buf *b, struct ag_exchange *ex)
     put_member(b, "target", ex->req.target);
     ag_buf_printf(b, ",\"status\":%u,\"bytes\":%llu,\"duration_us\":%llu", ex->status,
                   (unsigned long long)ex->sent_bytes, (unsigned long long)spent_us(ex));
+    if (ex->upstream_tries > 1) {
+        ag_buf_printf(b, ",\"upstream_tries\":%u", ex->upstream_tries);
+    }
     put_member(b, "protocol", protocol_of(ex));
     if (t && t->version) {
         put_member(b, "tls", ag_span_str(t->version));

@@ -454,3 +454,33 @@ def test_a_dead_upstream_is_told_to_the_client(backend, tmp_path):
         r = gate.get("/x")
         assert r.status in (502, 503)
         assert r.body and b"127.0.0.1" not in r.body  # what is inside stays inside
+
+
+def test_check_shows_retries_and_mirrors(tmp_path):
+    done = check(tmp_path, """
+proxy:
+  upstreams:
+    a: {servers: ["10.0.0.1:80"], retry: {attempts: 3, on: [reset, 503], per_try: 2s}}
+    b: {servers: ["10.0.0.2:80"], retry: off, hedge: {after: 80ms, max: 2}}
+    c: {servers: ["10.0.0.3:80"]}
+routes:
+  "/a": {action: "http://a", mirror: {to: c, percent: 2.5}}
+  "/b": {action: "http://b", retry: all}
+  "/c": http://c
+""")
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout[done.stdout.index("upstreams\n"):]
+    assert shown.startswith("""upstreams
+  a                10.0.0.1:80
+    asked up to 3 times on reset, 503; idempotent methods; content up to 64k; budget 20%; 2000 ms a try
+  b                10.0.0.2:80
+    no retries
+    hedged after 80 ms, 2 more at most
+  c                10.0.0.3:80
+routes to them with settings of their own
+  /a
+    mirrored to c: 2.50%, content up to 64k
+  /b
+    asked up to 2 times on connect, reset; all methods; content up to 64k; budget 20%
+    hedged after 80 ms, 2 more at most
+"""), shown

@@ -39,10 +39,11 @@ SERVER, PROXY, GROUP = table("server"), table("proxy"), table("groups")
 ROUTE = re.findall(r"(?m)^\| (`[^|]*) \| ([a-z]+) \|", section("routes"))
 CONNECTION, EXCHANGE = table("Limits"), table("Limits", 1) - {"stream"}
 TIMEOUTS = table("proxy", 1)
+RETRY, HEDGE, MIRROR = table("retry"), table("hedge"), table("mirror")
 TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
 HEALTH = {key: table("Health", i) for i, key in enumerate(["health", "breaker", "ejection"])}
 NOT_YET = {"root": {"cache", "tunnel", "acme"}, "listener": {"proxy_protocol"},
-           "upstream": {"retry", "proxy_protocol", "protocol", "buffer"}}
+           "upstream": {"proxy_protocol", "protocol", "buffer"}}
 
 
 def route(kind):
@@ -92,6 +93,11 @@ PLACES = {
     "proxy timeouts": (f"proxy: {{timeouts: {{{STRANGE}: 1}}}}\n{ROUTES}", TIMEOUTS),
     "keepalive": (f"proxy: {{keepalive: {{{STRANGE}: 1}}}}\n{ROUTES}", below(PROXY, "keepalive.")),
     "upstream": (upstream(f"      {STRANGE}: 1\n"), plain(PROXY) | NOT_YET["upstream"]),
+    "proxy retry": (f"proxy: {{retry: {{{STRANGE}: 1}}}}\n{ROUTES}", RETRY),
+    "upstream retry": (upstream(f"      retry: {{{STRANGE}: 1}}\n"), RETRY),
+    "route retry": (long_form("http://127.0.0.1:1", f"    retry: {{{STRANGE}: 1}}"), RETRY),
+    "upstream hedge": (upstream(f"      hedge: {{{STRANGE}: 1}}\n"), HEDGE),
+    "route mirror": (long_form("http://127.0.0.1:1", f"    mirror: {{{STRANGE}: 1}}"), MIRROR),
     "upstream timeouts": (upstream(f"      timeouts: {{{STRANGE}: 1}}\n"), TIMEOUTS),
     "upstream keepalive": (upstream(f"      keepalive: {{{STRANGE}: 1}}\n"),
                            below(PROXY, "keepalive.")),

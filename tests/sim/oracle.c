@@ -4,6 +4,8 @@
 
 /* The shortest configured time to an answer's first byte. */
 #define FIRST_BYTE_US (2 * SIM_S)
+/* The shortest time to a whole head, where tries are bounded. */
+#define TRY_US (3 * SIM_S)
 /* Less than any configured time for a whole exchange. */
 #define TOTAL_US (15 * SIM_S)
 
@@ -117,6 +119,9 @@ static uint32_t allows_alone(const struct run *r, const struct request *q)
     }
     if (proxied && q->sent_us && r->sim->now_us > q->sent_us + TOTAL_US) {
         m |= OUT_CUT | OUT_504; /* some configurations bound the whole of it */
+    }
+    if (proxied && q->sent_us && r->sim->now_us > q->sent_us + TRY_US) {
+        m |= OUT_504; /* and some each try, up to its head */
     }
     if (q->kind == REQUEST_STATIC && r->weather.files) {
         m |= OUT_500 | OUT_503 | OUT_CUT;

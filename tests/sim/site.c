@@ -68,6 +68,10 @@ void site_config(uint32_t number, struct site_config *out)
         .breaker_max = pick(number, 26, 0, 2) ? 100 : 50,
         .slow_start_ms = pick(number, 27, 0, 1) ? pick(number, 28, 100, 5000) : 0,
         .panic = pick(number, 29, 0, 3) ? 0 : 60,
+        .retries = pick(number, 33, 0, 2) == 0,
+        .hedges = pick(number, 34, 0, 2) == 0,
+        .retry_buffer = pick(number, 35, 0, 1) ? 65536 : 3000,
+        .mirrors = pick(number, 36, 0, 2) == 0,
     };
 }
 
@@ -167,6 +171,20 @@ static void print_options(const struct site_config *c, char up, char *to, size_t
     }
 }
 
+/* A try has more time than a connection and the first byte together. */
+static void print_retries(FILE *f, const struct site_config *c)
+{
+    if (c->retries) {
+        (void)fprintf(f,
+                      "  retry: {attempts: %u, on: [connect, reset, timeout, 503], backoff: 20ms, "
+                      "per_try: %ums, buffer: %u, budget: 100%%}\n",
+                      SITE_ATTEMPTS, c->first_byte_ms + c->connect_ms, c->retry_buffer);
+    }
+    if (c->hedges) {
+        (void)fprintf(f, "  hedge: {after: 20ms, max: %u}\n", SITE_HEDGES);
+    }
+}
+
 static void print_proxy(FILE *f, const struct site_config *c)
 {
     static const struct {
@@ -187,9 +205,11 @@ static void print_proxy(FILE *f, const struct site_config *c)
     (void)fprintf(f,
                   "proxy:\n  timeouts: {connect: %ums, first_byte: %ums, read: %ums, write: %ums, "
                   "idle: %ums, total: %ums}\n  keepalive: {max_idle: %u, "
-                  "idle_timeout: %ums, max_age: %ums, max_requests: %u}\n  upstreams:\n",
+                  "idle_timeout: %ums, max_age: %ums, max_requests: %u}\n",
                   c->connect_ms, c->first_byte_ms, c->read_ms, c->upstream_write_ms, c->tunnel_ms,
                   c->total_ms, c->max_idle, c->keep_ms, c->max_age_ms, c->max_requests);
+    print_retries(f, c);
+    (void)fprintf(f, "  upstreams:\n");
     for (size_t i = 0; i < AG_COUNT(upstreams); i++) {
         print_options(c, upstreams[i].name, options, sizeof(options));
         print_upstream(f, c, upstreams[i].name, upstreams[i].hosts, options);
@@ -210,7 +230,13 @@ static void print_routes(FILE *f, const struct site_config *c)
                   "  /echo/*: *\n  GET /get: 200 got\n  /r/*rest: FOUND -> /fixed/*rest\n"
                   "  \"/s/\": \"./site/\"\n  /w/*rest: %s://a/a/*rest\n",
                   small, large, by_tls(c, 'a') ? "https" : "http");
-    for (const char *up = "abcnmxhg"; *up; up++) {
+    if (c->mirrors) {
+        (void)fprintf(f,
+                      "  \"/a/*\": {action: \"%s://a\", "
+                      "mirror: {to: \"%s://a\", percent: 50, buffer: 20k}}\n",
+                      by_tls(c, 'a') ? "https" : "http", by_tls(c, 'a') ? "https" : "http");
+    }
+    for (const char *up = c->mirrors ? "bcnmxhg" : "abcnmxhg"; *up; up++) {
         bool h2 = *up == 'h' || *up == 'g', tls = by_tls(c, *up);
 
         (void)fprintf(f, "  /%c/*: %s://%c\n", *up,

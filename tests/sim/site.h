@@ -13,7 +13,7 @@
 
 #include "router/snapshot.h"
 
-#define SITE_CONFIGS  32u /* without TLS, and as many with it behind them */
+#define SITE_CONFIGS  32u   /* without TLS, and as many with it behind them */
 #define SITE_PORT     8080u /* in every configuration; 8081 and 8082 in some */
 #define SITE_PORTS    4u
 #define SITE_TLS      3u /* 8083: TLS, where there is any */
@@ -25,6 +25,12 @@
 #define SITE_SMALL    1234u
 #define SITE_TRUSTED  2u /* so many clients, by address, are believed to be proxies */
 #define SITE_FILE_KEY UINT64_C(7000000)
+#define SITE_ATTEMPTS 3u /* of a request, where retries are configured */
+#define SITE_HEDGES   1u
+/* Times that an upstream sees a request that may happen twice: a dead pooled connection is made up for, too. */
+#define SITE_SEEN_MAX (SITE_ATTEMPTS + SITE_HEDGES + 1u)
+/* Copies of one, at upstream a. */
+#define SITE_COPIES_MAX 1u
 
 struct site_config {
     uint32_t number;
@@ -36,10 +42,13 @@ struct site_config {
     uint32_t max_idle, min_idle, keep_ms, max_age_ms, max_requests;
     uint32_t fixed_large; /* bytes of /fixed/large */
     bool tls;
-    uint32_t generation;   /* of certificates: tls.h */
+    uint32_t generation;    /* of certificates: tls.h */
     uint32_t tls_upstreams; /* those that are spoken to by TLS, as bits from 'a' on */
     /* Of upstreams b and h; 0: none. */
     uint32_t check_ms, breaker_errors, breaker_max, slow_start_ms, panic;
+    bool retries, hedges;
+    bool mirrors; /* of /a/..., to where the requests themselves go */
+    uint32_t retry_buffer;
 };
 
 /* Writes files and configuration texts into a directory of its own. */

@@ -94,7 +94,7 @@ struct request *upstream_identify(struct server *v, struct message *m)
     check_forwarded(r, q, m);
     check_framing(r, q, m);
     q->seen++;
-    if (q->seen > (q->idempotent ? 2u : 1u)) {
+    if (q->seen > (q->idempotent ? SITE_SEEN_MAX : 1u) + (v->group == 'a' ? SITE_COPIES_MAX : 0)) {
         sim_fail(r->sim, "upstream: request %u (%s) came %u times", q->id, q->method, q->seen);
     }
     return q;
