@@ -85,8 +85,8 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
     s->defaults = ag_upstream_default_options();
     s->buckets = ag_arena_zalloc(build->arena, BUCKETS * sizeof(struct ag_proxy_name *));
     build->shared[AG_ACTION_PROXY] = s;
-    ok = ag_proxy_trust_read(build->arena, ag_node_get(server, "trusted_proxies"), build->diags,
-                             &s->trust);
+    ok = ag_networks_read(build->arena, ag_node_get(server, "trusted_proxies"), build->diags,
+                          "trusted_proxies", &s->trust);
     if (node && node->kind != AG_NODE_NULL) {
         ok = ag_node_check_keys(node, build->diags, "proxy", keys, AG_COUNT(keys)) && ok;
         ok = ag_upstream_read_options(node, build->diags, &s->defaults) && ok;

@@ -11,8 +11,8 @@
  */
 #pragma once
 #include "actions/action.h"
-#include "actions/proxy_trust.h"
 #include "actions/upstream.h"
+#include "engine/networks.h"
 
 /* An upstream under a scheme. */
 struct ag_proxy_variant {
@@ -34,7 +34,7 @@ struct ag_proxy_name {
 
 struct ag_proxy_section {
     struct ag_upstream_options defaults;
-    struct ag_proxy_trust trust;
+    struct ag_networks trust;
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
     struct ag_proxy_name *first, *last;
 };
