@@ -294,6 +294,15 @@ static enum ag_status read_v2(struct reading *r, struct ag_span in, size_t *out_
     return in.ptr[12] == AG_PP_LOCAL ? AG_OK : read_proxied(r, ag_span_sub(in, 0, len));
 }
 
+void ag_proxied_local(const struct ag_proxied *p, struct ag_stream *s, union ag_addr *out_addr)
+{
+    if (p && p->destination.family != AF_UNSPEC) {
+        ag_peer_known(&p->destination, out_addr);
+    } else {
+        ag_stream_local(s, out_addr);
+    }
+}
+
 /* ---- either ---- */
 
 /* Whether `in` begins with `text`, or may yet. */

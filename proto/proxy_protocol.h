@@ -47,6 +47,9 @@ struct ag_proxied {
 AG_MUST_USE enum ag_status ag_proxy_protocol_read(struct ag_span in, struct ag_proxied *out,
                                                   size_t *out_len, const char **out_why);
 
+/* Where the client has connected to: what the header tells (`p`, or NULL), else the stream's own address. */
+void ag_proxied_local(const struct ag_proxied *p, struct ag_stream *s, union ag_addr *out_addr);
+
 /*
  * Writes a header, AG_PROXY_PROTOCOL_OUT_MAX bytes at most.
  *   version              not NONE

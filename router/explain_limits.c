@@ -5,6 +5,10 @@ static void put_listener(const struct ag_listen *l, struct ag_buf *out)
 {
     ag_buf_put(out, AG_SPAN("limits of "));
     ag_buf_put(out, l->text);
+    if (!ag_networks_are_empty(&l->proxied)) {
+        ag_buf_put(out, AG_SPAN("\n  begins with a PROXY header from "));
+        ag_networks_put(&l->proxied, out);
+    }
     ag_buf_put(out, AG_SPAN("\n  "));
     ag_model_put_limits(&l->limits, out);
     ag_buf_put(out, AG_SPAN("\n  "));

@@ -5,11 +5,15 @@
  *   plain   conn --first bytes--> HTTP/1, or HTTP/2 by its preface (prior knowledge, RFC 9113 section 3.3)
  *   TLS     tls --handshake--> HTTP/1 or HTTP/2 by ALPN
  *
+ * Either begins with a PROXY header where the listener believes the peer (downstream_greeting.c): what the
+ * header tells are the client's addresses for all that follows.
+ *
  * Plain slots end behind the conn: they are what there is most of. HTTP/2's machine is larger and has a slab
  * of its own.
  */
 #pragma once
 #include "engine/listener.h"
+#include "engine/networks.h"
 #include "engine/tls.h"
 #include "proto/h1_server.h"
 #include "proto/h2_server.h"
@@ -19,6 +23,7 @@
 struct ag_downstream_origin {
     struct ag_server_limits limits; /* a reload may change them under live connections */
     struct ag_tls_server *tls;      /* held; NULL: plain */
+    struct ag_networks *proxied;    /* who begins with a PROXY header; own; NULL: nobody */
     uint32_t connections;
     uint16_t port;
     bool draining; /* new ones are answered once */
@@ -28,23 +33,36 @@ struct ag_downstreams {
     struct ag_context *context;
     struct ag_pool plain, tls; /* struct ag_downstream */
     struct ag_pool h2;         /* struct ag_h2_server */
+    struct ag_pool proxied;    /* struct ag_proxied */
     struct ag_link open;       /* all live ones */
     uint32_t count, max;       /* of them */
     /* One has gone; origin->connections is counted down before. */
     void (*changed)(struct ag_downstreams *, struct ag_downstream_origin *);
 };
 
+/* While a header is read. */
+struct ag_greeter {
+    struct ag_block *block;    /* what has come of it, when it comes in pieces; else NULL */
+    uint32_t used;             /* bytes there */
+    struct ag_tls_server *tls; /* held: that of the listener when it was accepted */
+};
+
 struct ag_downstream {
     struct ag_link link;
     struct ag_downstreams *all;
     struct ag_downstream_origin *origin;
-    struct ag_pool *pool;    /* whose slot it is */
-    struct ag_h2_server *h2; /* NULL: h1 it is, or nothing yet */
-    uint8_t matched;         /* so many first bytes are those of a preface */
-    bool handshaking;        /* no protocol yet */
-    struct ag_peer peer;     /* of one that shakes hands, while somebody reads of failures */
-    bool yielding;           /* from before there was one */
-    struct ag_h1_server h1;
+    struct ag_pool *pool;       /* whose slot it is */
+    struct ag_h2_server *h2;    /* NULL: h1 it is, or nothing yet */
+    struct ag_proxied *proxied; /* what its header has told; NULL: there was none */
+    uint8_t matched;            /* so many first bytes are those of a preface */
+    bool handshaking;           /* no protocol yet */
+    bool greeting;              /* and no header yet: `greeter` holds */
+    struct ag_peer peer;        /* of one that shakes hands, while somebody reads of failures */
+    bool yielding;              /* from before there was one */
+    union {
+        struct ag_h1_server h1;
+        struct ag_greeter greeter;
+    };
     union { /* last; both begin with their stream */
         struct ag_stream stream;
         struct ag_conn conn;
@@ -71,3 +89,20 @@ static inline bool ag_downstreams_full(const struct ag_downstreams *d)
 {
     return d->count == d->max;
 }
+
+/* ---- between the files of downstream ---- */
+
+/* The connection that is under its protocol or TLS. */
+static inline struct ag_stream *ag_downstream_below(struct ag_downstream *ds)
+{
+    return ds->pool == &ds->all->tls ? &ds->tls.conn.stream : &ds->stream;
+}
+/* downstream_greeting.c: accepted, and its peer is believed: a header is read first. */
+void ag_downstream_greet(struct ag_downstream *ds, int fd);
+/* downstream.c: it is read, or was not to come; `rest` is what follows. `tls`: held until now, NULL is plain. */
+void ag_downstream_begin(struct ag_downstream *ds, struct ag_tls_server *tls, struct ag_slice rest);
+/* It is gone. */
+void ag_downstream_release(struct ag_downstream *ds);
+/* Tells what no access log tells. */
+void ag_downstream_trouble(const struct ag_downstream *ds, const struct ag_peer *peer,
+                           const char *protocol, const char *what);

@@ -63,6 +63,7 @@ static void add_listen(struct ag_serving_change *c, const struct ag_socket *k, u
                                                                .fd = fd,
                                                                .port = from->port,
                                                                .limits = from->limits,
+                                                               .proxied = ag_listen_proxied(from),
                                                                .tls = c->snapshot->tls[index]};
 }
 

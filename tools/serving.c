@@ -137,6 +137,7 @@ static void free_if_done(struct listener *l)
 {
     if (l->closed && l->origin.connections == 0) {
         ag_tls_server_release(l->origin.tls);
+        free(l->origin.proxied);
         ag_list_remove(&l->link);
         free(l);
     }
@@ -250,6 +251,15 @@ static void on_accepted(struct ag_listener *ls, int fd)
     }
 }
 
+/* A listener outlives snapshots. */
+static struct ag_networks *own_networks(const struct ag_networks *n)
+{
+    struct ag_networks *copy = n ? ag_networks_copy(n) : NULL;
+
+    AG_ASSERT(copy || !n); /* a few hundred bytes, at a reload */
+    return copy;
+}
+
 static void open_listener(struct ag_serving *s, const struct ag_serving_listen *from)
 {
     struct listener *l = calloc(1, sizeof(*l));
@@ -260,6 +270,7 @@ static void open_listener(struct ag_serving *s, const struct ag_serving_listen *
     l->origin.limits = from->limits;
     l->origin.port = from->port;
     l->origin.tls = ag_tls_server_hold(from->tls);
+    l->origin.proxied = own_networks(from->proxied);
     l->wanted = true;
     l->ls.user = l;
     ag_list_init(&l->link);
@@ -291,6 +302,8 @@ static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen 
             l->origin.port = from->port;
             ag_tls_server_release(l->origin.tls);
             l->origin.tls = ag_tls_server_hold(from->tls);
+            free(l->origin.proxied);
+            l->origin.proxied = own_networks(from->proxied);
         }
     }
 }

@@ -19,6 +19,8 @@ struct ag_serving_listen {
     uint16_t port;
     struct ag_server_limits limits;
     struct ag_tls_server *tls; /* the snapshot's; NULL: plain */
+    const struct ag_networks
+        *proxied; /* the snapshot's: who begins with a PROXY header; NULL: nobody */
 };
 
 struct ag_serving;

@@ -41,7 +41,6 @@ CONNECTION, EXCHANGE = table("Limits"), table("Limits", 1) - {"stream"}
 TIMEOUTS = table("proxy", 1)
 TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
 NOT_YET = {"root": {"cache", "tunnel", "acme"}, "server": {"admin"},
-           "listener": {"proxy_protocol"},
            "upstream": {"health", "retries", "retry", "breaker", "slow_start",
                         "proxy_protocol", "protocol", "sticky", "buffer", "ejection"}}
 
@@ -69,7 +68,7 @@ PLACES = {
     "log": (f"server: {{log: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "log.")),
     "server limits": (f"server: {{limits: {{{STRANGE}: 1}}}}\n{ROUTES}", CONNECTION | EXCHANGE),
     "listener": (f"server: {{listen: [{{address: ':80', {STRANGE}: 1}}]}}\n{ROUTES}",
-                 {"address", "limits", "stream", "tls", "redirect_https"} | NOT_YET["listener"]),
+                 {"address", "limits", "stream", "tls", "redirect_https", "proxy_protocol"}),
     "tls": (f"tls: {{{STRANGE}: 1}}\n{ROUTES}", plain(TLS)),
     "tickets": (f"tls: {{tickets: {{{STRANGE}: 1}}}}\n{ROUTES}", below(TLS, "tickets.")),
     "client_auth": (f"tls: {{client_auth: {{{STRANGE}: 1}}}}\n{ROUTES}",
