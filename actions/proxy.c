@@ -2,6 +2,7 @@
 
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
+#include "actions/proxy_forward.h"
 #include "actions/proxy_head.h"
 #include "actions/proxy_tunnel.h"
 #include "actions/upstream_pool.h"
@@ -347,6 +348,21 @@ static bool prepare(struct proxy_call *p, const struct ag_proxy_section *section
     return st == AG_OK;
 }
 
+/* What tells the upstream whose the connection is, if it asks. False: the request was answered instead. */
+static bool greet(struct proxy_call *p)
+{
+    enum ag_proxy_protocol version = p->settings->upstream->options.proxy_protocol;
+
+    if (version == AG_PROXY_PROTOCOL_NONE) {
+        return true;
+    }
+    p->claim.greeting = ag_proxy_greeting(p->ex, version);
+    if (p->claim.greeting.len == 0) {
+        fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
+    }
+    return p->claim.greeting.len > 0;
+}
+
 static void start(struct ag_exchange *ex)
 {
     struct ag_upstreams *upstreams = ex->context->action_state[AG_ACTION_PROXY];
@@ -366,7 +382,7 @@ static void start(struct ag_exchange *ex)
     p->timeouts = p->settings->timeouts;
     p->claim.timeouts = &p->timeouts;
     ex->action_data = p;
-    if (prepare(p, ex->action->shared)) {
+    if (prepare(p, ex->action->shared) && greet(p)) {
         go_on(p, ag_upstream_claim(upstreams, p->settings->upstream, &p->claim));
     }
 }

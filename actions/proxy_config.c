@@ -75,7 +75,7 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
 {
     static const char *const keys[] = {"upstreams",       "timeouts",    "host", "keepalive",
-                                       "max_connections", "max_pending", "tls"};
+                                       "max_connections", "max_pending", "tls",  "proxy_protocol"};
     const struct ag_node *node = ag_node_get(build->config, "proxy");
     const struct ag_node *server = ag_node_get(build->config, "server");
     struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));

@@ -71,6 +71,9 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
             ag_buf_put(out, i ? AG_SPAN(", ") : AG_SPAN(" "));
             put_server(out, &n->upstream->servers[i]);
         }
+        if (n->upstream && n->upstream->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
+            ag_buf_printf(out, ", told whose by PROXY v%u", n->upstream->options.proxy_protocol);
+        }
         ag_buf_putc(out, '\n');
         for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
             put_variant(out, v);

@@ -14,6 +14,7 @@
 #include "engine/loop.h"
 #include "engine/node.h"
 #include "engine/tls_context.h"
+#include "proto/proxy_protocol.h"
 
 #define AG_UPSTREAM_SERVERS_MAX 64u  /* one bit each in a set of those that were tried */
 #define AG_UPSTREAM_HOST_MAX    255u /* bytes of a server's name, or of unix:/path */
@@ -58,6 +59,9 @@ struct ag_upstream_options {
     uint32_t max_connections; /* 0: as many as the shard has room for */
     uint32_t max_pending;     /* requests that wait for a connection */
     struct ag_upstream_tls_options tls;
+    /* enum ag_proxy_protocol: a connection begins with a header that tells whose it is. It carries one call then:
+     * the next one may be another client's. */
+    uint8_t proxy_protocol;
 };
 
 struct ag_upstream_server {

@@ -127,6 +127,23 @@ static bool read_keepalive(const struct ag_node *node, struct ag_diags *diags,
     return read_count(node, "max_requests", diags, &io->max_requests) && ok;
 }
 
+static bool read_proxy_protocol(const struct ag_node *node, struct ag_diags *diags,
+                                struct ag_upstream_options *io)
+{
+    static const char *const versions[] = {"off", "v1", "v2"};
+    unsigned version = io->proxy_protocol;
+
+    _Static_assert(AG_PROXY_PROTOCOL_V1 == 1 && AG_PROXY_PROTOCOL_V2 == 2, "in the enum's order");
+    if (node && node->kind == AG_NODE_SCALAR && !node->quoted &&
+        ag_span_eq(node->text, AG_SPAN("false"))) {
+        version = AG_PROXY_PROTOCOL_NONE;
+    } else if (node && !ag_node_enum(node, diags, versions, AG_COUNT(versions), &version)) {
+        return false;
+    }
+    io->proxy_protocol = (uint8_t)version;
+    return true;
+}
+
 bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags,
                               struct ag_upstream_options *io)
 {
@@ -136,6 +153,7 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     ok = read_keepalive(ag_node_get(node, "keepalive"), diags, io) && ok;
     ok = read_count(node, "max_connections", diags, &io->max_connections) && ok;
     ok = ag_upstream_read_tls(ag_node_get(node, "tls"), diags, &io->tls) && ok;
+    ok = read_proxy_protocol(ag_node_get(node, "proxy_protocol"), diags, io) && ok;
     return read_count(node, "max_pending", diags, &io->max_pending) && ok;
 }
 
@@ -238,13 +256,10 @@ static void hash(uint64_t key[2], const void *bytes, size_t len)
 
 static void set_key(struct ag_upstream *u)
 {
-    const uint32_t numbers[] = {u->options.max_idle,
-                                u->options.idle_timeout_ms,
-                                u->options.max_age_ms,
-                                u->options.max_requests,
-                                u->options.max_connections,
-                                u->options.max_pending,
-                                u->protocol};
+    const uint32_t numbers[] = {u->options.max_idle,        u->options.idle_timeout_ms,
+                                u->options.max_age_ms,      u->options.max_requests,
+                                u->options.max_connections, u->options.max_pending,
+                                u->options.proxy_protocol,  u->protocol};
 
     hash(u->key, u->name.ptr, u->name.len);
     hash(u->key, numbers, sizeof(numbers));
@@ -312,12 +327,11 @@ static bool check_balance(const struct ag_node *n, struct ag_diags *diags)
 
 static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"servers",         "balance",        "host",     "keepalive",
-                                       "max_connections", "max_pending",    "timeouts", "tls",
-                                       "health",          "retries",        "retry",    "breaker",
-                                       "slow_start",      "proxy_protocol", "protocol", "sticky",
-                                       "buffer",          "ejection"};
-    const size_t supported = 8;
+    static const char *const keys[] = {
+        "servers",  "balance",    "host",           "keepalive", "max_connections", "max_pending",
+        "timeouts", "tls",        "proxy_protocol", "health",    "retries",         "retry",
+        "breaker",  "slow_start", "protocol",       "sticky",    "buffer",          "ejection"};
+    const size_t supported = 9;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {

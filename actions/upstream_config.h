@@ -11,6 +11,7 @@
  *         keepalive: {max_idle: 1024, idle_timeout: 60s, max_age: 1h, max_requests: 0}
  *         max_connections: 0
  *         max_pending: 1024
+ *         proxy_protocol: v2                  # off, v1, v2: what a connection begins with
  *         timeouts: {connect: 3s, first_byte: 60s, read: 60s, write: 60s, idle: 60s, total: 0}
  *         tls: {verify: true, ca: FILE, server_name: NAME, cert: FILE, key: FILE, h2: true,
  *               handshake_timeout: 10s}     # for targets of https://, h2:// and wss://

@@ -32,6 +32,9 @@ static bool is_alive(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
+    if (o->proxy_protocol != AG_PROXY_PROTOCOL_NONE && c->calls > 0) {
+        return false; /* its header told whose that call was */
+    }
     return (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
                   : c->h1.state == AG_H1_CLIENT_READY) &&
            (!o->max_age_ms || now_of(c) - c->opened_ms < o->max_age_ms) &&
@@ -420,8 +423,33 @@ static bool may_be_shared(const struct ag_upstream_peer *p)
 {
     enum ag_upstream_protocol protocol = p->pool->protocol;
 
+    if (p->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
+        return false;
+    }
     return protocol == AG_UPSTREAM_H2 || protocol == AG_UPSTREAM_H2C ||
            (protocol == AG_UPSTREAM_AUTO && !p->h1);
+}
+
+/* What goes ahead of all else, of a handshake too: it leaves with the connection's first bytes. */
+static void greet(struct ag_upstream_conn *c, struct ag_span greeting)
+{
+    enum ag_proxy_protocol version = c->peer->pool->options.proxy_protocol;
+    uint8_t room[AG_PROXY_PROTOCOL_OUT_MAX];
+    struct ag_buf own = ag_buf(room, sizeof(room));
+    enum ag_status st;
+
+    if (version == AG_PROXY_PROTOCOL_NONE) {
+        return;
+    }
+    if (greeting.len == 0) {
+        ag_proxy_protocol_put_local(&own, version);
+        greeting = ag_buf_span(&own);
+    }
+    st = c->peer->pool->tls ? ag_tls_put_before(&c->tls, greeting)
+                            : ag_stream_put(&c->stream, greeting);
+    if (st != AG_OK) {
+        ag_stream_abort(&c->stream, AG_REASON_RESOURCES);
+    }
 }
 
 bool ag_upstream_connect(struct ag_upstream_claim *claim)
@@ -458,6 +486,7 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
         ag_conn_connect(&c->plain, u->loop, addr, ag_addr_len(addr), &conn_user, on_connected,
                         group);
     }
+    greet(c, claim->greeting);
     ag_upstream_alarm_init(c, claim->timeouts->connect_ms);
     return true;
 }

@@ -132,6 +132,9 @@ enum ag_upstream_claim_state {
 struct ag_upstream_claim {
     const struct ag_upstream_claim_ops *ops;     /* set by the owner */
     const struct ag_upstream_timeouts *timeouts; /* set by the owner */
+    /* Set by the owner: the PROXY header of whom it is for, where the upstream wants one; stays as long as the claim
+     * may connect. Empty: the connection is our own. */
+    struct ag_span greeting;
     struct ag_upstream_pool *pool;
     struct ag_upstream_peer *peer;
     struct ag_upstream_conn *conn;

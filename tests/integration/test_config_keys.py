@@ -42,7 +42,7 @@ TIMEOUTS = table("proxy", 1)
 TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
 NOT_YET = {"root": {"cache", "tunnel", "acme"}, "server": {"admin"},
            "upstream": {"health", "retries", "retry", "breaker", "slow_start",
-                        "proxy_protocol", "protocol", "sticky", "buffer", "ejection"}}
+                        "protocol", "sticky", "buffer", "ejection"}}
 
 
 def route(kind):

@@ -95,6 +95,7 @@ Test(upstream_config, servers_and_options)
     ag_node_append(node, scalar("host", "upstream", 1));
     ag_node_append(node, scalar("balance", "round_robin", 1));
     ag_node_append(node, scalar("max_connections", "9", 1));
+    ag_node_append(node, scalar("proxy_protocol", "v2", 1));
     up = read_up(node);
     cr_assert(up);
     cr_expect_eq(diags.errors, 0);
@@ -113,6 +114,7 @@ Test(upstream_config, servers_and_options)
     cr_expect_eq(up->options.timeouts.read_ms, 60000);
     cr_expect_eq(up->options.max_idle, 7);
     cr_expect_eq(up->options.max_connections, 9);
+    cr_expect_eq(up->options.proxy_protocol, AG_PROXY_PROTOCOL_V2);
     cr_expect_eq(up->options.host_mode, AG_UPSTREAM_HOST_SERVER);
 }
 
@@ -132,6 +134,8 @@ static const struct mistake mistakes[] = {
     {"max_conections", "5", NULL, "max_conections", 33},
     {"max_pending", "-1", NULL, "", 33},
     {"host", "a b", NULL, "not a host", 33},
+    {"proxy_protocol", "v3", NULL, "v3", 33},
+    {"proxy_protocol", "true", NULL, "true", 33},
     {NULL, NULL, "10.0.0.1:99999", "not a server", 10},
     {NULL, NULL, "http://10.0.0.1", "not a server", 10},
     {NULL, NULL, "", "without an address", 10},
@@ -193,6 +197,24 @@ Test(upstream_config, equal_definitions_have_equal_keys)
     cr_expect_neq(a->key[0], c->key[0]);
     cr_expect_neq(a->key[1], c->key[1]);
     cr_expect_neq(a->key[0], a->key[1]);
+}
+
+Test(upstream_config, what_connections_begin_with_parts_pools)
+{
+    const char *const servers[] = {"10.0.0.1", NULL}, *const versions[] = {"off", "v1", "v2"};
+    struct ag_upstream *ups[3];
+
+    for (size_t i = 0; i < AG_COUNT(versions); i++) {
+        struct ag_node *node = upstream("a", servers);
+
+        ag_node_append(node, scalar("proxy_protocol", versions[i], 1));
+        ups[i] = read_up(node);
+        cr_assert(ups[i]);
+        cr_expect_eq(ups[i]->options.proxy_protocol, i);
+        for (size_t k = 0; k < i; k++) {
+            cr_expect_neq(ups[i]->key[0], ups[k]->key[0]);
+        }
+    }
 }
 
 Test(upstream_config, named_upstreams_and_routes)
