@@ -1,5 +1,6 @@
 #include "actions/proxy_config.h"
 
+#include "actions/relay_config.h"
 #include "actions/upstream_config.h"
 #include "proto/uri.h"
 
@@ -92,6 +93,7 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
         ok = ag_upstream_read_options(node, build->diags, &s->defaults) && ok;
         ok = read_upstreams(build, s, ag_node_get(node, "upstreams")) && ok;
     }
+    ok = ag_relay_configure(build, s, ag_node_get(build->config, "tcp")) && ok;
     return ok ? AG_OK : AG_EINVAL;
 }
 
@@ -123,18 +125,28 @@ static const struct ag_upstream *variant_of(struct ag_action_build *build, struc
     return v->upstream;
 }
 
+static struct ag_proxy_name *name_of(struct ag_action_build *build, struct ag_span name,
+                                     struct ag_pos pos)
+{
+    struct ag_proxy_section *section = build->shared[AG_ACTION_PROXY];
+    struct ag_proxy_name *n = find(section, name);
+
+    return n ? n
+             : put(build, name, pos,
+                   ag_upstream_from_authority(build->arena, name, pos, build->diags,
+                                              &section->defaults));
+}
+
+const struct ag_upstream *ag_proxy_upstream_of(struct ag_action_build *build, struct ag_span name,
+                                               struct ag_pos pos)
+{
+    return name_of(build, name, pos)->upstream;
+}
+
 static const struct ag_upstream *upstream_of(struct ag_action_build *build,
-                                             struct ag_proxy_section *section,
                                              const struct ag_action_decl *decl)
 {
-    struct ag_proxy_name *n = find(section, decl->authority);
-
-    if (!n) {
-        n = put(build, decl->authority, decl->authority_pos,
-                ag_upstream_from_authority(build->arena, decl->authority, decl->authority_pos,
-                                           build->diags, &section->defaults));
-    }
-    return variant_of(build, n, decl);
+    return variant_of(build, name_of(build, decl->authority, decl->authority_pos), decl);
 }
 
 /* ---- what the TLS library makes of them ---- */
@@ -219,7 +231,7 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
     struct ag_upstream_options options;
 
     AG_ASSERT(s && section);
-    s->upstream = upstream_of(build, section, decl);
+    s->upstream = upstream_of(build, decl);
     if (!s->upstream) {
         return AG_EINVAL;
     }

@@ -32,7 +32,11 @@ struct ag_proxy_name {
     bool has_tls_settings;              /* of its own */
 };
 
+struct ag_relay_settings;
+
 struct ag_proxy_section {
+    const struct ag_relay_settings *relays; /* of the section `tcp` */
+    uint32_t relay_count;
     struct ag_upstream_options defaults;
     struct ag_networks trust;
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
@@ -57,3 +61,7 @@ enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags);
 void ag_proxy_release_section(void *section);
 enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
                                   const void **out_settings);
+
+/* The plain upstream that the config calls so, or of that authority. NULL: it has mistakes, which were told. */
+const struct ag_upstream *ag_proxy_upstream_of(struct ag_action_build *build, struct ag_span name,
+                                               struct ag_pos pos);

@@ -1,5 +1,7 @@
 #include "actions/proxy_describe.h"
 
+#include "actions/relay_config.h"
+
 #include <netdb.h>
 
 /* Names that one check asks for: each may take seconds where nobody answers. */
@@ -58,6 +60,7 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
 {
     const struct ag_proxy_section *s = section;
 
+    ag_relay_describe(s, out);
     if (!s->first) {
         return;
     }

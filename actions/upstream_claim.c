@@ -133,7 +133,7 @@ static bool is_usable(const struct ag_upstream_claim *c, const struct ag_upstrea
 {
     return is_untried(c, p) &&
            (has_slot(c->pool) || !ag_list_empty(&p->making) ||
-            (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
+            (!c->fresh && !c->raw && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
 }
 
 /* Smooth weighted round robin, as nginx does it: everyone gains its weight, the richest is taken and
@@ -175,13 +175,13 @@ static bool any_untried(const struct ag_upstream_claim *c)
 static enum ag_status use_peer(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
-    struct ag_upstream_conn *conn = c->fresh ? NULL : ag_upstream_take(p);
+    struct ag_upstream_conn *conn = c->fresh || c->raw ? NULL : ag_upstream_take(p);
 
     if (conn) {
         ag_upstream_give(c, conn);
         return AG_OK;
     }
-    if (ag_upstream_join(c)) {
+    if (!c->raw && ag_upstream_join(c)) {
         return AG_AGAIN;
     }
     if (p->addr_count == 0) {

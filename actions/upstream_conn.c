@@ -32,6 +32,9 @@ static bool is_alive(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
+    if (c->raw) {
+        return false;
+    }
     if (o->proxy_protocol != AG_PROXY_PROTOCOL_NONE && c->calls > 0) {
         return false; /* its header told whose that call was */
     }
@@ -166,7 +169,7 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
     struct ag_upstream_conn *c = claim->conn;
     struct ag_upstream_pool *pool = c->peer->pool;
 
-    AG_ASSERT(claim->state == AG_CLAIM_GIVEN);
+    AG_ASSERT(claim->state == AG_CLAIM_GIVEN && !c->raw);
     claim->state = AG_CLAIM_OVER;
     claim->conn = NULL;
     claim->call = NULL;
@@ -250,6 +253,14 @@ static void fail_joined(struct ag_upstream_conn *c, enum ag_reason why)
     }
 }
 
+/* Its claimer is told last: it may be gone afterwards. */
+static void end_raw(struct ag_upstream_claim *claim, enum ag_reason why)
+{
+    claim->state = AG_CLAIM_OVER;
+    claim->conn = NULL;
+    claim->raw->closed(claim, why);
+}
+
 static void free_conn(struct ag_upstream_conn *c)
 {
     struct ag_upstreams *u = c->peer->pool->all;
@@ -266,6 +277,7 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
 {
     struct ag_upstream_conn *c = of(s);
     struct ag_upstream_pool *pool = c->peer->pool;
+    struct ag_link *it;
 
     switch ((enum ag_upstream_conn_state)c->state) {
     case AG_UPSTREAM_CONNECTING:
@@ -282,6 +294,7 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
         break;
     }
     pool->conn_count--;
+    it = c->raw ? ag_list_pop(&c->claims) : NULL;
     if (c->h2) {
         ag_h2_client_closed(c->h2, why); /* calls that fail give the connection back */
     } else if (c->h1.stream) {
@@ -290,6 +303,9 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     ag_upstream_wake(pool);
     fail_joined(c, why);
     free_conn(c);
+    if (it) {
+        end_raw(ag_container_of(it, struct ag_upstream_claim, link), why);
+    }
 }
 
 /* ---- the beginning ---- */
@@ -395,7 +411,9 @@ static void on_connected(struct ag_conn *conn)
 {
     struct ag_upstream_conn *c = of(&conn->stream);
 
-    if (c->peer->pool->protocol == AG_UPSTREAM_H1) {
+    if (c->raw) {
+        admit(c);
+    } else if (c->peer->pool->protocol == AG_UPSTREAM_H1) {
         begin_h1(c);
     } else {
         begin_h2(c);
@@ -476,7 +494,9 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     p->pool->conn_count++;
     ag_list_push_front(&p->making, &c->link);
     (void)ag_upstream_join(claim);
-    if (!may_be_shared(p)) {
+    c->raw = claim->raw != NULL;
+    AG_ASSERT(!c->raw || !p->pool->tls);
+    if (c->raw || !may_be_shared(p)) {
         leave_making(c);
     }
     if (p->pool->tls) {
@@ -493,6 +513,12 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
 
 /* ---- the stream's callbacks ---- */
 
+/* Of a raw one that is given: it has one. */
+static struct ag_upstream_claim *claim_of(struct ag_upstream_conn *c)
+{
+    return ag_container_of(c->claims.next, struct ag_upstream_claim, link);
+}
+
 /* One that was to become HTTP/2 and proved to be something else lingers before it is closed. */
 static void look_at_making(struct ag_upstream_conn *c)
 {
@@ -507,7 +533,9 @@ static void on_data(struct ag_stream *s, struct ag_slice slice)
 {
     struct ag_upstream_conn *c = of(s);
 
-    if (c->h2) {
+    if (c->raw) {
+        claim_of(c)->raw->data(claim_of(c), slice);
+    } else if (c->h2) {
         ag_h2_client_data(c->h2, slice);
         look_at_making(c);
     } else {
@@ -519,7 +547,9 @@ static void on_eof(struct ag_stream *s)
 {
     struct ag_upstream_conn *c = of(s);
 
-    if (c->h2) {
+    if (c->raw) {
+        claim_of(c)->raw->eof(claim_of(c));
+    } else if (c->h2) {
         ag_h2_client_eof(c->h2);
         look_at_making(c);
     } else {
@@ -531,7 +561,9 @@ static void on_drain(struct ag_stream *s)
 {
     struct ag_upstream_conn *c = of(s);
 
-    if (c->h2) {
+    if (c->raw) {
+        claim_of(c)->raw->drained(claim_of(c));
+    } else if (c->h2) {
         ag_h2_client_drained(c->h2);
     } else {
         ag_h1_client_drained(&c->h1);

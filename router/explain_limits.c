@@ -50,6 +50,9 @@ void ag_explain_limits(const struct ag_snapshot *s, struct ag_buf *out)
 
     for (uint16_t i = 0; i < m->listen_count; i++) {
         /* ":8080" is two listeners, and one to people. */
+        if (m->listens[i].tcp) {
+            continue;
+        }
         if (i == 0 || !ag_span_eq(m->listens[i].text, m->listens[i - 1].text)) {
             put_listener(&m->listens[i], out);
         }

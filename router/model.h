@@ -20,6 +20,7 @@ struct ag_listen {
     struct ag_server_limits limits; /* server.limits with its own over them */
     uint16_t redirect_port;         /* requests go to https at this port; 0: they are served */
     const struct ag_node *node;     /* its map, or NULL */
+    uint32_t tcp;                   /* of an entry of `tcp`, from 1 on; 0: it speaks HTTP */
     struct ag_networks proxied;     /* peers whose connections begin with a PROXY header */
     /* By ag_model_read_tls; NULL: plain. Listeners of one entry share it. */
     struct ag_tls_server_settings *tls;

@@ -156,7 +156,7 @@ static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_d
     }
 }
 
-static void read_listens(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+void ag_model_read_listens(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
     static const struct ag_node fallback = {.kind = AG_NODE_SCALAR, .text = AG_SPAN_INIT(":8080")};
 
@@ -261,7 +261,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     m->log_format = AG_LOG_HUMAN;
     (void)ag_node_check_keys(server, diags, "server", keys, AG_COUNT(keys));
     ag_model_read_limits(m, ag_node_get(server, "limits"), diags);
-    read_listens(m, ag_node_get(server, "listen"), diags);
+    ag_model_read_listens(m, ag_node_get(server, "listen"), diags);
     read_workers(m, ag_node_get(server, "workers"), diags);
     (void)ag_node_enum(ag_node_get(server, "backend"), diags, backends, AG_COUNT(backends),
                        &backend);

@@ -22,6 +22,9 @@ void ag_downstream_release(struct ag_downstream *ds)
     struct ag_downstream_origin *origin = ds->origin;
 
     ag_list_remove(&ds->link);
+    if (ds->relayed) {
+        ag_pool_put(&all->relays, ds->relay);
+    }
     if (ds->proxied) {
         ag_pool_put(&all->proxied, ds->proxied);
     }
@@ -311,7 +314,13 @@ enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *
         AG_OK) {
         goto no_proxied;
     }
+    if (ag_pool_init(&d->relays, "relays", sizeof(struct ag_downstream_relay), connection_max) !=
+        AG_OK) {
+        goto no_relays;
+    }
     return AG_OK;
+no_relays:
+    ag_pool_deinit(&d->proxied);
 no_proxied:
     ag_pool_deinit(&d->h2);
 no_h2:
@@ -324,12 +333,14 @@ uint64_t ag_downstreams_bytes(uint32_t connection_max)
 {
     return ag_pool_bytes(sizeof(struct ag_downstream), connection_max) +
            ag_pool_bytes(sizeof(struct ag_h2_server), connection_max) +
-           ag_pool_bytes(sizeof(struct ag_proxied), connection_max);
+           ag_pool_bytes(sizeof(struct ag_proxied), connection_max) +
+           ag_pool_bytes(sizeof(struct ag_downstream_relay), connection_max);
 }
 
 void ag_downstreams_deinit(struct ag_downstreams *d)
 {
     AG_ASSERT(d->count == 0);
+    ag_pool_deinit(&d->relays);
     ag_pool_deinit(&d->proxied);
     ag_pool_deinit(&d->h2);
     ag_pool_deinit(&d->tls);
@@ -345,20 +356,26 @@ static void note_peer(struct ag_downstream *ds)
     }
 }
 
-void ag_downstream_begin(struct ag_downstream *ds, struct ag_tls_server *tls, struct ag_slice rest)
+void ag_downstream_begin(struct ag_downstream *ds, struct ag_greeter as, struct ag_slice rest)
 {
     ds->greeting = false;
-    if (tls) {
+    if (as.tls) {
         note_peer(ds);
-        ag_tls_adopt(&ds->tls, tls, ds->all->context->shard_index, &handshake_user, on_ready, rest);
-        ag_tls_server_release(tls);
+        ag_tls_adopt(&ds->tls, as.tls, ds->all->context->shard_index, &handshake_user, on_ready,
+                     rest);
+        ag_tls_server_release(as.tls);
         return;
     }
     ds->handshaking = false;
-    ds->stream.user = &first_user;
-    begin_h1(ds);
+    if (as.relay) {
+        ag_downstream_relay(ds, as.relay, as.relay_owner);
+        ag_block_release(as.relay_owner);
+    } else {
+        ds->stream.user = &first_user;
+        begin_h1(ds);
+    }
     if (rest.len > 0) {
-        first_on_data(&ds->stream, rest);
+        ds->stream.user->on_data(&ds->stream, rest);
     }
 }
 
@@ -393,6 +410,7 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
     ds->pool = pool;
     ds->h2 = NULL;
     ds->proxied = NULL;
+    ds->relayed = false;
     ds->matched = 0;
     ds->handshaking = origin->tls != NULL;
     ds->greeting = is_to_greet(d, origin, fd);
@@ -410,14 +428,18 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
         note_peer(ds);
     } else {
         ag_conn_accept(&ds->conn, ctx->loop, fd, &first_user);
-        begin_h1(ds);
+        if (origin->relay) {
+            ag_downstream_relay(ds, origin->relay, origin->relay_owner);
+        } else {
+            begin_h1(ds);
+        }
     }
     return true;
 }
 
 static void drain(struct ag_downstream *ds)
 {
-    if (ds->handshaking) {
+    if (ds->handshaking || ds->relayed) {
         return; /* its origin tells it when it is done */
     }
     if (ds->h2) {
@@ -446,6 +468,8 @@ void ag_downstreams_yield(struct ag_downstreams *d)
 
         if (ds->handshaking) {
             ds->yielding = true;
+        } else if (ds->relayed) {
+            continue; /* there is no way to say that it should end */
         } else if (ds->h2) {
             ag_h2_server_yield(ds->h2);
         } else {
@@ -456,6 +480,9 @@ void ag_downstreams_yield(struct ag_downstreams *d)
 
 static bool is_idle(const struct ag_downstream *ds)
 {
+    if (ds->relayed) {
+        return false;
+    }
     return ds->handshaking || (ds->h2 ? ag_h2_server_idle(ds->h2) : ag_h1_server_idle(&ds->h1));
 }
 
@@ -468,6 +495,10 @@ bool ag_downstreams_abort(struct ag_downstreams *d)
 
         next = it->next;
         idle = is_idle(ds) && idle;
+        if (ds->relayed) {
+            ag_relay_abort(&ds->relay->relay, AG_REASON_ABORTED);
+            continue;
+        }
         ag_stream_abort(ds->greeting ? ag_downstream_below(ds) : &ds->stream, AG_REASON_ABORTED);
     }
     return idle;

@@ -61,9 +61,10 @@ _Static_assert(AG_PROXY_PROTOCOL_MAX <= AG_BUF_SMALL_BYTES, "a header lies in a 
 static void greeted(struct ag_downstream *ds, const struct ag_proxied *p, struct ag_slice slice,
                     size_t len)
 {
-    struct ag_tls_server *tls = ds->greeter.tls;
+    struct ag_greeter as;
 
     let_go(ds);
+    as = ds->greeter;
     ds->proxied = ag_pool_get(&ds->all->proxied);
     AG_ASSERT(ds->proxied); /* there are as many as connections */
     *ds->proxied = *p;
@@ -72,7 +73,7 @@ static void greeted(struct ag_downstream *ds, const struct ag_proxied *p, struct
     if (slice.len == 0) {
         ag_slice_release(&slice);
     }
-    ag_downstream_begin(ds, tls, slice);
+    ag_downstream_begin(ds, as, slice);
 }
 
 /* ---- events ---- */
@@ -129,6 +130,7 @@ static void on_close(struct ag_stream *below, enum ag_reason why)
     (void)why;
     let_go(ds);
     ag_tls_server_release(ds->greeter.tls);
+    ag_block_release(ds->greeter.relay_owner);
     ag_downstream_release(ds);
 }
 
@@ -145,7 +147,9 @@ void ag_downstream_greet(struct ag_downstream *ds, int fd)
     bool tls = ds->pool == &ds->all->tls;
     struct ag_conn *c = tls ? &ds->tls.conn : &ds->conn;
 
-    ds->greeter = (struct ag_greeter){.tls = ag_tls_server_hold(ds->origin->tls)};
+    ds->greeter = (struct ag_greeter){.tls = ag_tls_server_hold(ds->origin->tls),
+                                      .relay = ds->origin->relay,
+                                      .relay_owner = ag_block_hold(ds->origin->relay_owner)};
     ag_conn_accept(c, ds->all->context->loop, fd, &users[tls ? OVER_TLS : OVER_PLAIN]);
     ag_stream_deadline(&c->stream, ds->origin->limits.header_timeout_ms);
 }

@@ -133,8 +133,18 @@ static void end_soon(struct ag_serving *s)
 
 /* ---- listeners ---- */
 
+/* Nobody will be accepted any more: connections have what they need of the snapshot. */
+static void let_relay_go(struct listener *l)
+{
+    if (l->closed && l->waiting == 0) {
+        ag_block_release(l->origin.relay_owner);
+        l->origin.relay_owner = NULL;
+    }
+}
+
 static void free_if_done(struct listener *l)
 {
+    let_relay_go(l);
     if (l->closed && l->origin.connections == 0) {
         ag_tls_server_release(l->origin.tls);
         free(l->origin.proxied);
@@ -149,6 +159,7 @@ static void on_closed(struct ag_listener *ls)
     struct ag_serving *s = l->serving;
 
     l->closed = true;
+    let_relay_go(l);
     s->listening--;
     free_if_done(l);
     end_soon(s);
@@ -209,6 +220,7 @@ static bool serve_waiting(struct ag_serving *s)
             struct waiting w = take_waiting(s, i);
 
             AG_ASSERT(ag_downstream_accept(&s->down, w.fd, &w.from->origin));
+            let_relay_go(w.from);
             return true;
         }
     }
@@ -260,6 +272,17 @@ static struct ag_networks *own_networks(const struct ag_networks *n)
     return copy;
 }
 
+/* Its settings are the snapshot's that is in use now. */
+static void set_relay(struct listener *l, const struct ag_serving_listen *from)
+{
+    ag_block_release(l->origin.relay_owner);
+    l->origin.relay_owner = NULL;
+    l->origin.relay = from->relay;
+    if (from->relay) {
+        l->origin.relay_owner = ag_block_hold(l->serving->ctx.snapshot_ref);
+    }
+}
+
 static void open_listener(struct ag_serving *s, const struct ag_serving_listen *from)
 {
     struct listener *l = calloc(1, sizeof(*l));
@@ -271,6 +294,7 @@ static void open_listener(struct ag_serving *s, const struct ag_serving_listen *
     l->origin.port = from->port;
     l->origin.tls = ag_tls_server_hold(from->tls);
     l->origin.proxied = own_networks(from->proxied);
+    set_relay(l, from);
     l->wanted = true;
     l->ls.user = l;
     ag_list_init(&l->link);
@@ -304,6 +328,7 @@ static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen 
             l->origin.tls = ag_tls_server_hold(from->tls);
             free(l->origin.proxied);
             l->origin.proxied = own_networks(from->proxied);
+            set_relay(l, from);
         }
     }
 }

@@ -18,7 +18,8 @@ struct ag_serving_listen {
     int fd; /* listening, taken over; -1: the shard has it already */
     uint16_t port;
     struct ag_server_limits limits;
-    struct ag_tls_server *tls; /* the snapshot's; NULL: plain */
+    struct ag_tls_server *tls;             /* the snapshot's; NULL: plain */
+    const struct ag_relay_settings *relay; /* the snapshot's; NULL: it speaks HTTP */
     const struct ag_networks
         *proxied; /* the snapshot's: who begins with a PROXY header; NULL: nobody */
 };

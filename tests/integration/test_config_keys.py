@@ -62,7 +62,10 @@ def long_form(action, text=""):
 PLACES = {
     "root": (f"{STRANGE}: 1\n{ROUTES}",
              {"version", "include", "server", "tls", "static", "proxy", "echo", "plugins",
-              "groups", "routes"} | NOT_YET["root"]),
+              "groups", "routes", "tcp"} | NOT_YET["root"]),
+    "tcp": (f"tcp: [{{listen: ':81', to: 'a:1', {STRANGE}: 1}}]\n{ROUTES}", plain(table("tcp"))),
+    "tcp timeouts": (f"tcp: [{{listen: ':81', to: 'a:1', timeouts: {{{STRANGE}: 1}}}}]\n{ROUTES}",
+                     below(table("tcp"), "timeouts.")),
     "server": (f"server: {{{STRANGE}: 1}}\n{ROUTES}", plain(SERVER) | NOT_YET["server"]),
     "memory": (f"server: {{memory: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "memory.")),
     "log": (f"server: {{log: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "log.")),
