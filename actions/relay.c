@@ -450,6 +450,7 @@ void ag_relay_deadline(struct ag_relay *r)
     }
 }
 
+// NOLINTNEXTLINE(readability-function-size): the interface is wider than the body is long
 void ag_relay_begin(struct ag_relay *r, struct ag_context *ctx, struct ag_stream *front,
                     const struct ag_relay_settings *settings, struct ag_block *settings_owner,
                     const struct ag_proxied *proxied, ag_relay_over_fn *over)

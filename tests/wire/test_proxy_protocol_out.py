@@ -49,6 +49,8 @@ class Stripper:
 
     def __init__(self, port):
         self.to, self.headers, self.broken = port, [], []
+        self.go_on = threading.Event()
+        self.go_on.set()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -70,6 +72,7 @@ class Stripper:
                 data += more
             header, rest = got
             self.headers.append(header)
+            assert self.go_on.wait(20)
             with socket.create_connection(("127.0.0.1", self.to)) as to:
                 to.sendall(rest)
                 back = threading.Thread(target=self._pump, args=(to, s), daemon=True)
@@ -173,6 +176,29 @@ def test_two_clients_share_nothing(gate):
             get(a, path)
             get(b, path)
             assert [h.source for h in headers_of(gate, path)] == [a.getsockname(), b.getsockname()]
+
+
+def test_who_waits_gets_no_other_s_connection(gate):
+    """A client leaves while its connection is made: whoever asks for the same is not given that one."""
+    gate.tls.go_on.clear()
+    try:
+        with gate.connect() as b:
+            a = gate.connect()
+            a.sendall(b"GET /h2 HTTP/1.1\r\nHost: x\r\n\r\n")
+            deadline = time.monotonic() + 10
+            while not gate.tls.headers:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            b.sendall(b"GET /h2 HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.3)
+            a.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            a.close()
+            time.sleep(0.1)
+            gate.tls.go_on.set()
+            assert Reader(b).response().status == 200
+            assert b.getsockname() in [h.source for h in gate.tls.take()]
+    finally:
+        gate.tls.go_on.set()
 
 
 @pytest.mark.parametrize("path", ["/one", "/two"])
