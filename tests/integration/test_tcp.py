@@ -343,6 +343,23 @@ def test_a_hello_has_a_deadline(gate, sent):
         assert ends(s) == b""
 
 
+def test_what_comes_before_a_name_is_bounded(gate):
+    """A large ClientHello in records of a byte each takes more than is kept."""
+    padding = b"\0\x15" + (15000).to_bytes(2, "big") + bytes(15000)
+    body = b"\3\3" + bytes(32) + b"\0" + b"\0\2\x13\1" + b"\1\0" + len(padding).to_bytes(2, "big") + padding
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    with gate.connect(port=gate.ports[OTHERS]) as s:
+        try:
+            s.sendall(b"".join(b"\x16\3\1\0\1" + bytes([byte]) for byte in message))
+        except OSError:
+            pass  # it has ended
+        assert ends(s) == b""
+    deadline = time.monotonic() + 10
+    while "a ClientHello in too many pieces" not in gate.stderr():
+        assert time.monotonic() < deadline, gate.stderr()
+        time.sleep(0.02)
+
+
 def test_openssl_s_client(gate, certs):
     done = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{gate.ports[SNI]}", "-servername",
                            "a.example", "-CAfile", str(certs.usual()["a"].ca), "-verify_return_error", "-quiet"],
