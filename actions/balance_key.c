@@ -30,7 +30,7 @@ static bool read_address(struct ag_span text, union ag_addr *out)
 
 /* From the right, as far as those who wrote it are trusted; read from the left, in one pass. False: nothing
  * is to be believed, whatever `out` holds. */
-static bool forwarded_for(const struct ag_fields *fields, const struct ag_proxy_trust *trust,
+static bool forwarded_for(const struct ag_fields *fields, const struct ag_networks *trust,
                           union ag_addr *out)
 {
     const struct ag_field *f = NULL;
@@ -45,7 +45,7 @@ static bool forwarded_for(const struct ag_fields *fields, const struct ag_proxy_
 
             if (!read_address(entry, &addr)) {
                 found = false; /* nobody looks beyond it */
-            } else if (!found || !ag_proxy_trusts(trust, &addr)) {
+            } else if (!found || !ag_networks_have(trust, &addr)) {
                 *out = addr;
                 found = true;
             }
@@ -54,7 +54,7 @@ static bool forwarded_for(const struct ag_fields *fields, const struct ag_proxy_
     return found;
 }
 
-static uint64_t hash_client(struct ag_exchange *ex, const struct ag_proxy_trust *trust)
+static uint64_t hash_client(struct ag_exchange *ex, const struct ag_networks *trust)
 {
     const union ag_addr *peer = ag_exchange_remote(ex);
     union ag_addr addr = {0}, client;
@@ -62,7 +62,7 @@ static uint64_t hash_client(struct ag_exchange *ex, const struct ag_proxy_trust 
     if (peer) {
         addr = *peer;
     }
-    if ((trust->count > 0 || trust->unix_peers) && ag_proxy_trusts(trust, peer) &&
+    if (!ag_networks_are_empty(trust) && ag_networks_have(trust, peer) &&
         forwarded_for(&ex->req.fields, trust, &client)) {
         addr = client;
     }
@@ -116,7 +116,7 @@ static uint64_t hash_uri(const struct ag_request *r)
 }
 
 uint64_t ag_balance_key(struct ag_exchange *ex, const struct ag_balance_options *o,
-                        const struct ag_proxy_trust *trust)
+                        const struct ag_networks *trust)
 {
     struct ag_span value = AG_SPAN("");
 

@@ -1,7 +1,7 @@
 /* balance_key: what a request is hashed by, so that those that belong together come to the same server. */
 #pragma once
 #include "actions/balance_config.h"
-#include "actions/proxy_trust.h"
+#include "engine/networks.h"
 #include "proto/exchange.h"
 
 /*
@@ -12,4 +12,4 @@
  * that is left of it may be made up. Ports do not count, and an IPv4 address counts the same however it is written.
  */
 uint64_t ag_balance_key(struct ag_exchange *ex, const struct ag_balance_options *o,
-                        const struct ag_proxy_trust *trust);
+                        const struct ag_networks *trust);

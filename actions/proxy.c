@@ -4,6 +4,7 @@
 #include "actions/health.h"
 #include "actions/proxy_config.h"
 #include "actions/proxy_describe.h"
+#include "actions/proxy_forward.h"
 #include "actions/proxy_head.h"
 #include "actions/proxy_retry.h"
 #include "actions/proxy_steer.h"
@@ -300,6 +301,7 @@ void ag_proxy_try_init(struct ag_proxy_try *t, struct ag_proxy_call *p, struct a
     t->claim.ops = &claim_ops;
     t->claim.timeouts = &p->timeouts;
     t->claim.key = p->first.claim.key;
+    t->claim.greeting = p->first.claim.greeting;
     t->call.res_body = res_body;
 }
 
@@ -389,6 +391,21 @@ static bool prepare(struct ag_proxy_call *p, const struct ag_proxy_section *sect
     return st == AG_OK;
 }
 
+/* What tells the upstream whose the connection is, if it asks. False: the request was answered instead. */
+static bool greet(struct ag_proxy_call *p)
+{
+    enum ag_proxy_protocol version = p->settings->upstream->options.proxy_protocol;
+
+    if (version == AG_PROXY_PROTOCOL_NONE) {
+        return true;
+    }
+    p->first.claim.greeting = ag_proxy_greeting(p->ex, version);
+    if (p->first.claim.greeting.len == 0) {
+        fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
+    }
+    return p->first.claim.greeting.len > 0;
+}
+
 static void start(struct ag_exchange *ex)
 {
     struct ag_upstreams *upstreams = ex->context->action_state[AG_ACTION_PROXY];
@@ -407,9 +424,11 @@ static void start(struct ag_exchange *ex)
     p->timeouts = p->settings->timeouts;
     ag_proxy_try_init(&p->first, p, &ex->res_body);
     ex->action_data = p;
-    if (!prepare(p, ex->action->shared)) {
+    if (!prepare(p, ex->action->shared) || !greet(p)) {
         return;
     }
+    ag_proxy_steer(ex, p->settings->upstream,
+                   &((const struct ag_proxy_section *)ex->action->shared)->trust, &p->first.claim);
     if (!ag_proxy_prepare_more(p)) {
         fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
         return;

@@ -1,5 +1,6 @@
 #include "actions/proxy_config.h"
 
+#include "actions/relay_config.h"
 #include "actions/rewrite_config.h"
 #include "actions/upstream_config.h"
 #include "proto/uri.h"
@@ -98,7 +99,7 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
     static const char *const keys[] = {
         "upstreams",       "timeouts", "host",  "keepalive", "max_connections", "max_pending",
         "pending_timeout", "tls",      "zone",  "health",    "breaker",         "ejection",
-        "slow_start",      "panic",    "retry", "hedge"};
+        "slow_start",      "panic",    "retry", "hedge",     "proxy_protocol"};
     const struct ag_node *node = ag_node_get(build->config, "proxy");
     const struct ag_node *server = ag_node_get(build->config, "server");
     struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));
@@ -109,14 +110,15 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
     s->defaults = ag_upstream_default_options();
     s->buckets = ag_arena_zalloc(build->arena, BUCKETS * sizeof(struct ag_proxy_name *));
     build->shared[AG_ACTION_PROXY] = s;
-    ok = ag_proxy_trust_read(build->arena, ag_node_get(server, "trusted_proxies"), build->diags,
-                             &s->trust);
+    ok = ag_networks_read(build->arena, ag_node_get(server, "trusted_proxies"), build->diags,
+                          "trusted_proxies", &s->trust);
     if (node && node->kind != AG_NODE_NULL) {
         ok = ag_node_check_keys(node, build->diags, "proxy", keys, AG_COUNT(keys)) && ok;
         ok = ag_upstream_read_options(node, build->diags, &s->defaults) && ok;
         ok = read_zone(ag_node_get(node, "zone"), build->diags, &s->zone) && ok;
         ok = read_upstreams(build, s, ag_node_get(node, "upstreams")) && ok;
     }
+    ok = ag_relay_configure(build, s, ag_node_get(build->config, "tcp")) && ok;
     return ok ? AG_OK : AG_EINVAL;
 }
 
@@ -146,6 +148,16 @@ static const struct ag_upstream *use(struct ag_action_build *build, const struct
     return up;
 }
 
+/* The plain one, which is used now. NULL: it had mistakes, which were reported where they stand. */
+static const struct ag_upstream *plain(struct ag_action_build *build, struct ag_proxy_name *n)
+{
+    if (!n->used) {
+        n->used = true;
+        (void)use(build, n->upstream);
+    }
+    return n->upstream;
+}
+
 /* The upstream as that scheme has it; NULL: it had mistakes. */
 static const struct ag_upstream *variant_of(struct ag_action_build *build, struct ag_proxy_name *n,
                                             const struct ag_action_decl *decl)
@@ -157,11 +169,7 @@ static const struct ag_upstream *variant_of(struct ag_action_build *build, struc
         AG_UNREACHABLE("the router knows the same schemes");
     }
     if (!n->upstream || (!scheme.tls && scheme.protocol == AG_UPSTREAM_H1)) {
-        if (!n->used) {
-            n->used = true;
-            (void)use(build, n->upstream);
-        }
-        return n->upstream; /* a mistake in it was reported where it stands */
+        return plain(build, n);
     }
     for (v = n->variants; v; v = v->next) {
         if (ag_span_eq(v->scheme, decl->scheme)) {
@@ -176,18 +184,28 @@ static const struct ag_upstream *variant_of(struct ag_action_build *build, struc
     return use(build, v->upstream);
 }
 
+static struct ag_proxy_name *name_of(struct ag_action_build *build, struct ag_span name,
+                                     struct ag_pos pos)
+{
+    struct ag_proxy_section *section = build->shared[AG_ACTION_PROXY];
+    struct ag_proxy_name *n = find(section, name);
+
+    return n ? n
+             : put(build, name, pos,
+                   ag_upstream_from_authority(build->arena, name, pos, build->diags,
+                                              &section->defaults));
+}
+
+const struct ag_upstream *ag_proxy_upstream_named(struct ag_action_build *build,
+                                                  struct ag_span name, struct ag_pos pos)
+{
+    return plain(build, name_of(build, name, pos));
+}
+
 static const struct ag_upstream *upstream_of(struct ag_action_build *build,
-                                             struct ag_proxy_section *section,
                                              const struct ag_action_decl *decl)
 {
-    struct ag_proxy_name *n = find(section, decl->authority);
-
-    if (!n) {
-        n = put(build, decl->authority, decl->authority_pos,
-                ag_upstream_from_authority(build->arena, decl->authority, decl->authority_pos,
-                                           build->diags, &section->defaults));
-    }
-    return variant_of(build, n, decl);
+    return variant_of(build, name_of(build, decl->authority, decl->authority_pos), decl);
 }
 
 bool ag_proxy_has_scheme(struct ag_span scheme)
@@ -200,7 +218,7 @@ bool ag_proxy_has_scheme(struct ag_span scheme)
 const struct ag_upstream *ag_proxy_upstream_of(struct ag_action_build *build,
                                                const struct ag_action_decl *decl)
 {
-    return upstream_of(build, build->shared[AG_ACTION_PROXY], decl);
+    return upstream_of(build, decl);
 }
 
 /* Where copies go: the name of an upstream, or SCHEME://AUTHORITY. */
@@ -238,7 +256,7 @@ mirror_to(struct ag_action_build *build, struct ag_proxy_section *section, const
                       "the target of a mirror has no path");
         return NULL;
     }
-    return upstream_of(build, section, &decl);
+    return upstream_of(build, &decl);
 }
 
 /* mirror: NAME, or {to: NAME, percent: 10, buffer: 64k}. `*out` stays NULL when it is not there, or off. */
@@ -379,7 +397,7 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
     struct ag_upstream_options options;
 
     AG_ASSERT(s && section);
-    s->upstream = upstream_of(build, section, decl);
+    s->upstream = upstream_of(build, decl);
     if (!s->upstream) {
         return AG_EINVAL;
     }

@@ -14,9 +14,9 @@
 #pragma once
 #include "actions/action.h"
 #include "actions/mirror.h"
-#include "actions/proxy_trust.h"
 #include "actions/rewrite.h"
 #include "actions/upstream.h"
+#include "engine/networks.h"
 
 /* A route that rewrites, for people. */
 struct ag_proxy_rewriting {
@@ -54,12 +54,16 @@ struct ag_proxy_route {
     bool retry; /* of its own */
 };
 
+struct ag_relay_settings;
+
 struct ag_proxy_section {
     struct ag_span zone; /* where this process stands; empty: not said */
     struct ag_proxy_rewriting *first_rewriting, *last_rewriting;
-    struct ag_upstream_options defaults;
-    struct ag_proxy_trust trust;
     bool own_resolver; /* names are asked of servers that the config names (server.resolver) */
+    const struct ag_relay_settings *relays; /* of the section `tcp` */
+    uint32_t relay_count;
+    struct ag_upstream_options defaults;
+    struct ag_networks trust;
     struct ag_proxy_name **buckets; /* upstreams by name or authority; load time only */
     struct ag_proxy_name *first, *last;
     /* Those that routes go to, once each; grown while routes are read. */
@@ -97,3 +101,7 @@ enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags);
 void ag_proxy_release_section(void *section);
 enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
                                   const void **out_settings);
+
+/* The plain upstream that the config calls so, or of that authority. NULL: it has mistakes, which were told. */
+const struct ag_upstream *ag_proxy_upstream_named(struct ag_action_build *build,
+                                                  struct ag_span name, struct ag_pos pos);

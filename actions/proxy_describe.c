@@ -1,5 +1,6 @@
 #include "actions/proxy_describe.h"
 
+#include "actions/relay_config.h"
 #include "actions/rewrite_config.h"
 
 #include <netdb.h>
@@ -86,6 +87,7 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
 {
     const struct ag_proxy_section *s = section;
 
+    ag_relay_describe(s, out);
     if (!s->first) {
         return;
     }
@@ -98,6 +100,9 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
         for (uint32_t i = 0; n->upstream && i < n->upstream->server_count; i++) {
             ag_buf_put(out, i ? AG_SPAN(", ") : AG_SPAN(" "));
             put_server(out, &n->upstream->servers[i]);
+        }
+        if (n->upstream && n->upstream->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
+            ag_buf_printf(out, ", told whose by PROXY v%u", n->upstream->options.proxy_protocol);
         }
         ag_buf_putc(out, '\n');
         if (n->upstream) {

@@ -144,3 +144,17 @@ enum ag_status ag_proxy_forward_add(const struct ag_proxy_forward *f, struct ag_
     }
     return st;
 }
+
+struct ag_span ag_proxy_greeting(struct ag_exchange *ex, enum ag_proxy_protocol version)
+{
+    static const union ag_addr unknown;
+    const union ag_addr *remote = ag_exchange_remote(ex);
+    uint8_t room[AG_PROXY_PROTOCOL_OUT_MAX];
+    struct ag_buf b = ag_buf(room, sizeof(room));
+    union ag_addr local;
+
+    ag_exchange_local(ex, &local);
+    ag_proxy_protocol_put(&b, version, remote ? remote : &unknown, &local, ag_exchange_tls(ex));
+    AG_ASSERT(!b.overflow);
+    return ag_arena_copy(&ex->arena, ag_buf_span(&b));
+}

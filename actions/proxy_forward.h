@@ -7,6 +7,7 @@
  */
 #pragma once
 #include "proto/exchange.h"
+#include "proto/proxy_protocol.h"
 
 enum {
     AG_FORWARD_FOR,
@@ -30,3 +31,7 @@ AG_MUST_USE enum ag_status ag_proxy_forward_seen(struct ag_proxy_forward *f, str
 /* Appends the fields; `out` has room for AG_FORWARDS more. AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_proxy_forward_add(const struct ag_proxy_forward *f,
                                                 struct ag_exchange *ex, struct ag_fields *out);
+
+/* The PROXY header of the exchange's client, in its arena: where it comes from, where it has connected to, and what
+ * its TLS has settled. Its len is 0 without memory. */
+struct ag_span ag_proxy_greeting(struct ag_exchange *ex, enum ag_proxy_protocol version);

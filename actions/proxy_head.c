@@ -214,7 +214,7 @@ static struct ag_span via_of(uint8_t version)
                                    : AG_SPAN("2 " VIA_NAME);
 }
 
-enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_proxy_trust *trust,
+enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_networks *trust,
                                        bool upgrade, struct ag_fields *out, unsigned *out_hops)
 {
     const struct ag_fields *from = &ex->req.fields;
@@ -231,8 +231,7 @@ enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_p
     if (!out->v) {
         return AG_ENOMEM;
     }
-    w.trusted =
-        (trust->count > 0 || trust->unix_peers) && ag_proxy_trusts(trust, ag_exchange_remote(ex));
+    w.trusted = !ag_networks_are_empty(trust) && ag_networks_have(trust, ag_exchange_remote(ex));
     for (uint16_t i = 0; st == AG_OK && i < from->count; i++) {
         bool keep = false;
 

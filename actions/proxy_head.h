@@ -11,7 +11,7 @@
  * upstream would take for a field that is known or set here.
  */
 #pragma once
-#include "actions/proxy_trust.h"
+#include "engine/networks.h"
 #include "proto/exchange.h"
 
 /* More entries of our own in Via or CDN-Loop are a loop (RFC 8586). */
@@ -23,7 +23,7 @@
  * AG_EPROTO: Connection lists too much. AG_ENOMEM.
  */
 AG_MUST_USE enum ag_status ag_proxy_request_fields(struct ag_exchange *ex,
-                                                   const struct ag_proxy_trust *trust, bool upgrade,
+                                                   const struct ag_networks *trust, bool upgrade,
                                                    struct ag_fields *out, unsigned *out_hops);
 
 /*

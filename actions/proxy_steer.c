@@ -11,7 +11,7 @@ static uint64_t mark_of(const struct ag_upstream *up)
 }
 
 void ag_proxy_steer(struct ag_exchange *ex, const struct ag_upstream *up,
-                    const struct ag_proxy_trust *trust, struct ag_upstream_claim *claim)
+                    const struct ag_networks *trust, struct ag_upstream_claim *claim)
 {
     const struct ag_balance_options *o = &up->options.balance;
     enum ag_sticky_state state;

@@ -18,6 +18,7 @@
 #include "engine/loop.h"
 #include "engine/node.h"
 #include "engine/tls_context.h"
+#include "proto/proxy_protocol.h"
 
 #define AG_UPSTREAM_SERVERS_MAX AG_BALANCE_SERVERS
 #define AG_UPSTREAM_HOST_MAX    255u /* bytes of a server's name, or of unix:/path */
@@ -67,6 +68,9 @@ struct ag_upstream_options {
     struct ag_retry_policy retry;
     struct ag_upstream_tls_options tls;
     struct ag_health_options health;
+    /* enum ag_proxy_protocol: a connection begins with a header that tells whose it is. It carries one call then:
+     * the next one may be another client's. */
+    uint8_t proxy_protocol;
 };
 
 struct ag_upstream_server {

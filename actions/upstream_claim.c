@@ -161,8 +161,8 @@ static enum ag_status wait_for_name(struct ag_upstream_claim *c)
 /* Whether it has a connection that this claim may have, without a new one. */
 static bool has_connection(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
 {
-    return !ag_list_empty(&p->making) ||
-           (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open)));
+    return !c->raw && (!ag_list_empty(&p->making) ||
+                       (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
 }
 
 static struct ag_balance_set without(const struct ag_balance_set *a, const struct ag_balance_set *b)
@@ -244,13 +244,13 @@ static bool any_untried(const struct ag_upstream_claim *c)
 static enum ag_status use_peer(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
-    struct ag_upstream_conn *conn = c->fresh ? NULL : ag_upstream_take(p);
+    struct ag_upstream_conn *conn = c->fresh || c->raw ? NULL : ag_upstream_take(p);
 
     if (conn) {
         ag_upstream_give(c, conn);
         return AG_OK;
     }
-    if (!c->aim && ag_upstream_join(c)) {
+    if (!c->aim && !c->raw && ag_upstream_join(c)) {
         return AG_AGAIN;
     }
     if (p->addr_count == 0) {

@@ -140,6 +140,23 @@ static bool read_keepalive(const struct ag_node *node, struct ag_diags *diags,
     return read_count(node, "max_requests", diags, &io->max_requests) && ok;
 }
 
+static bool read_proxy_protocol(const struct ag_node *node, struct ag_diags *diags,
+                                struct ag_upstream_options *io)
+{
+    static const char *const versions[] = {"off", "v1", "v2"};
+    unsigned version = io->proxy_protocol;
+
+    _Static_assert(AG_PROXY_PROTOCOL_V1 == 1 && AG_PROXY_PROTOCOL_V2 == 2, "in the enum's order");
+    if (node && node->kind == AG_NODE_SCALAR && !node->quoted &&
+        ag_span_eq(node->text, AG_SPAN("false"))) {
+        version = AG_PROXY_PROTOCOL_NONE;
+    } else if (node && !ag_node_enum(node, diags, versions, AG_COUNT(versions), &version)) {
+        return false;
+    }
+    io->proxy_protocol = (uint8_t)version;
+    return true;
+}
+
 bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags,
                               struct ag_upstream_options *io)
 {
@@ -152,6 +169,7 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     ok = ag_upstream_read_ms(node, "pending_timeout", 1, diags, &io->pending_ms) && ok;
     ok = ag_health_read(node, diags, &io->health) && ok;
     ok = ag_retry_read(node, diags, &io->retry) && ok;
+    ok = read_proxy_protocol(ag_node_get(node, "proxy_protocol"), diags, io) && ok;
     return read_count(node, "max_pending", diags, &io->max_pending) && ok;
 }
 
@@ -166,10 +184,10 @@ static void hash(uint64_t key[2], const void *bytes, size_t len)
 
 static void set_key(struct ag_upstream *u)
 {
-    const uint32_t protocol = u->protocol;
+    const uint32_t numbers[] = {u->protocol, u->options.proxy_protocol};
 
     hash(u->key, u->name.ptr, u->name.len);
-    hash(u->key, &protocol, sizeof(protocol));
+    hash(u->key, numbers, sizeof(numbers));
     if (u->tls) {
         hash(u->key, u->tls->key, sizeof(u->tls->key));
     }
@@ -198,7 +216,7 @@ static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *dia
                                        "pending_timeout", "sticky",         "health",   "breaker",
                                        "ejection",        "slow_start",     "panic",    "retry",
                                        "hedge",           "proxy_protocol", "protocol", "buffer"};
-    const size_t supported = 17;
+    const size_t supported = 18;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {

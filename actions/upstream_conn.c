@@ -32,8 +32,11 @@ static bool is_alive(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
-    if (c->peer->retired || c->own || (c->h2 && c->peer->h1_required)) {
+    if (c->peer->retired || c->own || c->raw || (c->h2 && c->peer->h1_required)) {
         return false;
+    }
+    if (o->proxy_protocol != AG_PROXY_PROTOCOL_NONE && c->calls > 0) {
+        return false; /* its header told whose that call was */
     }
     return (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
                   : c->h1.state == AG_H1_CLIENT_READY) &&
@@ -186,7 +189,7 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
     struct ag_upstream_conn *c = claim->conn;
     struct ag_upstream_pool *pool = c->peer->pool;
 
-    AG_ASSERT(claim->state == AG_CLAIM_GIVEN);
+    AG_ASSERT(claim->state == AG_CLAIM_GIVEN && !c->raw);
     ag_upstream_discharge(claim);
     ag_upstream_trial_ended(claim, AG_TRIAL_ABANDONED);
     claim->state = AG_CLAIM_OVER;
@@ -273,6 +276,17 @@ static void fail_joined(struct ag_upstream_conn *c, enum ag_reason why)
     }
 }
 
+/* Its claimer is told last: it may be gone afterwards. */
+static void end_raw(struct ag_upstream_claim *claim, enum ag_reason why)
+{
+    ag_upstream_discharge(claim);
+    ag_upstream_trial_ended(claim,
+                            AG_TRIAL_PASSED); /* it was reached, which is all that can be told */
+    claim->state = AG_CLAIM_OVER;
+    claim->conn = NULL;
+    claim->raw->closed(claim, why);
+}
+
 static void free_conn(struct ag_upstream_conn *c)
 {
     struct ag_upstream_peer *p = c->peer;
@@ -292,6 +306,7 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
 {
     struct ag_upstream_conn *c = of(s);
     struct ag_upstream_pool *pool = c->peer->pool;
+    struct ag_link *it;
 
     switch ((enum ag_upstream_conn_state)c->state) {
     case AG_UPSTREAM_CONNECTING:
@@ -307,6 +322,7 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
         withdraw(c);
         break;
     }
+    it = c->raw ? ag_list_pop(&c->claims) : NULL;
     if (c->h2) {
         ag_h2_client_closed(c->h2, why); /* calls that fail give the connection back */
     } else if (c->h1.stream) {
@@ -319,6 +335,9 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     }
     fail_joined(c, why);
     free_conn(c);
+    if (it) {
+        end_raw(ag_container_of(it, struct ag_upstream_claim, link), why);
+    }
 }
 
 /* ---- the beginning ---- */
@@ -425,7 +444,9 @@ static void on_connected(struct ag_conn *conn)
 {
     struct ag_upstream_conn *c = of(&conn->stream);
 
-    if (c->peer->pool->protocol == AG_UPSTREAM_H1 || c->bare) {
+    if (c->raw) {
+        admit(c);
+    } else if (c->peer->pool->protocol == AG_UPSTREAM_H1 || c->bare) {
         begin_h1(c);
     } else {
         begin_h2(c);
@@ -453,6 +474,9 @@ static bool may_be_shared(const struct ag_upstream_peer *p)
 {
     enum ag_upstream_protocol protocol = p->pool->protocol;
 
+    if (p->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
+        return false;
+    }
     return protocol == AG_UPSTREAM_H2 || protocol == AG_UPSTREAM_H2C ||
            (protocol == AG_UPSTREAM_AUTO && !p->h1);
 }
@@ -463,6 +487,28 @@ static void set_port(union ag_addr *addr, uint16_t port)
         addr->in.sin_port = htons(port);
     } else if (addr->sa.sa_family == AF_INET6) {
         addr->in6.sin6_port = htons(port);
+    }
+}
+
+/* What goes ahead of all else, of a handshake too: it leaves with the connection's first bytes. */
+static void greet(struct ag_upstream_conn *c, struct ag_span greeting)
+{
+    enum ag_proxy_protocol version = c->peer->pool->options.proxy_protocol;
+    uint8_t room[AG_PROXY_PROTOCOL_OUT_MAX];
+    struct ag_buf own = ag_buf(room, sizeof(room));
+    enum ag_status st;
+
+    if (version == AG_PROXY_PROTOCOL_NONE) {
+        return;
+    }
+    if (greeting.len == 0) {
+        ag_proxy_protocol_put_local(&own, version);
+        greeting = ag_buf_span(&own);
+    }
+    st = c->peer->pool->tls && !c->bare ? ag_tls_put_before(&c->tls, greeting)
+                                        : ag_stream_put(&c->stream, greeting);
+    if (st != AG_OK) {
+        ag_stream_abort(&c->stream, AG_REASON_RESOURCES);
     }
 }
 
@@ -497,7 +543,9 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
     p->users++;
     ag_list_push_front(&p->making, &c->link);
     (void)ag_upstream_join(claim);
-    if (aim || !may_be_shared(p)) {
+    c->raw = claim->raw != NULL;
+    AG_ASSERT(!c->raw || !p->pool->tls);
+    if (aim || c->raw || !may_be_shared(p)) {
         leave_making(c);
     }
     if (p->pool->tls && !c->bare) {
@@ -508,11 +556,18 @@ bool ag_upstream_connect(struct ag_upstream_claim *claim)
         ag_conn_connect(&c->plain, u->loop, &addr, ag_addr_len(&addr), &conn_user, on_connected,
                         group);
     }
+    greet(c, claim->greeting);
     ag_upstream_alarm_init(c, claim->timeouts->connect_ms);
     return true;
 }
 
 /* ---- the stream's callbacks ---- */
+
+/* Of a raw one that is given: it has one. */
+static struct ag_upstream_claim *claim_of(struct ag_upstream_conn *c)
+{
+    return ag_container_of(c->claims.next, struct ag_upstream_claim, link);
+}
 
 /* One that was to become HTTP/2 and proved to be something else lingers before it is closed. */
 static void look_at_making(struct ag_upstream_conn *c)
@@ -528,7 +583,9 @@ static void on_data(struct ag_stream *s, struct ag_slice slice)
 {
     struct ag_upstream_conn *c = of(s);
 
-    if (c->h2) {
+    if (c->raw) {
+        claim_of(c)->raw->data(claim_of(c), slice);
+    } else if (c->h2) {
         ag_h2_client_data(c->h2, slice);
         look_at_making(c);
     } else {
@@ -540,7 +597,9 @@ static void on_eof(struct ag_stream *s)
 {
     struct ag_upstream_conn *c = of(s);
 
-    if (c->h2) {
+    if (c->raw) {
+        claim_of(c)->raw->eof(claim_of(c));
+    } else if (c->h2) {
         ag_h2_client_eof(c->h2);
         look_at_making(c);
     } else {
@@ -552,7 +611,9 @@ static void on_drain(struct ag_stream *s)
 {
     struct ag_upstream_conn *c = of(s);
 
-    if (c->h2) {
+    if (c->raw) {
+        claim_of(c)->raw->drained(claim_of(c));
+    } else if (c->h2) {
         ag_h2_client_drained(c->h2);
     } else {
         ag_h1_client_drained(&c->h1);

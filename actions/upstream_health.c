@@ -133,7 +133,8 @@ static void count_latency(struct ag_upstream_claim *c)
         return; /* how long an upload takes is the client's */
     }
     us = (ag_loop_now_ns(p->pool->all->loop) - c->given_ns) / 1000;
-    ag_balance_observe(&p->pool->balance, p->index, (uint32_t)ag_min_u64(us, UINT32_MAX), now_of(p));
+    ag_balance_observe(&p->pool->balance, p->index, (uint32_t)ag_min_u64(us, UINT32_MAX),
+                       now_of(p));
     p->latency_sum_us += us;
     p->latency_count++;
     if (now_of(p) >= p->latency_told_ms + 1000) {

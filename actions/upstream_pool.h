@@ -104,6 +104,7 @@ struct ag_upstream_conn {
     uint32_t joined_count;
     uint8_t state; /* enum ag_upstream_conn_state */
     bool offered;  /* in its peer's `open` */
+    bool raw;      /* its claim's own: it carries no calls */
     bool retired;  /* of HTTP/2: takes no more calls */
     bool own;      /* for one claim alone, closed after it */
     bool bare;     /* plain, whatever the upstream speaks */
@@ -112,6 +113,14 @@ _Static_assert(offsetof(struct ag_conn, stream) == 0 && offsetof(struct ag_tls, 
                "streams come first");
 
 struct ag_upstream_claim;
+/* Events of a stream that was claimed raw, while it is GIVEN. */
+struct ag_upstream_raw_ops {
+    void (*data)(struct ag_upstream_claim *, struct ag_slice);
+    void (*eof)(struct ag_upstream_claim *);
+    void (*drained)(struct ag_upstream_claim *);
+    /* The last one: the claim is OVER, its connection is gone. */
+    void (*closed)(struct ag_upstream_claim *, enum ag_reason);
+};
 struct ag_upstream_claim_ops {
     /* claim->conn is given, as from ag_upstream_claim. */
     void (*ready)(struct ag_upstream_claim *);
@@ -138,6 +147,12 @@ struct ag_upstream_aim {
 struct ag_upstream_claim {
     const struct ag_upstream_claim_ops *ops;     /* set by the owner */
     const struct ag_upstream_timeouts *timeouts; /* set by the owner */
+    /* Set by the owner: the PROXY header of whom it is for, where the upstream wants one; stays as long as the claim
+     * may connect. Empty: the connection is our own. */
+    struct ag_span greeting;
+    /* Set by the owner: a connection of its own, new, on whose stream (conn->stream) nothing is spoken; it is not
+     * released, but ended by its stream, and `closed` follows. The upstream is plain. NULL: one that carries calls. */
+    const struct ag_upstream_raw_ops *raw;
     struct ag_upstream_pool *pool;
     struct ag_upstream_peer *peer;
     struct ag_upstream_conn *conn;

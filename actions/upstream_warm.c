@@ -12,7 +12,8 @@
 
 static bool is_wanted(const struct ag_upstream_pool *pool)
 {
-    return pool->options.min_idle > 0 && pool->order == pool->all->order && !pool->all->closing;
+    return pool->options.min_idle > 0 && !pool->options.proxy_protocol &&
+           pool->order == pool->all->order && !pool->all->closing;
 }
 
 static void make_more(struct ag_upstream_pool *pool);

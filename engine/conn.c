@@ -421,6 +421,11 @@ static void conn_peer(struct ag_stream *s, union ag_addr *out_addr)
     ag_conn_peer(ag_conn_of(s), out_addr);
 }
 
+static void conn_local(struct ag_stream *s, union ag_addr *out_addr)
+{
+    ag_conn_local(ag_conn_of(s), out_addr);
+}
+
 static uint32_t conn_progress(struct ag_stream *s, uint32_t *out_unsent)
 {
     const struct ag_fd *f = &ag_conn_of(s)->fd;
@@ -444,6 +449,7 @@ static const struct ag_stream_ops conn_ops = {
     .finish = conn_finish,
     .abort = conn_abort,
     .peer = conn_peer,
+    .local = conn_local,
     .progress = conn_progress,
     .starved = conn_starved,
 };

@@ -347,6 +347,14 @@ void ag_stream_peer(struct ag_stream *s, union ag_addr *out_addr)
     }
 }
 
+void ag_stream_local(struct ag_stream *s, union ag_addr *out_addr)
+{
+    memset(out_addr, 0, sizeof(*out_addr));
+    if (s->ops->local) {
+        s->ops->local(s, out_addr);
+    }
+}
+
 static void on_flush_look(struct ag_timer *t)
 {
     struct ag_stream *s = ag_container_of(t, struct ag_stream, deadline);

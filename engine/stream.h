@@ -66,6 +66,8 @@ struct ag_stream_ops {
     void (*abort)(struct ag_stream *, enum ag_reason);
     /* May be NULL: then the peer is not known. */
     void (*peer)(struct ag_stream *, union ag_addr *out_addr);
+    /* Ours. May be NULL: then it is not known. */
+    void (*local)(struct ag_stream *, union ag_addr *out_addr);
     /* ag_loop_progress, and ag_loop_unsent into *out_unsent. May be NULL: then nobody is too slow. */
     uint32_t (*progress)(struct ag_stream *, uint32_t *out_unsent);
     /* ag_stream_starved. May be NULL: never. */
@@ -150,6 +152,8 @@ void ag_stream_abort(struct ag_stream *s, enum ag_reason why);
 
 /* The peer's address, a system call each time; AF_UNSPEC when it is not known. */
 void ag_stream_peer(struct ag_stream *s, union ag_addr *out_addr);
+/* Ours, where the peer has connected to. The same. */
+void ag_stream_local(struct ag_stream *s, union ag_addr *out_addr);
 
 /* What its handshake has settled; NULL: it is plain. */
 static inline const struct ag_tls_session *ag_stream_tls(struct ag_stream *s)

@@ -219,6 +219,11 @@ static void tls_peer(struct ag_stream *s, union ag_addr *out_addr)
     ag_conn_peer(&ag_tls_of(s)->conn, out_addr);
 }
 
+static void tls_local(struct ag_stream *s, union ag_addr *out_addr)
+{
+    ag_conn_local(&ag_tls_of(s)->conn, out_addr);
+}
+
 static uint32_t tls_progress(struct ag_stream *s, uint32_t *out_unsent)
 {
     struct ag_stream *below = &ag_tls_of(s)->conn.stream;
@@ -247,6 +252,7 @@ static const struct ag_stream_ops tls_ops = {
     .finish = tls_finish,
     .abort = tls_abort,
     .peer = tls_peer,
+    .local = tls_local,
     .progress = tls_progress,
     .starved = tls_starved,
     .tls = tls_session,
@@ -260,10 +266,17 @@ static void on_input(struct ag_task *task)
     ag_tls_read_go_on(ag_container_of(task, struct ag_tls, input));
 }
 
+/* All but the connection below, which may be open. */
 static void init(struct ag_tls *t, struct ag_loop *l, const struct ag_stream_user *user,
                  void (*ready)(struct ag_tls *))
 {
-    *t = (struct ag_tls){.ready = ready, .reading = true};
+    uint8_t *above = (uint8_t *)t;
+    size_t after = offsetof(struct ag_tls, conn) + sizeof(t->conn);
+
+    memset(above, 0, offsetof(struct ag_tls, conn));
+    memset(above + after, 0, sizeof(*t) - after);
+    t->ready = ready;
+    t->reading = true;
     ag_stream_init(&t->stream, l, &tls_ops, user);
     ag_task_init(&t->input, on_input);
 }
@@ -273,13 +286,25 @@ void ag_tls_accept(struct ag_tls *t, struct ag_loop *l, int fd, struct ag_tls_se
                    uint32_t shard, const struct ag_stream_user *user,
                    void (*ready)(struct ag_tls *))
 {
-    init(t, l, user, ready);
+    ag_conn_accept(&t->conn, l, fd, &conn_user);
+    ag_tls_adopt(t, server, shard, user, ready, (struct ag_slice){0});
+}
+
+// NOLINTNEXTLINE(readability-function-size): the interface is wider than the body is long
+void ag_tls_adopt(struct ag_tls *t, struct ag_tls_server *server, uint32_t shard,
+                  const struct ag_stream_user *user, void (*ready)(struct ag_tls *),
+                  struct ag_slice rest)
+{
+    init(t, t->conn.stream.loop, user, ready);
     t->state = AG_TLS_HELLO;
     t->shard = shard;
     t->server = ag_tls_server_hold(server);
-    ag_conn_accept(&t->conn, l, fd, &conn_user);
+    t->conn.stream.user = &conn_user;
     if (!ag_tls_shake_start(t, ag_tls_server_handshake_ms(server))) {
+        ag_slice_release(&rest);
         ag_tls_break(t, AG_REASON_RESOURCES, NULL);
+    } else if (rest.len > 0) {
+        on_conn_data(&t->conn.stream, rest);
     }
 }
 
@@ -310,6 +335,12 @@ void ag_tls_connect(struct ag_tls *t, struct ag_loop *l, const union ag_addr *ad
     t->shake->host = ag_span(t->shake->host_text, name.len);
 }
 
+enum ag_status ag_tls_put_before(struct ag_tls *t, struct ag_span bytes)
+{
+    AG_ASSERT(t->state == AG_TLS_CONNECTING || t->state == AG_TLS_ENDING);
+    return ag_stream_put(&t->conn.stream, bytes);
+}
+
 #else
 
 /* Nothing makes a server or a client in this build, so nothing calls these. */
@@ -331,6 +362,21 @@ void ag_tls_connect(struct ag_tls *t, struct ag_loop *l, const union ag_addr *ad
 {
     (void)t, (void)l, (void)addr, (void)addr_len, (void)client, (void)host, (void)user;
     (void)ready, (void)group;
+    AG_UNREACHABLE("built without TLS");
+}
+
+enum ag_status ag_tls_put_before(struct ag_tls *t, struct ag_span bytes)
+{
+    (void)t, (void)bytes;
+    AG_UNREACHABLE("built without TLS");
+}
+
+// NOLINTNEXTLINE(readability-function-size): the interface is wider than the body is long
+void ag_tls_adopt(struct ag_tls *t, struct ag_tls_server *server, uint32_t shard,
+                  const struct ag_stream_user *user, void (*ready)(struct ag_tls *),
+                  struct ag_slice rest)
+{
+    (void)t, (void)server, (void)shard, (void)user, (void)ready, (void)rest;
     AG_UNREACHABLE("built without TLS");
 }
 

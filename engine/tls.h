@@ -81,6 +81,12 @@ void ag_tls_accept(struct ag_tls *t, struct ag_loop *l, int fd, struct ag_tls_se
                    uint32_t shard, const struct ag_stream_user *user,
                    void (*ready)(struct ag_tls *));
 
+/* The same on t->conn, which is open and was read by another user until now; nothing else of `t` needs to be set.
+ *   rest  what that user has received of the handshake; may be empty */
+void ag_tls_adopt(struct ag_tls *t, struct ag_tls_server *server, uint32_t shard,
+                  const struct ag_stream_user *user, void (*ready)(struct ag_tls *),
+                  struct ag_slice rest);
+
 /* Connects and shakes hands; the user may write before `ready`. on_close as above, or with the reason of the
  * connect that failed. Where verification is on, `ready` comes only after it.
  * t->h1_only may be set behind it.
@@ -90,6 +96,9 @@ void ag_tls_connect(struct ag_tls *t, struct ag_loop *l, const union ag_addr *ad
                     socklen_t addr_len, struct ag_tls_client *client, struct ag_span host,
                     const struct ag_stream_user *user, void (*ready)(struct ag_tls *),
                     enum ag_buf_group group);
+
+/* Right after ag_tls_connect: what goes to the server in clear, before the handshake. AG_ENOMEM. */
+AG_MUST_USE enum ag_status ag_tls_put_before(struct ag_tls *t, struct ag_span bytes);
 
 /* Why the handshake or the encrypted stream failed, a short static phrase for logs: "certificate has expired",
  * "no common cipher"; NULL when there is no more to say than the reason does. Valid in on_close too. */

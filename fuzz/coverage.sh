@@ -23,6 +23,7 @@ certs: engine/tls_x509.c engine/tls_pem.c engine/tls_ocsp.c
 h2_fields: proto/h2_fields_read.c proto/h2_fields_write.c proto/h2_priority.c proto/head.c
 tls_hello: engine/tls_hello.c
 dns_srv: engine/dns_srv.c
+proxy_protocol: proto/proxy_protocol.c proto/proxy_protocol_write.c
 hpack: proto/hpack_decode.c proto/hpack_encode.c proto/hpack_table.c proto/hpack_huffman.c
 dsl: router/dsl.c router/dsl_pattern.c router/dsl_action.c
 config_json: router/config_json.c

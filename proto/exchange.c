@@ -325,6 +325,19 @@ const union ag_addr *ag_exchange_remote(struct ag_exchange *ex)
     return ex->remote;
 }
 
+void ag_exchange_local(struct ag_exchange *ex, union ag_addr *out_addr)
+{
+    memset(out_addr, 0, sizeof(*out_addr));
+    if (ex->server_stream && ex->server->local) {
+        ex->server->local(ex, out_addr);
+    }
+}
+
+const struct ag_proxied *ag_exchange_proxied(struct ag_exchange *ex)
+{
+    return ex->server_stream && ex->server->proxied ? ex->server->proxied(ex) : NULL;
+}
+
 /* Both ends of a server's hold: whoever works on the exchange is told, hooks run, the hold goes. */
 static void let_go(struct ag_exchange *ex)
 {

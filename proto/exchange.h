@@ -72,6 +72,8 @@ struct ag_prepared {
     struct ag_response response; /* the same as fields, for routes with filters; malloc arena */
 };
 
+struct ag_proxied; /* proxy_protocol.h */
+
 /* What the server stream offers; ex->server. All may be called from actions and the pipeline. */
 struct ag_server_ops {
     /* Content goes in frames: it must be in memory, no slices of files. */
@@ -85,6 +87,10 @@ struct ag_server_ops {
     void (*want_body)(struct ag_exchange *);
     /* The peer's address; AF_UNSPEC when the system will not say. */
     void (*remote)(struct ag_exchange *, union ag_addr *out_addr);
+    /* Where it has connected to; as above. */
+    void (*local)(struct ag_exchange *, union ag_addr *out_addr);
+    /* What a PROXY header has told of its connection; NULL: there was none. */
+    const struct ag_proxied *(*proxied)(struct ag_exchange *);
     /* What its connection's handshake has settled; NULL: it is plain. */
     const struct ag_tls_session *(*tls)(struct ag_exchange *);
     /* Ends the exchange's stream without a complete answer. */
@@ -230,6 +236,10 @@ AG_MUST_USE enum ag_status ag_exchange_field(struct ag_exchange *ex, enum ag_fie
 struct ag_span ag_exchange_param(const struct ag_exchange *ex, unsigned index);
 /* The peer's address (AF_UNSPEC: not known), asked for once and kept. NULL: no memory. */
 const union ag_addr *ag_exchange_remote(struct ag_exchange *ex);
+/* Where it has connected to: ours, or what a PROXY header tells. AF_UNSPEC: not known. */
+void ag_exchange_local(struct ag_exchange *ex, union ag_addr *out_addr);
+/* What a PROXY header has told of its connection; NULL: there was none, or the connection is gone. */
+const struct ag_proxied *ag_exchange_proxied(struct ag_exchange *ex);
 /* Segment `index` of a normalised path, or from it to the end (splat); empty when it has none. */
 struct ag_span ag_path_segment(struct ag_span path, unsigned index, bool to_end);
 

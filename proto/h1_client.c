@@ -657,7 +657,7 @@ static const struct ag_call_ops call_ops = {
 
 void ag_h1_client_init(struct ag_h1_client *c, struct ag_stream *s)
 {
-    *c = (struct ag_h1_client){.stream = s};
+    *c = (struct ag_h1_client){.stream = s, .ahead_bytes = (uint32_t)ag_stream_queued(s)};
     ag_arena_init(&c->arena, &s->loop->pages, ARENA_PAGES);
     ag_task_init(&c->work, work_task);
 }
@@ -668,7 +668,8 @@ enum ag_status ag_h1_client_start(struct ag_h1_client *c, struct ag_call *call)
     const struct ag_h1_request_opts *opts = call->opts;
     bool content = req->framing == AG_FRAMING_LENGTH || req->framing == AG_FRAMING_CHUNKED;
 
-    AG_ASSERT(c->state == AG_H1_CLIENT_READY && ag_stream_queued(c->stream) == 0);
+    AG_ASSERT(c->state == AG_H1_CLIENT_READY && ag_stream_queued(c->stream) <= c->ahead_bytes);
+    c->ahead_bytes = 0;
     AG_ASSERT(call->req_body || !(content || opts->upgrade));
     /* Queued before the stream's flush: content that comes in this turn leaves with the head. */
     if (content) {

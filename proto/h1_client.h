@@ -38,7 +38,8 @@ struct ag_h1_client {
     struct ag_task work;         /* sends what of req_body comes in the turn of the start */
     uint64_t req_left;           /* of a request with Content-Length */
     uint64_t res_left;
-    uint64_t written; /* bytes in the stream's queue after the head was written */
+    uint64_t written;     /* bytes in the stream's queue after the head was written */
+    uint32_t ahead_bytes; /* of the queue that the owner had put there before the first call */
     uint32_t interim_count;
     uint8_t full_run;    /* full small buffers in a row */
     uint8_t small_run;   /* small answers in a row */

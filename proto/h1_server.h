@@ -13,7 +13,7 @@
 #include "proto/exchange.h"
 #include "proto/h1_chunk.h"
 #include "proto/h1_parse.h"
-#include "proto/peer.h"
+#include "proto/proxy_protocol.h"
 
 /* Per listener. */
 struct ag_server_limits {
@@ -46,6 +46,8 @@ struct ag_h1_server {
     struct ag_h1_parser parser;
     struct ag_h1_chunk chunk;
     struct ag_task work;
+    const struct ag_proxied
+        *proxied;        /* set by the owner after init; NULL: no header told anything */
     uint64_t body_left;  /* of a request with Content-Length */
     uint64_t body_bytes; /* content of this request so far; of an answered one: what was dropped */
     struct ag_pace body_pace; /* of the request's content, while limits hold for it */

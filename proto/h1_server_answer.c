@@ -168,6 +168,18 @@ static void remote(struct ag_exchange *ex, union ag_addr *out_addr)
     ag_peer_address(&h->peer, h->stream, out_addr);
 }
 
+static void local(struct ag_exchange *ex, union ag_addr *out_addr)
+{
+    struct ag_h1_server *h = ex->server_stream;
+
+    ag_proxied_local(h->proxied, h->stream, out_addr);
+}
+
+static const struct ag_proxied *proxied(struct ag_exchange *ex)
+{
+    return ((struct ag_h1_server *)ex->server_stream)->proxied;
+}
+
 static const struct ag_tls_session *tls_of(struct ag_exchange *ex)
 {
     struct ag_h1_server *h = ex->server_stream;
@@ -190,6 +202,8 @@ const struct ag_server_ops ag_h1_server_ops = {
     .send_interim = send_interim,
     .want_body = want_body,
     .remote = remote,
+    .local = local,
+    .proxied = proxied,
     .tls = tls_of,
     .reset = reset,
 };

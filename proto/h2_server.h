@@ -20,6 +20,8 @@ struct ag_h2_server {
     struct ag_h2_conn conn; /* first */
     struct ag_context *context;
     const struct ag_server_limits *limits;
+    const struct ag_proxied
+        *proxied;           /* set by the owner after init; NULL: no header told anything */
     struct ag_link done;    /* streams whose answers were complete inside of a call */
     struct ag_link orphans; /* streams that have left, with exchanges that live */
     uint64_t idle_due_ms;   /* loop time; while no stream lives */

@@ -218,6 +218,18 @@ static void remote(struct ag_exchange *ex, union ag_addr *out_addr)
     ag_peer_address(&h->peer, h->conn.stream, out_addr);
 }
 
+static void local(struct ag_exchange *ex, union ag_addr *out_addr)
+{
+    struct ag_h2_server *h = ((struct ag_h2_request *)ex->server_stream)->server;
+
+    ag_proxied_local(h->proxied, h->conn.stream, out_addr);
+}
+
+static const struct ag_proxied *proxied(struct ag_exchange *ex)
+{
+    return ((struct ag_h2_request *)ex->server_stream)->server->proxied;
+}
+
 static const struct ag_tls_session *tls_of(struct ag_exchange *ex)
 {
     struct ag_h2_request *r = ex->server_stream;
@@ -265,6 +277,8 @@ const struct ag_server_ops ag_h2_server_ops = {
     .send_interim = send_interim,
     .want_body = want_body,
     .remote = remote,
+    .local = local,
+    .proxied = proxied,
     .tls = tls_of,
     .reset = reset,
 };

@@ -11,6 +11,8 @@ struct ag_peer {
     uint8_t bytes[16];
 };
 
+/* `addr` in few bytes. */
+void ag_peer_set(struct ag_peer *p, const union ag_addr *addr);
 /* Asks the stream for it, once; and what is known (AF_UNSPEC: nothing). */
 void ag_peer_look(struct ag_peer *p, struct ag_stream *s);
 void ag_peer_known(const struct ag_peer *p, union ag_addr *out_addr);

@@ -5,6 +5,10 @@ static void put_listener(const struct ag_listen *l, struct ag_buf *out)
 {
     ag_buf_put(out, AG_SPAN("limits of "));
     ag_buf_put(out, l->text);
+    if (!ag_networks_are_empty(&l->proxied)) {
+        ag_buf_put(out, AG_SPAN("\n  begins with a PROXY header from "));
+        ag_networks_put(&l->proxied, out);
+    }
     ag_buf_put(out, AG_SPAN("\n  "));
     ag_model_put_limits(&l->limits, out);
     ag_buf_put(out, AG_SPAN("\n  "));
@@ -46,6 +50,9 @@ void ag_explain_limits(const struct ag_snapshot *s, struct ag_buf *out)
 
     for (uint16_t i = 0; i < m->listen_count; i++) {
         /* ":8080" is two listeners, and one to people. */
+        if (m->listens[i].tcp) {
+            continue;
+        }
         if (!m->listens[i].admin &&
             (i == 0 || !ag_span_eq(m->listens[i].text, m->listens[i - 1].text))) {
             put_listener(&m->listens[i], out);

@@ -128,8 +128,9 @@ static void read_routes(struct ag_model *m, const struct ag_node *n, struct ag_d
 
 struct ag_model *ag_model_read(const struct ag_node *root, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"version", "server", "tls",    "proxy", "static", "echo",
-                                       "plugins", "groups", "routes", "cache", "tunnel", "acme"};
+    static const char *const keys[] = {"version", "server",  "tls",    "proxy",  "static",
+                                       "echo",    "plugins", "groups", "routes", "tcp",
+                                       "cache",   "tunnel",  "acme"};
     static const char *const unbuilt[] = {"cache", "tunnel", "acme"};
 
     if (!ag_node_check_keys(root, diags, "the config", keys, AG_COUNT(keys))) {
@@ -141,6 +142,7 @@ struct ag_model *ag_model_read(const struct ag_node *root, struct ag_diags *diag
         (void)ag_model_refuse_unbuilt(ag_node_get(root, unbuilt[i]), diags, unbuilt[i]);
     }
     ag_model_read_server(m, ag_node_get(root, "server"), diags);
+    ag_model_read_tcp(m, ag_node_get(root, "tcp"), diags);
     read_plugins(m, ag_node_get(root, "plugins"), diags);
     read_groups(m, ag_node_get(root, "groups"), diags);
     read_routes(m, ag_node_get(root, "routes"), diags);

@@ -5,6 +5,7 @@
 #pragma once
 #include "engine/log.h"
 #include "engine/loop.h"
+#include "engine/networks.h"
 #include "engine/node.h"
 #include "engine/resolver.h"
 #include "engine/tls_files.h"
@@ -21,9 +22,17 @@ struct ag_listen {
     uint16_t redirect_port;         /* requests go to https at this port; 0: they are served */
     bool admin;                     /* server.admin: no route is served there */
     const struct ag_node *node;     /* its map, or NULL */
+    uint32_t tcp;                   /* of an entry of `tcp`, from 1 on; 0: it speaks HTTP */
+    struct ag_networks proxied;     /* peers whose connections begin with a PROXY header */
     /* By ag_model_read_tls; NULL: plain. Listeners of one entry share it. */
     struct ag_tls_server_settings *tls;
 };
+
+/* NULL: nobody's. */
+static inline const struct ag_networks *ag_listen_proxied(const struct ag_listen *l)
+{
+    return ag_networks_are_empty(&l->proxied) ? NULL : &l->proxied;
+}
 
 /* What listeners of one kind have in common for the dispatcher; by limits.index. */
 struct ag_listen_kind {

@@ -4,6 +4,10 @@
 
 /* Fills in all that `server` sets, over defaults. `server` may be NULL. */
 void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags);
+/* The value of `listen`, or NULL, behind what is there. */
+void ag_model_read_listens(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
+/* model_tcp.c: listeners of the section `tcp`. */
+void ag_model_read_tcp(struct ag_model *m, const struct ag_node *list, struct ag_diags *diags);
 /* model_privileges.c: user, chroot, seccomp. */
 void ag_model_read_privileges(struct ag_model *m, const struct ag_node *server,
                               struct ag_diags *diags);

@@ -103,7 +103,6 @@ static void read_listen_map(struct ag_model *m, const struct ag_node *n, struct 
                                        "proxy_protocol", "limits", "stream"};
 
     (void)ag_node_check_keys(n, diags, "a listener", keys, AG_COUNT(keys));
-    (void)ag_model_refuse_unbuilt(ag_node_get(n, "proxy_protocol"), diags, "proxy_protocol");
     const struct ag_node *address = ag_node_get(n, "address");
     if (!address || address->kind == AG_NODE_NULL) {
         ag_diag_error(diags, n->pos, "such as {address: \":8443\"}", "a listener needs an address");
@@ -114,9 +113,28 @@ static void read_listen_map(struct ag_model *m, const struct ag_node *n, struct 
     }
 }
 
+/* Whoever is on the list says whose a connection is: there is no short form for everybody. */
+static void read_proxied(const struct ag_node *n, struct ag_diags *diags, struct ag_networks *out)
+{
+    *out = (struct ag_networks){0};
+    if (!n || n->kind == AG_NODE_NULL) {
+        return;
+    }
+    if (n->kind == AG_NODE_SCALAR && !n->quoted && ag_span_eq(n->text, AG_SPAN("false"))) {
+        return;
+    }
+    if (n->kind == AG_NODE_SCALAR && !n->quoted && ag_span_eq(n->text, AG_SPAN("true"))) {
+        ag_diag_error(diags, n->pos, "such as [10.0.0.0/8]; everybody is [0.0.0.0/0, \"::/0\"]",
+                      "proxy_protocol: from whom?");
+        return;
+    }
+    (void)ag_networks_read(diags->arena, n, diags, "proxy_protocol", out);
+}
+
 static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
     struct ag_server_limits limits;
+    struct ag_networks proxied;
     uint16_t first = m->listen_count;
 
     if (n->kind == AG_NODE_SCALAR) {
@@ -129,13 +147,15 @@ static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_d
         return;
     }
     ag_model_listener_limits(m, n, diags, &limits);
+    read_proxied(ag_node_get(n, "proxy_protocol"), diags, &proxied);
     while (first < m->listen_count) { /* one address may be two listeners */
         m->listens[first].node = n->kind == AG_NODE_MAP ? n : NULL;
+        m->listens[first].proxied = proxied;
         m->listens[first++].limits = limits;
     }
 }
 
-static void read_listens(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
+void ag_model_read_listens(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
     static const struct ag_node fallback = {.kind = AG_NODE_SCALAR, .text = AG_SPAN_INIT(":8080")};
 
@@ -240,7 +260,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     m->log_format = AG_LOG_HUMAN;
     (void)ag_node_check_keys(server, diags, "server", keys, AG_COUNT(keys));
     ag_model_read_limits(m, ag_node_get(server, "limits"), diags);
-    read_listens(m, ag_node_get(server, "listen"), diags);
+    ag_model_read_listens(m, ag_node_get(server, "listen"), diags);
     read_workers(m, ag_node_get(server, "workers"), diags);
     (void)ag_node_enum(ag_node_get(server, "backend"), diags, backends, AG_COUNT(backends),
                        &backend);

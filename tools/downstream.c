@@ -16,12 +16,18 @@ static struct ag_downstream *of(struct ag_stream *s)
 
 /* ---- the end ---- */
 
-static void release(struct ag_downstream *ds)
+void ag_downstream_release(struct ag_downstream *ds)
 {
     struct ag_downstreams *all = ds->all;
     struct ag_downstream_origin *origin = ds->origin;
 
     ag_list_remove(&ds->link);
+    if (ds->relayed) {
+        ag_pool_put(&all->relays, ds->relay);
+    }
+    if (ds->proxied) {
+        ag_pool_put(&all->proxied, ds->proxied);
+    }
     ag_pool_put(ds->pool, ds);
     all->count--;
     origin->connections--;
@@ -38,8 +44,8 @@ static enum ag_log_level trouble_level(const struct ag_downstream *ds)
     return s->model->access_log == AG_ACCESS_OFF ? AG_LOG_DEBUG : AG_LOG_INFO;
 }
 
-static void log_trouble(const struct ag_downstream *ds, const struct ag_peer *peer,
-                        const char *protocol, const char *what)
+void ag_downstream_trouble(const struct ag_downstream *ds, const struct ag_peer *peer,
+                           const char *protocol, const char *what)
 {
     char text[64];
     struct ag_buf from = ag_buf(text, sizeof(text));
@@ -56,6 +62,16 @@ static void log_trouble(const struct ag_downstream *ds, const struct ag_peer *pe
     }
     ag_log(trouble_level(ds), "%.*s on port %u: %s: %s", (int)from.len, text, ds->origin->port,
            protocol, what);
+}
+
+/* What a header has told holds for the protocol. */
+static void introduce(const struct ag_downstream *ds, struct ag_peer *peer,
+                      const struct ag_proxied **out)
+{
+    *out = ds->proxied;
+    if (ds->proxied) {
+        *peer = ds->proxied->source; /* not known: the protocol asks the stream */
+    }
 }
 
 /* ---- HTTP/1 ---- */
@@ -85,7 +101,7 @@ static void h1_on_close(struct ag_stream *s, enum ag_reason why)
     struct ag_downstream *ds = of(s);
 
     ag_h1_server_closed(&ds->h1, why);
-    release(ds);
+    ag_downstream_release(ds);
 }
 
 static const struct ag_stream_user h1_user = {
@@ -100,6 +116,7 @@ static void begin_h1(struct ag_downstream *ds)
 {
     ag_h1_server_init(&ds->h1, &ds->stream, ds->all->context, &ds->origin->limits,
                       ds->origin->port);
+    introduce(ds, &ds->h1.peer, &ds->h1.proxied);
     ds->h1.draining =
         ds->origin->draining || ds->yielding; /* its first request is still answered */
     ds->h1.yielding = ds->yielding;
@@ -133,11 +150,11 @@ static void h2_on_close(struct ag_stream *s, enum ag_reason why)
     const struct ag_h2_conn *c = &ds->h2->conn;
 
     if (c->what && c->reason != AG_REASON_NONE && c->reason != AG_REASON_ABORTED) {
-        log_trouble(ds, &ds->h2->peer, "HTTP/2", c->what);
+        ag_downstream_trouble(ds, &ds->h2->peer, "HTTP/2", c->what);
     }
     ag_h2_server_closed(ds->h2, why);
     ag_pool_put(&ds->all->h2, ds->h2);
-    release(ds);
+    ag_downstream_release(ds);
 }
 
 static const struct ag_stream_user h2_user = {
@@ -154,6 +171,7 @@ static void begin_h2(struct ag_downstream *ds)
     AG_ASSERT(ds->h2); /* there are as many as connections */
     ds->stream.user = &h2_user;
     ag_h2_server_init(ds->h2, &ds->stream, ds->all->context, &ds->origin->limits, ds->origin->port);
+    introduce(ds, &ds->h2->peer, &ds->h2->proxied);
     if (ag_log_enabled(trouble_level(ds))) {
         ag_peer_look(&ds->h2->peer, &ds->stream); /* when it has broken nobody knows any more */
     }
@@ -247,9 +265,9 @@ static void handshake_on_close(struct ag_stream *s, enum ag_reason why)
     const char *detail = ag_tls_detail(&ds->tls);
 
     if (why == AG_REASON_TLS || detail) {
-        log_trouble(ds, &ds->peer, "TLS handshake", detail ? detail : "failed");
+        ag_downstream_trouble(ds, &ds->peer, "TLS handshake", detail ? detail : "failed");
     }
-    release(ds);
+    ag_downstream_release(ds);
 }
 
 static const struct ag_stream_user handshake_user = {
@@ -290,25 +308,90 @@ enum ag_status ag_downstreams_init(struct ag_downstreams *d, struct ag_context *
     }
     if (ag_pool_init(&d->h2, "HTTP/2 connections", sizeof(struct ag_h2_server), connection_max) !=
         AG_OK) {
-        ag_pool_deinit(&d->tls);
-        ag_pool_deinit(&d->plain);
-        return AG_ENOMEM;
+        goto no_h2;
+    }
+    if (ag_pool_init(&d->proxied, "PROXY headers", sizeof(struct ag_proxied), connection_max) !=
+        AG_OK) {
+        goto no_proxied;
+    }
+    if (ag_pool_init(&d->relays, "relays", sizeof(struct ag_downstream_relay), connection_max) !=
+        AG_OK) {
+        goto no_relays;
     }
     return AG_OK;
+no_relays:
+    ag_pool_deinit(&d->proxied);
+no_proxied:
+    ag_pool_deinit(&d->h2);
+no_h2:
+    ag_pool_deinit(&d->tls);
+    ag_pool_deinit(&d->plain);
+    return AG_ENOMEM;
 }
 
 uint64_t ag_downstreams_bytes(uint32_t connection_max)
 {
     return ag_pool_bytes(sizeof(struct ag_downstream), connection_max) +
-           ag_pool_bytes(sizeof(struct ag_h2_server), connection_max);
+           ag_pool_bytes(sizeof(struct ag_h2_server), connection_max) +
+           ag_pool_bytes(sizeof(struct ag_proxied), connection_max) +
+           ag_pool_bytes(sizeof(struct ag_downstream_relay), connection_max);
 }
 
 void ag_downstreams_deinit(struct ag_downstreams *d)
 {
     AG_ASSERT(d->count == 0);
+    ag_pool_deinit(&d->relays);
+    ag_pool_deinit(&d->proxied);
     ag_pool_deinit(&d->h2);
     ag_pool_deinit(&d->tls);
     ag_pool_deinit(&d->plain);
+}
+
+/* While it shakes hands somebody reads of failures: when it has broken nobody knows any more whose it was. */
+static void note_peer(struct ag_downstream *ds)
+{
+    ds->peer = ds->proxied ? ds->proxied->source : (struct ag_peer){0};
+    if (ag_log_enabled(trouble_level(ds))) {
+        ag_peer_look(&ds->peer, &ds->tls.conn.stream);
+    }
+}
+
+void ag_downstream_begin(struct ag_downstream *ds, struct ag_greeter as, struct ag_slice rest)
+{
+    ds->greeting = false;
+    if (as.tls) {
+        note_peer(ds);
+        ag_tls_adopt(&ds->tls, as.tls, ds->all->context->shard_index, &handshake_user, on_ready,
+                     rest);
+        ag_tls_server_release(as.tls);
+        return;
+    }
+    ds->handshaking = false;
+    if (as.relay) {
+        ag_downstream_relay(ds, as.relay, as.relay_owner);
+        ag_block_release(as.relay_owner);
+    } else {
+        ds->stream.user = &first_user;
+        begin_h1(ds);
+    }
+    if (rest.len > 0) {
+        ds->stream.user->on_data(&ds->stream, rest);
+    }
+}
+
+/* Of no peer is more asked than has to be: it is a system call. */
+static bool is_to_greet(struct ag_downstreams *d, const struct ag_downstream_origin *origin, int fd)
+{
+    union ag_addr peer;
+    struct ag_fd f;
+
+    if (!origin->proxied) {
+        return false;
+    }
+    ag_fd_init(&f, fd);
+    ag_loop_peer(d->context->loop, &f, &peer);
+    ag_addr_unmap(&peer);
+    return ag_networks_have(origin->proxied, &peer);
 }
 
 bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream_origin *origin)
@@ -326,30 +409,37 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
     ds->origin = origin;
     ds->pool = pool;
     ds->h2 = NULL;
+    ds->proxied = NULL;
+    ds->relayed = false;
     ds->matched = 0;
     ds->handshaking = origin->tls != NULL;
+    ds->greeting = is_to_greet(d, origin, fd);
     ds->yielding = false;
     d->count++;
     origin->connections++;
     ag_list_init(&ds->link);
     ag_list_push(&d->open, &ds->link);
-    if (origin->tls) {
-        ds->peer = (struct ag_peer){0};
+    if (ds->greeting) {
+        ds->handshaking = true;
+        ag_downstream_greet(ds, fd);
+    } else if (origin->tls) {
         ag_tls_accept(&ds->tls, ctx->loop, fd, origin->tls, ctx->shard_index, &handshake_user,
                       on_ready);
-        if (ag_log_enabled(trouble_level(ds))) {
-            ag_peer_look(&ds->peer, &ds->stream); /* as above */
-        }
+        note_peer(ds);
     } else {
         ag_conn_accept(&ds->conn, ctx->loop, fd, &first_user);
-        begin_h1(ds);
+        if (origin->relay) {
+            ag_downstream_relay(ds, origin->relay, origin->relay_owner);
+        } else {
+            begin_h1(ds);
+        }
     }
     return true;
 }
 
 static void drain(struct ag_downstream *ds)
 {
-    if (ds->handshaking) {
+    if (ds->handshaking || ds->relayed) {
         return; /* its origin tells it when it is done */
     }
     if (ds->h2) {
@@ -378,6 +468,8 @@ void ag_downstreams_yield(struct ag_downstreams *d)
 
         if (ds->handshaking) {
             ds->yielding = true;
+        } else if (ds->relayed) {
+            continue; /* there is no way to say that it should end */
         } else if (ds->h2) {
             ag_h2_server_yield(ds->h2);
         } else {
@@ -388,6 +480,9 @@ void ag_downstreams_yield(struct ag_downstreams *d)
 
 static bool is_idle(const struct ag_downstream *ds)
 {
+    if (ds->relayed) {
+        return false;
+    }
     return ds->handshaking || (ds->h2 ? ag_h2_server_idle(ds->h2) : ag_h1_server_idle(&ds->h1));
 }
 
@@ -400,7 +495,11 @@ bool ag_downstreams_abort(struct ag_downstreams *d)
 
         next = it->next;
         idle = is_idle(ds) && idle;
-        ag_stream_abort(&ds->stream, AG_REASON_ABORTED);
+        if (ds->relayed) {
+            ag_relay_abort(&ds->relay->relay, AG_REASON_ABORTED);
+            continue;
+        }
+        ag_stream_abort(ds->greeting ? ag_downstream_below(ds) : &ds->stream, AG_REASON_ABORTED);
     }
     return idle;
 }

@@ -5,11 +5,16 @@
  *   plain   conn --first bytes--> HTTP/1, or HTTP/2 by its preface (prior knowledge, RFC 9113 section 3.3)
  *   TLS     tls --handshake--> HTTP/1 or HTTP/2 by ALPN
  *
+ * Either begins with a PROXY header where the listener believes the peer (downstream_greeting.c): what the
+ * header tells are the client's addresses for all that follows.
+ *
  * Plain slots end behind the conn: they are what there is most of. HTTP/2's machine is larger and has a slab
  * of its own.
  */
 #pragma once
+#include "actions/relay.h"
 #include "engine/listener.h"
+#include "engine/networks.h"
 #include "engine/tls.h"
 #include "proto/h1_server.h"
 #include "proto/h2_server.h"
@@ -17,8 +22,11 @@
 
 /* What connections of one listener share; outlives them. */
 struct ag_downstream_origin {
-    struct ag_server_limits limits; /* a reload may change them under live connections */
-    struct ag_tls_server *tls;      /* held; NULL: plain */
+    struct ag_server_limits limits;        /* a reload may change them under live connections */
+    struct ag_tls_server *tls;             /* held; NULL: plain */
+    const struct ag_relay_settings *relay; /* NULL: HTTP */
+    struct ag_block *relay_owner;          /* of the settings, held; NULL once it is closed */
+    struct ag_networks *proxied;           /* who begins with a PROXY header; own; NULL: nobody */
     uint32_t connections;
     uint16_t port;
     bool draining; /* new ones are answered once */
@@ -28,23 +36,49 @@ struct ag_downstreams {
     struct ag_context *context;
     struct ag_pool plain, tls; /* struct ag_downstream */
     struct ag_pool h2;         /* struct ag_h2_server */
+    struct ag_pool proxied;    /* struct ag_proxied */
+    struct ag_pool relays;     /* struct ag_downstream_relay */
     struct ag_link open;       /* all live ones */
     uint32_t count, max;       /* of them */
     /* One has gone; origin->connections is counted down before. */
     void (*changed)(struct ag_downstreams *, struct ag_downstream_origin *);
 };
 
+/* A connection that is passed on as it is. */
+struct ag_downstream_relay {
+    struct ag_relay relay; /* first */
+    struct ag_downstream *ds;
+};
+
+/* While a header is read; and its listener as it was when the connection was accepted. */
+struct ag_greeter {
+    struct ag_block *block;    /* what has come of it, when it comes in pieces; else NULL */
+    uint32_t used;             /* bytes there */
+    struct ag_tls_server *tls; /* held */
+    const struct ag_relay_settings *relay; /* as long as relay_owner is held */
+    struct ag_block *relay_owner;
+};
+
 struct ag_downstream {
     struct ag_link link;
     struct ag_downstreams *all;
     struct ag_downstream_origin *origin;
-    struct ag_pool *pool;    /* whose slot it is */
-    struct ag_h2_server *h2; /* NULL: h1 it is, or nothing yet */
-    uint8_t matched;         /* so many first bytes are those of a preface */
-    bool handshaking;        /* no protocol yet */
-    struct ag_peer peer;     /* of one that shakes hands, while somebody reads of failures */
-    bool yielding;           /* from before there was one */
-    struct ag_h1_server h1;
+    struct ag_pool *pool; /* whose slot it is */
+    union {
+        struct ag_h2_server *h2;           /* NULL: h1 it is, or nothing yet */
+        struct ag_downstream_relay *relay; /* `relayed` */
+    };
+    struct ag_proxied *proxied; /* what its header has told; NULL: there was none */
+    uint8_t matched;            /* so many first bytes are those of a preface */
+    bool handshaking : 1;       /* no protocol yet */
+    bool greeting    : 1;       /* and no header yet: `greeter` holds */
+    bool yielding    : 1;       /* from before there was one */
+    bool relayed     : 1;       /* there will be none */
+    struct ag_peer peer;        /* of one that shakes hands, while somebody reads of failures */
+    union {
+        struct ag_h1_server h1;
+        struct ag_greeter greeter;
+    };
     union { /* last; both begin with their stream */
         struct ag_stream stream;
         struct ag_conn conn;
@@ -71,3 +105,23 @@ static inline bool ag_downstreams_full(const struct ag_downstreams *d)
 {
     return d->count == d->max;
 }
+
+/* ---- between the files of downstream ---- */
+
+/* The connection that is under its protocol or TLS. */
+static inline struct ag_stream *ag_downstream_below(struct ag_downstream *ds)
+{
+    return ds->pool == &ds->all->tls ? &ds->tls.conn.stream : &ds->stream;
+}
+/* downstream_greeting.c: accepted, and its peer is believed: a header is read first. */
+void ag_downstream_greet(struct ag_downstream *ds, int fd);
+/* downstream.c: it is read; `rest` is what follows. Takes over what `as` holds. */
+void ag_downstream_begin(struct ag_downstream *ds, struct ag_greeter as, struct ag_slice rest);
+/* downstream_relay.c: the connection, open, is passed on. Holds `owner` as long as it needs the settings. */
+void ag_downstream_relay(struct ag_downstream *ds, const struct ag_relay_settings *settings,
+                         struct ag_block *owner);
+/* It is gone. */
+void ag_downstream_release(struct ag_downstream *ds);
+/* Tells what no access log tells. */
+void ag_downstream_trouble(const struct ag_downstream *ds, const struct ag_peer *peer,
+                           const char *protocol, const char *what);

@@ -2,6 +2,7 @@
  * The old snapshot serves until the new one is whole: loaded without a mistake, its sockets bound. A
  * shard swaps between two turns of its loop.
  */
+#include "actions/relay_config.h"
 #include "tools/server_parts.h"
 
 #include <stdio.h>
@@ -58,12 +59,17 @@ static void add_listen(struct ag_serving_change *c, const struct ag_socket *k, u
                        int fd)
 {
     const struct ag_listen *from = &c->snapshot->model->listens[index];
+    const struct ag_relay_settings *relay =
+        from->tcp ? ag_relay_settings_of(c->snapshot->shared[AG_ACTION_PROXY], from->tcp - 1)
+                  : NULL;
 
     c->listens[c->listen_count++] = (struct ag_serving_listen){.socket_id = k->id,
                                                                .fd = fd,
                                                                .port = from->port,
                                                                .admin = from->admin,
                                                                .limits = from->limits,
+                                                               .relay = relay,
+                                                               .proxied = ag_listen_proxied(from),
                                                                .tls = c->snapshot->tls[index]};
 }
 

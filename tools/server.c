@@ -144,7 +144,9 @@ static void announce(const struct ag_server *server, const char *backend, const 
     for (uint32_t i = 0; i < m->listen_count; i++) {
         char text[160];
         struct ag_buf b = ag_buf(text, sizeof(text));
-        const char *scheme = m->listens[i].tls ? "https://" : "http://";
+        const char *scheme = m->listens[i].tls   ? "https://"
+                             : m->listens[i].tcp ? "tcp://"
+                                                 : "http://";
 
         const struct ag_socket *k = ag_sockets_find(&server->sockets, &m->listens[i].addr);
 

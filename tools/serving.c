@@ -176,10 +176,21 @@ static void end_soon(struct ag_serving *s)
 
 /* ---- listeners ---- */
 
+/* Nobody will be accepted any more: connections have what they need of the snapshot. */
+static void let_relay_go(struct listener *l)
+{
+    if (l->closed && l->waiting == 0) {
+        ag_block_release(l->origin.relay_owner);
+        l->origin.relay_owner = NULL;
+    }
+}
+
 static void free_if_done(struct listener *l)
 {
+    let_relay_go(l);
     if (l->closed && l->origin.connections == 0) {
         ag_tls_server_release(l->origin.tls);
+        free(l->origin.proxied);
         ag_list_remove(&l->link);
         free(l);
     }
@@ -191,6 +202,7 @@ static void on_closed(struct ag_listener *ls)
     struct ag_serving *s = l->serving;
 
     l->closed = true;
+    let_relay_go(l);
     (*count_of(l))--;
     free_if_done(l);
     end_soon(s);
@@ -249,6 +261,7 @@ static bool serve_waiting(struct ag_serving *s)
             struct waiting w = take_waiting(s, i);
 
             AG_ASSERT(ag_downstream_accept(&s->down, w.fd, &w.from->origin));
+            let_relay_go(w.from);
             return true;
         }
     }
@@ -305,6 +318,26 @@ static void on_accepted(struct ag_listener *ls, int fd)
     }
 }
 
+/* A listener outlives snapshots. */
+static struct ag_networks *own_networks(const struct ag_networks *n)
+{
+    struct ag_networks *copy = n ? ag_networks_copy(n) : NULL;
+
+    AG_ASSERT(copy || !n); /* a few hundred bytes, at a reload */
+    return copy;
+}
+
+/* Its settings are the snapshot's that is in use now. */
+static void set_relay(struct listener *l, const struct ag_serving_listen *from)
+{
+    ag_block_release(l->origin.relay_owner);
+    l->origin.relay_owner = NULL;
+    l->origin.relay = from->relay;
+    if (from->relay) {
+        l->origin.relay_owner = ag_block_hold(l->serving->ctx.snapshot_ref);
+    }
+}
+
 static void open_listener(struct ag_serving *s, const struct ag_serving_listen *from)
 {
     struct listener *l = calloc(1, sizeof(*l));
@@ -316,6 +349,8 @@ static void open_listener(struct ag_serving *s, const struct ag_serving_listen *
     l->origin.port = from->port;
     l->origin.tls = ag_tls_server_hold(from->tls);
     l->admin = from->admin;
+    l->origin.proxied = own_networks(from->proxied);
+    set_relay(l, from);
     l->wanted = true;
     l->ls.user = l;
     ag_list_init(&l->link);
@@ -359,6 +394,9 @@ static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen 
             l->origin.port = from->port;
             ag_tls_server_release(l->origin.tls);
             l->origin.tls = ag_tls_server_hold(from->tls);
+            free(l->origin.proxied);
+            l->origin.proxied = own_networks(from->proxied);
+            set_relay(l, from);
         }
     }
 }

@@ -21,7 +21,10 @@ struct ag_serving_listen {
     uint16_t port;
     bool admin; /* its requests go to admin.h's endpoints */
     struct ag_server_limits limits;
-    struct ag_tls_server *tls; /* the snapshot's; NULL: plain */
+    struct ag_tls_server *tls;             /* the snapshot's; NULL: plain */
+    const struct ag_relay_settings *relay; /* the snapshot's; NULL: it speaks HTTP */
+    const struct ag_networks
+        *proxied; /* the snapshot's: who begins with a PROXY header; NULL: nobody */
 };
 
 struct ag_serving;

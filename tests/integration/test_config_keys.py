@@ -42,8 +42,7 @@ TIMEOUTS = table("proxy", 1)
 RETRY, HEDGE, MIRROR = table("retry"), table("hedge"), table("mirror")
 TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
 HEALTH = {key: table("Health", i) for i, key in enumerate(["health", "breaker", "ejection"])}
-NOT_YET = {"root": {"cache", "tunnel", "acme"}, "listener": {"proxy_protocol"},
-           "upstream": {"proxy_protocol", "protocol", "buffer"}}
+NOT_YET = {"root": {"cache", "tunnel", "acme"}, "upstream": {"protocol", "buffer"}}
 
 
 def route(kind):
@@ -63,7 +62,10 @@ def long_form(action, text=""):
 PLACES = {
     "root": (f"{STRANGE}: 1\n{ROUTES}",
              {"version", "include", "server", "tls", "static", "proxy", "echo", "plugins",
-              "groups", "routes"} | NOT_YET["root"]),
+              "groups", "routes", "tcp"} | NOT_YET["root"]),
+    "tcp": (f"tcp: [{{listen: ':81', to: 'a:1', {STRANGE}: 1}}]\n{ROUTES}", plain(table("tcp"))),
+    "tcp timeouts": (f"tcp: [{{listen: ':81', to: 'a:1', timeouts: {{{STRANGE}: 1}}}}]\n{ROUTES}",
+                     below(table("tcp"), "timeouts.")),
     "server": (f"server: {{{STRANGE}: 1}}\n{ROUTES}", plain(SERVER)),
     "admin": (f"server: {{admin: {{{STRANGE}: 1}}}}\n{ROUTES}", {"address", "token"}),
     "memory": (f"server: {{memory: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "memory.")),
@@ -71,7 +73,7 @@ PLACES = {
     "resolver": (f"server: {{resolver: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "resolver.")),
     "server limits": (f"server: {{limits: {{{STRANGE}: 1}}}}\n{ROUTES}", CONNECTION | EXCHANGE),
     "listener": (f"server: {{listen: [{{address: ':80', {STRANGE}: 1}}]}}\n{ROUTES}",
-                 {"address", "limits", "stream", "tls", "redirect_https"} | NOT_YET["listener"]),
+                 {"address", "limits", "stream", "tls", "redirect_https", "proxy_protocol"}),
     "tls": (f"tls: {{{STRANGE}: 1}}\n{ROUTES}", plain(TLS)),
     "tickets": (f"tls: {{tickets: {{{STRANGE}: 1}}}}\n{ROUTES}", below(TLS, "tickets.")),
     "client_auth": (f"tls: {{client_auth: {{{STRANGE}: 1}}}}\n{ROUTES}",

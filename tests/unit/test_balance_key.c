@@ -8,17 +8,17 @@
 
 static struct fake *f;
 static const struct fake_route no_route;
-static struct ag_proxy_trust nobody, somebody;
+static struct ag_networks nobody, somebody;
 
 static void setup(void)
 {
     /* 192.0.2.0/24 and 10.0.0.0/8 are trusted. */
-    static const struct ag_proxy_block blocks[] = {{{[10] = 0xff, [11] = 0xff, 192, 0, 2}, 96 + 24},
-                                                   {{[10] = 0xff, [11] = 0xff, 10}, 96 + 8}};
+    static const struct ag_network blocks[] = {{{[10] = 0xff, [11] = 0xff, 192, 0, 2}, 96 + 24},
+                                               {{[10] = 0xff, [11] = 0xff, 10}, 96 + 8}};
 
     f = fake_new(ag_action_ops_of(AG_ACTION_FIXED));
-    nobody = (struct ag_proxy_trust){0};
-    somebody = (struct ag_proxy_trust){blocks, AG_COUNT(blocks), false};
+    nobody = (struct ag_networks){0};
+    somebody = (struct ag_networks){blocks, AG_COUNT(blocks), false};
 }
 
 static void teardown(void)
@@ -28,7 +28,7 @@ static void teardown(void)
 
 TestSuite(balance_key, .init = setup, .fini = teardown);
 
-static uint64_t key_of(const struct ag_balance_options *o, const struct ag_proxy_trust *trust,
+static uint64_t key_of(const struct ag_balance_options *o, const struct ag_networks *trust,
                        const char *line, const char *fields)
 {
     struct ag_exchange *ex = fake_begin(f, &no_route, line, fields);
@@ -41,7 +41,7 @@ static uint64_t key_of(const struct ag_balance_options *o, const struct ag_proxy
     return key;
 }
 
-static uint64_t by_ip(const struct ag_proxy_trust *trust, const char *fields)
+static uint64_t by_ip(const struct ag_networks *trust, const char *fields)
 {
     const struct ag_balance_options o = {.kind = AG_BALANCE_HASH};
 

@@ -244,8 +244,12 @@ Test(model, mistakes)
          1, 103, "at most 8", "*"},
         {"server: {resolver: {timeout: 9ms}}", 1, 30, "between 10ms and 60s", "*"},
         {"server: {resolver: {attempts: 11}}", 1, 31, "from 1 to 10", "*"},
-        {"server: {listen: [{address: ':1', proxy_protocol: [a]}]}", 1, 35,
-         "proxy_protocol is not supported yet", "*"},
+        /* whose PROXY headers are believed */
+        {"server: {listen: [{address: ':1', proxy_protocol: [a]}]}", 1, 52, "not a CIDR block",
+         "*"},
+        {"server: {listen: [{address: ':1', proxy_protocol: true}]}", 1, 51, "from whom?", "*"},
+        {"server: {listen: [{address: ':1', proxy_protocol: {from: a}}]}", 1, 51,
+         "proxy_protocol is a list", "*"},
         /* privileges */
         {"server: {user: ''}", 1, 16, "expected a user", "www-data"},
         {"server: {user: 'www-data:'}", 1, 16, "expected a user", "33:33"},
@@ -384,5 +388,30 @@ Test(model, admin_and_name_servers)
     m = read_good(&f, "server: {admin: null, resolver: null}\n");
     cr_expect_eq(m->listen_count, 2);
     cr_expect(m->resolver.servers[0] == 0 && m->resolver.timeout_ms == 2000);
+}
+
+Test(model, whose_headers_are_believed)
+{
+    struct fixture f;
+    struct ag_model *m;
+    char room[100];
+    struct ag_buf b = ag_buf(room, sizeof(room));
+
+    fixture_init(&f);
+    m = read_good(
+        &f, "server: {listen: [{address: ':1', proxy_protocol: [10.0.0.0/9, 192.0.2.7, 'fd00::/8', "
+            "'::ffff:1.0.0.0', unix]}, {address: ':2', proxy_protocol: false}, ':3']}");
+    cr_assert_eq(m->listen_count, 6);
+    for (unsigned i = 0; i < 2; i++) { /* both families of one */
+        cr_assert(ag_listen_proxied(&m->listens[i]));
+        cr_expect_eq(m->listens[i].proxied.count, 4);
+    }
+    for (unsigned i = 2; i < 6; i++) {
+        cr_expect_null(ag_listen_proxied(&m->listens[i]));
+    }
+    ag_networks_put(&m->listens[0].proxied, &b);
+    cr_expect(
+        ag_span_eq(ag_buf_span(&b), AG_SPAN("10.0.0.0/9, 192.0.2.7, fd00::/8, 1.0.0.0, unix")),
+        "%.*s", (int)b.len, room);
     fixture_deinit(&f);
 }

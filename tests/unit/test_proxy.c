@@ -71,12 +71,12 @@ BOTH(proxy, a_trusted_peer_is_believed)
     struct world *w = world_new(kind);
     struct fake *f = fake_new(w, OK2);
     struct client *c = client_new(w);
-    struct ag_proxy_block block = {.bits = 104}; /* 127.0.0.0/8 */
+    struct ag_network block = {.bits = 104}; /* 127.0.0.0/8 */
 
     memcpy(block.bytes, (const uint8_t[]){0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 127}, 13);
     (void)route_to_fake(w, f);
     ((struct ag_proxy_section *)(uintptr_t)w->action.shared)->trust =
-        (struct ag_proxy_trust){.blocks = &block, .count = 1};
+        (struct ag_networks){.blocks = &block, .count = 1};
     ask(w, c,
         "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.2\r\n"
         "X-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\nForwarded: for=a\r\nX-Real-IP: r\r\n\r\n",

@@ -5,8 +5,8 @@
  */
 #include "actions/proxy.h"
 #include "actions/proxy_config.h"
-#include "actions/proxy_trust.h"
 #include "actions/upstream_config.h"
+#include "engine/networks.h"
 #include "engine/resolver.h"
 #include "tests/unit/certs.h"
 
@@ -97,6 +97,7 @@ Test(upstream_config, servers_and_options)
     ag_node_append(node, scalar("host", "upstream", 1));
     ag_node_append(node, scalar("balance", "round_robin", 1));
     ag_node_append(node, scalar("max_connections", "9", 1));
+    ag_node_append(node, scalar("proxy_protocol", "v2", 1));
     up = read_up(node);
     cr_assert(up);
     cr_expect_eq(diags.errors, 0);
@@ -115,6 +116,7 @@ Test(upstream_config, servers_and_options)
     cr_expect_eq(up->options.timeouts.read_ms, 60000);
     cr_expect_eq(up->options.max_idle, 7);
     cr_expect_eq(up->options.max_connections, 9);
+    cr_expect_eq(up->options.proxy_protocol, AG_PROXY_PROTOCOL_V2);
     cr_expect_eq(up->options.host_mode, AG_UPSTREAM_HOST_SERVER);
 }
 
@@ -137,6 +139,8 @@ static const struct mistake mistakes[] = {
     {"max_conections", "5", NULL, "max_conections", 33},
     {"max_pending", "-1", NULL, "", 33},
     {"host", "a b", NULL, "not a host", 33},
+    {"proxy_protocol", "v3", NULL, "v3", 33},
+    {"proxy_protocol", "true", NULL, "true", 33},
     {NULL, NULL, "10.0.0.1:99999", "not a server", 10},
     {NULL, NULL, "http://10.0.0.1", "not a server", 10},
     {NULL, NULL, "", "without an address", 10},
@@ -198,6 +202,24 @@ Test(upstream_config, equal_definitions_have_equal_keys)
     cr_expect_neq(a->key[0], c->key[0]);
     cr_expect_neq(a->key[1], c->key[1]);
     cr_expect_neq(a->key[0], a->key[1]);
+}
+
+Test(upstream_config, what_connections_begin_with_parts_pools)
+{
+    const char *const servers[] = {"10.0.0.1", NULL}, *const versions[] = {"off", "v1", "v2"};
+    struct ag_upstream *ups[3];
+
+    for (size_t i = 0; i < AG_COUNT(versions); i++) {
+        struct ag_node *node = upstream("a", servers);
+
+        ag_node_append(node, scalar("proxy_protocol", versions[i], 1));
+        ups[i] = read_up(node);
+        cr_assert(ups[i]);
+        cr_expect_eq(ups[i]->options.proxy_protocol, i);
+        for (size_t k = 0; k < i; k++) {
+            cr_expect_neq(ups[i]->key[0], ups[k]->key[0]);
+        }
+    }
 }
 
 Test(upstream_config, named_upstreams_and_routes)
@@ -433,24 +455,24 @@ Test(upstream_config, targets_are_checked)
     cr_expect_eq(diags.errors, 1);
 }
 
-static bool trusts(const struct ag_proxy_trust *t, const char *ip)
+static bool trusts(const struct ag_networks *t, const char *ip)
 {
     union ag_addr addr = {0};
 
     cr_assert_eq(ag_addr_parse(ag_span_str(ip), 1, &addr), AG_OK);
-    return ag_proxy_trusts(t, &addr);
+    return ag_networks_have(t, &addr);
 }
 
 Test(upstream_config, trusted_peers)
 {
     static const char *const wrong[] = {"10.0.0.0/33", "x", "10.0.0.0/", "::/129", "10.0.0.0/8/8"};
     struct ag_node *list = group("trusted_proxies", AG_NODE_SEQ);
-    struct ag_proxy_trust t;
+    struct ag_networks t;
 
     ag_node_append(list, scalar(NULL, "10.0.0.0/9", 1));
     ag_node_append(list, scalar(NULL, "192.0.2.7", 1));
     ag_node_append(list, scalar(NULL, "fd00::/8", 1));
-    cr_assert(ag_proxy_trust_read(&arena, list, &diags, &t));
+    cr_assert(ag_networks_read(&arena, list, &diags, "trusted_proxies", &t));
     cr_expect(trusts(&t, "10.127.255.255"));
     cr_expect_not(trusts(&t, "10.128.0.0"));
     cr_expect(trusts(&t, "::ffff:10.0.0.1"));
@@ -459,26 +481,28 @@ Test(upstream_config, trusted_peers)
     cr_expect(trusts(&t, "fdff::1"));
     cr_expect_not(trusts(&t, "fe00::1"));
     cr_expect_not(trusts(&t, "unix:/x"));
-    cr_expect_not(ag_proxy_trusts(&t, NULL));
+    cr_expect_not(ag_networks_have(&t, NULL));
     ag_node_append(list, scalar(NULL, "unix", 1));
-    cr_assert(ag_proxy_trust_read(&arena, list, &diags, &t));
+    cr_assert(ag_networks_read(&arena, list, &diags, "trusted_proxies", &t));
     cr_expect(trusts(&t, "unix:/x"));
     for (size_t i = 0; i < AG_COUNT(wrong); i++) {
         struct ag_node *bad = group("trusted_proxies", AG_NODE_SEQ);
         ag_node_append(bad, scalar(NULL, wrong[i], 7));
-        cr_expect_not(ag_proxy_trust_read(&arena, bad, &diags, &t), "%s", wrong[i]);
+        cr_expect_not(ag_networks_read(&arena, bad, &diags, "trusted_proxies", &t), "%s", wrong[i]);
     }
     cr_expect_eq(diags.errors, AG_COUNT(wrong));
 }
 
 Test(upstream_config, one_trusted_peer_needs_no_list)
 {
-    struct ag_proxy_trust t;
+    struct ag_networks t;
 
     /* As the environment has it: ANYGATE_SERVER__TRUSTED_PROXIES=10.0.0.0/8. */
-    cr_assert(ag_proxy_trust_read(&arena, scalar("trusted_proxies", "10.0.0.0/8", 1), &diags, &t));
+    cr_assert(ag_networks_read(&arena, scalar("trusted_proxies", "10.0.0.0/8", 1), &diags,
+                               "trusted_proxies", &t));
     cr_expect(trusts(&t, "10.1.2.3"));
     cr_expect_not(trusts(&t, "11.1.2.3"));
-    cr_assert(ag_proxy_trust_read(&arena, group("trusted_proxies", AG_NODE_NULL), &diags, &t));
+    cr_assert(ag_networks_read(&arena, group("trusted_proxies", AG_NODE_NULL), &diags,
+                               "trusted_proxies", &t));
     cr_expect_not(trusts(&t, "10.1.2.3"));
 }

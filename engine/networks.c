@@ -1,4 +1,4 @@
-#include "actions/proxy_trust.h"
+#include "engine/networks.h"
 
 #include "engine/resolver.h"
 
@@ -18,7 +18,7 @@ static bool to_bytes(const union ag_addr *a, uint8_t out[static 16])
     return a->sa.sa_family == AF_INET;
 }
 
-static bool in_block(const uint8_t bytes[static 16], const struct ag_proxy_block *b)
+static bool in_block(const uint8_t bytes[static 16], const struct ag_network *b)
 {
     size_t whole = b->bits / 8u, rest = b->bits % 8u;
 
@@ -28,7 +28,7 @@ static bool in_block(const uint8_t bytes[static 16], const struct ag_proxy_block
     return rest == 0 || (bytes[whole] ^ b->bytes[whole]) >> (8u - rest) == 0;
 }
 
-bool ag_proxy_trusts(const struct ag_proxy_trust *t, const union ag_addr *addr)
+bool ag_networks_have(const struct ag_networks *n, const union ag_addr *addr)
 {
     uint8_t bytes[16];
 
@@ -36,13 +36,13 @@ bool ag_proxy_trusts(const struct ag_proxy_trust *t, const union ag_addr *addr)
         return false;
     }
     if (addr->sa.sa_family == AF_UNIX) {
-        return t->unix_peers;
+        return n->unix_peers;
     }
-    if (t->count == 0 || !to_bytes(addr, bytes)) {
+    if (n->count == 0 || !to_bytes(addr, bytes)) {
         return false;
     }
-    for (uint32_t i = 0; i < t->count; i++) {
-        if (in_block(bytes, &t->blocks[i])) {
+    for (uint32_t i = 0; i < n->count; i++) {
+        if (in_block(bytes, &n->blocks[i])) {
             return true;
         }
     }
@@ -50,7 +50,7 @@ bool ag_proxy_trusts(const struct ag_proxy_trust *t, const union ag_addr *addr)
 }
 
 /* "10.0.0.0/8", "fd00::/8", "192.0.2.1" */
-static bool read_block(struct ag_span text, struct ag_proxy_block *out)
+static bool read_block(struct ag_span text, struct ag_network *out)
 {
     size_t slash = ag_span_find(text, '/');
     union ag_addr addr;
@@ -69,20 +69,20 @@ static bool read_block(struct ag_span text, struct ag_proxy_block *out)
     return true;
 }
 
-bool ag_proxy_trust_read(struct ag_arena *arena, const struct ag_node *list, struct ag_diags *diags,
-                         struct ag_proxy_trust *out)
+bool ag_networks_read(struct ag_arena *arena, const struct ag_node *list, struct ag_diags *diags,
+                      const char *key, struct ag_networks *out)
 {
     const struct ag_node *first;
-    struct ag_proxy_block *blocks;
+    struct ag_network *blocks;
     uint32_t count = 0;
     bool ok = true;
 
-    *out = (struct ag_proxy_trust){0};
+    *out = (struct ag_networks){0};
     if (!list || list->kind == AG_NODE_NULL) {
         return true;
     }
     if (list->kind == AG_NODE_MAP) {
-        ag_diag_error(diags, list->pos, "[10.0.0.0/8]", "trusted_proxies is a list");
+        ag_diag_error(diags, list->pos, "[10.0.0.0/8]", "%s is a list", key);
         return false;
     }
     first = list->kind == AG_NODE_SEQ ? list->first : list;
@@ -107,4 +107,46 @@ bool ag_proxy_trust_read(struct ag_arena *arena, const struct ag_node *list, str
     }
     out->blocks = blocks;
     return ok;
+}
+
+struct ag_networks *ag_networks_copy(const struct ag_networks *n)
+{
+    struct ag_networks *copy = malloc(sizeof(*copy) + n->count * sizeof(*n->blocks));
+
+    if (copy) {
+        *copy = *n;
+        copy->blocks = NULL;
+        if (n->count > 0) {
+            copy->blocks = memcpy(copy + 1, n->blocks, n->count * sizeof(*n->blocks));
+        }
+    }
+    return copy;
+}
+
+static void put_block(const struct ag_network *b, struct ag_buf *out)
+{
+    union ag_addr addr = {.in6 = {.sin6_family = AF_INET6}};
+    unsigned bits = b->bits;
+
+    memcpy(&addr.in6.sin6_addr, b->bytes, sizeof(b->bytes));
+    if (bits >= MAPPED_BITS) {
+        ag_addr_unmap(&addr);
+        bits -= addr.sa.sa_family == AF_INET ? MAPPED_BITS : 0;
+    }
+    ag_addr_format(&addr, false, out);
+    if (b->bits < 128) {
+        ag_buf_putc(out, '/');
+        ag_buf_put_u64(out, bits);
+    }
+}
+
+void ag_networks_put(const struct ag_networks *n, struct ag_buf *out)
+{
+    for (uint32_t i = 0; i < n->count; i++) {
+        ag_buf_put(out, i ? AG_SPAN(", ") : AG_SPAN(""));
+        put_block(&n->blocks[i], out);
+    }
+    if (n->unix_peers) {
+        ag_buf_put(out, n->count ? AG_SPAN(", unix") : AG_SPAN("unix"));
+    }
 }
