@@ -189,7 +189,11 @@ static void on_patience(struct ag_timer *timer)
     struct ag_proxy_call *p = more->whole;
 
     if (ag_proxy_has_content(p) && !p->ex->req_body.ended) {
-        /* The client still sends: its own limits hold. */
+        /* The client still sends: its own limits hold, and the upstream has its time from the end on. */
+        more->sends_late = true;
+        ag_loop_arm(ag_proxy_loop(p), &more->patience, more->per_try_ms);
+    } else if (more->sends_late) {
+        more->sends_late = false;
         ag_loop_arm(ag_proxy_loop(p), &more->patience, more->per_try_ms);
     } else {
         run_out_of_patience(p);

@@ -48,8 +48,9 @@ struct ag_proxy_more {
         *draining;       /* its answer, which nobody wants, is taken until `pause` fires */
     uint32_t per_try_ms; /* of `patience`; 0: it is not bounded */
     uint8_t hedge_count;
-    bool replays; /* content goes through `content` */
-    bool relays;  /* the answer comes through `answer` */
+    bool sends_late; /* the client's content was still to come when `patience` was looked at last */
+    bool replays;    /* content goes through `content` */
+    bool relays;     /* the answer comes through `answer` */
 };
 
 /* One request; in the exchange's arena. */
