@@ -136,11 +136,7 @@ static bool retry(struct ag_proxy_try *t, enum ag_retry_cause cause)
 /* Of the first claim, whatever try has failed: those beside it are over. */
 static void try_again(struct ag_proxy_call *p, bool fresh)
 {
-    struct ag_proxy_more *more = p->more;
-
-    if (more && more->per_try_ms) {
-        ag_loop_arm(ag_proxy_loop(p), &more->patience, more->per_try_ms);
-    }
+    ag_proxy_begin_patience(p);
     ag_proxy_go_on(&p->first, ag_upstream_claim_again(&p->first.claim, fresh));
 }
 
@@ -183,20 +179,26 @@ static void run_out_of_patience(struct ag_proxy_call *p)
     ag_proxy_go_on(t, AG_ESYS);
 }
 
+/* While the client still sends its own limits hold; the upstream has its time from then on. */
 static void on_patience(struct ag_timer *timer)
 {
     struct ag_proxy_more *more = ag_container_of(timer, struct ag_proxy_more, patience);
-    struct ag_proxy_call *p = more->whole;
 
-    if (ag_proxy_has_content(p) && !p->ex->req_body.ended) {
-        /* The client still sends: its own limits hold, and the upstream has its time from the end on. */
-        more->sends_late = true;
-        ag_loop_arm(ag_proxy_loop(p), &more->patience, more->per_try_ms);
-    } else if (more->sends_late) {
-        more->sends_late = false;
-        ag_loop_arm(ag_proxy_loop(p), &more->patience, more->per_try_ms);
+    if (more->sends_late) {
+        ag_proxy_begin_patience(more->whole);
     } else {
-        run_out_of_patience(p);
+        run_out_of_patience(more->whole);
+    }
+}
+
+void ag_proxy_begin_patience(struct ag_proxy_call *p)
+{
+    struct ag_proxy_more *more = p->more;
+
+    if (more && more->per_try_ms) {
+        more->sends_late = ag_proxy_has_content(p) && !p->ex->req_body.ended;
+        ag_loop_arm(ag_proxy_loop(p), &more->patience,
+                    more->sends_late ? 1 + more->per_try_ms / 4 : more->per_try_ms);
     }
 }
 

@@ -107,9 +107,7 @@ void ag_proxy_begin(struct ag_proxy_call *p, struct ag_upstreams *u)
     if (p->first.claim.pool && (policy->attempts > 1 || policy->hedges > 0)) {
         ag_retry_save(&p->first.claim.pool->retries, policy);
     }
-    if (p->more && p->more->per_try_ms) {
-        ag_loop_arm(ag_proxy_loop(p), &p->more->patience, p->more->per_try_ms);
-    }
+    ag_proxy_begin_patience(p);
     if (p->more && ag_proxy_may_hedge(p)) {
         ag_loop_arm(ag_proxy_loop(p), &p->more->hedging, policy->after_ms);
     }

@@ -44,6 +44,8 @@ static inline void ag_proxy_stop_timers(struct ag_proxy_call *p)
 /* ---- proxy_retry.c ---- */
 
 void ag_proxy_init_timers(struct ag_proxy_more *more);
+/* A try begins: where it is bounded, its time runs from here, or from the end of the content. */
+void ag_proxy_begin_patience(struct ag_proxy_call *p);
 /* Requests that may happen twice, whose content is kept. */
 bool ag_proxy_may_hedge(const struct ag_proxy_call *p);
 
