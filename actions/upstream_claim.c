@@ -9,7 +9,7 @@ static struct ag_loop *loop_of(const struct ag_upstream_claim *c)
 
 static void discharge(struct ag_upstream_claim *c)
 {
-    if (c->charged) {
+    if (c->pool && c->charged) {
         c->charged = false;
         ag_balance_end(&c->pool->balance, c->index);
     }

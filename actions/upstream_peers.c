@@ -124,9 +124,10 @@ static void sort_out(struct ag_upstream_pool *pool)
     for (uint32_t i = 0; i < pool->count; i++) {
         const struct ag_upstream_peer *p = pool->peers[i];
 
-        if (p) {
-            ag_balance_weigh(&pool->balance, i, p->weight);
+        if (!p) {
+            continue;
         }
+        ag_balance_weigh(&pool->balance, i, p->weight);
         if (ag_balance_set_has(&pool->usable, i)) {
             ag_balance_set_add(&pool->tiers[tier_of(&p->member->server)], i);
         }

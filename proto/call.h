@@ -73,6 +73,6 @@ struct ag_call {
     uint64_t progress_ms; /* loop time of the last bytes either way, or when waiting began */
     bool sent;            /* bytes of the request may have been seen by the upstream */
     bool received;        /* at least one byte of an answer came */
-    bool replayable; /* failed: the upstream says that it did nothing (REFUSED_STREAM, GOAWAY) */
+    bool replayable;  /* failed: the upstream says that it did nothing (REFUSED_STREAM, GOAWAY) */
     bool h1_required; /* failed: the upstream did nothing, for it wants this over HTTP/1.1 */
 };

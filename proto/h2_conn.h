@@ -180,10 +180,10 @@ struct ag_h2_conn {
     struct ag_link queues[AG_H2_URGENCIES];      /* streams that can send */
     struct ag_link waiting;                      /* streams whose window is used up */
     struct ag_h2_stall stall;                    /* by the connection's window */
-    uint64_t due_ms;                    /* loop time of what the role waits for; 0: nothing */
-    uint64_t part_due_ms;               /* of the rest of a frame or section; 0: none is awaited */
-    uint64_t look_ms;                   /* of the next look at a peer that takes output; 0: none */
-    uint64_t hold_ms;                   /* when what is held back goes all the same; 0: nothing is */
+    uint64_t due_ms;      /* loop time of what the role waits for; 0: nothing */
+    uint64_t part_due_ms; /* of the rest of a frame or section; 0: none is awaited */
+    uint64_t look_ms;     /* of the next look at a peer that takes output; 0: none */
+    uint64_t hold_ms;     /* when what is held back goes all the same; 0: nothing is */
     uint64_t ping_sent_ms[AG_H2_PINGS]; /* 0: none is out */
     uint64_t budget_ms;                 /* when budgets were last filled up */
     int64_t send_window;
@@ -214,8 +214,9 @@ struct ag_h2_conn {
     bool goaway_seen;
     bool eof, paused, running;
     bool blocked; /* input waits until the peer takes more output */
-    bool gives_early; /* the peer gave back a part of what it had got, not waiting for all of a window */
-    bool large;   /* receive in large buffers: the role's to say, before the round ends */
+    bool
+        gives_early; /* the peer gave back a part of what it had got, not waiting for all of a window */
+    bool large;      /* receive in large buffers: the role's to say, before the round ends */
     /* The peer's settings. */
     bool peer_connect;   /* ENABLE_CONNECT_PROTOCOL */
     int32_t peer_window; /* of a new stream */

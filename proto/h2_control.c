@@ -292,9 +292,10 @@ static void on_goaway(struct ag_h2_conn *c, struct ag_span p)
     }
     c->goaway_seen = true;
     if (!c->role->server) {
-        ag_h2_conn_lose_above(
-            c, last, code == AG_H2_HTTP_1_1_REQUIRED ? AG_H2_HTTP_1_1_REQUIRED : AG_H2_REFUSED_STREAM,
-            AG_REASON_ABORTED, "the peer goes away");
+        ag_h2_conn_lose_above(c, last,
+                              code == AG_H2_HTTP_1_1_REQUIRED ? AG_H2_HTTP_1_1_REQUIRED
+                                                              : AG_H2_REFUSED_STREAM,
+                              AG_REASON_ABORTED, "the peer goes away");
     }
     if (c->role->goaway && !ag_h2_conn_is_closing(c)) {
         c->role->goaway(c, last, code);

@@ -61,7 +61,7 @@ struct ag_serving {
     /* The owner's, set before open. */
     void *owner;
     const struct ag_action_commons *commons; /* the process's */
-    struct ag_board *board; /* NULL: nobody reads it */
+    struct ag_board *board;                  /* NULL: nobody reads it */
     /* Of the first snapshot, for what has to be opened before rights are given up. NULL: /etc/resolv.conf. */
     const struct ag_resolver_settings *resolver;
     /* This shard uses `snapshot` no more. */

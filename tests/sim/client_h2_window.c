@@ -105,8 +105,8 @@ void client_h2_choose_windows(struct client_h2 *v)
         v->grant_us = sim_between(s, 100, 5000);
     }
     /* Who reads late and lets so little come at once would read for longer than anybody lives. */
-    if (v->first_window < 1000 || (v->first_window < 5000 && v->client->manners.read_us > SLOW_US) ||
-        sim_chance(s, 200)) {
+    if (v->first_window < 1000 ||
+        (v->first_window < 5000 && v->client->manners.read_us > SLOW_US) || sim_chance(s, 200)) {
         v->second_window = (uint32_t)sim_between(s, 2000, 100000);
     }
 }

@@ -240,8 +240,8 @@ struct run {
     uint32_t config_settled; /* index of the last one that every shard has applied */
     bool own_snapshots;
     struct ag_tls_tickets *tickets; /* TLS */
-    uint32_t tls_bound;             /* bytes that shards' handshakes may take; 0: as many as they like */
-    uint64_t tls_bytes;             /* of the library's memory, before the run */
+    uint32_t tls_bound; /* bytes that shards' handshakes may take; 0: as many as they like */
+    uint64_t tls_bytes; /* of the library's memory, before the run */
     struct ag_snapshot *snapshot; /* the current one */
     uint32_t uses;                /* applied and not let go */
     uint32_t changes;             /* posted and not applied */

@@ -6,14 +6,14 @@
 #include <errno.h>
 #include <openssl/err.h>
 
-#define PIECE_MAX    4096u
-#define RECORD_MAX   16384u
-#define SESSIONS     8u
+#define PIECE_MAX  4096u
+#define RECORD_MAX 16384u
+#define SESSIONS   8u
 /* What a record adds to its content, and a key update before it. */
-#define OVERHEAD     128u
-#define TICKET_KEYS  80u /* bytes */
+#define OVERHEAD    128u
+#define TICKET_KEYS 80u /* bytes */
 /* Of 1000 writes so many have a new key before them. */
-#define KEY_UPDATES  5u
+#define KEY_UPDATES 5u
 
 /* A session that a client may come back with. */
 struct kept {
@@ -109,8 +109,8 @@ static void on_client_open(struct tls_end_state *t)
         t->generation = generation_of(t);
     }
     if (!resumed && should_resume(t, allowed)) {
-        sim_fail(sim, "conn %u: a good ticket of %s is not taken, %ld s old",
-                 t->end->conn->id, SSL_get_version(t->ssl),
+        sim_fail(sim, "conn %u: a good ticket of %s is not taken, %ld s old", t->end->conn->id,
+                 SSL_get_version(t->ssl),
                  (long)(time(NULL) - SSL_SESSION_get_time(t->tried.session)));
     }
     sim_note(sim, resumed ? "tls: resumed" : "tls: open", t->end->conn->id, t->generation);

@@ -107,10 +107,15 @@ BOTH(proxy_found, input_waits_behind_answers_that_do_not_leave)
     struct fake *f = fake_new(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     struct client *c = client_new(w);
     struct ag_h1_server *h = &w->downs[0].h;
+    const int bytes = 16384;
 
     (void)route_to_fake(w, f);
     client_send(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     world_until(w, f->requests == 1);
+    /* Or the kernel's buffers grow with time, and take what is to stay. */
+    cr_assert_eq(setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)), 0);
+    cr_assert_eq(setsockopt(w->downs[0].conn.fd.fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)),
+                 0);
     while (!ag_stream_full(h->stream)) {
         send_chunk(w, f, ag_stream_queued(h->stream) < AG_STREAM_LOW ? 8000 : 500);
     }
