@@ -74,24 +74,24 @@ void ag_siphash(const uint8_t key[static AG_SIPHASH_KEY], struct ag_span text,
 }
 
 void ag_siphash_derive(struct ag_span secret, struct ag_span purpose,
-                       uint8_t out_key[static AG_SIPHASH_KEY])
+                       uint8_t out_derived[static AG_SIPHASH_KEY])
 {
     static const uint8_t known[AG_SIPHASH_KEY] = "anygate secrets";
-    uint8_t first[AG_SIPHASH_MAC], second[AG_SIPHASH_MAC];
+    uint8_t first[AG_SIPHASH_MAC], master[AG_SIPHASH_MAC];
 
     /* What is made under a known key could be computed backwards; what is made under that could not. */
     ag_siphash(known, secret, first);
-    ag_siphash(first, secret, second);
-    ag_siphash(second, purpose, out_key);
+    ag_siphash(first, secret, master);
+    ag_siphash(master, purpose, out_derived);
 }
 
-void ag_siphash_process_key(struct ag_span purpose, uint8_t out_key[static AG_SIPHASH_KEY])
+void ag_siphash_process_key(struct ag_span purpose, uint8_t out_derived[static AG_SIPHASH_KEY])
 {
     uintptr_t address = getauxval(AT_RANDOM);
     const uint8_t *random = (const uint8_t *)address; // NOLINT(performance-no-int-to-ptr)
 
     AG_ASSERT(random);
-    ag_siphash_derive(ag_span(random, 16), purpose, out_key);
+    ag_siphash_derive(ag_span(random, 16), purpose, out_derived);
 }
 
 bool ag_mac_same(const uint8_t a[static AG_SIPHASH_MAC], const uint8_t b[static AG_SIPHASH_MAC])

@@ -618,8 +618,6 @@ Test(balance, load_goes_where_it_is_worked_off)
     least = mean_latency(&f, AG_BALANCE_LEAST_CONN, 0.7);
     two = mean_latency(&f, AG_BALANCE_RANDOM_TWO, 0.7);
     ewma = mean_latency(&f, AG_BALANCE_RANDOM_TWO_EWMA, 0.7);
-    cr_log_info("mean latency: in turn %.2f, least %.2f, two %.2f, ewma %.2f", turns, least, two,
-                ewma);
     cr_assert(turns > 20, "in turn the slow ones are overrun: %f", turns);
     cr_assert(least < 2.2 && two < 3.2 && ewma < 2.6, "%f %f %f", least, two, ewma);
     cr_assert(least < two && ewma < two, "%f %f %f", least, two, ewma);
