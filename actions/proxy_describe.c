@@ -23,6 +23,21 @@ static void put_server(struct ag_buf *out, const struct ag_upstream_server *serv
         ag_buf_put(out, AG_SPAN(" weight="));
         ag_buf_put_u64(out, server->weight);
     }
+    if (server->zone.len > 0) {
+        ag_buf_put(out, AG_SPAN(" zone="));
+        ag_buf_put(out, server->zone);
+    }
+    ag_buf_put(out, server->backup ? AG_SPAN(" backup") : AG_SPAN(""));
+}
+
+/* How one of its servers is chosen, where that is not by turns. */
+static void put_choice(const struct ag_balance_options *o, struct ag_buf *out)
+{
+    if (o->kind != AG_BALANCE_ROUND_ROBIN || o->sticky.name.len > 0) {
+        ag_buf_put(out, AG_SPAN("    chosen: "));
+        ag_balance_describe(o, out);
+        ag_buf_putc(out, '\n');
+    }
 }
 
 static void put_variant(struct ag_buf *out, const struct ag_proxy_variant *v)
@@ -106,6 +121,7 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
         }
         ag_buf_putc(out, '\n');
         if (n->upstream) {
+            put_choice(&n->upstream->options.balance, out);
             ag_health_describe(&n->upstream->options.health, out);
             ag_retry_describe(&n->upstream->options.retry, out);
         }
