@@ -46,6 +46,9 @@ static enum ag_status refuse(struct ag_upstream_claim *c, unsigned status, enum 
 /* No server is left: the last one's trouble is the answer. */
 static enum ag_status give_up(struct ag_upstream_claim *c)
 {
+    if (c->reason == AG_REASON_NONE && c->given) {
+        return refuse(c, 502, AG_REASON_RESET, "no other server of the upstream is left");
+    }
     if (c->tries == 0 && c->reason == AG_REASON_NONE) {
         return refuse(c, 503, AG_REASON_UNREACHABLE, "no server of the upstream takes requests");
     }
@@ -446,6 +449,7 @@ void ag_upstream_forgive(struct ag_upstream_claim *c)
 void ag_upstream_avoid_same(struct ag_upstream_claim *c, const struct ag_upstream_claim *other)
 {
     c->tried = other->tried;
+    c->given = other->given;
 }
 
 void ag_upstream_cancel(struct ag_upstream_claim *c)

@@ -136,6 +136,7 @@ void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *
     claim->conn = c;
     claim->call = NULL;
     claim->given_ns = c->peer->pool->times_latency ? ag_loop_now_ns(c->stream.loop) : 0;
+    claim->given = true;
     claim->state = AG_CLAIM_GIVEN;
 }
 

@@ -177,6 +177,7 @@ struct ag_upstream_claim {
     uint8_t tries;      /* connection attempts made */
     uint8_t addresses;  /* of them, to the present peer */
     bool fresh;         /* wants no pooled connection */
+    bool given;         /* its request has had a connection, of whatever server */
     bool wants;
     bool ageing;  /* what made it want that server is to be said again */
     bool maker;   /* the connection that it waits for, or has, was made for it */
