@@ -381,6 +381,14 @@ static void set_admin(struct listener *l, bool admin)
     }
 }
 
+static void set_proxied(struct listener *l, const struct ag_networks *from)
+{
+    struct ag_networks *old = l->origin.proxied;
+
+    l->origin.proxied = own_networks(from);
+    free(old);
+}
+
 /* All descriptors of a socket that the shard has already (there may be several) stay. */
 static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen *from)
 {
@@ -394,8 +402,7 @@ static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen 
             l->origin.port = from->port;
             ag_tls_server_release(l->origin.tls);
             l->origin.tls = ag_tls_server_hold(from->tls);
-            free(l->origin.proxied);
-            l->origin.proxied = own_networks(from->proxied);
+            set_proxied(l, from->proxied);
             set_relay(l, from);
         }
     }
