@@ -125,16 +125,16 @@ static void read_framing(const struct field *f, size_t n, struct oracle_head *h)
 /* The fields as they are to be handed on. */
 static void list_fields(const struct field *f, size_t n, struct oracle_head *h)
 {
-    struct ag_span accept = {NULL, 0};
-
     for (size_t i = 0; i < n; i++) {
+        const struct ag_span accept =
+            same(f[i].name, "accept") ? f[i].value : (struct ag_span){NULL, 0};
+
         put_line(&h->fields, f[i].name, same(f[i].name, "host") ? h->authority : f[i].value);
+        for (size_t k = 0; k + 4 <= accept.len; k++) {
+            h->json |= same(cut(accept, k, k + 4), "json");
+        }
     }
     AG_ASSERT(!h->fields.overflow);
-    (void)count(f, n, "accept", &accept);
-    for (size_t i = 0; i + 4 <= accept.len; i++) {
-        h->json |= same(cut(accept, i, i + 4), "json");
-    }
 }
 
 static void split_authority(struct oracle_head *h)

@@ -42,7 +42,7 @@ struct oracle_head {
     struct ag_span authority; /* of the target, else of Host */
     struct ag_buf fields;     /* in the caller's memory: a line "name: value\n" each; Host says what
                                * the target says */
-    bool json;                /* the first Accept names JSON */
+    bool json; /* an Accept names JSON: it may be preferred, else it may not be sent */
     bool http10, chunked, has_length;
     bool keep_alive;
     struct ag_span host; /* of the authority, */
