@@ -88,10 +88,12 @@ static struct one *of(struct ag_call *call)
 
 static void give_up(struct one *o)
 {
-    if (o->call.ops) {
+    const struct ag_call_ops *ops = o->call.ops;
+
+    if (ops) {
         AG_ASSERT(o->ends == 0 && !o->left);
         o->left = true;
-        o->call.ops->cancel(&o->call);
+        ops->cancel(&o->call);
         AG_ASSERT(!o->call.ops);
     }
 }
