@@ -292,8 +292,11 @@ BOTH(proxy_retry_content, no_hedge_of_what_is_answered_or_may_not_happen_twice)
     struct fake *a = fake_new(w, OK2), *b = fake_new(w, OK2);
     struct client *c = client_new(w);
 
-    (void)hedge_of(route_to_both(w, a, b));
+    struct ag_retry_policy *p = hedge_of(route_to_both(w, a, b));
+
+    p->after_ms = 5000; /* longer than any machine takes to answer */
     ask(w, c, GET, OK);
+    p->after_ms = 10;
     a->script = b->script = silent;
     client_send(c, POST0);
     world_until(w, a->requests + b->requests == 2);
