@@ -2,28 +2,7 @@
 
 #include "actions/upstream_config.h"
 
-#define DURATION_MAX_MS (UINT64_C(24) * 3600 * 1000 * 30)
-#define NAME_MAX_BYTES  255u
-
-static bool read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
-                    struct ag_diags *diags, uint32_t *io)
-{
-    const struct ag_node *n = ag_node_get(map, key);
-    uint64_t ms = *io;
-
-    if (!n) {
-        return true;
-    }
-    if (!ag_node_duration(n, diags, &ms)) {
-        return false;
-    }
-    if (ms < min_ms || ms > DURATION_MAX_MS) {
-        ag_diag_error(diags, n->pos, "use 1ms to 30 days", "%s is out of range", key);
-        return false;
-    }
-    *io = (uint32_t)ms;
-    return true;
-}
+#define NAME_MAX_BYTES 255u
 
 static bool read_timeouts(const struct ag_node *n, struct ag_diags *diags,
                           struct ag_relay_settings *s)
@@ -38,9 +17,9 @@ static bool read_timeouts(const struct ag_node *n, struct ag_diags *diags,
     if (!given || !ok) {
         return ok;
     }
-    ok = read_ms(n, "connect", 1, diags, &s->timeouts.connect_ms) && ok;
-    ok = read_ms(n, "idle", 0, diags, &s->idle_ms) && ok;
-    return read_ms(n, "hello", 1, diags, &s->hello_ms) && ok;
+    ok = ag_upstream_read_ms(n, "connect", 1, diags, &s->timeouts.connect_ms) && ok;
+    ok = ag_upstream_read_ms(n, "idle", 0, diags, &s->idle_ms) && ok;
+    return ag_upstream_read_ms(n, "hello", 1, diags, &s->hello_ms) && ok;
 }
 
 static const struct ag_upstream *read_target(struct ag_action_build *build, const struct ag_node *n)

@@ -7,7 +7,7 @@ static struct ag_loop *loop_of(const struct ag_upstream_claim *c)
 
 /* ---- what is under way at a server ---- */
 
-static void discharge(struct ag_upstream_claim *c)
+void ag_upstream_discharge(struct ag_upstream_claim *c)
 {
     if (c->pool && c->charged) {
         c->charged = false;
@@ -17,16 +17,11 @@ static void discharge(struct ag_upstream_claim *c)
 
 static void charge(struct ag_upstream_claim *c, struct ag_upstream_peer *p)
 {
-    discharge(c);
+    ag_upstream_discharge(c);
     c->peer = p;
     c->index = p->index;
     c->charged = true;
     ag_balance_begin(&c->pool->balance, p->index);
-}
-
-void ag_upstream_discharge(struct ag_upstream_claim *c)
-{
-    discharge(c);
 }
 
 /* ---- how it ends ---- */
@@ -34,7 +29,7 @@ void ag_upstream_discharge(struct ag_upstream_claim *c)
 static enum ag_status refuse(struct ag_upstream_claim *c, unsigned status, enum ag_reason why,
                              const char *detail)
 {
-    discharge(c);
+    ag_upstream_discharge(c);
     ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
     c->state = AG_CLAIM_OVER;
     c->status = (uint16_t)status;
@@ -133,7 +128,7 @@ static enum ag_status join_pending(struct ag_upstream_claim *c)
 {
     struct ag_upstream_pool *pool = c->pool;
 
-    discharge(c);
+    ag_upstream_discharge(c);
     if (!ag_upstream_pending_begin(pool)) {
         return refuse(c, 503, AG_REASON_LIMIT, "too many requests wait for the upstream");
     }
@@ -457,7 +452,7 @@ void ag_upstream_cancel(struct ag_upstream_claim *c)
     ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
     stop_waiting(c);
     if (c->state != AG_CLAIM_GIVEN) {
-        discharge(c);
+        ag_upstream_discharge(c);
     }
     if (c->state == AG_CLAIM_CONNECTING) {
         c->state = AG_CLAIM_OVER;
