@@ -1,7 +1,7 @@
 #include "actions/mirror.h"
+#include "actions/proxy_retry_policy.h"
 
 #define BUFFER_DEFAULT (64u * 1024u)
-#define BUFFER_MAX     (1u << 20)
 
 /* "10", "0.5", "10%": of a hundred requests, down to one of ten thousand. False: it is none. */
 static bool parse_percent(struct ag_span text, uint32_t *out_parts)
@@ -46,25 +46,6 @@ static bool read_percent(const struct ag_node *n, struct ag_diags *diags, uint32
     return true;
 }
 
-static bool read_buffer(const struct ag_node *n, struct ag_diags *diags, uint32_t *io)
-{
-    uint64_t bytes = *io;
-
-    if (!n) {
-        return true;
-    }
-    if (!ag_node_size(n, diags, &bytes)) {
-        return false;
-    }
-    if (bytes > BUFFER_MAX) {
-        ag_diag_error(diags, n->pos, "use 0 to 1m: each request that is mirrored may hold so much",
-                      "buffer is out of range");
-        return false;
-    }
-    *io = (uint32_t)bytes;
-    return true;
-}
-
 bool ag_mirror_read(const struct ag_node *n, struct ag_diags *diags, struct ag_mirror_settings *out,
                     const struct ag_node **out_to)
 {
@@ -81,7 +62,10 @@ bool ag_mirror_read(const struct ag_node *n, struct ag_diags *diags, struct ag_m
         return false;
     }
     ok = read_percent(ag_node_get(n, "percent"), diags, &out->parts);
-    ok = read_buffer(ag_node_get(n, "buffer"), diags, &out->buffer_bytes) && ok;
+    ok = ag_retry_read_buffer(ag_node_get(n, "buffer"), diags,
+                              "use 0 to 1m: each request that is mirrored may hold so much",
+                              &out->buffer_bytes) &&
+         ok;
     *out_to = ag_node_get(n, "to");
     if (!*out_to) {
         ag_diag_error(diags, n->pos, "mirror: {to: NAME, percent: 10}",

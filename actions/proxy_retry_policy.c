@@ -52,7 +52,8 @@ static bool read_count(const struct ag_node *map, const char *key, uint64_t max,
     return true;
 }
 
-static bool read_buffer(const struct ag_node *n, struct ag_diags *diags, uint32_t *io)
+bool ag_retry_read_buffer(const struct ag_node *n, struct ag_diags *diags, const char *hint,
+                          uint32_t *io)
 {
     uint64_t bytes = *io;
 
@@ -63,8 +64,7 @@ static bool read_buffer(const struct ag_node *n, struct ag_diags *diags, uint32_
         return false;
     }
     if (bytes > AG_RETRY_BUFFER_MAX) {
-        ag_diag_error(diags, n->pos, "use 0 to 1m: each request that is under way may hold so much",
-                      "buffer is out of range");
+        ag_diag_error(diags, n->pos, hint, "buffer is out of range");
         return false;
     }
     *io = (uint32_t)bytes;
@@ -195,7 +195,10 @@ static bool read_retry(const struct ag_node *n, struct ag_diags *diags, struct a
     ok = read_ms(n, "backoff", 0, diags, &io->backoff_ms) && ok;
     ok = read_ms(n, "max_backoff", 0, diags, &io->max_backoff_ms) && ok;
     ok = read_ms(n, "per_try", 0, diags, &io->per_try_ms) && ok;
-    ok = read_buffer(ag_node_get(n, "buffer"), diags, &io->buffer_bytes) && ok;
+    ok = ag_retry_read_buffer(ag_node_get(n, "buffer"), diags,
+                              "use 0 to 1m: each request that is under way may hold so much",
+                              &io->buffer_bytes) &&
+         ok;
     ok = read_budget(ag_node_get(n, "budget"), diags, &io->percent) && ok;
     if (ok && io->backoff_ms > io->max_backoff_ms) {
         ag_diag_error(diags, n->pos, "backoff is the longest first wait, max_backoff that of all",

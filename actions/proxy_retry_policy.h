@@ -52,6 +52,10 @@ struct ag_retry_policy {
 };
 
 struct ag_retry_policy ag_retry_default_policy(void);
+/* How much of a request's content is kept: `n` (or NULL), at most AG_RETRY_BUFFER_MAX; beyond it `hint` says what to
+ * do. False after a diagnosis. */
+bool ag_retry_read_buffer(const struct ag_node *n, struct ag_diags *diags, const char *hint,
+                          uint32_t *io);
 /* Changes of the keys `retry` and `hedge` of the map `node` (or NULL) over what `io` holds. False after a
  * diagnosis. */
 bool ag_retry_read(const struct ag_node *node, struct ag_diags *diags, struct ag_retry_policy *io);
