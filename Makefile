@@ -62,7 +62,7 @@ LINK      = $(Q)echo "  LD $@"; $(CC) $(STD) $($(MODE)) $($(MODE)_link) -o $@
 
 DIRS   := engine proto router actions filters
 # All but main() is in the library, so that unit tests reach tools/ too.
-SRC    := $(wildcard $(DIRS:%=%/*.c)) $(filter-out tools/anygate.c,$(wildcard tools/*.c))
+SRC    := $(wildcard $(DIRS:%=%/*.c) actions/*/*.c) $(filter-out tools/anygate.c,$(wildcard tools/*.c))
 OBJ    := $(SRC:%.c=$(OUT)/%.o)
 LIB    := $(OUT)/libanygate.a
 MAIN   := $(OUT)/tools/anygate.o

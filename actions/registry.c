@@ -1,9 +1,9 @@
 #include "actions/action.h"
 #include "actions/echo.h"
 #include "actions/fixed.h"
-#include "actions/proxy.h"
+#include "actions/proxy/proxy.h"
 #include "actions/redirect.h"
-#include "actions/static.h"
+#include "actions/static/static.h"
 
 /* Keys of a route's long form, by kind; a new action adds a line here and one below. */
 static const char *const fixed_keys[] = {"headers"};

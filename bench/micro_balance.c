@@ -4,7 +4,7 @@
  * its begin and end (the median of the batches). The goal: 50 ns at 100 servers. Of hash without its table every
  * choice is what only the first of a key's slot after a change is with it.
  */
-#include "actions/balance.h"
+#include "actions/upstream/balance.h"
 
 #include <stdio.h>
 #include <time.h>

@@ -5,14 +5,14 @@
  *   owner --request--> [connection, call, content] --done--> owner reads the answer
  *                 \--cancel--> nothing more comes
  *
- * Declared here so that who asks need not know upstreams; actions/client.c implements it over their pools.
+ * Declared here so that who asks need not know upstreams; actions/upstream/client.c implements it over their pools.
  */
 #pragma once
 #include "engine/stream.h"
 #include "proto/http.h"
 
 struct ag_client;         /* a shard's; the carrier's own */
-struct ag_client_target;  /* where to: made at load (actions/client.h) */
+struct ag_client_target;  /* where to: made at load (actions/upstream/client.h) */
 struct ag_client_request; /* one question */
 struct ag_upstream_aim;   /* one server of the target alone; the carrier's own */
 

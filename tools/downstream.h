@@ -12,7 +12,7 @@
  * of its own.
  */
 #pragma once
-#include "actions/relay.h"
+#include "actions/proxy/relay.h"
 #include "engine/listener.h"
 #include "engine/networks.h"
 #include "engine/tls.h"

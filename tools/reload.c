@@ -2,7 +2,7 @@
  * The old snapshot serves until the new one is whole: loaded without a mistake, its sockets bound. A
  * shard swaps between two turns of its loop.
  */
-#include "actions/relay_config.h"
+#include "actions/proxy/relay_config.h"
 #include "tools/server_parts.h"
 
 #include <stdio.h>

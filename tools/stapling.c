@@ -1,6 +1,6 @@
 #include "tools/stapling.h"
 
-#include "actions/client.h"
+#include "actions/upstream/client.h"
 #include "engine/log.h"
 #include "engine/tls_ocsp.h"
 

@@ -8,7 +8,7 @@ sim=$1 seeds=${2:-2000} LLVM=${LLVM-}
 out=build/sim-coverage
 files='engine/(stream.*|conn|loop|op|buffers|slice|inbox|listener)\.c|tools/(serving|downstream)\.c'
 files="$files"'|proto/(h1_server.*|h1_client.*|h1_write|h1_chunk|body|exchange|tunnel)\.c'
-files="$files"'|actions/(proxy|proxy_forward|proxy_head|upstream_claim|upstream_conn|upstream_pool)\.c'
+files="$files"'|actions/(proxy/proxy(_forward|_head)?|upstream/upstream_(claim|conn|pool))\.c'
 rm -rf "$out"
 mkdir -p "$out"
 LLVM_PROFILE_FILE=$PWD/$out/%p.raw "$sim" --count "$seeds" --jobs "$(nproc)"

@@ -4,9 +4,9 @@
  * the end.
  */
 #pragma once
-#include "actions/proxy.h"
-#include "actions/proxy_config.h"
-#include "actions/upstream_pool.h"
+#include "actions/proxy/proxy.h"
+#include "actions/proxy/proxy_config.h"
+#include "actions/upstream/upstream_pool.h"
 #include "engine/conn.h"
 #include "engine/resolver.h"
 #include "proto/h1_server.h"

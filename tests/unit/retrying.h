@@ -2,7 +2,7 @@
  * retrying.h: for tests of retries: policies, requests with content, and how upstreams fail.
  */
 #pragma once
-#include "actions/proxy_retry.h"
+#include "actions/proxy/proxy_retry.h"
 #include "tests/unit/proxying.h"
 
 #include <stdlib.h>

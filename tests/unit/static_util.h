@@ -1,8 +1,8 @@
 /* static_util: a small site in a directory of its own, and requests to it. */
 #pragma once
-#include "actions/static.h"
-#include "actions/static_cache.h"
-#include "actions/static_send.h"
+#include "actions/static/static.h"
+#include "actions/static/static_cache.h"
+#include "actions/static/static_send.h"
 #include "tests/unit/actions_util.h"
 #include "tests/unit/folder.h"
 

@@ -3,7 +3,7 @@
  * Method: random ones from fixed seeds, against the definition of a share; a simulated fleet of unequal speeds on
  * virtual time.
  */
-#include "actions/balance.h"
+#include "actions/upstream/balance.h"
 #include "engine/random.h"
 
 #include <criterion/criterion.h>

@@ -2,7 +2,7 @@
  * Goal: what the config says of balancing arrives as said, mistakes are met with their position and a hint.
  * Method: YAML texts; a table of mistakes.
  */
-#include "actions/balance_config.h"
+#include "actions/upstream/balance_config.h"
 #include "router/config.h"
 #include "tests/unit/config_util.h"
 

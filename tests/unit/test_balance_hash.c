@@ -2,7 +2,7 @@
  * Goal: consistent hashing moves what it must and nothing else, in every process alike, keeps shares and bounds.
  * Method: many keys before and after each change; random identities, weights, sets and loads.
  */
-#include "actions/balance.h"
+#include "actions/upstream/balance.h"
 #include "engine/random.h"
 
 #include <criterion/criterion.h>

@@ -3,7 +3,7 @@
  * make up.
  * Method: exchanges with the fields in question, from 192.0.2.1; the keys are compared with each other.
  */
-#include "actions/balance_key.h"
+#include "actions/upstream/balance_key.h"
 #include "tests/unit/actions_util.h"
 
 static struct fake *f;

@@ -3,7 +3,7 @@
  * thread or two.
  * Method: virtual time; what requests meet is told by hand.
  */
-#include "actions/breaker.h"
+#include "actions/upstream/breaker.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>

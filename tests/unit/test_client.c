@@ -2,7 +2,7 @@
  * Goal: requests of the server's own get their answer whole, or a reason, once; nothing is left of them.
  * Method: real sockets, a scripted upstream.
  */
-#include "actions/client.h"
+#include "actions/upstream/client.h"
 #include "tests/unit/proxying.h"
 
 struct asked {

@@ -2,7 +2,7 @@
  * Goal: RFC 9110 section 13.2.2: each condition's outcome, and their precedence.
  * Method: rows of request fields against one representation.
  */
-#include "actions/conditional.h"
+#include "actions/static/conditional.h"
 
 #include <criterion/criterion.h>
 

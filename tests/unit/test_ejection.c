@@ -2,7 +2,7 @@
  * Goal: who is far slower than the others is found, and nobody else.
  * Method: what was met is made up.
  */
-#include "actions/ejection.h"
+#include "actions/upstream/ejection.h"
 
 #include <criterion/criterion.h>
 

@@ -4,7 +4,7 @@
  * place that says anything.
  * Method: levels by hand.
  */
-#include "actions/error_pages.h"
+#include "actions/proxy/error_pages.h"
 
 #include <criterion/criterion.h>
 

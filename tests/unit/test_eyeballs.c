@@ -3,7 +3,7 @@
  * behind what has not, and is forgiven; the next attempt begins after the delay, or when none is under way.
  * Method: plans spelt out as text ("6a 4a 6b": family and last byte); then random ones against what must hold of all.
  */
-#include "actions/eyeballs.h"
+#include "actions/upstream/eyeballs.h"
 #include "engine/random.h"
 
 #include <criterion/criterion.h>

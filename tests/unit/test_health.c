@@ -3,7 +3,7 @@
  * lost, and a server that is drained ends what it has.
  * Method: real server, real action, scripted upstreams; a breaker's time is set by hand.
  */
-#include "actions/health.h"
+#include "actions/upstream/health.h"
 
 #include "tests/unit/proxying.h"
 

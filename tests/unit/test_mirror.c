@@ -3,7 +3,7 @@
  * client's; they are bounded; nothing is left.
  * Method: real server, real action, one upstream that answers and one that does what it likes, both backends.
  */
-#include "actions/mirror.h"
+#include "actions/proxy/mirror.h"
 #include "tests/unit/proxying.h"
 
 #define OK2  "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -4,7 +4,7 @@
  * Method: real snapshots, dispatch, server and actions, raw sockets on both outer ends, both backends;
  * the old snapshot is freed under the exchange, so that any use of it is seen by AddressSanitizer.
  */
-#include "actions/static.h"
+#include "actions/static/static.h"
 #include "engine/log.h"
 #include "filters/filter.h"
 #include "router/snapshot.h"

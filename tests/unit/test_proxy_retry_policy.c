@@ -3,7 +3,7 @@
  * arrives, mistakes are met with their position.
  * Method: rounds of chance against the bound of the header; trees made by hand.
  */
-#include "actions/proxy_retry_policy.h"
+#include "actions/upstream/proxy_retry_policy.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

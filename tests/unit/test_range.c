@@ -2,7 +2,7 @@
  * Goal: one range gives the bytes that RFC 9110 section 14 says; all that is odd gives the whole.
  * Method: rows of value and size, in buffers cut to size so that ASan sees a read past the end.
  */
-#include "actions/range.h"
+#include "actions/static/range.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

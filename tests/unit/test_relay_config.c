@@ -2,9 +2,9 @@
  * Goal: a name goes where the section says, exact ones first, then the longest ending; mistakes have a place.
  * Method: the section as text, through the proxy's own reading.
  */
-#include "actions/proxy.h"
-#include "actions/proxy_config.h"
-#include "actions/relay_config.h"
+#include "actions/proxy/proxy.h"
+#include "actions/proxy/proxy_config.h"
+#include "actions/proxy/relay_config.h"
 #include "tests/unit/config_util.h"
 
 static struct fixture f;

@@ -4,7 +4,7 @@
  * is left.
  * Method: bodies on a small loop, pieces of chance, both kinds of buffers; a naive copy beside it.
  */
-#include "actions/replay.h"
+#include "actions/proxy/replay.h"
 #include "tests/unit/loops.h"
 
 #define MOST (512u * 1024u)

@@ -3,8 +3,8 @@
  * an upstream writes makes of them what nobody said: a host of its own, a parameter that should be gone.
  * Method: the settings are made by hand, requests and answers by table; no upstream, no sockets.
  */
+#include "actions/proxy/rewrite_answer.h"
 #include "actions/redirect.h"
-#include "actions/rewrite_answer.h"
 #include "tests/unit/actions_util.h"
 
 struct rig {

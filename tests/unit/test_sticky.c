@@ -2,7 +2,7 @@
  * Goal: a cookie of ours is found and says who was meant until it expires; any other says nothing.
  * Method: what was written is read back, and then changed in each bit, in its age, upstream, key and place.
  */
-#include "actions/sticky.h"
+#include "actions/upstream/sticky.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -3,9 +3,9 @@
  * equal definitions are the same upstream.
  * Method: trees made by hand; each mistake in a section that is else right.
  */
-#include "actions/proxy.h"
-#include "actions/proxy_config.h"
-#include "actions/upstream_config.h"
+#include "actions/proxy/proxy.h"
+#include "actions/proxy/proxy_config.h"
+#include "actions/upstream/upstream_config.h"
 #include "engine/networks.h"
 #include "engine/resolver.h"
 #include "tests/unit/certs.h"

@@ -1,4 +1,4 @@
-#include "actions/upstream_group.h"
+#include "actions/upstream/upstream_group.h"
 
 #include <criterion/criterion.h>
 

@@ -1,0 +1,439 @@
+#include "actions/proxy/proxy_head.h"
+
+#include "actions/proxy/proxy_forward.h"
+#include "actions/proxy/proxy_tunnel.h"
+#include "proto/websocket.h"
+
+/* Connection may name so many fields; nobody needs more than two or three. */
+#define NOMINATED_MAX 16u
+/* Heads up to this are copied: cheaper than to keep a receive buffer until the exchange ends. */
+#define COPY_MAX 2048u
+/* What is added to a request's fields: the forwarding ones, Via, a tunnel's. */
+#define ADDED_MAX (AG_FORWARDS + 1u + AG_PROXY_TUNNEL_FIELDS)
+/* Longest name that is compared as an alias. */
+#define ALIAS_MAX 64u
+
+#define VIA_NAME "anygate"
+
+_Static_assert(AG_FIELDS <= 64, "sets of fields are 64 bits");
+#define BIT(id) (UINT64_C(1) << (id))
+
+/* Of one connection alone, or rewritten by what this connection does. */
+#define CONNECTION_FIELDS                                                                   \
+    (BIT(AG_FIELD_CONNECTION) | BIT(AG_FIELD_KEEP_ALIVE) | BIT(AG_FIELD_PROXY_CONNECTION) | \
+     BIT(AG_FIELD_TRANSFER_ENCODING) | BIT(AG_FIELD_CONTENT_LENGTH) | BIT(AG_FIELD_TE) |    \
+     BIT(AG_FIELD_HTTP2_SETTINGS) | BIT(AG_FIELD_PROXY_AUTHENTICATE) |                      \
+     BIT(AG_FIELD_PROXY_AUTHORIZATION))
+
+/* A peer may name its own fields as connection-specific, but never those that others rely on
+ * (CVE-2022-31813). */
+#define UNNAMEABLE_FIELDS                                                                         \
+    (BIT(AG_FIELD_AUTHORIZATION) | BIT(AG_FIELD_HOST) | BIT(AG_FIELD_COOKIE) |                    \
+     BIT(AG_FIELD_SET_COOKIE) | BIT(AG_FIELD_X_FORWARDED_FOR) | BIT(AG_FIELD_X_FORWARDED_HOST) |  \
+     BIT(AG_FIELD_X_FORWARDED_PROTO) | BIT(AG_FIELD_FORWARDED) | BIT(AG_FIELD_VIA) |              \
+     BIT(AG_FIELD_CDN_LOOP) | BIT(AG_FIELD_ORIGIN) | BIT(AG_FIELD_CONTENT_TYPE) |                 \
+     BIT(AG_FIELD_CONTENT_ENCODING) | BIT(AG_FIELD_CONTENT_RANGE) | BIT(AG_FIELD_CACHE_CONTROL) | \
+     BIT(AG_FIELD_VARY) | BIT(AG_FIELD_WWW_AUTHENTICATE) | BIT(AG_FIELD_DATE) |                   \
+     BIT(AG_FIELD_EXPECT))
+
+struct nominated {
+    struct ag_span v[NOMINATED_MAX];
+    uint32_t count;
+};
+
+static bool has_bit(uint64_t set, const struct ag_field *f)
+{
+    return BIT(f->id) & set;
+}
+
+/* Content whose length was told has no trailers in HTTP/1. */
+static bool may_trail(uint8_t framing, uint64_t length)
+{
+    return framing == AG_FRAMING_CHUNKED ||
+           (framing == AG_FRAMING_H2 && length == AG_LENGTH_UNKNOWN);
+}
+
+/* ---- fields named by Connection ---- */
+
+static bool is_own_option(struct ag_span s)
+{
+    return ag_span_ieq(s, AG_SPAN("keep-alive")) || ag_span_ieq(s, AG_SPAN("close")) ||
+           ag_span_ieq(s, AG_SPAN("upgrade")) || ag_span_ieq(s, AG_SPAN("te"));
+}
+
+static enum ag_status find_nominated(const struct ag_fields *fields, struct nominated *out)
+{
+    const struct ag_field *f = NULL;
+
+    out->count = 0;
+    while ((f = ag_fields_find(fields, AG_FIELD_CONNECTION, f)) != NULL) {
+        struct ag_span option;
+        size_t at = 0;
+
+        while (ag_list_next(ag_field_value(f), &at, &option)) {
+            if (is_own_option(option)) {
+                continue;
+            }
+            if (out->count == NOMINATED_MAX) {
+                return AG_EPROTO;
+            }
+            out->v[out->count++] = option;
+        }
+    }
+    return AG_OK;
+}
+
+static bool is_nominated(const struct nominated *n, const struct ag_field *f)
+{
+    for (uint32_t i = 0; i < n->count; i++) {
+        if (ag_span_ieq(n->v[i], ag_field_key(f)) && !has_bit(UNNAMEABLE_FIELDS, f)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- requests ---- */
+
+struct request_walk {
+    struct ag_exchange *ex;
+    const struct nominated *nominated;
+    bool trusted, upgrade;
+    unsigned hops;
+    struct ag_proxy_forward forward;
+};
+
+/* Whether the client sent it; else a filter has added it. */
+static bool is_received(const struct ag_exchange *ex, const struct ag_field *f)
+{
+    return f - ex->req.fields.v < ex->req.received_count;
+}
+
+/* Entries of ours: "1.1 anygate" in Via, "anygate" in CDN-Loop. */
+static unsigned count_hops(const struct ag_field *f)
+{
+    struct ag_span entry;
+    size_t at = 0;
+    unsigned n = 0;
+
+    while (ag_list_next(ag_field_value(f), &at, &entry)) {
+        if (f->id == AG_FIELD_VIA) {
+            entry = ag_span_trim(
+                ag_span_sub(entry, ag_min_size(ag_span_find(entry, ' '), entry.len), entry.len));
+        }
+        entry =
+            ag_span_sub(entry, 0, ag_min_size(ag_span_find(entry, ' '), ag_span_find(entry, ';')));
+        n += ag_span_ieq(entry, AG_SPAN(VIA_NAME));
+    }
+    return n;
+}
+
+static bool starts_forwarding(struct ag_span name)
+{
+    static const struct ag_span prefix = AG_SPAN_INIT("x-forwarded-");
+
+    return (name.len > prefix.len && ag_span_ieq(ag_span_sub(name, 0, prefix.len), prefix)) ||
+           ag_span_ieq(name, AG_SPAN("x-real-ip"));
+}
+
+/* Whether CGI and its like would read the name as one that is known, forwarding, or added here. */
+static bool is_alias(const struct ag_exchange *ex, struct ag_span name)
+{
+    uint8_t text[ALIAS_MAX];
+    struct ag_span plain;
+    const struct ag_fields *all = &ex->req.fields;
+
+    if (name.len > sizeof(text) || !memchr(name.ptr, '_', name.len)) {
+        return false;
+    }
+    for (size_t i = 0; i < name.len; i++) {
+        text[i] = name.ptr[i] == '_' ? '-' : name.ptr[i];
+    }
+    plain = ag_span(text, name.len);
+    if (ag_field_id_from_name(plain) != AG_FIELD_OTHER || starts_forwarding(plain)) {
+        return true;
+    }
+    for (uint16_t i = 0; i < all->count; i++) {
+        if (!is_received(ex, &all->v[i]) && ag_span_ieq(plain, ag_field_key(&all->v[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether a field that the client sent is passed on. */
+static bool keeps_received(const struct request_walk *w, const struct ag_field *f)
+{
+    struct ag_span name = ag_field_key(f);
+
+    if (f->id == AG_FIELD_PROXY || (w->nominated->count > 0 && is_nominated(w->nominated, f))) {
+        return false;
+    }
+    if (f->id != AG_FIELD_OTHER) {
+        return true;
+    }
+    if ((name.ptr[0] | 0x20) == 'x' && !w->trusted && starts_forwarding(name)) {
+        return false;
+    }
+    return !is_alias(w->ex, name);
+}
+
+/* One field of the request; *out_keep tells whether it goes as it is. */
+static enum ag_status walk_field(struct request_walk *w, const struct ag_field *f, bool *out_keep)
+{
+    bool received = is_received(w->ex, f);
+    unsigned forward = ag_proxy_forward_index((enum ag_field_id)f->id);
+
+    *out_keep = false;
+    if (forward < AG_FORWARDS) {
+        if (!received) {
+            w->forward.fixed[forward] = true;
+            *out_keep = true;
+        } else if (w->trusted) {
+            return ag_proxy_forward_seen(&w->forward, w->ex, forward, ag_field_value(f));
+        }
+        return AG_OK;
+    }
+    if (f->id == AG_FIELD_VIA || f->id == AG_FIELD_CDN_LOOP) {
+        w->hops += count_hops(f);
+    }
+    if (has_bit(CONNECTION_FIELDS | BIT(AG_FIELD_HOST), f) ||
+        (f->id == AG_FIELD_UPGRADE && !w->upgrade) ||
+        (f->id == AG_FIELD_EXPECT && !w->ex->req.expect_continue) ||
+        (f->id == AG_FIELD_TRAILER && !may_trail(w->ex->req.framing, w->ex->req.content_length))) {
+        return AG_OK;
+    }
+    *out_keep = !received || keeps_received(w, f);
+    return AG_OK;
+}
+
+static struct ag_span via_of(uint8_t version)
+{
+    return version == AG_HTTP_10   ? AG_SPAN("1.0 " VIA_NAME)
+           : version == AG_HTTP_11 ? AG_SPAN("1.1 " VIA_NAME)
+                                   : AG_SPAN("2 " VIA_NAME);
+}
+
+enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_networks *trust,
+                                       bool upgrade, struct ag_fields *out, unsigned *out_hops)
+{
+    const struct ag_fields *from = &ex->req.fields;
+    size_t cap = from->count + ADDED_MAX;
+    struct nominated nominated;
+    struct request_walk w = {.ex = ex, .nominated = &nominated, .upgrade = upgrade};
+    enum ag_status st = find_nominated(from, &nominated);
+
+    if (st != AG_OK) {
+        return st;
+    }
+    *out = (struct ag_fields){.v = ag_arena_alloc(&ex->arena, cap * sizeof(*out->v)),
+                              .cap = (uint16_t)cap};
+    if (!out->v) {
+        return AG_ENOMEM;
+    }
+    w.trusted = !ag_networks_are_empty(trust) && ag_networks_have(trust, ag_exchange_remote(ex));
+    for (uint16_t i = 0; st == AG_OK && i < from->count; i++) {
+        bool keep = false;
+
+        if (!from->v[i].removed) {
+            st = walk_field(&w, &from->v[i], &keep);
+        }
+        if (keep) {
+            out->v[out->count++] = from->v[i];
+        }
+    }
+    *out_hops = w.hops;
+    st = st == AG_OK ? ag_proxy_forward_add(&w.forward, ex, out) : st;
+    return st == AG_OK ? ag_fields_add_id(out, &ex->arena, AG_FIELD_VIA, via_of(ex->req.version))
+                       : st;
+}
+
+/* ---- answers ---- */
+
+/* Whether a field of an answer is passed on. */
+static bool keeps_answer(const struct nominated *n, const struct ag_field *f,
+                         const struct ag_response *r)
+{
+    return !f->removed && !has_bit(CONNECTION_FIELDS, f) &&
+           (f->id != AG_FIELD_UPGRADE || r->status == 101) &&
+           (f->id != AG_FIELD_TRAILER || may_trail(r->framing, r->content_length)) &&
+           !(n->count > 0 && is_nominated(n, f));
+}
+
+/* The smallest range that holds the reason and all fields: they come from one head, in order. */
+static struct ag_span range_of(const struct ag_response *r)
+{
+    const uint8_t *from = r->reason.ptr, *to = r->reason.ptr + r->reason.len;
+
+    for (uint16_t i = 0; i < r->fields.count; i++) {
+        const struct ag_field *f = &r->fields.v[i];
+        from = from && from < f->name ? from : f->name;
+        if (f->name + f->name_len > to) {
+            to = f->name + f->name_len;
+        }
+        if (f->value_len && f->value + f->value_len > to) {
+            to = f->value + f->value_len;
+        }
+    }
+    return ag_span(from, from ? (size_t)(to - from) : 0);
+}
+
+/* An answer over HTTP/2 that tells a length of 0, its stream not ended by the head: what may come is trailers, as of
+ * gRPC's errors. Those of HTTP/1 need chunks, which only a client that asked for trailers gets here. */
+static bool may_only_trail(const struct ag_exchange *ex, const struct ag_response *from)
+{
+    return from->framing == AG_FRAMING_H2 && from->content_length == 0 &&
+           (ex->req.version == AG_HTTP_2 ||
+            (ex->req.version == AG_HTTP_11 &&
+             ag_fields_list_has(&ex->req.fields, AG_FIELD_TE, AG_SPAN("trailers"))));
+}
+
+static void set_framing(const struct ag_exchange *ex, struct ag_response *to,
+                        const struct ag_response *from)
+{
+    bool empty = from->framing == AG_FRAMING_NONE && from->content_length == AG_LENGTH_UNKNOWN &&
+                 ex->req.method != AG_METHOD_HEAD && from->status >= 200 && from->status != 204 &&
+                 from->status != 304;
+
+    to->content_length = from->content_length;
+    to->framing = from->framing;
+    if (empty && ex->req.version != AG_HTTP_2) {
+        to->content_length = 0; /* frames had told so; HTTP/1 would wait for the connection's end */
+    }
+    if (may_only_trail(ex, from) && ex->req.version == AG_HTTP_2) {
+        to->framing = AG_FRAMING_H2;
+    } else if (from->framing == AG_FRAMING_H2 && from->content_length != AG_LENGTH_UNKNOWN &&
+               !may_only_trail(ex, from)) {
+        to->framing = AG_FRAMING_LENGTH;
+    } else if (from->framing == AG_FRAMING_CHUNKED || from->framing == AG_FRAMING_CLOSE ||
+               from->framing == AG_FRAMING_H2) {
+        to->framing = AG_FRAMING_CHUNKED;
+        to->content_length = AG_LENGTH_UNKNOWN;
+    }
+}
+
+enum ag_status ag_proxy_response(struct ag_exchange *ex, const struct ag_response *from,
+                                 struct ag_block *owner)
+{
+    struct ag_span range = owner ? range_of(from) : AG_SPAN(""), copy = range;
+    struct ag_response *to = &ex->res;
+    struct nominated nominated;
+    size_t cap = from->fields.count + 2u; /* Via, and one for filters */
+
+    if (find_nominated(&from->fields, &nominated) != AG_OK) {
+        return AG_EPROTO;
+    }
+    *to = (struct ag_response){.status = from->status, .reason = from->reason};
+    to->version = from->version;
+    to->upgrade = from->upgrade;
+    set_framing(ex, to, from);
+    to->fields.v = ag_arena_alloc(&ex->arena, cap * sizeof(*to->fields.v));
+    if (range.len > 0 && range.len <= COPY_MAX) {
+        copy = ag_arena_copy(&ex->arena, range);
+    }
+    if (!to->fields.v || (range.len > 0 && !copy.ptr)) {
+        to->fields = (struct ag_fields){0};
+        return AG_ENOMEM;
+    }
+    to->fields.cap = (uint16_t)cap;
+    for (uint16_t i = 0; i < from->fields.count; i++) {
+        if (keeps_answer(&nominated, &from->fields.v[i], from)) {
+            to->fields.v[to->fields.count++] = from->fields.v[i];
+        }
+    }
+    if (copy.ptr != range.ptr) {
+        ag_response_rebase(to, range.ptr, range.len, copy.ptr);
+    } else if (owner) {
+        AG_ASSERT(!ex->res_owner);
+        ex->res_owner = ag_block_hold(owner);
+    }
+    return ag_fields_add_id(&to->fields, &ex->arena, AG_FIELD_VIA, via_of(from->version));
+}
+
+struct ag_fields ag_proxy_interim_fields(const struct ag_response *from, struct ag_field *room)
+{
+    struct ag_fields out = {room, 0, AG_PROXY_INTERIM_FIELDS};
+    struct nominated nominated;
+
+    if (find_nominated(&from->fields, &nominated) != AG_OK) {
+        return out;
+    }
+    for (uint16_t i = 0; i < from->fields.count && out.count < out.cap; i++) {
+        if (keeps_answer(&nominated, &from->fields.v[i], from)) {
+            room[out.count++] = from->fields.v[i];
+        }
+    }
+    return out;
+}
+
+/* ---- upgrades ---- */
+
+/* The one protocol of the one Upgrade field; empty when there is not exactly one. */
+static struct ag_span only_protocol(const struct ag_fields *fields)
+{
+    struct ag_field *f = ag_fields_find(fields, AG_FIELD_UPGRADE, NULL);
+    struct ag_span first, more;
+    size_t at = 0;
+
+    if (!f || ag_fields_find(fields, AG_FIELD_UPGRADE, f) ||
+        !ag_list_next(ag_field_value(f), &at, &first) ||
+        ag_list_next(ag_field_value(f), &at, &more)) {
+        return AG_SPAN("");
+    }
+    return first;
+}
+
+static bool is_websocket(struct ag_span protocol)
+{
+    return ag_span_ieq(protocol, AG_SPAN("websocket"));
+}
+
+static bool is_refused(struct ag_span protocol)
+{
+    /* HTTP/2 without TLS by Upgrade hides requests from whoever only sees HTTP/1 (RFC 9113 made it
+     * obsolete), and TLS inside of this connection would as well. */
+    return protocol.len == 0 || ag_span_ieq(protocol, AG_SPAN("h2c")) ||
+           (protocol.len >= 4 && (ag_span_ieq(ag_span_sub(protocol, 0, 4), AG_SPAN("http")) ||
+                                  ag_span_ieq(ag_span_sub(protocol, 0, 4), AG_SPAN("tls/"))));
+}
+
+bool ag_proxy_wants_upgrade(const struct ag_request *req)
+{
+    bool empty = req->framing == AG_FRAMING_NONE ||
+                 (req->framing == AG_FRAMING_LENGTH && req->content_length == 0);
+    struct ag_span protocol;
+    struct ag_field *key;
+
+    if (!req->upgrade || !empty || req->version != AG_HTTP_11) {
+        return false;
+    }
+    protocol = only_protocol(&req->fields);
+    if (!is_websocket(protocol)) {
+        return !is_refused(protocol);
+    }
+    key = ag_fields_find(&req->fields, AG_FIELD_SEC_WEBSOCKET_KEY, NULL);
+    return req->method == AG_METHOD_GET && key &&
+           !ag_fields_find(&req->fields, AG_FIELD_SEC_WEBSOCKET_KEY, key) &&
+           ag_websocket_key_is_valid(ag_field_value(key));
+}
+
+bool ag_proxy_upgrade_agreed(const struct ag_request *req, const struct ag_response *res)
+{
+    struct ag_span asked = only_protocol(&req->fields);
+    uint8_t want[AG_WEBSOCKET_ACCEPT_LEN];
+    struct ag_field *key, *accept;
+
+    if (!res->upgrade || !ag_span_ieq(only_protocol(&res->fields), asked)) {
+        return false;
+    }
+    if (!is_websocket(asked)) {
+        return true;
+    }
+    key = ag_fields_find(&req->fields, AG_FIELD_SEC_WEBSOCKET_KEY, NULL);
+    accept = ag_fields_find(&res->fields, AG_FIELD_SEC_WEBSOCKET_ACCEPT, NULL);
+    if (!key || !accept) {
+        return false;
+    }
+    ag_websocket_accept(ag_field_value(key), want);
+    return ag_span_eq(ag_field_value(accept), ag_span(want, sizeof(want)));
+}

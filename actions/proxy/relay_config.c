@@ -1,0 +1,175 @@
+#include "actions/proxy/relay_config.h"
+
+#include "actions/upstream/upstream_config.h"
+
+#define NAME_MAX_BYTES 255u
+
+static bool read_timeouts(const struct ag_node *n, struct ag_diags *diags,
+                          struct ag_relay_settings *s)
+{
+    static const char *const keys[] = {"connect", "idle", "hello"};
+    bool given = n && n->kind != AG_NODE_NULL;
+    bool ok = !given || ag_node_check_keys(n, diags, "timeouts", keys, AG_COUNT(keys));
+
+    s->timeouts = (struct ag_upstream_timeouts){.connect_ms = 3000};
+    s->idle_ms = 3600000;
+    s->hello_ms = 10000;
+    if (!given || !ok) {
+        return ok;
+    }
+    ok = ag_upstream_read_ms(n, "connect", 1, diags, &s->timeouts.connect_ms) && ok;
+    ok = ag_upstream_read_ms(n, "idle", 0, diags, &s->idle_ms) && ok;
+    return ag_upstream_read_ms(n, "hello", 1, diags, &s->hello_ms) && ok;
+}
+
+static const struct ag_upstream *read_target(struct ag_action_build *build, const struct ag_node *n)
+{
+    struct ag_pos pos = n->quoted ? ag_pos_at(n->pos, 1) : n->pos;
+    struct ag_span text;
+
+    if (!ag_node_text(n, build->diags, &text)) {
+        return NULL;
+    }
+    if (text.len == 0 || memchr(text.ptr, '/', text.len)) {
+        ag_diag_error(build->diags, pos, "a name of proxy.upstreams, or host:port",
+                      "\"%.*s\" is no upstream", (int)text.len, (const char *)text.ptr);
+        return NULL;
+    }
+    return ag_proxy_upstream_named(build, text, pos);
+}
+
+/* "*.b.example" is kept as ".b.example". */
+static bool read_name(struct ag_action_build *build, const struct ag_node *n,
+                      struct ag_relay_name *out)
+{
+    struct ag_span name = n->key;
+    uint8_t *lower = ag_arena_alloc(build->arena, name.len + 1);
+    bool wild = ag_span_starts(name, AG_SPAN("*."));
+    struct ag_span rest = wild ? ag_span_sub(name, 2, name.len) : name;
+
+    AG_ASSERT(lower);
+    if (rest.len == 0 || name.len > NAME_MAX_BYTES || rest.ptr[0] == '.' ||
+        memchr(rest.ptr, '*', rest.len) || memchr(rest.ptr, ':', rest.len)) {
+        ag_diag_error(build->diags, n->key_pos, "such as a.example.com or \"*.example.com\"",
+                      "\"%.*s\" is not a server name", (int)name.len, (const char *)name.ptr);
+        return false;
+    }
+    for (size_t i = wild ? 1 : 0; i < name.len; i++) {
+        lower[i] = ag_ascii_lower(name.ptr[i]);
+    }
+    out->name = ag_span(lower + (wild ? 1 : 0), name.len - (wild ? 1 : 0));
+    out->to = read_target(build, n);
+    return out->to != NULL;
+}
+
+static bool read_names(struct ag_action_build *build, const struct ag_node *map,
+                       struct ag_relay_settings *s)
+{
+    struct ag_relay_name *names;
+    uint32_t count = 0;
+    bool ok = true;
+
+    if (map->kind != AG_NODE_MAP || !map->first) {
+        ag_diag_error(build->diags, map->pos, "sni: {a.example.com: app}",
+                      "sni must be a mapping of names to upstreams");
+        return false;
+    }
+    for (const struct ag_node *n = map->first; n; n = n->next) {
+        count++;
+    }
+    names = ag_arena_zalloc(build->arena, count * sizeof(*names));
+    AG_ASSERT(names);
+    s->names = names;
+    for (const struct ag_node *n = map->first; n; n = n->next) {
+        ok = read_name(build, n, &names[s->name_count++]) && ok;
+    }
+    return ok;
+}
+
+static bool read_entry(struct ag_action_build *build, const struct ag_node *n,
+                       struct ag_relay_settings *s)
+{
+    static const char *const keys[] = {"listen", "to", "sni", "default", "timeouts"};
+    const struct ag_node *to = ag_node_get(n, "to"), *sni = ag_node_get(n, "sni");
+    const struct ag_node *other = ag_node_get(n, "default");
+    bool ok = ag_node_check_keys(n, build->diags, "tcp", keys, AG_COUNT(keys));
+
+    if (!ok) {
+        return false;
+    }
+    ok = read_timeouts(ag_node_get(n, "timeouts"), build->diags, s);
+    if (!to == !sni) {
+        ag_diag_error(build->diags, n->pos, "to: db, or sni: {a.example.com: app}",
+                      to ? "to and sni exclude each other" : "connections go nowhere");
+        return false;
+    }
+    if (to && other) {
+        ag_diag_error(build->diags, other->key_pos, NULL, "default is for names that sni has not");
+        return false;
+    }
+    if (sni) {
+        ok = read_names(build, sni, s) && ok;
+    }
+    if (to || other) {
+        s->fallback = read_target(build, to ? to : other);
+        ok = s->fallback && ok;
+    }
+    return ok;
+}
+
+bool ag_relay_configure(struct ag_action_build *build, struct ag_proxy_section *section,
+                        const struct ag_node *list)
+{
+    struct ag_relay_settings *relays;
+    uint32_t count = 0;
+    bool ok = true;
+
+    if (!list || list->kind != AG_NODE_SEQ) { /* the model tells */
+        return true;
+    }
+    for (const struct ag_node *n = list->first; n; n = n->next) {
+        count++;
+    }
+    relays = ag_arena_zalloc(build->arena, (count + 1) * sizeof(*relays));
+    AG_ASSERT(relays);
+    section->relays = relays;
+    for (const struct ag_node *n = list->first; n; n = n->next) {
+        ok = (n->kind != AG_NODE_MAP || read_entry(build, n, &relays[section->relay_count])) && ok;
+        section->relay_count++;
+    }
+    return ok;
+}
+
+static void put_target(const struct ag_upstream *up, struct ag_buf *out)
+{
+    ag_buf_put(out, up->name);
+    ag_buf_putc(out, '\n');
+}
+
+void ag_relay_describe(const struct ag_proxy_section *section, struct ag_buf *out)
+{
+    for (uint32_t i = 0; i < section->relay_count; i++) {
+        const struct ag_relay_settings *s = &section->relays[i];
+
+        ag_buf_printf(out, "tcp %u\n", i + 1);
+        for (uint32_t k = 0; k < s->name_count; k++) {
+            ag_buf_put(out, s->names[k].name.ptr[0] == '.' ? AG_SPAN("  *") : AG_SPAN("  "));
+            ag_buf_put(out, s->names[k].name);
+            ag_buf_put(out, AG_SPAN(" to "));
+            put_target(s->names[k].to, out);
+        }
+        if (s->fallback) {
+            ag_buf_put(out, s->name_count ? AG_SPAN("  others to ") : AG_SPAN("  to "));
+            put_target(s->fallback, out);
+        } else {
+            ag_buf_put(out, AG_SPAN("  others are refused\n"));
+        }
+    }
+}
+
+const struct ag_relay_settings *ag_relay_settings_of(const void *section, uint32_t index)
+{
+    const struct ag_proxy_section *s = section;
+
+    return index < s->relay_count ? &s->relays[index] : NULL;
+}

@@ -1,0 +1,281 @@
+/*
+ * balance: in turn, and the least loaded.
+ *
+ * Turns: each server's are a period apart, which is the inverse of its weight's share, in virtual time that goes on
+ * by `unit` with each choice among all:
+ *
+ *      start            due = start + period
+ *   -----|----------------|-----|----------------|----> time
+ *        '---- a turn ----'     '---- the next --'
+ *
+ * Of those whose turn may begin it is the one whose turn is due first. So none is served before its turn begins,
+ * and, as all periods together leave room for all turns, none after it is due (Tijdeman 1980): each is within one
+ * choice of its share. Of turns that are due at the same time that of the lower rank comes first, and ranks are by
+ * chance, so that shards begin with different servers.
+ *
+ * Every server is looked at for each choice, four at a time, in vectors of 16 bytes that gcc and clang make of plain
+ * operators (SSE2, NEON).
+ */
+#include "actions/upstream/balance_parts.h"
+
+#include <math.h>
+#ifdef __SSE2__
+#    include <emmintrin.h>
+#endif
+
+#define UNIT_MAX   (1 << 10)
+#define PERIOD_MAX (1 << 19)
+#define NOW_MAX    (1 << 19) /* then all times are set back */
+/* Loads that differ by so little, in units of the last place, do so by rounding. */
+#define SAME_LOAD 4
+/* Added to what may not begin yet. */
+#define LATER (1 << 30)
+/* Added to what is compared, and what is not to be found: see lesser. */
+#define NORMAL (1 << 23)
+#define NONE   (-1)
+
+typedef int32_t lanes __attribute__((vector_size(16)));
+#ifndef __SSE2__
+typedef uint32_t lanes_unsigned __attribute__((vector_size(16)));
+#endif
+
+_Static_assert(AG_BALANCE_SERVERS % 8 == 0, "two vectors at a time");
+/* `now` goes beyond its bound by a step at most, which is no longer than a period. */
+_Static_assert((NOW_MAX + 3 * (int64_t)PERIOD_MAX) * AG_BALANCE_SERVERS < LATER - 2 * NORMAL,
+               "a due fits, and is no infinity");
+_Static_assert((int64_t)AG_BALANCE_SERVERS *AG_BALANCE_WEIGHT_MAX <= PERIOD_MAX,
+               "a period is long enough for every share");
+_Static_assert(AG_BALANCE_WEIGHT_MAX <= UINT16_MAX / 2, "rest and carry");
+
+static void set_start(struct ag_balance *b, uint32_t i, int32_t start)
+{
+    b->start[i] = start;
+    b->due[i] = NORMAL + (start + b->period[i]) * (int32_t)AG_BALANCE_SERVERS + b->rank[i];
+}
+
+void ag_balance_make_ranks(struct ag_balance *b, bool by_chance)
+{
+    for (uint32_t i = 0; i < AG_BALANCE_SERVERS; i++) {
+        uint32_t other = by_chance ? (uint32_t)(ag_balance_random(b) % (i + 1)) : i;
+
+        b->by_rank[i] = b->by_rank[other];
+        b->by_rank[other] = (uint8_t)i;
+    }
+    for (uint32_t i = 0; i < AG_BALANCE_SERVERS; i++) {
+        b->rank[b->by_rank[i]] = (uint8_t)i;
+    }
+}
+
+/* For who was not in the set no time has passed: it is owed what it was before. */
+static void pass_by(struct ag_balance *b)
+{
+    int32_t passed = b->now - b->since;
+
+    for (uint32_t i = 0; i < b->count; i++) {
+        if (b->out[i]) {
+            set_start(b, i, b->start[i] + passed);
+        }
+    }
+    b->since = b->now;
+}
+
+/* Times begin anew at 0; servers keep the part of a turn that they are ahead or behind, new ones begin. */
+void ag_balance_make_turns(struct ag_balance *b)
+{
+    int64_t total = ag_balance_weight_of(b, &b->live), least = AG_BALANCE_WEIGHT_MAX,
+            unit = UNIT_MAX;
+
+    pass_by(b);
+    for (uint32_t i = 0; i < b->count; i++) {
+        least = b->weight[i] > 0 && b->weight[i] < least ? b->weight[i] : least;
+    }
+    while (unit * total > PERIOD_MAX * least) {
+        unit /= 2;
+    }
+    b->unit = (int32_t)unit;
+    for (uint32_t i = 0; i < b->count; i++) {
+        int64_t before = b->period[i], ahead = b->start[i] - b->now, period;
+
+        if (b->weight[i] == 0) {
+            set_start(b, i, 0);
+            continue;
+        }
+        period = unit * total / b->weight[i];
+        ahead = before == 0 ? 0 : ahead * period / before;
+        ahead = ahead > period ? period : ahead < -period ? -period : ahead;
+        b->period[i] = (int32_t)period;
+        b->rest[i] = (uint16_t)(unit * total % b->weight[i]);
+        b->carry[i] = 0;
+        set_start(b, i, (int32_t)ahead);
+    }
+    b->now = b->since = 0;
+    b->last = (struct ag_balance_set){0}; /* never chosen among */
+    memset(b->out, 0, sizeof(b->out));
+}
+
+static AG_COLD void set_back(struct ag_balance *b)
+{
+    pass_by(b);
+    for (uint32_t i = 0; i < b->count; i++) {
+        int32_t start = b->start[i] - b->now;
+        set_start(b, i, start < -b->period[i] ? -b->period[i] : start);
+    }
+    b->now = b->since = 0;
+}
+
+/* Another set than the last time. */
+static AG_NOINLINE void choose_among(struct ag_balance *b, const struct ag_balance_set *among)
+{
+    int64_t total = 0, chosen = 0;
+
+    pass_by(b);
+    for (uint32_t i = 0; i < b->count; i++) {
+        bool in = ag_balance_set_has(among, i);
+
+        total += b->weight[i];
+        chosen += in ? b->weight[i] : 0;
+        b->out[i] = in ? 0 : NONE;
+    }
+    for (uint32_t i = b->count; i % 8 != 0; i++) {
+        b->out[i] = NONE;
+    }
+    AG_ASSERT(chosen > 0);
+    b->step = (int32_t)(b->unit * total / chosen);
+    b->step_rest = (uint32_t)(b->unit * total % chosen);
+    b->step_carry = 0;
+    b->last_weight = (uint32_t)chosen;
+    b->last = *among;
+}
+
+/* ---- vectors ---- */
+
+static inline lanes load_int(const int32_t *from)
+{
+    lanes v;
+
+    memcpy(&v, from, sizeof(v));
+    return v;
+}
+
+static inline lanes load_float(const float *from)
+{
+    lanes v;
+
+    memcpy(&v, from, sizeof(v));
+    return v;
+}
+
+static inline lanes all(int32_t x)
+{
+    return (lanes){x, x, x, x};
+}
+
+static inline lanes infinity(void)
+{
+    return (lanes)(__typeof__(float __attribute__((vector_size(16))))){INFINITY, INFINITY, INFINITY,
+                                                                       INFINITY};
+}
+
+/* What is not negative, and no denormal (which some processors are slow with), is in the same order as a float and
+ * as an integer; and for floats there has always been an instruction. NONE in `x` is greater than all, as an unsigned
+ * integer and as what is no number. */
+static inline lanes lesser(lanes x, lanes y)
+{
+#ifdef __SSE2__
+    return (lanes)_mm_min_ps((__m128)x, (__m128)y); /* y, if x is no number */
+#else
+    lanes less = (lanes_unsigned)x < (lanes_unsigned)y;
+
+    return (x & less) | (y & ~less);
+#endif
+}
+
+/* Of all lanes. Without branches, which nobody could predict. */
+static inline int32_t least_of(lanes v)
+{
+    v = lesser(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
+    v = lesser(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
+    return v[0];
+}
+
+/* ---- choices ---- */
+
+/* When the turns of four servers are due; LATER, if they may not begin yet. */
+static inline lanes due_of(const struct ag_balance *b, uint32_t at, lanes now)
+{
+    lanes later = (load_int(b->start + at) > now) & all(LATER);
+
+    return (load_int(b->due + at) + later) | load_int(b->out + at);
+}
+
+/* Its turn is taken, and time goes on. Where sets change, nobody's turn may have begun, or some may wait for long: no
+ * more than one turn is owed or saved. */
+static inline int take_turn(struct ag_balance *b, uint32_t i)
+{
+    int32_t start = b->start[i], earliest = b->now - b->period[i];
+    uint32_t carry = (uint32_t)b->carry[i] + b->rest[i];
+    bool whole = carry >= (uint32_t)b->weight[i];
+
+    start = start > b->now ? b->now : start < earliest ? earliest : start;
+    b->carry[i] = (uint16_t)(carry - (whole ? (uint32_t)b->weight[i] : 0));
+    set_start(b, i, start + b->period[i] + whole);
+    b->step_carry += b->step_rest;
+    whole = b->step_carry >= b->last_weight;
+    b->step_carry -= whole ? b->last_weight : 0;
+    b->now += b->step + whole;
+    if (ag_unlikely(b->now > NOW_MAX)) {
+        set_back(b);
+    }
+    return (int)i;
+}
+
+int ag_balance_in_turn(struct ag_balance *b, const struct ag_balance_set *among)
+{
+    lanes even = infinity(), odd = even, now;
+
+    if (!ag_balance_set_same(among, &b->last)) {
+        choose_among(b, among);
+    }
+    now = all(b->now);
+    for (uint32_t at = 0; at < b->count; at += 8) {
+        even = lesser(due_of(b, at, now), even);
+        odd = lesser(due_of(b, at + 4, now), odd);
+    }
+    return take_turn(b, b->by_rank[(uint32_t)least_of(lesser(even, odd)) % AG_BALANCE_SERVERS]);
+}
+
+/* The load of four servers, as integers that are in the same order. */
+static inline lanes load_of(const struct ag_balance *b, uint32_t at)
+{
+    return load_float(b->load + at) | load_int(b->out + at);
+}
+
+/* When the turns of four servers are due, if their load is not more than `most`. Whether they may begin yet does not
+ * count: to look at that, too, would take a third longer, and only smooth the order of lone requests. */
+static inline lanes due_of_idle(const struct ag_balance *b, uint32_t at, lanes most)
+{
+    lanes busier = load_float(b->load + at) > most;
+
+    return load_int(b->due + at) | load_int(b->out + at) | busier;
+}
+
+/* Turns are among equals, but time goes on for all. */
+int ag_balance_least(struct ag_balance *b, const struct ag_balance_set *among)
+{
+    lanes even = infinity(), odd = even, most;
+
+    if (!ag_balance_set_same(among, &b->last)) {
+        choose_among(b, among);
+    }
+    for (uint32_t at = 0; at < b->count; at += 8) {
+        even = lesser(load_of(b, at), even);
+        odd = lesser(load_of(b, at + 4), odd);
+    }
+    most = all(least_of(lesser(even, odd)) + SAME_LOAD);
+    even = odd = infinity();
+    for (uint32_t at = 0; at < b->count; at += 8) {
+        even = lesser(due_of_idle(b, at, most), even);
+        odd = lesser(due_of_idle(b, at + 4, most), odd);
+    }
+    return take_turn(b, b->by_rank[(uint32_t)least_of(lesser(even, odd)) % AG_BALANCE_SERVERS]);
+}

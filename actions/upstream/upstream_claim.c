@@ -1,0 +1,466 @@
+#include "actions/upstream/upstream_parts.h"
+
+static struct ag_loop *loop_of(const struct ag_upstream_claim *c)
+{
+    return c->pool->all->loop;
+}
+
+/* ---- what is under way at a server ---- */
+
+void ag_upstream_discharge(struct ag_upstream_claim *c)
+{
+    if (c->pool && c->charged) {
+        c->charged = false;
+        ag_balance_end(&c->pool->balance, c->index);
+    }
+}
+
+static void charge(struct ag_upstream_claim *c, struct ag_upstream_peer *p)
+{
+    ag_upstream_discharge(c);
+    c->peer = p;
+    c->index = p->index;
+    c->charged = true;
+    ag_balance_begin(&c->pool->balance, p->index);
+}
+
+/* ---- how it ends ---- */
+
+static enum ag_status refuse(struct ag_upstream_claim *c, unsigned status, enum ag_reason why,
+                             const char *detail)
+{
+    ag_upstream_discharge(c);
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
+    c->state = AG_CLAIM_OVER;
+    c->status = (uint16_t)status;
+    c->reason = (uint8_t)why;
+    c->detail = detail;
+    return AG_ESYS;
+}
+
+/* No server is left: the last one's trouble is the answer. */
+static enum ag_status give_up(struct ag_upstream_claim *c)
+{
+    if (c->reason == AG_REASON_NONE && c->given) {
+        return refuse(c, 502, AG_REASON_RESET, "no other server of the upstream is left");
+    }
+    if (c->tries == 0 && c->reason == AG_REASON_NONE) {
+        return refuse(c, 503, AG_REASON_UNREACHABLE, "no server of the upstream takes requests");
+    }
+    switch ((enum ag_reason)c->reason) {
+    case AG_REASON_TIMEOUT:
+        return refuse(c, 504, AG_REASON_TIMEOUT, "connect to upstream: timeout");
+    case AG_REASON_REFUSED:
+        return refuse(c, 502, AG_REASON_REFUSED, "connect to upstream: connection refused");
+    case AG_REASON_UNREACHABLE:
+        return refuse(c, 502, AG_REASON_UNREACHABLE, "connect to upstream: unreachable");
+    case AG_REASON_NAME:
+        return refuse(c, 502, AG_REASON_NAME, "resolve upstream: name not resolved");
+    case AG_REASON_RESOURCES:
+        return refuse(c, 503, AG_REASON_RESOURCES, "connect to upstream: out of resources");
+    case AG_REASON_TLS:
+        return refuse(c, 502, AG_REASON_TLS, c->detail);
+    case AG_REASON_PROTOCOL:
+        return refuse(c, 502, AG_REASON_PROTOCOL, "connect to upstream: it speaks no HTTP/2");
+    case AG_REASON_RESET:
+    case AG_REASON_EOF:
+        return refuse(c, 502, AG_REASON_RESET, "connect to upstream: connection reset");
+    case AG_REASON_NONE:
+    case AG_REASON_LIMIT:
+    case AG_REASON_ABORTED:
+    case AG_REASON_OTHER:
+        break;
+    }
+    return refuse(c, 502, AG_REASON_OTHER, "connect to upstream: system error");
+}
+
+/* ---- waiting ---- */
+
+static void stop_waiting(struct ag_upstream_claim *c)
+{
+    bool named = c->state == AG_CLAIM_NAME;
+
+    if (c->state != AG_CLAIM_PENDING && !named) {
+        return;
+    }
+    if (named) {
+        c->pool->waiting_count--;
+    } else {
+        ag_upstream_pending_end(c->pool);
+    }
+    c->state = AG_CLAIM_OVER;
+    ag_list_remove(&c->link);
+    ag_timer_cancel(&loop_of(c)->wheel, &c->timer);
+    if (named) {
+        ag_upstream_peer_left(c->peer);
+    }
+}
+
+static void on_waited(struct ag_timer *t)
+{
+    struct ag_upstream_claim *c = ag_container_of(t, struct ag_upstream_claim, timer);
+    bool pending = c->state == AG_CLAIM_PENDING;
+
+    stop_waiting(c);
+    if (pending) {
+        (void)refuse(c, 503, AG_REASON_LIMIT, "no upstream connection came free in time");
+    } else {
+        (void)refuse(c, 504, AG_REASON_TIMEOUT, "resolve upstream: timeout");
+    }
+    c->ops->failed(c);
+}
+
+static enum ag_status wait_on(struct ag_upstream_claim *c, struct ag_link *queue,
+                              enum ag_upstream_claim_state state)
+{
+    c->state = (uint8_t)state;
+    ag_list_init(&c->link);
+    ag_list_push(queue, &c->link);
+    ag_timer_init(&c->timer, on_waited);
+    ag_loop_arm(loop_of(c), &c->timer,
+                state == AG_CLAIM_PENDING && c->pool->options.pending_ms
+                    ? c->pool->options.pending_ms
+                    : c->timeouts->connect_ms);
+    return AG_AGAIN;
+}
+
+static enum ag_status join_pending(struct ag_upstream_claim *c)
+{
+    struct ag_upstream_pool *pool = c->pool;
+
+    ag_upstream_discharge(c);
+    if (!ag_upstream_pending_begin(pool)) {
+        return refuse(c, 503, AG_REASON_LIMIT, "too many requests wait for the upstream");
+    }
+    return wait_on(c, &pool->pending, AG_CLAIM_PENDING);
+}
+
+static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
+{
+    enum ag_status st;
+
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
+    st = join_pending(c);
+    if (st == AG_AGAIN) {
+        ag_upstream_slot_wanted(c->pool);
+    }
+    return st;
+}
+
+static enum ag_status wait_for_name(struct ag_upstream_claim *c)
+{
+    c->pool->waiting_count++;
+    ag_upstream_resolve(c->peer);
+    return wait_on(c, &c->peer->waiting, AG_CLAIM_NAME);
+}
+
+/* ---- the choice of a server ---- */
+
+/* Whether it has a connection that this claim may have, without a new one. */
+static bool has_connection(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
+{
+    return !c->raw && (!ag_list_empty(&p->making) ||
+                       (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
+}
+
+static struct ag_balance_set without(const struct ag_balance_set *a, const struct ag_balance_set *b)
+{
+    struct ag_balance_set s;
+
+    for (unsigned i = 0; i < AG_COUNT(s.w); i++) {
+        s.w[i] = a->w[i] & ~b->w[i];
+    }
+    return s;
+}
+
+/* Those of the first tier that has any which were not tried yet. */
+static struct ag_balance_set untried(const struct ag_upstream_claim *c)
+{
+    struct ag_balance_set s = {{0}};
+
+    for (unsigned t = 0; t < AG_UPSTREAM_TIERS && ag_balance_set_empty(&s); t++) {
+        s = without(&c->pool->tiers[t], &c->tried);
+    }
+    return s;
+}
+
+/* The server that the client sticks to, if it may be had; one that is drained still serves its own. */
+static struct ag_upstream_peer *find_wanted(const struct ag_upstream_claim *c)
+{
+    const struct ag_upstream_pool *pool = c->pool;
+
+    for (uint32_t i = 0; i < pool->count; i++) {
+        struct ag_upstream_peer *p = pool->peers[i];
+
+        if (p && p->member->identity == c->wanted && !ag_balance_set_has(&c->tried, i)) {
+            uint32_t flags = atomic_load_explicit(&p->member->flags, memory_order_relaxed);
+            return flags & ~AG_MEMBER_DRAINED ? NULL : p;
+        }
+    }
+    return NULL;
+}
+
+/* Without a free slot: those that have a connection already. */
+static void keep_connected(const struct ag_upstream_claim *c, struct ag_balance_set *io)
+{
+    const struct ag_upstream_pool *pool = c->pool;
+
+    for (uint32_t i = 0; i < pool->count; i++) {
+        if (ag_balance_set_has(io, i) && !has_connection(c, pool->peers[i])) {
+            ag_balance_set_remove(io, i);
+        }
+    }
+}
+
+static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
+{
+    struct ag_upstream_pool *pool = c->pool;
+    struct ag_upstream_peer *wanted = c->wants ? find_wanted(c) : NULL;
+    bool full = !ag_upstream_has_slot(pool);
+    struct ag_balance_set among;
+    int i;
+
+    if (wanted && !(full && !has_connection(c, wanted))) {
+        return wanted;
+    }
+    among = untried(c);
+    if (full) {
+        keep_connected(c, &among);
+    }
+    i = ag_balance_pick(&pool->balance, &among, c->key);
+    return i < 0 ? NULL : pool->peers[i];
+}
+
+static bool any_untried(const struct ag_upstream_claim *c)
+{
+    struct ag_balance_set s = untried(c);
+
+    return !ag_balance_set_empty(&s);
+}
+
+/* A connection that is there, or a new one, to the chosen peer. */
+static enum ag_status use_peer(struct ag_upstream_claim *c)
+{
+    struct ag_upstream_peer *p = c->peer;
+    struct ag_upstream_conn *conn = c->fresh || c->raw ? NULL : ag_upstream_take(p);
+
+    if (conn) {
+        ag_upstream_give(c, conn);
+        return AG_OK;
+    }
+    if (!c->aim && !c->raw && ag_upstream_join(c)) {
+        return AG_AGAIN;
+    }
+    if (p->addr_count == 0) {
+        return wait_for_name(c);
+    }
+    if (p->named && loop_of(c)->now_ms >= p->expires_ms) {
+        ag_upstream_resolve(p); /* the old addresses serve until the new ones are here */
+    }
+    if (!c->aim && !ag_upstream_slot_take(
+                       c->pool)) { /* what looked idle was dead, or another shard was faster */
+        return wait_for_slot(c);
+    }
+    if (!ag_upstream_connect(c)) {
+        if (!c->aim) {
+            ag_upstream_slot_give(c->pool);
+        }
+        return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstream connections");
+    }
+    return AG_AGAIN;
+}
+
+static enum ag_status choose(struct ag_upstream_claim *c)
+{
+    struct ag_upstream_peer *p;
+
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
+    if (c->aim) {
+        return give_up(c);
+    }
+    ag_upstream_pool_look(c->pool);
+    while ((p = pick(c)) != NULL && !ag_upstream_try(c, p)) {
+        ag_balance_set_add(&c->tried, p->index);
+    }
+    if (!p) {
+        return any_untried(c) ? wait_for_slot(c) : give_up(c);
+    }
+    charge(c, p);
+    c->addresses = 0;
+    return use_peer(c);
+}
+
+/* Tells a claim that has waited or failed over what became of it. */
+static void settle(struct ag_upstream_claim *c, enum ag_status st)
+{
+    if (st == AG_OK) {
+        c->ops->ready(c);
+    } else if (st != AG_AGAIN) {
+        c->ops->failed(c);
+    }
+}
+
+/* ---- events ---- */
+
+void ag_upstream_connected(struct ag_upstream_claim *c)
+{
+    settle(c, AG_OK);
+}
+
+void ag_upstream_crowded_out(struct ag_upstream_claim *c)
+{
+    c->tries--;
+    settle(c, choose(c));
+}
+
+void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why, const char *detail)
+{
+    enum ag_status st;
+
+    c->reason = (uint8_t)why;
+    c->detail = detail;
+    if (c->tries < AG_UPSTREAM_TRIES && !c->peer->retired && c->addresses < c->peer->addr_count &&
+        (c->aim || ag_upstream_has_slot(c->pool))) {
+        settle(c, use_peer(c)); /* at its next address */
+        return;
+    }
+    ag_upstream_unreached(c, why);
+    if (c->tries >= AG_UPSTREAM_TRIES) {
+        st = give_up(c);
+    } else {
+        ag_upstream_avoid(c);
+        st = choose(c);
+    }
+    settle(c, st);
+}
+
+void ag_upstream_named(struct ag_upstream_peer *p)
+{
+    struct ag_link waiting, *it;
+
+    p->users++;
+    /* Those who wait again must not be met twice. */
+    ag_list_init(&waiting);
+    while ((it = ag_list_pop(&p->waiting)) != NULL) {
+        ag_list_push(&waiting, it);
+    }
+    while ((it = ag_list_pop(&waiting)) != NULL) {
+        struct ag_upstream_claim *c = ag_container_of(it, struct ag_upstream_claim, link);
+
+        stop_waiting(c);
+        if (p->addr_count > 0) {
+            settle(c, (c->aim || ag_upstream_has_slot(c->pool)) && !p->retired ? use_peer(c)
+                                                                               : choose(c));
+        } else {
+            c->reason = AG_REASON_NAME;
+            ag_upstream_avoid(c);
+            settle(c, choose(c));
+        }
+    }
+    p->users--;
+    ag_upstream_peer_left(p);
+}
+
+void ag_upstream_wake(struct ag_upstream_pool *pool)
+{
+    if (pool->pending_count > 0) {
+        ag_task_queue(pool->all->loop, &pool->wake);
+    }
+}
+
+void ag_upstream_wake_task(struct ag_task *t)
+{
+    struct ag_upstream_pool *pool = ag_container_of(t, struct ag_upstream_pool, wake);
+    uint32_t most = pool->pending_count;
+
+    while (most-- > 0 && pool->pending_count > 0 &&
+           (ag_upstream_has_slot(pool) || pool->idle_count > 0 || pool->open_count > 0)) {
+        struct ag_link *first = pool->pending.next;
+        struct ag_upstream_claim *c = ag_container_of(first, struct ag_upstream_claim, link);
+
+        stop_waiting(c);
+        settle(c, choose(c));
+    }
+}
+
+/* ---- for claimers ---- */
+
+enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstream *up,
+                                 struct ag_upstream_claim *c)
+{
+    c->started_ms = u->loop->now_ms;
+    c->pool = ag_upstream_pool_of(u, up);
+    if (!c->pool || u->closing) {
+        return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstreams");
+    }
+    /* Those who came first are served first. */
+    return c->pool->pending_count > 0 ? join_pending(c) : choose(c);
+}
+
+enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u, const struct ag_upstream *up,
+                                       const struct ag_upstream_aim *aim,
+                                       struct ag_upstream_claim *c)
+{
+    const struct ag_upstream_pool *pool;
+    uint32_t i = aim->member->index;
+
+    c->started_ms = u->loop->now_ms;
+    c->pool = ag_upstream_pool_of(u, up);
+    c->aim = aim;
+    c->fresh = true;
+    pool = c->pool;
+    if (!pool || u->closing || i >= pool->count || !pool->peers[i] ||
+        pool->peers[i]->member != aim->member) {
+        return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstreams");
+    }
+    c->peer = pool->peers[i];
+    c->index = i;
+    return use_peer(c);
+}
+
+enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
+{
+    AG_ASSERT(c->state == AG_CLAIM_OVER);
+    c->fresh = fresh;
+    return choose(c);
+}
+
+bool ag_upstream_elsewhere(struct ag_upstream_claim *c)
+{
+    if (c->peer) {
+        ag_upstream_avoid(c);
+    }
+    return any_untried(c);
+}
+
+void ag_upstream_forgive(struct ag_upstream_claim *c)
+{
+    c->tried = (struct ag_balance_set){{0}};
+    if (!ag_upstream_elsewhere(c)) {
+        c->tried = (struct ag_balance_set){{0}};
+    }
+}
+
+void ag_upstream_avoid_same(struct ag_upstream_claim *c, const struct ag_upstream_claim *other)
+{
+    c->tried = other->tried;
+    c->given = other->given;
+}
+
+void ag_upstream_cancel(struct ag_upstream_claim *c)
+{
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
+    stop_waiting(c);
+    if (c->state != AG_CLAIM_GIVEN) {
+        ag_upstream_discharge(c);
+    }
+    if (c->state == AG_CLAIM_CONNECTING) {
+        c->state = AG_CLAIM_OVER;
+        ag_upstream_leave(c);
+    } else if (c->state == AG_CLAIM_GIVEN) {
+        if (c->call && c->call->ops) {
+            c->call->ops->cancel(c->call);
+        }
+        ag_upstream_release(c);
+    }
+}

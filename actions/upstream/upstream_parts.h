@@ -1,0 +1,136 @@
+/*
+ * upstream_parts: what the files of upstream_pool share; nobody else includes it.
+ *
+ *   upstream_pool.c   the shard's upstreams: made, found, dropped; names
+ *   upstream_peers.c  its servers: those that come, those that go, who of them is asked
+ *   upstream_slots.c  connections that all shards together may have
+ *   upstream_warm.c   connections that are there before anyone asks
+ *   upstream_claim.c  who wants a connection: choice of a server, waiting, failing over
+ *   upstream_conn.c   connections: made, shared, idle, ended
+ *   upstream_watch.c  what is late on them
+ *   upstream_health.c what requests tell of servers, who may be asked because of it
+ */
+#pragma once
+#include "actions/upstream/upstream_pool.h"
+
+/* ---- upstream_pool.c ---- */
+
+/* The live upstream of this definition; NULL when no slot is left. */
+struct ag_upstream_pool *ag_upstream_pool_of(struct ag_upstreams *u, const struct ag_upstream *up);
+/* Has the peer's name looked up unless that is under way; ends in ag_upstream_named. */
+void ag_upstream_resolve(struct ag_upstream_peer *p);
+
+/* ---- upstream_peers.c ---- */
+
+/* Brings the pool up to date with its group. */
+void ag_upstream_pool_refresh(struct ag_upstream_pool *pool);
+static inline void ag_upstream_pool_look(struct ag_upstream_pool *pool)
+{
+    if (pool->version != ag_upstream_group_version(pool->group) ||
+        pool->all->loop->now_ms >= pool->look_ms) {
+        ag_upstream_pool_refresh(pool);
+    }
+}
+static inline void ag_upstream_look_by(struct ag_upstream_pool *pool, uint64_t at_ms)
+{
+    pool->look_ms = at_ms < pool->look_ms ? at_ms : pool->look_ms;
+}
+/* Someone has let go of it: one that is retired may go. */
+void ag_upstream_peer_left(struct ag_upstream_peer *p);
+/* Frees them all: nothing is under way at any. */
+void ag_upstream_peers_drop(struct ag_upstream_pool *pool);
+
+/* ---- upstream_slots.c ---- */
+
+/* A connection more is within bounds, as far as one can tell without taking the slot. */
+bool ag_upstream_has_slot(const struct ag_upstream_pool *pool);
+/* For a connection that is being made; false: none is free. */
+AG_MUST_USE bool ag_upstream_slot_take(struct ag_upstream_pool *pool);
+/* The connection has gone: others may have it. */
+void ag_upstream_slot_give(struct ag_upstream_pool *pool);
+/* A connection that could serve again had better end: its slot is another shard's turn. */
+bool ag_upstream_slot_is_due(const struct ag_upstream_pool *pool);
+/* Requests wait for a slot in other shards. */
+bool ag_upstream_others_wait(const struct ag_upstream_pool *pool);
+/* One more request waits; false: too many do. */
+AG_MUST_USE bool ag_upstream_pending_begin(struct ag_upstream_pool *pool);
+void ag_upstream_pending_end(struct ag_upstream_pool *pool);
+/* Who waits for a slot could have one that is idle, here or elsewhere. */
+void ag_upstream_slot_wanted(struct ag_upstream_pool *pool);
+/* The pool is one of its group's from now on, and no longer. False: it stays, a message to it is on its way. */
+void ag_upstream_slots_join(struct ag_upstream_pool *pool);
+AG_MUST_USE bool ag_upstream_slots_leave(struct ag_upstream_pool *pool);
+
+/* ---- upstream_warm.c ---- */
+
+void ag_upstream_warm_init(struct ag_upstream_pool *pool);
+/* Makes and keeps the pool that `up` wants to have connections to spare. */
+void ag_upstream_warm_begin(struct ag_upstreams *u, const struct ag_upstream *up);
+/* The pool may go, and its connections to spare with it; false: they are wanted. */
+AG_MUST_USE bool ag_upstream_warm_end(struct ag_upstream_pool *pool);
+
+/* ---- upstream_claim.c ---- */
+
+/* The peer's look-up has ended: those who wait for it go on. */
+void ag_upstream_named(struct ag_upstream_peer *p);
+/* Whoever is pending has a chance now. */
+void ag_upstream_wake(struct ag_upstream_pool *pool);
+void ag_upstream_wake_task(struct ag_task *t);
+/* The claim's attempt has ended, in a connection or not. */
+void ag_upstream_connected(struct ag_upstream_claim *c);
+void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
+                                const char *detail);
+/* The claim is no longer under way at its peer. */
+void ag_upstream_discharge(struct ag_upstream_claim *c);
+/* The connection that it waited for has no room for it: it goes on. */
+void ag_upstream_crowded_out(struct ag_upstream_claim *c);
+
+/* ---- upstream_conn.c ---- */
+
+/* Takes a shared connection that has room, or the most recently used idle one. NULL: none is alive. */
+struct ag_upstream_conn *ag_upstream_take(struct ag_upstream_peer *p);
+void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *c);
+/* Waits for a connection that is being made to the claim's peer. False: there is none that has room. */
+bool ag_upstream_join(struct ag_upstream_claim *claim);
+/* The claim waits no more for its connection; one that nobody waits for is closed. */
+void ag_upstream_leave(struct ag_upstream_claim *claim);
+/* Starts to connect to the peer's next address. False: the shard is out of connections. */
+bool ag_upstream_connect(struct ag_upstream_claim *claim);
+/* Ends the connection that was idle longest. */
+void ag_upstream_evict(struct ag_upstream_pool *pool);
+/* Ends it at once, and in order as far as its protocol knows that. */
+void ag_upstream_conn_close(struct ag_upstream_conn *c);
+void ag_upstream_conn_finish(struct ag_upstream_conn *c);
+
+/* ---- upstream_watch.c ---- */
+
+/* The new connection has so long to be made. */
+void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint32_t connect_ms);
+/* It has become idle. */
+void ag_upstream_watch_idle(struct ag_upstream_conn *c);
+
+/* ---- upstream_health.c ---- */
+
+/* Leaves the member out for `why`, as far as the bound allows. */
+void ag_upstream_eject(struct ag_upstream_member *m, const struct ag_breaker_options *o,
+                       uint64_t now_ms, const char *why);
+/* Whether the claim may go to the peer that was chosen: not when that is to be tried by few, and enough are
+ * under way. It may be a trial then. */
+bool ag_upstream_try(struct ag_upstream_claim *c, struct ag_upstream_peer *p);
+/* The end of the claim's trial, which it is. */
+void ag_upstream_end_trial(struct ag_upstream_claim *c, enum ag_breaker_trial how);
+/* The same; harmless when it is none, as most are. */
+static inline void ag_upstream_trial_ended(struct ag_upstream_claim *c, enum ag_breaker_trial how)
+{
+    if (c->trial) {
+        ag_upstream_end_trial(c, how);
+    }
+}
+/* No connection to the claim's peer has come about. */
+void ag_upstream_unreached(struct ag_upstream_claim *c, enum ag_reason why);
+/* Whether the peer takes requests, be it for a trial (pool->trial); else when to look again. */
+bool ag_upstream_is_usable(struct ag_upstream_pool *pool, const struct ag_upstream_peer *p);
+/* Makes more of them usable when there are too few. */
+void ag_upstream_panic(struct ag_upstream_pool *pool);
+/* Makes the weights of those that have just come back small. */
+void ag_upstream_warm_up(struct ag_upstream_pool *pool);
