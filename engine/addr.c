@@ -101,17 +101,26 @@ enum ag_status ag_addr_parse(struct ag_span host, uint16_t port, union ag_addr *
     return AG_OK;
 }
 
-/* By hand: the access log writes one for every request. */
-static void put_ipv4(struct ag_buf *out, struct in_addr in)
+/* By hand: the access log and each request for an upstream have one. */
+void ag_addr_put_ipv4(struct ag_buf *out, const uint8_t octets[static 4])
 {
-    uint32_t ip = ntohl(in.s_addr);
+    uint8_t text[INET_ADDRSTRLEN];
+    size_t n = 0;
 
-    for (unsigned shift = 32; shift > 0; shift -= 8) {
-        if (shift < 32) {
-            ag_buf_putc(out, '.');
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned octet = octets[i], tens = octet / 10;
+
+        if (octet >= 100) {
+            text[n++] = (uint8_t)('0' + tens / 10);
+            tens %= 10;
         }
-        ag_buf_put_u64(out, ip >> (shift - 8) & 255);
+        if (octet >= 10) {
+            text[n++] = (uint8_t)('0' + tens);
+        }
+        text[n++] = (uint8_t)('0' + octet % 10);
+        text[n++] = '.';
     }
+    ag_buf_put(out, ag_span(text, n - 1));
 }
 
 static void put_port(struct ag_buf *out, in_port_t port)
@@ -126,7 +135,7 @@ void ag_addr_format(const union ag_addr *a, bool port, struct ag_buf *out)
 
     switch (a->sa.sa_family) {
     case AF_INET:
-        put_ipv4(out, a->in.sin_addr);
+        ag_addr_put_ipv4(out, (const uint8_t *)&a->in.sin_addr);
         if (port) {
             put_port(out, a->in.sin_port);
         }

@@ -97,5 +97,7 @@ bool ag_addr_is_loopback(const union ag_addr *a);
 /* Parses "1.2.3.4", "::1" or "unix:/path"; port in host order. AG_EINVAL. */
 AG_MUST_USE enum ag_status ag_addr_parse(struct ag_span host, uint16_t port,
                                          union ag_addr *out_addr);
+/* "1.2.3.4" */
+void ag_addr_put_ipv4(struct ag_buf *out, const uint8_t octets[static 4]);
 /* "1.2.3.4:80", "[::1]:80", "unix:/path"; without the port when `port` is false (and no brackets). */
 void ag_addr_format(const union ag_addr *a, bool port, struct ag_buf *out);

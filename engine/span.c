@@ -7,13 +7,35 @@
  * its time (quadratic). No keyword comes near it. */
 #define DISTANCE_MAX 64u
 
-bool ag_span_ieq(struct ag_span a, struct ag_span b)
+/* ag_ascii_lower of eight bytes: the top bit of each sum tells whether a byte is at least that letter. */
+static uint64_t lower64(uint64_t x)
 {
-    if (a.len != b.len) {
-        return false;
+    const uint64_t each = 0x0101010101010101u, top = 0x80 * each;
+    uint64_t low = x & ~top;
+    uint64_t upper = (low + (0x80 - 'A') * each) & ~(low + (0x7f - 'Z') * each) & ~x & top;
+
+    return x | upper >> 2;
+}
+
+bool ag_bytes_ieq(const uint8_t *a, const uint8_t *b, size_t len)
+{
+    /* Words overlap at the end instead of a tail. */
+    if (len >= 8) {
+        uint64_t diff = lower64(ag_load64(a + len - 8)) ^ lower64(ag_load64(b + len - 8));
+
+        for (size_t i = 0; i + 8 < len && diff == 0; i += 8) {
+            diff = lower64(ag_load64(a + i)) ^ lower64(ag_load64(b + i));
+        }
+        return diff == 0;
     }
-    for (size_t i = 0; i < a.len; i++) {
-        if (ag_ascii_lower(a.ptr[i]) != ag_ascii_lower(b.ptr[i])) {
+    if (len >= 4) {
+        uint64_t x = (uint64_t)ag_load32(a) << 32 | ag_load32(a + len - 4);
+        uint64_t y = (uint64_t)ag_load32(b) << 32 | ag_load32(b + len - 4);
+
+        return lower64(x) == lower64(y);
+    }
+    for (size_t i = 0; i < len; i++) {
+        if (ag_ascii_lower(a[i]) != ag_ascii_lower(b[i])) {
             return false;
         }
     }
@@ -118,6 +140,10 @@ void ag_buf_put_u64(struct ag_buf *b, uint64_t value)
     uint8_t digits[20];
     size_t at = sizeof(digits);
 
+    if (value < 10) {
+        ag_buf_putc(b, (uint8_t)('0' + value));
+        return;
+    }
     do {
         digits[--at] = (uint8_t)('0' + value % 10);
         value /= 10;

@@ -52,8 +52,29 @@ static inline uint8_t ag_ascii_lower(uint8_t ch)
     return (uint8_t)(ch >= 'A' && ch <= 'Z' ? ch | 0x20 : ch);
 }
 
+/* Words of text, of any alignment. */
+static inline uint64_t ag_load64(const uint8_t *p)
+{
+    uint64_t x;
+
+    memcpy(&x, p, sizeof(x));
+    return x;
+}
+
+static inline uint32_t ag_load32(const uint8_t *p)
+{
+    uint32_t x;
+
+    memcpy(&x, p, sizeof(x));
+    return x;
+}
+
+bool ag_bytes_ieq(const uint8_t *a, const uint8_t *b, size_t len);
 /* Equal, ASCII letters compared without case; locale never plays a part. */
-bool ag_span_ieq(struct ag_span a, struct ag_span b);
+static inline bool ag_span_ieq(struct ag_span a, struct ag_span b)
+{
+    return a.len == b.len && ag_bytes_ieq(a.ptr, b.ptr, a.len);
+}
 
 /* Index of the first `ch`, or s.len when there is none. */
 size_t ag_span_find(struct ag_span s, uint8_t ch);

@@ -176,36 +176,20 @@ static uint64_t fold(uint64_t x)
     return x | ((x & 0x4040404040404040u) >> 1);
 }
 
-static uint64_t load64(const uint8_t *p)
-{
-    uint64_t x;
-
-    memcpy(&x, p, sizeof(x));
-    return x;
-}
-
-static uint32_t load32(const uint8_t *p)
-{
-    uint32_t x;
-
-    memcpy(&x, p, sizeof(x));
-    return x;
-}
-
 /* `known` is one of names[]; both are `len` > 0 bytes. Words overlap at the end instead of a
  * tail. */
 static bool same_name(const uint8_t *a, const uint8_t *known, size_t len)
 {
     if (len >= 8) {
-        uint64_t diff = fold(load64(a + len - 8)) ^ fold(load64(known + len - 8));
+        uint64_t diff = fold(ag_load64(a + len - 8)) ^ fold(ag_load64(known + len - 8));
         for (size_t i = 0; i + 8 < len; i += 8) {
-            diff |= fold(load64(a + i)) ^ fold(load64(known + i));
+            diff |= fold(ag_load64(a + i)) ^ fold(ag_load64(known + i));
         }
         return diff == 0;
     }
     if (len >= 4) {
-        uint64_t x = (uint64_t)load32(a) << 32 | load32(a + len - 4);
-        uint64_t y = (uint64_t)load32(known) << 32 | load32(known + len - 4);
+        uint64_t x = (uint64_t)ag_load32(a) << 32 | ag_load32(a + len - 4);
+        uint64_t y = (uint64_t)ag_load32(known) << 32 | ag_load32(known + len - 4);
         return fold(x) == fold(y);
     }
     return ag_span_ieq(ag_span(a, len), ag_span(known, len));
@@ -336,10 +320,31 @@ static size_t element_end(struct ag_span value, size_t at)
     return at;
 }
 
+/* Whether a byte of the word is zero; it may be taken for one when a lower one is. */
+static uint64_t zero_bytes(uint64_t x)
+{
+    return (x - 0x0101010101010101u) & ~x & 0x8080808080808080u;
+}
+
+/* Past words that have neither a quote nor a comma. */
+static size_t skip_plain(struct ag_span value, size_t at)
+{
+    const uint64_t each = 0x0101010101010101u;
+
+    while (value.len - at >= 8) {
+        uint64_t w = ag_load64(value.ptr + at);
+        if (zero_bytes(w ^ ',' * each) | zero_bytes(w ^ '"' * each)) {
+            break;
+        }
+        at += 8;
+    }
+    return at;
+}
+
 bool ag_list_next(struct ag_span value, size_t *at, struct ag_span *out_element)
 {
     while (*at < value.len) {
-        size_t end = element_end(value, *at);
+        size_t end = element_end(value, skip_plain(value, *at));
         struct ag_span element = ag_span_trim(ag_span_sub(value, *at, end));
 
         *at = end < value.len ? end + 1 : end;
@@ -351,17 +356,26 @@ bool ag_list_next(struct ag_span value, size_t *at, struct ag_span *out_element)
     return false;
 }
 
+bool ag_list_has(struct ag_span value, struct ag_span token)
+{
+    struct ag_span element;
+    size_t at = 0;
+
+    while (ag_list_next(value, &at, &element)) {
+        if (ag_span_ieq(element, token)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool ag_fields_list_has(const struct ag_fields *f, enum ag_field_id id, struct ag_span token)
 {
     const struct ag_field *field = NULL;
 
     while ((field = ag_fields_find(f, id, field))) {
-        struct ag_span element;
-        size_t at = 0;
-        while (ag_list_next(ag_field_value(field), &at, &element)) {
-            if (ag_span_ieq(element, token)) {
-                return true;
-            }
+        if (ag_list_has(ag_field_value(field), token)) {
+            return true;
         }
     }
     return false;

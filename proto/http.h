@@ -142,7 +142,9 @@ void ag_fields_remove_name(struct ag_fields *f, struct ag_span name);
 /* Walks a comma-separated list value (RFC 9110 section 5.6.1), quoted strings respected: the next
  * element, trimmed; false at the end. `at` starts at 0. Empty elements are skipped. */
 bool ag_list_next(struct ag_span value, size_t *at, struct ag_span *out_element);
-/* Whether any field `id` lists `token`, letters compared without case. */
+/* Whether the list has `token`, letters compared without case. */
+bool ag_list_has(struct ag_span value, struct ag_span token);
+/* Whether any field `id` lists `token`. */
 bool ag_fields_list_has(const struct ag_fields *f, enum ag_field_id id, struct ag_span token);
 
 /* RFC 9110 section 5.6.2. */

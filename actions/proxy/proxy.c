@@ -117,7 +117,8 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
         return;
     }
     st = ag_proxy_response(ex, res, call->head_owner);
-    if (st == AG_OK && (p->kept || (p->settings && p->settings->rewrite))) {
+    if (st == AG_OK && (p->kept || (p->settings && p->settings->rewrite)) &&
+        ag_rewrite_may_concern(&ex->res.fields)) {
         st = rewrite_answer(t);
     }
     if (st == AG_OK && p->settings) {
@@ -360,7 +361,7 @@ static struct ag_span make_target(struct ag_exchange *ex, const struct ag_proxy_
 static bool prepare(struct ag_proxy_call *p, const struct ag_proxy_section *section)
 {
     struct ag_exchange *ex = p->ex;
-    unsigned hops = 0;
+    struct ag_proxy_told told = {0};
     enum ag_status st;
 
     p->req = ex->req;
@@ -369,14 +370,14 @@ static bool prepare(struct ag_proxy_call *p, const struct ag_proxy_section *sect
             p->req.content_length == AG_LENGTH_UNKNOWN ? AG_FRAMING_CHUNKED : AG_FRAMING_LENGTH;
     }
     p->tunnel.asked = (uint8_t)ag_proxy_tunnel_asked(&ex->req);
-    p->opts.te_trailers = ag_fields_list_has(&ex->req.fields, AG_FIELD_TE, AG_SPAN("trailers"));
     p->opts.target = make_target(ex, p->settings);
     if (!p->opts.target.ptr) {
         fail(p, 414, AG_REASON_LIMIT, "the target is too long for the upstream");
         return false;
     }
     st = ag_proxy_request_fields(ex, &section->trust, p->tunnel.asked == AG_PROXY_UPGRADE,
-                                 &p->req.fields, &hops);
+                                 &p->req.fields, &told);
+    p->opts.te_trailers = told.te_trailers;
     if (st == AG_OK && p->settings->rewrite) {
         st = ag_rewrite_fields(p->settings->rewrite, ex, &p->req.fields);
     }
@@ -384,7 +385,7 @@ static bool prepare(struct ag_proxy_call *p, const struct ag_proxy_section *sect
         fail(p, 400, AG_REASON_PROTOCOL, "too many connection options");
     } else if (st != AG_OK) {
         fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
-    } else if (hops > AG_PROXY_HOPS_MAX) {
+    } else if (told.hops > AG_PROXY_HOPS_MAX) {
         fail(p, 508, AG_REASON_PROTOCOL, "the request goes in a loop");
         st = AG_EPROTO;
     }
@@ -413,12 +414,13 @@ static void start(struct ag_exchange *ex)
 
     /* It waits for the upstream: its receive buffer must not wait too. Without room it does. */
     (void)!ag_exchange_detach(ex);
-    p = ag_arena_zalloc(&ex->arena, sizeof(*p));
+    p = ag_arena_alloc(&ex->arena, sizeof(*p));
     if (!p) {
         ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "out of memory for the request");
         ag_exchange_release(ex);
         return;
     }
+    memset(p, 0, offsetof(struct ag_proxy_call, req));
     p->ex = ex;
     p->settings = ex->action->settings;
     p->timeouts = p->settings->timeouts;

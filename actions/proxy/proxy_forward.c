@@ -43,27 +43,17 @@ enum ag_status ag_proxy_forward_seen(struct ag_proxy_forward *f, struct ag_excha
     return seen->ptr ? AG_OK : AG_ENOMEM;
 }
 
-static void put_v4(struct ag_buf *to, const uint8_t octets[static 4])
-{
-    for (unsigned i = 0; i < 4; i++) {
-        if (i > 0) {
-            ag_buf_putc(to, '.');
-        }
-        ag_buf_put_u64(to, octets[i]);
-    }
-}
-
 /* The client's address alone; "unknown" (RFC 7239 section 6.2) where there is none. */
 static void put_ip(const union ag_addr *a, struct ag_buf *to)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
     if (a && a->sa.sa_family == AF_INET) {
-        put_v4(to, (const uint8_t *)&a->in.sin_addr);
+        ag_addr_put_ipv4(to, (const uint8_t *)&a->in.sin_addr);
     } else if (a && a->sa.sa_family == AF_INET6) {
         const uint8_t *bytes = a->in6.sin6_addr.s6_addr;
         if (memcmp(bytes, mapped, sizeof(mapped)) == 0) {
-            put_v4(to, bytes + sizeof(mapped));
+            ag_addr_put_ipv4(to, bytes + sizeof(mapped));
         } else {
             ag_addr_format(a, false, to);
         }

@@ -99,7 +99,7 @@ struct request_walk {
     struct ag_exchange *ex;
     const struct nominated *nominated;
     bool trusted, upgrade;
-    unsigned hops;
+    struct ag_proxy_told told;
     struct ag_proxy_forward forward;
 };
 
@@ -195,7 +195,10 @@ static enum ag_status walk_field(struct request_walk *w, const struct ag_field *
         return AG_OK;
     }
     if (f->id == AG_FIELD_VIA || f->id == AG_FIELD_CDN_LOOP) {
-        w->hops += count_hops(f);
+        w->told.hops += count_hops(f);
+    }
+    if (f->id == AG_FIELD_TE && ag_list_has(ag_field_value(f), AG_SPAN("trailers"))) {
+        w->told.te_trailers = true;
     }
     if (has_bit(CONNECTION_FIELDS | BIT(AG_FIELD_HOST), f) ||
         (f->id == AG_FIELD_UPGRADE && !w->upgrade) ||
@@ -215,7 +218,8 @@ static struct ag_span via_of(uint8_t version)
 }
 
 enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_networks *trust,
-                                       bool upgrade, struct ag_fields *out, unsigned *out_hops)
+                                       bool upgrade, struct ag_fields *out,
+                                       struct ag_proxy_told *out_told)
 {
     const struct ag_fields *from = &ex->req.fields;
     size_t cap = from->count + ADDED_MAX;
@@ -242,7 +246,7 @@ enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_n
             out->v[out->count++] = from->v[i];
         }
     }
-    *out_hops = w.hops;
+    *out_told = w.told;
     st = st == AG_OK ? ag_proxy_forward_add(&w.forward, ex, out) : st;
     return st == AG_OK ? ag_fields_add_id(out, &ex->arena, AG_FIELD_VIA, via_of(ex->req.version))
                        : st;
@@ -265,17 +269,13 @@ static struct ag_span range_of(const struct ag_response *r)
 {
     const uint8_t *from = r->reason.ptr, *to = r->reason.ptr + r->reason.len;
 
-    for (uint16_t i = 0; i < r->fields.count; i++) {
-        const struct ag_field *f = &r->fields.v[i];
-        from = from && from < f->name ? from : f->name;
-        if (f->name + f->name_len > to) {
-            to = f->name + f->name_len;
-        }
-        if (f->value_len && f->value + f->value_len > to) {
-            to = f->value + f->value_len;
-        }
+    if (r->fields.count > 0) {
+        const struct ag_field *first = &r->fields.v[0], *last = first + r->fields.count - 1;
+
+        from = from ? from : first->name;
+        to = last->value_len ? last->value + last->value_len : last->name + last->name_len;
     }
-    return ag_span(from, from ? (size_t)(to - from) : 0);
+    return ag_span(from, (size_t)(to - from));
 }
 
 /* An answer over HTTP/2 that tells a length of 0, its stream not ended by the head: what may come is trailers, as of

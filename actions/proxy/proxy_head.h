@@ -17,14 +17,20 @@
 /* More entries of our own in Via or CDN-Loop are a loop (RFC 8586). */
 #define AG_PROXY_HOPS_MAX 5u
 
+/* What a request's fields tell beside. */
+struct ag_proxy_told {
+    unsigned hops;    /* it went through here so often before */
+    bool te_trailers; /* its client takes trailers */
+};
+
 /*
  * Fills `out` (in the exchange's arena) with the fields to send.
- *   out_hops  how often the request went through here before
  * AG_EPROTO: Connection lists too much. AG_ENOMEM.
  */
 AG_MUST_USE enum ag_status ag_proxy_request_fields(struct ag_exchange *ex,
                                                    const struct ag_networks *trust, bool upgrade,
-                                                   struct ag_fields *out, unsigned *out_hops);
+                                                   struct ag_fields *out,
+                                                   struct ag_proxy_told *out_told);
 
 /*
  * Sets ex->res to the upstream's answer: status, reason, fields, framing.

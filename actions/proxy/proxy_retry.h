@@ -60,7 +60,6 @@ struct ag_proxy_call {
     const struct ag_rewrite_kept *kept;       /* of them, then; NULL: nothing is rewritten */
     struct ag_upstream_timeouts timeouts;     /* of the settings */
     struct ag_proxy_try first;
-    struct ag_request req; /* as it goes to the upstream */
     struct ag_h1_request_opts opts;
     struct ag_proxy_tunneling tunnel;
     struct ag_proxy_more *more; /* NULL: nothing of it */
@@ -71,6 +70,8 @@ struct ag_proxy_call {
     bool fresh;                 /* the next try wants a connection of its own */
     bool mirrored;              /* a copy is still to be sent */
     bool over;                  /* the hold on the exchange is gone */
+    struct ag_request
+        req; /* as it goes to the upstream; last, for it needs no zeros before it is set */
 };
 
 /* ---- proxy.c ---- */

@@ -28,6 +28,19 @@ struct ag_rewrite_peer {
     bool tls; /* it is spoken to over TLS: the port that goes without saying */
 };
 
+/* Whether there may be something to rewrite among them. */
+static inline bool ag_rewrite_may_concern(const struct ag_fields *f)
+{
+    const uint64_t ids = UINT64_C(1) << AG_FIELD_LOCATION | UINT64_C(1) << AG_FIELD_SET_COOKIE |
+                         UINT64_C(1) << AG_FIELD_OTHER;
+
+    for (uint16_t i = 0; i < f->count; i++) {
+        if (ids >> f->v[i].id & 1) {
+            return true;
+        }
+    }
+    return false;
+}
 /* Changes Location, Content-Location, Refresh and Set-Cookie in ex->res. Values are in the exchange's arena.
  * AG_ENOMEM: some are as they came. */
 AG_MUST_USE enum ag_status ag_rewrite_answer(const struct ag_rewrite *rw, struct ag_exchange *ex,

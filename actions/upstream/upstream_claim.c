@@ -223,6 +223,9 @@ static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
     if (wanted && !(full && !has_connection(c, wanted))) {
         return wanted;
     }
+    if (pool->lone && !full && !ag_balance_set_has(&c->tried, pool->lone->index)) {
+        return pool->lone;
+    }
     among = untried(c);
     if (full) {
         keep_connected(c, &among);

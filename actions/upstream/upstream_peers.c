@@ -104,6 +104,8 @@ static enum ag_upstream_tier tier_of(const struct ag_upstream_server *s)
 /* Who may be asked, and when. */
 static void sort_out(struct ag_upstream_pool *pool)
 {
+    uint32_t usable = 0;
+
     memset(pool->tiers, 0, sizeof(pool->tiers));
     pool->usable = pool->trial = (struct ag_balance_set){{0}};
     for (uint32_t i = 0; i < pool->count; i++) {
@@ -121,8 +123,9 @@ static void sort_out(struct ag_upstream_pool *pool)
     }
     ag_upstream_panic(pool);
     ag_upstream_warm_up(pool);
+    pool->lone = NULL;
     for (uint32_t i = 0; i < pool->count; i++) {
-        const struct ag_upstream_peer *p = pool->peers[i];
+        struct ag_upstream_peer *p = pool->peers[i];
 
         if (!p) {
             continue;
@@ -130,6 +133,7 @@ static void sort_out(struct ag_upstream_pool *pool)
         ag_balance_weigh(&pool->balance, i, p->weight);
         if (ag_balance_set_has(&pool->usable, i)) {
             ag_balance_set_add(&pool->tiers[tier_of(&p->member->server)], i);
+            pool->lone = usable++ == 0 && p->weight > 0 ? p : NULL;
         }
     }
 }

@@ -201,20 +201,21 @@ struct ag_upstream_pool {
     uint32_t version;             /* of the group, as it is here */
     struct ag_balance_set usable; /* peers that take requests */
     struct ag_balance_set tiers[AG_UPSTREAM_TIERS]; /* the same, by tier */
-    struct ag_balance_set trial;        /* of them, those whose breaker lets trials through alone */
-    bool panics;                        /* too few are usable: all are asked */
-    bool times_latency;                 /* how long answers take is of interest */
-    struct ag_balance balance;          /* which of them */
-    uint64_t used_ms;                   /* loop time of the last claim */
-    uint32_t conn_count;                /* in any state, but own ones */
-    uint32_t own_count;                 /* connections of aimed claims, beside all bounds */
-    uint32_t idle_count;                /* in state IDLE */
-    uint32_t open_count;                /* in a peer's `open` */
-    uint32_t pending_count;             /* claims that wait for a slot */
-    uint32_t waiting_count;             /* claims that wait for a name */
-    uint32_t peer_count;                /* in `peers` */
-    uint32_t retired_count;             /* peers that are no longer there */
-    uint32_t count;                     /* one more than the highest index in `peers` */
+    struct ag_upstream_peer *lone; /* the only one of all tiers; NULL: there are none, or more */
+    struct ag_balance_set trial;   /* of them, those whose breaker lets trials through alone */
+    bool panics;                   /* too few are usable: all are asked */
+    bool times_latency;            /* how long answers take is of interest */
+    struct ag_balance balance;     /* which of them */
+    uint64_t used_ms;              /* loop time of the last claim */
+    uint32_t conn_count;           /* in any state, but own ones */
+    uint32_t own_count;            /* connections of aimed claims, beside all bounds */
+    uint32_t idle_count;           /* in state IDLE */
+    uint32_t open_count;           /* in a peer's `open` */
+    uint32_t pending_count;        /* claims that wait for a slot */
+    uint32_t waiting_count;        /* claims that wait for a name */
+    uint32_t peer_count;           /* in `peers` */
+    uint32_t retired_count;        /* peers that are no longer there */
+    uint32_t count;                /* one more than the highest index in `peers` */
     struct ag_upstream_options options; /* the group's: numbers alone */
     struct ag_timer warm_timer;         /* looks whether there are connections to spare */
     struct ag_upstream_timeouts warm_timeouts;

@@ -24,6 +24,39 @@ static void tight_free(struct ag_span s)
     free((void *)(uintptr_t)s.ptr);
 }
 
+/* By words, which overlap at the end: each length, each place, each byte against each other. */
+Test(span, ieq_is_the_same_by_words)
+{
+    for (size_t len = 1; len <= 20; len++) {
+        uint8_t *a = malloc(len), *b = malloc(len); /* exact, so that a read beyond is seen */
+
+        for (size_t i = 0; i < len; i++) {
+            a[i] = (uint8_t)("aZ-09_~@")[i % 8];
+        }
+        for (size_t at = 0; at < len; at++) {
+            for (unsigned x = 0; x < 256; x++) {
+                memcpy(b, a, len);
+                b[at] = (uint8_t)x;
+                cr_assert_eq(ag_bytes_ieq(a, b, len),
+                             ag_ascii_lower(a[at]) == ag_ascii_lower((uint8_t)x),
+                             "length %zu, place %zu, byte %u", len, at, x);
+            }
+        }
+        free(a);
+        free(b);
+    }
+    for (unsigned x = 0; x < 256; x++) {
+        for (unsigned y = 0; y < 256; y++) {
+            uint8_t a[8], b[8];
+
+            memset(a, (int)x, sizeof(a));
+            memset(b, (int)y, sizeof(b));
+            cr_assert_eq(ag_bytes_ieq(a, b, sizeof(a)),
+                         ag_ascii_lower((uint8_t)x) == ag_ascii_lower((uint8_t)y));
+        }
+    }
+}
+
 Test(span, ieq_folds_ascii_letters_only)
 {
     static const struct {
