@@ -1,5 +1,7 @@
 #include "engine/node.h"
 
+#include "engine/foreign.h"
+
 struct ag_node *ag_node_new(struct ag_arena *a, enum ag_node_kind kind, struct ag_pos pos)
 {
     struct ag_node *n = ag_arena_zalloc(a, sizeof(*n));
@@ -72,9 +74,10 @@ static const char *known_names(struct ag_diags *d, const char *const *names, siz
 static const char *hint_for(struct ag_diags *d, struct ag_span word, const char *const *names,
                             size_t count)
 {
-    const char *near = ag_diag_nearest(d, word, names, count);
+    const char *hint = ag_foreign_hint(word);
 
-    return near ? near : known_names(d, names, count);
+    hint = hint ? hint : ag_diag_nearest(d, word, names, count);
+    return hint ? hint : known_names(d, names, count);
 }
 
 static bool is_among(struct ag_span key, const char *const *keys, size_t count)
@@ -228,8 +231,14 @@ bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out
             return true;
         }
         if (all_digits(n->text)) {
-            hint = ag_arena_printf(d->arena, "a unit is missing: did you mean %.*ss?",
-                                   (int)ag_min_size(n->text.len, 20), (const char *)n->text.ptr);
+            /* HAProxy's are milliseconds, nginx's seconds. */
+            int len = (int)ag_min_size(n->text.len, 20);
+            const char *text = (const char *)n->text.ptr;
+
+            hint = len < 4 ? ag_arena_printf(d->arena, "a unit is missing: did you mean %.*ss?",
+                                             len, text)
+                           : ag_arena_printf(d->arena, "a unit is missing: %.*sms or %.*ss?", len,
+                                             text, len, text);
         }
     }
     return refuse(n, d, hint, "a duration");

@@ -1,5 +1,7 @@
 #include "proto/vars.h"
 
+#include "engine/foreign.h"
+
 #include <arpa/inet.h>
 
 enum var {
@@ -151,6 +153,7 @@ const struct ag_vars *ag_vars_compile(struct ag_arena *arena, struct ag_diags *d
     size_t parts = 1;
     struct ag_vars *v;
 
+    ag_foreign_warn(diags, pos, text, NULL);
     for (size_t i = 0; i < text.len; i++) {
         parts += text.ptr[i] == '{' ? 2 : 0;
     }

@@ -1,3 +1,4 @@
+#include "engine/foreign.h"
 #include "router/compile.h"
 
 /* The key that names the filter of a plugin whose own name is not one: {headers: {...}}, or the short
@@ -22,6 +23,7 @@ static const char *nearest(struct ag_compile *c, struct ag_span word, bool plugi
     size_t filters = 0, count = 0;
     const char *const *names = ag_filter_names(&filters);
     size_t cap = filters + c->model->plugin_count;
+    const char *hint = ag_foreign_hint(word);
     const char **all = ag_arena_alloc(c->arena, (cap + 1) * sizeof(*all));
 
     for (; count < filters; count++) {
@@ -30,7 +32,7 @@ static const char *nearest(struct ag_compile *c, struct ag_span word, bool plugi
     for (uint32_t i = 0; plugins && i < c->model->plugin_count; i++) {
         all[count++] = ag_arena_strdup(c->arena, c->model->plugins[i].name);
     }
-    return ag_diag_nearest(c->diags, word, all, count);
+    return hint ? hint : ag_diag_nearest(c->diags, word, all, count);
 }
 
 static enum ag_status configure(struct ag_compile *c, const struct ag_filter_ops *ops,

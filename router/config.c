@@ -39,6 +39,11 @@ static const struct {
     {".gate", ag_config_parse_gate},
 };
 
+static bool is_foreign(const char *path, size_t len)
+{
+    return len > 5 && (strcmp(path + len - 5, ".conf") == 0 || strcmp(path + len - 4, ".cfg") == 0);
+}
+
 /* The parser for a path's extension; NULL after a diagnosis. */
 static parse_fn *parser_of(struct loader *l, const struct file *f)
 {
@@ -50,7 +55,11 @@ static parse_fn *parser_of(struct loader *l, const struct file *f)
             return formats[i].parse;
         }
     }
-    ag_diag_error(l->diags, f->pos, "known: .yml, .yaml, .json, .gate",
+    ag_diag_error(l->diags, f->pos,
+                  is_foreign(f->path, len)
+                      ? "nginx's and HAProxy's are not read: docs/MIGRATION.md "
+                        "has what stands for what"
+                      : "known: .yml, .yaml, .json, .gate",
                   "%s: the format is told by the extension, and this one is unknown", f->path);
     return NULL;
 }

@@ -409,6 +409,24 @@ static bool build_event(struct build *b, const yaml_event_t *e)
     return !b->stopped;
 }
 
+/* A text where a mapping should be: nginx's blocks and HAProxy's sections are one to YAML. */
+static const char *hint_of_root(const struct ag_node *root)
+{
+    static const char *const begins[] = {"server ", "http ",     "events ",  "upstream ",
+                                         "worker_", "frontend ", "backend ", "listen ",
+                                         "global ", "defaults ", "user ",    "location "};
+
+    if (root->kind != AG_NODE_SCALAR) {
+        return NULL;
+    }
+    for (size_t i = 0; i < AG_COUNT(begins); i++) {
+        if (ag_span_starts(root->text, ag_span_str(begins[i]))) {
+            return "is it nginx's or HAProxy's? docs/MIGRATION.md has what stands for what";
+        }
+    }
+    return "is the space after the colon missing?";
+}
+
 static struct ag_node *finish(struct build *b)
 {
     struct ag_pos start = {b->src, 1, 1};
@@ -417,9 +435,7 @@ static struct ag_node *finish(struct build *b)
         return ag_node_new(b->diags->arena, AG_NODE_MAP, start);
     }
     if (b->root->kind != AG_NODE_MAP) {
-        ag_diag_error(b->diags, b->root->pos,
-                      b->root->kind == AG_NODE_SCALAR ? "is the space after the colon missing?"
-                                                      : NULL,
+        ag_diag_error(b->diags, b->root->pos, hint_of_root(b->root),
                       "a config is a mapping of sections: server, proxy, routes, ...");
         return NULL;
     }

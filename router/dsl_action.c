@@ -1,7 +1,10 @@
+#include "engine/foreign.h"
 #include "proto/uri.h"
 #include "router/dsl_lex.h"
 
 static const char *const schemes[] = {"http", "https", "h2c", "h2", "ws", "wss"};
+
+#define FROM_PATTERN "a target has what the pattern has matched: *, :name"
 
 /* What the parser of one action works with. */
 struct action {
@@ -187,7 +190,11 @@ static enum ag_status check_authority(struct action *a, struct ag_pos pos, struc
                            "has user information", one);
         }
         if (one.len == 0 || ag_authority_parse(one, &host, &port) != AG_OK) {
-            return mistake(a, one_pos, "HOST, HOST:PORT, [IPV6]:PORT, or several with commas",
+            bool ends = one.len && one.ptr[one.len - 1] == ';';
+
+            return mistake(a, one_pos,
+                           ends ? "leave the semicolon out"
+                                : "HOST, HOST:PORT, [IPV6]:PORT, or several with commas",
                            "is not a host", one);
         }
         at += n + 1;
@@ -234,6 +241,20 @@ static enum ag_status take_authority(struct action *a, struct ag_pos pos, struct
     return AG_OK;
 }
 
+/* A splat whose target is "http://host/", as nginx has it: all would go to that one path. */
+static void warn_lost_splat(const struct action *a)
+{
+    const struct ag_pattern *p = a->pattern;
+    struct ag_span path = a->out->path;
+
+    if (p && p->count && p->segments[p->count - 1].kind == AG_SEG_SPLAT && path.len &&
+        path.ptr[path.len - 1] == '/' && ag_span_find(path, '*') == path.len) {
+        ag_diag_warn(a->d.diags, a->out->path_pos,
+                     "end it with /* to pass on what the pattern's * has matched",
+                     "every request of the route goes to the path \"%.*s\"", AG_DSL_SHOW(path));
+    }
+}
+
 static enum ag_status parse_proxy(struct action *a, struct ag_pos pos, struct ag_span s)
 {
     struct ag_action_decl *out = a->out;
@@ -278,6 +299,8 @@ static enum ag_status parse_proxy(struct action *a, struct ag_pos pos, struct ag
     if (out->has_path && out->path.ptr[0] != '/') {
         return mistake(a, out->path_pos, "begin it with /", "is not a path", out->path);
     }
+    ag_foreign_warn(a->d.diags, out->path_pos, out->path, FROM_PATTERN);
+    warn_lost_splat(a);
     return compile_target(a, out->path, out->path_pos, 0, out->path.len, true);
 }
 
@@ -362,6 +385,7 @@ static enum ag_status parse_redirect(struct action *a, struct ag_pos pos, struct
         ag_diag_error(a->d.diags, pos, "FOUND -> /path", "the redirect has no target");
         return AG_EINVAL;
     }
+    ag_foreign_warn(a->d.diags, pos, s, FROM_PATTERN);
     for (size_t i = 0; i < s.len; i++) {
         if (s.ptr[i] <= 0x20 || s.ptr[i] >= 0x7f) {
             return mistake(a, ag_pos_at(pos, i), "percent-encode it (%20 for a space)",
@@ -403,7 +427,9 @@ static enum ag_status unknown_word(struct action *a, struct ag_pos pos, struct a
     const char *hint = "a status (OK, 404), *, http://..., /dir/, ./file, or FOUND -> /path";
 
     near = ag_status_nearest_word(upper, &distance);
-    if (distance <= 1 + word.len / 4) {
+    if (ag_foreign_hint(word)) {
+        hint = ag_foreign_hint(word);
+    } else if (distance <= 1 + word.len / 4) {
         hint = ag_arena_printf(a->d.arena, "did you mean %.*s?", AG_DSL_SHOW(near));
     } else if (ag_span_find(word, ':') < word.len ||
                (word.len > 0 && ag_span_find(word, '/') < word.len - 1)) {
@@ -419,6 +445,13 @@ static enum ag_status unknown_word(struct action *a, struct ag_pos pos, struct a
 static bool is_bodiless(unsigned status)
 {
     return status == 204 || status == 205 || status == 304;
+}
+
+/* The body of a redirect that is written without "->". */
+static bool looks_like_target(struct ag_span s)
+{
+    return s.ptr[0] == '/' || ag_span_starts(s, AG_SPAN("http://")) ||
+           ag_span_starts(s, AG_SPAN("https://"));
 }
 
 static enum ag_status parse_status(struct action *a, struct ag_pos pos, struct ag_span s)
@@ -453,7 +486,7 @@ static enum ag_status parse_status(struct action *a, struct ag_pos pos, struct a
                       out->status);
         return AG_EINVAL;
     }
-    if (rest.len == 0 && is_redirect_status(out->status)) {
+    if (is_redirect_status(out->status) && (rest.len == 0 || looks_like_target(rest))) {
         ag_diag_warn(a->d.diags, pos, "FOUND -> /path", "%u without a target", out->status);
     }
     out->body = out->kind == AG_ACTION_FIXED ? rest : AG_SPAN("");

@@ -1,3 +1,4 @@
+#include "engine/foreign.h"
 #include "proto/uri.h"
 #include "router/dsl_lex.h"
 
@@ -26,11 +27,26 @@ static bool is_capitals(struct ag_span s)
     return true;
 }
 
+/* Also of a rule: Host(`example.com`). */
+static const char *foreign_hint(struct ag_span word)
+{
+    return ag_foreign_hint(ag_span_sub(word, 0, ag_span_find(word, '(')));
+}
+
+/* GET|POST is a token, and so would be a method of its own. */
+static bool is_joined(struct ag_span word)
+{
+    return ag_span_find(word, '|') < word.len || ag_span_find(word, ',') < word.len;
+}
+
 static enum ag_status bad_method(struct ag_dsl *d, struct ag_pos pos, struct ag_span word)
 {
-    const char *hint = nearest_method(d, word);
+    const char *hint = foreign_hint(word);
 
-    if (ag_span_find(word, '.') < word.len) {
+    hint = hint ? hint : nearest_method(d, word);
+    if (is_joined(word)) {
+        hint = "methods are parted by spaces: GET POST /path";
+    } else if (ag_span_find(word, '.') < word.len && !foreign_hint(word)) {
         hint = "a pattern begins with \"/\" or \"host/\": end the host with a slash";
     } else if (!hint) {
         hint = "methods are in capitals, a pattern begins with \"/\" or \"host/\"";
@@ -75,7 +91,7 @@ static enum ag_status add_method(struct ag_dsl *d, struct ag_pos pos, struct ag_
 {
     enum ag_method m;
 
-    if (!ag_is_token(word) || !is_capitals(word)) {
+    if (!ag_is_token(word) || !is_capitals(word) || is_joined(word) || foreign_hint(word)) {
         return bad_method(d, pos, word);
     }
     m = ag_method_from_name(word);
@@ -157,9 +173,12 @@ static enum ag_status parse_host(struct ag_dsl *d, struct ag_pos pos, struct ag_
         name = ag_span_sub(host, 0, colon);
         if (ag_span_u64(ag_span_sub(host, colon + 1, host.len), &port) != AG_OK || port == 0 ||
             port > 65535) {
+            bool scheme = ag_span_eq(host, AG_SPAN("http:")) || ag_span_eq(host, AG_SPAN("https:"));
+
             ag_diag_error(d->diags, ag_pos_at(pos, colon + 1),
-                          "a host or port stands before the path: host/path, host:8080/path, "
-                          ":8080/path",
+                          scheme ? "leave the scheme out: host/path"
+                                 : "a host or port stands before the path: host/path, "
+                                   "host:8080/path, :8080/path",
                           "\"%.*s\" is not a port",
                           AG_DSL_SHOW(ag_span_sub(host, colon + 1, host.len)));
             return AG_EINVAL;
@@ -174,7 +193,10 @@ static enum ag_status parse_host(struct ag_dsl *d, struct ag_pos pos, struct ag_
     }
     mistake = host_mistake(name);
     if (mistake) {
-        ag_diag_error(d->diags, pos, mistake, "\"%.*s\" is not a host", AG_DSL_SHOW(name));
+        const char *hint = foreign_hint(name);
+
+        ag_diag_error(d->diags, pos, hint ? hint : mistake, "\"%.*s\" is not a host",
+                      AG_DSL_SHOW(name));
         return AG_EINVAL;
     }
     lower = ag_arena_alloc(d->arena, name.len);

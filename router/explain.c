@@ -356,7 +356,10 @@ bool ag_explain_request(const struct ag_snapshot *s, struct ag_span method, stru
         q.path = ag_buf_span(&path);
         won = explain_query(s, &q, out, colour);
     } else {
-        ag_buf_put(out, AG_SPAN("400   not a valid path\n"));
+        ag_buf_put(out, raw.len && raw.ptr[0] == '/'
+                            ? AG_SPAN("400   not a valid path\n")
+                            : AG_SPAN("400   not a valid path: it begins with /, and a host goes "
+                                      "behind it, as in GET /path example.com\n"));
     }
     free(path.ptr);
     return won;

@@ -1,5 +1,6 @@
 /* The servers of an upstream as the config, a target or a file lists them. */
 #include "actions/upstream/upstream_config.h"
+#include "engine/foreign.h"
 #include "engine/resolver.h"
 #include "proto/uri.h"
 
@@ -27,7 +28,11 @@ bool ag_upstream_set_address(struct ag_upstream_server *s, struct ag_pos pos, st
         return set_unix(s, pos, text, diags);
     }
     if (ag_authority_parse(text, &host, &port) != AG_OK || host.len > AG_UPSTREAM_HOST_MAX) {
-        ag_diag_error(diags, pos, "use host, host:port, [ipv6]:port or unix:/path",
+        bool scheme = ag_span_find(text, '/') < text.len;
+
+        ag_diag_error(diags, pos,
+                      scheme ? "leave the scheme out: a route's target says it, http://NAME"
+                             : "use host, host:port, [ipv6]:port or unix:/path",
                       "\"%.*s\" is not a server", (int)text.len, (const char *)text.ptr);
         return false;
     }
@@ -56,7 +61,9 @@ static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, s
         return true;
     }
     if (eq == text.len || !ag_span_eq(key, AG_SPAN("weight"))) {
-        const char *near = ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
+        const char *near = ag_foreign_hint(key);
+
+        near = near ? near : ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
         ag_diag_error(diags, pos,
                       near ? near : "a server may be followed by weight=N, zone=NAME and backup",
                       "unknown option \"%.*s\"", (int)text.len, (const char *)text.ptr);

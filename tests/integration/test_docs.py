@@ -10,6 +10,8 @@ What a fenced block is, is told by its first words:
                        "..." stands for anything; curl asks a server of the configuration before
                        it on the page
     sh                 commands; each one must work
+    nginx, haproxy,    another server's configuration: test_migration.py runs it beside ours
+    yaml traefik
 
 `curl` in `sh` asks a server of docs/examples/anygate.yml. Blocks without a word are drawings where
 they hold no mistake. Ports 8080 and 9001 stand for free ones.
@@ -28,6 +30,7 @@ CONFIGS = ("yaml", "json", "gate")
 # Not examples that can be run here: what CI itself does, syntax, drawings.
 NOT_RUN = {"make run", "make test", "make", "make help"}
 SILENT = {"ebnf", "c"}
+OTHERS = {"nginx", "haproxy", "traefik"}
 PLACE = re.compile(r"(?m)^(\S+?):(\d+):(\d+): (?:error|warning): ")
 
 
@@ -45,6 +48,9 @@ def examples():
         for line, words, text in blocks(page):
             kind = words[0] if words else ""
             name = f"{page.name}:{line}"
+            if OTHERS & set(words):
+                assert page.name == "MIGRATION.md", f"{name}: nothing runs it"
+                continue
             if kind in CONFIGS and words[1:] == ["wrong"]:
                 wrong = (kind, text)
                 continue
@@ -74,9 +80,12 @@ def place(tmp_path, certificates):
     shutil.copytree(example, tmp_path / "docs/examples")
     for folder in ("dist", "site/dist"):
         shutil.copytree(example / "dist", tmp_path / folder)
-    for folder in ("downloads", "conf.d", "bin", "errors"):
-        (tmp_path / folder).mkdir()
+    for folder in ("downloads", "conf.d", "bin", "errors", "var/www/files",
+                   "var/www/blog/wp-content/uploads"):
+        (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "errors/404.html").write_text("<h1>not here</h1>\n")
+    shutil.copytree(tmp_path / "errors", tmp_path / "var/www/shop")
+    (tmp_path / "var/www/shop/assets").mkdir()
     (tmp_path / "dist/robots.txt").write_text("User-agent: *\n")
     (tmp_path / "downloads/report.pdf").write_text("%PDF")
     (tmp_path / "conf.d/api.yml").write_text("routes:\n  /api/x: OK\n")
@@ -109,7 +118,7 @@ ANY = 'routes:\n  "/*": OK\n'
 def write(folder, config):
     kind, text = config
     file = folder / {"yaml": "anygate.yml", "json": "anygate.json", "gate": "anygate.gate"}[kind]
-    file.write_text(whole(kind, text))
+    file.write_text(whole(kind, text).replace("/var/www/", f"{folder}/var/www/"))
     return file
 
 
