@@ -422,6 +422,7 @@ static void on_start(struct sim *s, void *arg)
                          c->h2 ? client_h2_notify : on_notify, c);
     c->end->forgets = sim_chance(s, 500);
     c->config_first = r->config_settled;
+    greeting_send(c->end, c->greeting);
     if (c->tls) {
         tls_connect(c->end, &c->ways);
     }
@@ -523,6 +524,18 @@ static void choose_port(struct client *c, bool probe, bool h2)
     }
 }
 
+/* Behind a balancer that says whose it is. */
+static void choose_greeting(struct client *c)
+{
+    const struct run *r = c->run;
+    uint32_t port = c->tls ? SITE_GREETED_TLS : SITE_GREETED;
+
+    if (r->weather.more && r->listens[port].open && sim_chance(r->sim, 400)) {
+        c->port = (uint16_t)(SITE_PORT + port);
+        c->greeting = greeting_make(r->sim, c->manners.rude && sim_chance(r->sim, 200));
+    }
+}
+
 struct client *client_make(struct run *r, bool probe)
 {
     struct sim *s = r->sim;
@@ -548,6 +561,7 @@ struct client *client_make(struct run *r, bool probe)
     choose_port(c, probe, h2);
     c->arrival.text = sim_alloc_raw(s, RUN_TEXT_MAX);
     choose_manners(c, probe);
+    choose_greeting(c);
     if (h2) {
         client_h2_make(c);
     } else {

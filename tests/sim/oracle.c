@@ -227,6 +227,9 @@ void oracle_head(struct run *r, struct client *c, struct request *q, struct arri
     bool right = status == q->status || (q->bad_h2 && request_bad_h2_is_longer(q) && status == 200);
 
     sim_note(r->sim, "client: answer", q->id, status);
+    if (c->greeting && c->greeting->bad) {
+        sim_fail(r->sim, "client %u: an answer behind a bad PROXY header", c->index);
+    }
     a->kind_of_answer = (uint8_t)(right ? OUT_RIGHT : outcome_of(status));
     if (!right && (a->kind_of_answer == OUT_RIGHT || !(allowed & a->kind_of_answer))) {
         sim_fail(r->sim, "client %u: request %u (kind %u, plan %u, %s) got %u; allowed %x",
@@ -310,7 +313,7 @@ static bool is_fixed_body(const struct run *r, const struct request *q, const st
 static bool is_echo(const struct client *c, const struct request *q, const struct arrival *a)
 {
     char want[SITE_ECHO_MAX + 64];
-    const struct net_conn *conn = c->end->conn;
+    const struct greeting_ends ends = greeting_ends(c->end, c->greeting);
     size_t shown = ag_min_u64(q->body_bytes, SITE_ECHO_MAX);
     int n;
 
@@ -321,8 +324,8 @@ static bool is_echo(const struct client *c, const struct request *q, const struc
                    q->h2           ? "2"
                    : q->version_10 ? "1.0"
                                    : "1.1",
-                   conn->client_ip >> 24, conn->client_ip >> 16 & 255, conn->client_ip >> 8 & 255,
-                   conn->client_ip & 255, conn->client_port);
+                   ends.from_ip >> 24, ends.from_ip >> 16 & 255, ends.from_ip >> 8 & 255,
+                   ends.from_ip & 255, ends.from_port);
     if (a->text_len < strlen(want) || memcmp(a->text, want, strlen(want)) != 0) {
         return false;
     }
@@ -481,6 +484,16 @@ static void check_handshake(const struct run *r, const struct ag_tls *t)
     }
 }
 
+/* Before there is a server; afterwards what one side does not take stays with the other. */
+static void check_relay(const struct run *r, const struct ag_relay *relay)
+{
+    if (relay->early.bytes > AG_RELAY_EARLY_MAX + AG_BUF_LARGE_BYTES ||
+        (relay->front && ag_stream_queued(relay->front) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX) ||
+        (relay->back && ag_stream_queued(relay->back) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX)) {
+        sim_fail(r->sim, "a relay holds too much");
+    }
+}
+
 /* A receive that waits for a buffer while there are some has been forgotten. */
 static void check_starved(const struct run *r, const struct ag_loop *l)
 {
@@ -507,7 +520,11 @@ void oracle_bounds(struct run *r)
             ag_list_foreach(it, &d->open) {
                 const struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
 
-                if (ds->handshaking) {
+                if (ds->relayed) {
+                    check_relay(r, &ds->relay->relay);
+                } else if (ds->greeting) {
+                    continue; /* one buffer, below the header's bound */
+                } else if (ds->handshaking) {
                     check_handshake(r, &ds->tls);
                 } else if (ds->h2) {
                     oracle_bounds_h2(r, ds->h2);

@@ -11,6 +11,7 @@
  */
 #pragma once
 #include "tests/sim/content.h"
+#include "tests/sim/greeting.h"
 #include "tests/sim/host.h"
 #include "tests/sim/message.h"
 #include "tests/sim/site.h"
@@ -170,8 +171,9 @@ struct client {
     uint32_t index;
     uint16_t port;
     bool tls;
-    struct tls_ways ways;  /* of it */
-    uint32_t config_first; /* index in run->configs when it connected */
+    struct greeting *greeting; /* its PROXY header; NULL: it sends none */
+    struct tls_ways ways;      /* of it */
+    uint32_t config_first;     /* index in run->configs when it connected */
     struct net_end *end;
     struct manners manners;
     struct request *requests[16];
@@ -209,6 +211,7 @@ struct weather {
     bool early_drain;
     bool files; /* file operations fail */
     bool tls;   /* some clients and upstreams speak it */
+    bool more;  /* connections are passed on, PROXY headers come and go */
     bool names;
 };
 
@@ -249,6 +252,7 @@ struct run {
     uint32_t few_left; /* requests to upstream c, where all is well */
     struct upstreams *upstreams;
     struct up_h2 *upstreams_h2; /* all connections to those that speak HTTP/2 */
+    struct relays *relays;      /* NULL: none (relay.h) */
     struct {
         uint32_t socket_id;
         bool open;
@@ -276,6 +280,9 @@ void run_tls_calm(struct run *r);
 struct ag_snapshot *run_tls_snapshot(struct run *r, uint32_t number);
 /* What the listener of this client's end may show: the settings of each configuration that was current meanwhile. */
 uint32_t run_tls_generations(const struct net_end *e);
+
+/* Whether it has what SITE_MORE's configurations have, likewise. */
+bool run_more_wanted(const struct sim *s);
 
 /* ---- request.c ---- */
 

@@ -6,10 +6,17 @@
 
 /* Runs in a hundred with TLS: it costs processor time. */
 #define TLS_PERCENT 25u
+/* With what comes before HTTP. */
+#define MORE_PERCENT 35u
 
 bool run_tls_wanted(const struct sim *s)
 {
     return AG_WOLFSSL && sim_hash(s->seed, 300) % 100 < TLS_PERCENT;
+}
+
+bool run_more_wanted(const struct sim *s)
+{
+    return sim_hash(s->seed, 310) % 100 < MORE_PERCENT;
 }
 
 /* ---- configurations ---- */

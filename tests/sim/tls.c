@@ -124,8 +124,12 @@ static void on_client_open(struct tls_end_state *t)
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
     const struct tls_end_state *t = SSL_get_app_data(ssl);
-    struct kept *k = &sessions[session_count++ % SESSIONS];
+    struct kept *k;
 
+    if (t->ways.passes) {
+        return 0;
+    }
+    k = &sessions[session_count++ % SESSIONS];
     SSL_SESSION_free(k->session);
     *k = (struct kept){session, t->open ? t->generation : generation_of(t), key_turns, t->named};
     return 1;
@@ -195,7 +199,9 @@ static int64_t take(struct tls_end_state *t)
 
 static void on_open(struct tls_end_state *t)
 {
-    if (t->client) {
+    if (t->client && t->ways.passes) {
+        sim_note(sim, "tls: passes", t->end->conn->id, 0);
+    } else if (t->client) {
         on_client_open(t);
     } else {
         sim_note(sim, SSL_session_reused(t->ssl) ? "tls: upstream resumed" : "tls: upstream open",
@@ -394,7 +400,7 @@ void tls_connect(struct net_end *e, const struct tls_ways *ways)
     t->client = true;
     t->ways = *ways;
     t->keys = key_turns;
-    t->named = sim_chance(sim, 700);
+    t->named = !ways->passes && sim_chance(sim, 700);
     SSL_set_connect_state(t->ssl);
     AG_ASSERT(SSL_set1_groups_list(t->ssl, groups[sim_below(sim, AG_COUNT(groups))]) == 1);
     if (sim_chance(sim, 350)) {
@@ -402,12 +408,15 @@ void tls_connect(struct net_end *e, const struct tls_ways *ways)
         (void)SSL_set_options(t->ssl, sim_chance(sim, 300) ? SSL_OP_NO_TICKET : 0);
     }
     AG_ASSERT(!t->named || SSL_set_tlsext_host_name(t->ssl, "sim.test") == 1);
+    AG_ASSERT(!ways->name || SSL_set_tlsext_host_name(t->ssl, ways->name) == 1);
     if (ways->h2) {
         AG_ASSERT(SSL_set_alpn_protos(t->ssl, h2, sizeof(h2) - 1) == 0);
     } else if (sim_chance(sim, 500)) {
         AG_ASSERT(SSL_set_alpn_protos(t->ssl, h1, sizeof(h1) - 1) == 0);
     }
-    offer_session(t);
+    if (!ways->passes) {
+        offer_session(t);
+    }
 }
 
 void tls_accept(struct net_end *e, bool h2, bool stranger)

@@ -46,8 +46,10 @@ enum tls_harm {
 
 /* What a client says. */
 struct tls_ways {
-    bool h2;      /* by ALPN; else http/1.1, or nothing */
-    bool resumes; /* a good ticket has to be taken */
+    bool h2;          /* by ALPN; else http/1.1, or nothing */
+    bool resumes;     /* a good ticket has to be taken */
+    bool passes;      /* through the server, to an upstream: nothing of it is the server's */
+    const char *name; /* of that one; NULL: none is asked for */
     uint8_t harm;
     uint64_t harm_at; /* in bytes sent, records as they are */
     /* The generations that may be shown, as bits; asked when the handshake is done. */
