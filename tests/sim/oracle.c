@@ -8,6 +8,8 @@
 #define TRY_US (3 * SIM_S)
 /* Less than any configured time for a whole exchange. */
 #define TOTAL_US (15 * SIM_S)
+/* Bytes that wait to be read: a bound, and what comes behind it before the receive has stopped. */
+#define INPUT_MAX (256u * 1024u)
 
 /* ---- what may be ---- */
 
@@ -462,7 +464,7 @@ static bool holds_too_much(const struct ag_body *b, uint64_t more)
 
 static void check_h1(const struct run *r, const struct ag_h1_server *h)
 {
-    if (h->in.bytes > 256 * 1024 || h->in.count > 128) {
+    if (h->in.bytes > INPUT_MAX || h->in.count > 128) {
         sim_fail(r->sim, "%" PRIu64 " bytes in %u slices wait as input", h->in.bytes, h->in.count);
     }
     if (ag_stream_queued(h->stream) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX) {
@@ -487,10 +489,14 @@ static void check_handshake(const struct run *r, const struct ag_tls *t)
 /* Before there is a server; afterwards what one side does not take stays with the other. */
 static void check_relay(const struct run *r, const struct ag_relay *relay)
 {
-    if (relay->early.bytes > AG_RELAY_EARLY_MAX + AG_BUF_LARGE_BYTES ||
+    if (relay->early.bytes > INPUT_MAX ||
         (relay->front && ag_stream_queued(relay->front) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX) ||
         (relay->back && ag_stream_queued(relay->back) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX)) {
-        sim_fail(r->sim, "a relay holds too much");
+        sim_fail(r->sim,
+                 "a relay holds too much: %" PRIu64 " before its server, %" PRIu64 " and %" PRIu64
+                 " to be sent",
+                 relay->early.bytes, relay->front ? ag_stream_queued(relay->front) : 0,
+                 relay->back ? ag_stream_queued(relay->back) : 0);
     }
 }
 
