@@ -422,6 +422,7 @@ static void on_start(struct sim *s, void *arg)
                          c->h2 ? client_h2_notify : on_notify, c);
     c->end->forgets = sim_chance(s, 500);
     c->config_first = r->config_settled;
+    c->started_us = s->now_us;
     greeting_send(c->end, c->greeting);
     if (c->tls) {
         tls_connect(c->end, &c->ways);
@@ -519,8 +520,15 @@ static void choose_port(struct client *c, bool probe, bool h2)
     if (r->listens[SITE_TLS].open && sim_chance(r->sim, 650)) {
         c->port = SITE_PORT + SITE_TLS;
         c->tls = true;
-        c->ways = (struct tls_ways){
-            .h2 = h2, .resumes = !r->weather.shortage, .generations = run_tls_generations};
+        c->ways = (struct tls_ways){.h2 = h2,
+                                    .resumes = !r->weather.shortage && !r->weather.more,
+                                    .generations = run_tls_generations,
+                                    .settings = run_tls_settings,
+                                    .stapled = run_tls_stapled};
+        if (r->weather.more) {
+            c->ways.shows = (uint8_t)sim_below(r->sim, 3);
+            c->ways.asks_status = sim_chance(r->sim, 600);
+        }
     }
 }
 

@@ -134,6 +134,14 @@ static uint32_t allows_alone(const struct run *r, const struct request *q)
     return m;
 }
 
+/* Nobody has looked at its target, if its client's certificate is what counts. */
+static bool must_be_refused(const struct client *c, const struct request *q)
+{
+    bool must;
+
+    return (run_tls_refusals(c, &must) & OUT_403) && must && q->kind != REQUEST_BAD;
+}
+
 bool oracle_port_went(const struct run *r, const struct client *c)
 {
     return c->port_at_risk || !r->listens[c->port - SITE_PORT].open;
@@ -152,7 +160,8 @@ bool oracle_was_starved(const struct run *r)
 
 uint32_t oracle_allows(const struct run *r, const struct client *c, const struct request *q)
 {
-    uint32_t m = allows_alone(r, q);
+    bool must;
+    uint32_t m = allows_alone(r, q) | run_tls_refusals(c, &must);
 
     if (q->cancelled) {
         m |= OUT_CUT;
@@ -188,6 +197,10 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
 static enum outcome outcome_of(unsigned status)
 {
     switch (status) {
+    case 403:
+        return OUT_403;
+    case 421:
+        return OUT_421;
     case 408:
         return OUT_408;
     case 413:
@@ -221,18 +234,29 @@ static void check_proxied(struct run *r, const struct client *c, const struct re
     }
 }
 
+/* For its client's certificate, not by an upstream. */
+static bool is_refusal(const struct client *c, struct arrival *a)
+{
+    unsigned count;
+    bool must;
+
+    (void)message_field(&a->message, "x-id", &count);
+    return count == 0 && a->message.status == 403 && (run_tls_refusals(c, &must) & OUT_403);
+}
+
 void oracle_head(struct run *r, struct client *c, struct request *q, struct arrival *a)
 {
     unsigned status = a->message.status;
     uint32_t allowed = oracle_allows(r, c, q);
     /* An answer may be given before anybody saw what is wrong. */
-    bool right = status == q->status || (q->bad_h2 && request_bad_h2_is_longer(q) && status == 200);
+    bool right = (status == q->status && !is_refusal(c, a)) ||
+                 (q->bad_h2 && request_bad_h2_is_longer(q) && status == 200);
 
     sim_note(r->sim, "client: answer", q->id, status);
     if (c->greeting && c->greeting->bad) {
         sim_fail(r->sim, "client %u: an answer behind a bad PROXY header", c->index);
     }
-    a->kind_of_answer = (uint8_t)(right ? OUT_RIGHT : outcome_of(status));
+    a->kind_of_answer = (uint16_t)(right ? OUT_RIGHT : outcome_of(status));
     if (!right && (a->kind_of_answer == OUT_RIGHT || !(allowed & a->kind_of_answer))) {
         sim_fail(r->sim, "client %u: request %u (kind %u, plan %u, %s) got %u; allowed %x",
                  c->index, q->id, q->kind, q->plan, q->target, status, allowed);
@@ -240,6 +264,10 @@ void oracle_head(struct run *r, struct client *c, struct request *q, struct arri
     if (right && !(allowed & (OUT_RIGHT | OUT_CUT))) {
         sim_fail(r->sim, "client %u: request %u (kind %u, plan %u) got a right answer", c->index,
                  q->id, q->kind, q->plan);
+    }
+    if (right && must_be_refused(c, q)) {
+        sim_fail(r->sim, "client %u: request %u is answered without a certificate", c->index,
+                 q->id);
     }
     a->text_wanted = true;
     a->text_len = 0;
@@ -366,7 +394,9 @@ static bool is_right_text(const struct run *r, const struct client *c, const str
     case REQUEST_FILTERED:
         return text_is(a, "filtered") &&
                ag_span_eq(message_field(&a->message, "x-tell", &count), AG_SPAN("/filtered")) &&
-               count == 1;
+               count == 1 &&
+               (!r->weather.more ||
+                run_tls_is_client(c, message_field(&a->message, "x-client", &count)));
     case REQUEST_ECHO:
         return is_echo(c, q, a);
     case REQUEST_REDIRECT:

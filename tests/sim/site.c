@@ -33,6 +33,8 @@ static uint32_t pick(uint32_t number, uint32_t what, uint32_t from, uint32_t to)
 
 void site_config(uint32_t number, struct site_config *out)
 {
+    static const uint8_t client_auths[] = {SITE_UNASKED,  SITE_UNASKED,  SITE_OPTIONAL,
+                                           SITE_OPTIONAL, SITE_OPTIONAL, SITE_REQUIRED};
     bool tls = number / SITE_CONFIGS % 2, more = number >= SITE_MORE;
 
     *out = (struct site_config){
@@ -75,6 +77,7 @@ void site_config(uint32_t number, struct site_config *out)
         .retry_buffer = pick(number, 35, 0, 1) ? 65536 : 3000,
         .mirrors = pick(number, 36, 0, 2) == 0,
         .more = more,
+        .client_auth = more && tls ? client_auths[pick(number, 46, 0, 5)] : SITE_UNASKED,
         .relay_default = pick(number, 44, 0, 1),
         .proxy_protocol = pick(number, 45, 1, 2),
     };
@@ -141,8 +144,13 @@ static void print_server(FILE *f, const struct site_config *c)
 static void print_tls(FILE *f, const struct site_config *c)
 {
     if (c->listens[SITE_TLS] || c->listens[SITE_GREETED_TLS]) {
-        (void)fprintf(f, "tls:\n  certificates: [sim-%u.pem, other-%u.pem]\n  stapling: off\n",
-                      c->generation, c->generation);
+        (void)fprintf(f, "tls:\n  certificates: [%s-%u.pem, other-%u.pem]\n%s",
+                      c->more ? "chain" : "sim", c->generation, c->generation,
+                      c->more ? "" : "  stapling: off\n");
+        if (c->client_auth) {
+            (void)fprintf(f, "  client_auth: {ca: clients.pem, mode: %s}\n",
+                          c->client_auth == SITE_REQUIRED ? "required" : "optional");
+        }
     }
 }
 
@@ -162,7 +170,10 @@ static void print_upstream(FILE *f, const struct site_config *c, char up, const 
         (void)fprintf(f, "%s\"%s:%u\"", sep, *hosts, by_tls(c, up) ? TLS_PORT : 80u);
     }
     (void)fprintf(f, "]%s%s}\n", options,
-                  by_tls(c, up) ? ", tls: {ca: ca.pem, server_name: up.test}" : "");
+                  !by_tls(c, up) ? ""
+                  : up == 'p'
+                      ? ", tls: {ca: ca.pem, server_name: up.test, cert: me.pem, key: me.pem}"
+                      : ", tls: {ca: ca.pem, server_name: up.test}");
 }
 
 /* How the servers of b and h are judged. */
@@ -262,12 +273,13 @@ static void print_routes(FILE *f, const struct site_config *c)
     (void)site_fixed_body(c->number, false, small, sizeof(small));
     (void)site_fixed_body(c->number, true, large, sizeof(large));
     (void)fprintf(f,
-                  "plugins:\n  tell: {headers: {set: {X-Tell: \"{path}\"}}}\nroutes:\n"
+                  "plugins:\n  tell: {headers: {set: {X-Tell: \"{path}\"%s}}}\nroutes:\n"
                   "  /fixed/small: 200 %s\n  /fixed/large: 200 %s\n"
                   "  /fixed/p/:id: 200 id {param.id}\n"
                   "  /filtered:\n    action: 200 filtered\n    filters: [tell]\n"
                   "  /echo/*: *\n  GET /get: 200 got\n  /r/*rest: FOUND -> /fixed/*rest\n"
                   "  \"/s/\": \"./site/\"\n  /w/*rest: %s://a/a/*rest\n",
+                  c->more ? ", X-Client: \"{tls.client.verified} {tls.client.subject}\"" : "",
                   small, large, by_tls(c, 'a') ? "https" : "http");
     if (c->mirrors) {
         (void)fprintf(f,

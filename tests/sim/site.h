@@ -8,7 +8,8 @@
  *
  * Those from SITE_CONFIGS on have TLS: a listener more, and some upstreams by https and h2. Those from SITE_MORE on,
  * without TLS and with it, have what else comes before HTTP: listeners that pass connections on (relay.h), with SNI and
- * without, and listeners and upstreams of PROXY headers (greeting.h).
+ * without, and listeners and upstreams of PROXY headers (greeting.h); and of TLS client certificates, both ways, and
+ * stapled OCSP responses.
  */
 #pragma once
 #include "tests/sim/net.h"
@@ -41,6 +42,8 @@
 /* Copies of one, at upstream a. */
 #define SITE_COPIES_MAX 1u
 
+enum site_client_auth { SITE_UNASKED = 0, SITE_OPTIONAL, SITE_REQUIRED };
+
 struct site_config {
     uint32_t number;
     bool listens[SITE_PORTS];
@@ -59,6 +62,7 @@ struct site_config {
     bool mirrors; /* of /a/..., to where the requests themselves go */
     uint32_t retry_buffer;
     bool more;
+    uint8_t client_auth;     /* enum site_client_auth, of listeners with TLS */
     bool relay_default;      /* q is where other names go */
     uint32_t proxy_protocol; /* of upstream p: 1 or 2; r has the other one */
 };

@@ -24,6 +24,7 @@ struct up {
     bool input_ended; /* of a tunnel */
     uint64_t tunnel_sent, tunnel_got;
     bool reading, writing; /* an event is under way */
+    bool waits;            /* nothing of its answer found room */
     bool greets;           /* a PROXY header is to come first */
     struct greeting_seen greeting;
     struct up *next;
@@ -289,6 +290,7 @@ static void on_write(struct sim *s, void *arg)
             len = sim_between(s, 1, ag_min_u64(len, u->server->piece_max + u->sent / 32));
         }
         n = net_write(u->end, u->answer.bytes + u->sent, len);
+        u->waits = n == -EAGAIN;
         if (n < 0) {
             return; /* an error shows when it reads */
         }
@@ -372,6 +374,7 @@ static bool greet(struct up *u)
     u->greets = false;
     if (u->end->conn->server_port == TLS_PORT) {
         tls_accept(u->end, false, false);
+        tls_demand(u->end);
         u->end->layer->notify(u->end);
     }
     return true;
@@ -391,7 +394,7 @@ static void on_notify(struct net_end *e)
     if (net_has_input(e) && !u->input_ended) {
         read_soon(u);
     }
-    if (net_has_room(e) && (u->tunnel || (u->answering && u->sent > 0))) {
+    if (net_has_room(e) && (u->tunnel || (u->answering && (u->sent > 0 || u->waits)))) {
         write_soon(u, u->server->pause_us);
     }
 }
