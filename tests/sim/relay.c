@@ -52,6 +52,8 @@ struct call {
     bool left;
     bool at_risk; /* drained, or its listener has gone */
     bool seen;    /* by a server */
+    bool waits;   /* its server says nothing before it has all */
+    bool last;    /* its caller ends last */
     uint32_t config_first;
     struct greeting *greeting;
 };
@@ -244,12 +246,20 @@ static struct ag_span next_piece(const struct party *p)
     return most > 0 ? content_at(key_of(p, true), p->sent - head, most) : ag_span(NULL, 0);
 }
 
+static bool is_ready(const struct party *p)
+{
+    return p->call && !(p->server && p->call->waits && !p->ended);
+}
+
 static void transmit(struct party *p)
 {
-    while (!p->over && !p->shut && p->call) {
+    while (!p->over && !p->shut && is_ready(p)) {
         struct ag_span piece = next_piece(p);
         int64_t n;
 
+        if (piece.len == 0 && !p->server && p->call->last && !p->ended) {
+            return;
+        }
         if (piece.len == 0) {
             net_shut(p->end);
             p->shut = true;
@@ -437,6 +447,8 @@ static void make_call(struct run *r, struct call *q, uint32_t id)
         choose_name(r, q);
     }
     choose_pace(&q->front);
+    q->waits = sim_chance(s, 350);
+    q->last = !q->waits && sim_chance(s, 350);
     q->rude |= r->weather.rude && sim_chance(s, 300);
     sim_at(s, sim_below(s, 2 * SIM_S), on_start, q);
 }
