@@ -110,7 +110,7 @@ static void flushed(struct ag_conn *c)
         return;
     }
     /* A close with input unread, or arriving, is a reset that would erase the last answer. */
-    if (c->eof || c->lingered_bytes >= AG_CONN_LINGER_BYTES) {
+    if (c->eof || c->hasty || c->lingered_bytes >= AG_CONN_LINGER_BYTES) {
         begin_close(c, AG_REASON_NONE);
         return;
     }

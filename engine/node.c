@@ -178,6 +178,19 @@ bool ag_node_u64(const struct ag_node *n, struct ag_diags *d, uint64_t min, uint
     return true;
 }
 
+bool ag_node_number(const struct ag_node *map, const char *key, uint32_t min, uint32_t max,
+                    struct ag_diags *d, uint32_t *io)
+{
+    const struct ag_node *n = ag_node_get(map, key);
+    uint64_t value = *io;
+
+    if (n && !ag_node_u64(n, d, min, max, &value)) {
+        return false;
+    }
+    *io = (uint32_t)value;
+    return true;
+}
+
 struct unit {
     const char *name;
     uint64_t factor;

@@ -36,6 +36,9 @@ bool ag_node_check_keys(const struct ag_node *n, struct ag_diags *d, const char 
 bool ag_node_bool(const struct ag_node *n, struct ag_diags *d, bool *out);
 bool ag_node_u64(const struct ag_node *n, struct ag_diags *d, uint64_t min, uint64_t max,
                  uint64_t *out);
+/* That of the key of a map; one that is not there is as good as the value that stands. */
+bool ag_node_number(const struct ag_node *map, const char *key, uint32_t min, uint32_t max,
+                    struct ag_diags *d, uint32_t *io);
 /* "250ms", "10s", "5m", "1h", "30d"; a plain 0 is allowed. Milliseconds. */
 bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out_ms);
 /* "64k", "10m", "1g", or plain bytes; powers of 1024. */

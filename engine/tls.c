@@ -69,17 +69,26 @@ void ag_tls_break(struct ag_tls *t, enum ag_reason why, const char *detail)
     }
 }
 
+/* A server that breaks the handshake off may do so for the session that it was offered, and say nothing. */
+static void doubt_session(struct ag_tls *t)
+{
+    if (t->client && t->state == AG_TLS_HANDSHAKE) {
+        ag_tls_client_forget(t->client, t->shake->host);
+    }
+}
+
 static void on_conn_close(struct ag_stream *below, enum ag_reason why)
 {
     struct ag_tls *t = ag_container_of(ag_conn_of(below), struct ag_tls, conn);
     struct ag_stream *s = &t->stream;
 
     if (t->state < AG_TLS_ENDING) {
+        doubt_session(t);
         begin_end(t, why, NULL);
     }
     ag_tls_set_state(t, AG_TLS_CLOSED);
     if (t->client && t->ssl && t->names) { /* the handshake was done */
-        ag_tls_client_keep(t->client, t->session.server_name, t->ssl);
+        ag_tls_client_keep(t->client, t->session.server_name, t->ssl, t->ticket);
     }
     wolfSSL_free(t->ssl);
     t->ssl = NULL;
@@ -130,6 +139,7 @@ static void on_conn_eof(struct ag_stream *below)
 
     t->fin = true;
     if (t->state < AG_TLS_OPEN) {
+        doubt_session(t);
         ag_tls_break(t, AG_REASON_EOF, "closed during the handshake");
     } else if (t->state == AG_TLS_OPEN && !t->eof) {
         ag_tls_read_go_on(t);

@@ -95,22 +95,24 @@ void ag_tls_client_forget(struct ag_tls_client *c, struct ag_span host)
     wolfSSL_SESSION_free(old);
 }
 
-/* A session of TLS 1.3 is its ticket. */
-static bool can_resume(WOLFSSL *ssl)
+/* A session of TLS 1.3 is its ticket. Before one has come on the connection, the library has the ticket that was
+ * offered beside this handshake's secret: nobody opens that. */
+static bool can_resume(WOLFSSL *ssl, bool has_ticket)
 {
     uint8_t ticket[TICKET_MAX];
     word32 len = sizeof(ticket);
 
     return strcmp(wolfSSL_get_version(ssl), "TLSv1.3") != 0 ||
-           (wolfSSL_get_SessionTicket(ssl, ticket, &len) == WOLFSSL_SUCCESS && len > 0);
+           (has_ticket && wolfSSL_get_SessionTicket(ssl, ticket, &len) == WOLFSSL_SUCCESS &&
+            len > 0);
 }
 
-void ag_tls_client_keep(struct ag_tls_client *c, struct ag_span host, WOLFSSL *ssl)
+void ag_tls_client_keep(struct ag_tls_client *c, struct ag_span host, WOLFSSL *ssl, bool ticket)
 {
     WOLFSSL_SESSION *session, *old;
     struct session *s;
 
-    if (host.len == 0 || host.len > AG_TLS_HOST_MAX || !can_resume(ssl)) {
+    if (host.len == 0 || host.len > AG_TLS_HOST_MAX || !can_resume(ssl, ticket)) {
         return;
     }
     session = wolfSSL_get1_session(ssl);

@@ -478,6 +478,18 @@ static bool is_address(const char *host)
            host[0] == '[';
 }
 
+/* From the library, with each ticket. */
+static int on_ticket(WOLFSSL *ssl, const unsigned char *ticket, int len, void *ctx)
+{
+    struct ag_tls *t = ctx;
+
+    (void)ssl;
+    (void)ticket;
+    (void)len;
+    t->ticket = true;
+    return 0;
+}
+
 static bool offer(struct ag_tls *t)
 {
     const struct ag_tls_client_settings *settings = ag_tls_client_settings_of(t->client);
@@ -497,6 +509,7 @@ static bool offer(struct ag_tls *t)
             WOLFSSL_SUCCESS) {
         return false;
     }
+    (void)wolfSSL_set_SessionTicket_cb(t->ssl, on_ticket, t);
     ag_tls_client_resume(t->client, k->host, t->ssl);
     return true;
 }

@@ -66,8 +66,8 @@ const struct ag_tls_authorities *ag_tls_client_authorities(const struct ag_tls_c
 void ag_tls_client_resume(struct ag_tls_client *c, struct ag_span host, WOLFSSL *ssl);
 /* Drops it: the handshake that it was for has failed. */
 void ag_tls_client_forget(struct ag_tls_client *c, struct ag_span host);
-/* Keeps the session of a connection that ends. Any thread. */
-void ag_tls_client_keep(struct ag_tls_client *c, struct ag_span host, WOLFSSL *ssl);
+/* Keeps the session of a connection that ends. `ticket`: one has come on it. Any thread. */
+void ag_tls_client_keep(struct ag_tls_client *c, struct ag_span host, WOLFSSL *ssl, bool ticket);
 
 /* For contexts: the I/O callbacks (their context is the ag_tls), and the one that is shown a peer's chain. */
 int ag_tls_on_recv(WOLFSSL *ssl, char *to, int room, void *ctx);

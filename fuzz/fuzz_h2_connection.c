@@ -7,6 +7,7 @@
  * Input:  seed | mode | steps ...   a step is a byte that says what, and what that needs
  */
 #include "fuzz/h2_seen.h"
+#include "fuzz/h2_stream.h"
 #include "fuzz/scarce.h"
 #include "proto/h2_server.h"
 #include "tests/memwire.h"
@@ -242,42 +243,7 @@ static const struct ag_pipeline_ops pipeline = {
 
 /* ---- the connection ---- */
 
-static void on_data(struct ag_stream *s, struct ag_slice slice)
-{
-    (void)s;
-    ag_h2_server_data(&rig.h2, slice);
-}
-
-static void on_eof(struct ag_stream *s)
-{
-    (void)s;
-    ag_h2_server_eof(&rig.h2);
-}
-
-static void on_drain(struct ag_stream *s)
-{
-    (void)s;
-    ag_h2_server_drained(&rig.h2);
-}
-
-static void on_deadline(struct ag_stream *s)
-{
-    (void)s;
-    ag_h2_server_deadline(&rig.h2);
-}
-
-static void on_close(struct ag_stream *s, enum ag_reason why)
-{
-    (void)s;
-    rig.closes++;
-    ag_h2_server_closed(&rig.h2, why);
-}
-
-static const struct ag_stream_user user = {.on_data = on_data,
-                                           .on_eof = on_eof,
-                                           .on_drain = on_drain,
-                                           .on_deadline = on_deadline,
-                                           .on_close = on_close};
+H2_STREAM_USER(server, rig.h2, rig.closes);
 
 static void keep_snapshot(struct ag_block *b)
 {
@@ -289,25 +255,13 @@ static void keep_snapshot(struct ag_block *b)
 static void check(void)
 {
     const struct ag_h2_conn *c = &rig.h2.conn;
-    uint64_t held = 0;
-    uint32_t streams = 0;
 
     h2_seen_read(&rig.seen, ag_buf_span(&rig.wire.out));
     if (rig.closes) {
         return;
     }
-    AG_ASSERT(ag_stream_queued(&rig.wire.stream) <= AG_STREAM_HIGH + 512u * 1024u);
+    h2_stream_check(c);
     AG_ASSERT(rig.h2.slots <= STREAMS_MAX && c->streams <= rig.h2.slots);
-    AG_ASSERT(c->recv_window >= 0 && c->recv_window <= AG_H2_CONN_WINDOW_MAX);
-    for (size_t i = 0; i < AG_H2_BUCKETS; i++) {
-        for (const struct ag_h2_stream *s = c->buckets[i]; s; s = s->next) {
-            AG_ASSERT(s->live && s->recv_window >= 0);
-            AG_ASSERT(s->held <= AG_H2_STREAM_WINDOW_MAX);
-            held += s->held;
-            streams++;
-        }
-    }
-    AG_ASSERT(held == c->held && streams == c->streams);
     AG_ASSERT(c->in.q.count <= SCARCE_SMALL + LARGE);
 }
 
@@ -581,7 +535,7 @@ static void settle(void)
 static void finish(void)
 {
     h2_seen_end(&rig.seen, rig.wire.aborted);
-    AG_ASSERT(rig.wire.aborted || rig.seen.at == rig.wire.out.len);
+    AG_ASSERT(rig.wire.aborted || rig.seen.frames.at == rig.wire.out.len);
     AG_ASSERT(rig.dones == rig.starts);
     AG_ASSERT(rig.ctx.exchanges_live == 0 && rig.ctx.exchanges_dying == 0);
     AG_ASSERT(rig.h2.conn.streams == 0 && rig.h2.conn.held == 0 && rig.h2.conn.queued == 0);

@@ -1,11 +1,8 @@
 #include "fuzz/h2_asked.h"
 
-void h2_asked_begin(struct h2_asked *s, const uint8_t *content)
+static struct h2_asked *of(struct h2_frames *s)
 {
-    memset(s, 0, sizeof(*s));
-    s->content = content;
-    ag_arena_init(&s->memory, NULL, 0);
-    ag_hpack_decoder_init(&s->decoder, &s->memory);
+    return ag_container_of(s, struct h2_asked, frames);
 }
 
 static struct h2_asked_stream *stream_of(struct h2_asked *s, uint32_t id)
@@ -14,129 +11,73 @@ static struct h2_asked_stream *stream_of(struct h2_asked *s, uint32_t id)
     return &s->streams[id / 2];
 }
 
-static enum ag_status more(struct ag_hpack_section *s, size_t bytes)
-{
-    static uint8_t room[1u << 17];
-
-    AG_ASSERT(bytes <= sizeof(room));
-    s->text = ag_buf(room, sizeof(room));
-    return AG_OK;
-}
-
 /* Pseudo-fields first, and none in trailers. */
-static void end_section(struct h2_asked *s)
+static void on_field(struct h2_frames *frames, const struct ag_field *f, unsigned place)
 {
-    struct ag_hpack_section section = {
-        .in = ag_span(s->section, s->section_len), .more = more, .left_bytes = 1u << 20};
-    struct h2_asked_stream *stream = stream_of(s, s->section_id);
-    bool pseudo = !stream->begun;
-    struct ag_field f;
-    enum ag_status st;
+    struct h2_asked *s = of(frames);
 
-    while ((st = ag_hpack_next(&s->decoder, &section, &f)) == AG_OK) {
-        pseudo = pseudo && f.name[0] == ':';
-        AG_ASSERT(f.name_len > 0 && (f.name[0] == ':') == pseudo);
+    if (place == 0) {
+        s->pseudo = !stream_of(s, frames->section_id)->begun;
     }
-    AG_ASSERT(st == AG_AGAIN);
-    AG_ASSERT(!stream->begun || s->section_end);
+    s->pseudo = s->pseudo && f->name[0] == ':';
+    AG_ASSERT((f->name[0] == ':') == s->pseudo);
+}
+
+static void on_section(struct h2_frames *frames, uint32_t id, bool end)
+{
+    struct h2_asked_stream *stream = stream_of(of(frames), id);
+
+    AG_ASSERT(!stream->begun || end);
     stream->begun = true;
-    stream->ended = s->section_end;
-    s->section_id = 0;
-    s->section_len = 0;
+    stream->ended = end;
 }
 
-static void read_section(struct h2_asked *s, const struct ag_h2_frame *f, struct ag_span p)
+static void on_frame(struct h2_frames *frames, const struct ag_h2_frame *f, struct ag_span p)
 {
-    if (f->type == AG_H2_HEADERS) {
-        if (!stream_of(s, f->id)->begun) {
-            AG_ASSERT(f->id > s->last_id);
-            s->last_id = f->id;
-        }
-        s->section_id = f->id;
-        s->section_end = f->flags & AG_H2_END_STREAM;
-    }
-    AG_ASSERT(p.len <= sizeof(s->section) - s->section_len);
-    memcpy(s->section + s->section_len, p.ptr, p.len);
-    s->section_len += p.len;
-    if (f->flags & AG_H2_END_HEADERS) {
-        end_section(s);
-    }
-}
-
-static void read_stream_frame(struct h2_asked *s, const struct ag_h2_frame *f, struct ag_span p)
-{
+    struct h2_asked *s = of(frames);
     struct h2_asked_stream *stream = stream_of(s, f->id);
 
     AG_ASSERT(!stream->reset);
     if (f->type == AG_H2_RST_STREAM) {
-        AG_ASSERT(p.len == 4 && stream->begun);
+        AG_ASSERT(stream->begun);
         stream->reset = true;
-    } else if (f->type == AG_H2_WINDOW_UPDATE) {
-        AG_ASSERT(p.len == 4 && ag_h2_u32(p.ptr) > 0 && ag_h2_u32(p.ptr) <= AG_H2_WINDOW_MAX);
     } else if (f->type == AG_H2_DATA) {
         AG_ASSERT(stream->begun && !stream->ended && p.len <= H2_ASKED_PERIOD);
         AG_ASSERT(p.len == 0 || !memcmp(p.ptr, s->content + stream->got % H2_ASKED_PERIOD, p.len));
         stream->got += p.len;
         stream->ended = f->flags & AG_H2_END_STREAM;
-    } else {
+    } else if (f->type != AG_H2_WINDOW_UPDATE) {
         AG_ASSERT(!stream->ended);
-        read_section(s, f, p);
+    }
+    if (f->type == AG_H2_HEADERS && !stream->begun) {
+        AG_ASSERT(f->id > s->last_id);
+        s->last_id = f->id;
     }
 }
 
-static void read_frame(struct h2_asked *s, const struct ag_h2_frame *f, struct ag_span p)
+void h2_asked_begin(struct h2_asked *s, const uint8_t *content)
 {
-    AG_ASSERT(!s->failed);
-    AG_ASSERT(s->frames++ > 0 || (f->type == AG_H2_SETTINGS && f->flags == 0));
-    AG_ASSERT((s->section_id != 0) == (f->type == AG_H2_CONTINUATION));
-    AG_ASSERT(s->section_id == 0 || s->section_id == f->id);
-    switch (f->type) {
-    case AG_H2_SETTINGS:
-        AG_ASSERT(f->id == 0 && p.len % AG_H2_SETTING_BYTES == 0);
-        break;
-    case AG_H2_PING:
-        AG_ASSERT(f->id == 0 && p.len == 8);
-        break;
-    case AG_H2_GOAWAY:
-        AG_ASSERT(f->id == 0 && p.len >= 8);
-        s->failed = ag_h2_u32(p.ptr + 4) != AG_H2_NO_ERROR;
-        break;
-    case AG_H2_WINDOW_UPDATE:
-        if (f->id == 0) {
-            AG_ASSERT(p.len == 4 && ag_h2_u32(p.ptr) > 0);
-            break;
-        }
-        read_stream_frame(s, f, p);
-        break;
-    case AG_H2_DATA:
-    case AG_H2_HEADERS:
-    case AG_H2_CONTINUATION:
-    case AG_H2_RST_STREAM:
-        read_stream_frame(s, f, p);
-        break;
-    default:
-        AG_UNREACHABLE("a frame that clients do not send");
-    }
+    static const struct h2_frames_rules rules = {
+        .frame = on_frame, .field = on_field, .section = on_section};
+
+    memset(s, 0, sizeof(*s));
+    s->content = content;
+    h2_frames_begin(&s->frames, &rules);
 }
 
 void h2_asked_read(struct h2_asked *s, struct ag_span all)
 {
-    if (s->at == 0 && all.len >= AG_H2_MAGIC.len) {
+    if (all.len < AG_H2_MAGIC.len) {
+        return;
+    }
+    if (s->frames.at == 0) {
         AG_ASSERT(!memcmp(all.ptr, AG_H2_MAGIC.ptr, AG_H2_MAGIC.len));
-        s->at = AG_H2_MAGIC.len;
+        s->frames.at = AG_H2_MAGIC.len;
     }
-    while (s->at > 0 && all.len - s->at >= AG_H2_HEADER_BYTES) {
-        struct ag_h2_frame f = ag_h2_read_header(all.ptr + s->at);
-
-        if (all.len - s->at - AG_H2_HEADER_BYTES < f.len) {
-            return;
-        }
-        read_frame(s, &f, ag_span(all.ptr + s->at + AG_H2_HEADER_BYTES, f.len));
-        s->at += AG_H2_HEADER_BYTES + f.len;
-    }
+    h2_frames_read(&s->frames, all);
 }
 
 void h2_asked_end(struct h2_asked *s)
 {
-    ag_arena_release(&s->memory);
+    h2_frames_end(&s->frames);
 }

@@ -1,11 +1,10 @@
 /*
- * h2_asked: what a client has sent on an HTTP/2 connection, read by the rules that bind it (RFC 9113): the magic and
- * SETTINGS first, whole sections that decode, streams in order of their numbers, each of them ended or reset once
- * and nothing behind that, nothing behind the GOAWAY of an error; and content that is what it is to be.
+ * h2_asked: what a client has sent on an HTTP/2 connection, read by the rules that bind it (RFC 9113) beside those of
+ * h2_frames.h: the magic first, streams in order of their numbers, each of them ended or reset once and nothing behind
+ * that; and content that is what it is to be.
  */
 #pragma once
-#include "proto/h2_frame.h"
-#include "proto/hpack.h"
+#include "fuzz/h2_frames.h"
 
 #define H2_ASKED_STREAMS 64u
 /* Byte number i of any stream's content is `content`'s at i % H2_ASKED_PERIOD; it lies there twice. */
@@ -17,17 +16,10 @@ struct h2_asked_stream {
 };
 
 struct h2_asked {
-    struct ag_arena memory;
-    struct ag_hpack_decoder decoder;
+    struct h2_frames frames; /* first */
     const uint8_t *content;
-    size_t at; /* of what was sent: bytes that were read */
-    uint32_t frames;
-    uint32_t last_id;    /* of the newest stream */
-    uint32_t section_id; /* a section that goes on; 0: none */
-    bool section_end;
-    bool failed; /* GOAWAY with an error was sent */
-    size_t section_len;
-    uint8_t section[80000];
+    uint32_t last_id; /* of the newest stream */
+    bool pseudo;      /* no other field of the section has come yet */
     struct h2_asked_stream streams[H2_ASKED_STREAMS]; /* by id / 2 */
 };
 

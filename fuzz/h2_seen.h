@@ -1,24 +1,16 @@
 /*
- * h2_seen: what a server has sent on an HTTP/2 connection, read by the rules that bind it (RFC 9113): whole
- * sections that decode, one final head for each stream, content behind it, nothing behind its end, nothing
- * for streams that no client began, nothing behind the GOAWAY of an error.
+ * h2_seen: what a server has sent on an HTTP/2 connection, read by the rules that bind it (RFC 9113) beside those of
+ * h2_frames.h: one final head for each stream, content behind it, nothing behind its end, nothing for streams that no
+ * client began.
  */
 #pragma once
-#include "proto/h2_frame.h"
-#include "proto/hpack.h"
+#include "fuzz/h2_frames.h"
 
 #define H2_SEEN_IDS 8192u
 
 struct h2_seen {
-    struct ag_arena memory;
-    struct ag_hpack_decoder decoder;
-    size_t at; /* of what was sent: bytes that were read */
-    uint32_t frames;
-    uint32_t section_id; /* a section that goes on; 0: none */
-    bool section_end;
-    uint8_t section[80000];
-    size_t section_len;
-    bool failed; /* GOAWAY with an error was sent */
+    struct h2_frames frames; /* first */
+    unsigned status;         /* of the section that is read; 0: trailers */
     struct {
         uint8_t heads; /* final ones and trailers */
         bool ended, reset;

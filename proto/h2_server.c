@@ -62,8 +62,7 @@ void ag_h2_server_answered(struct ag_h2_request *r)
         ag_h2_stream_reset(&r->s, AG_H2_NO_ERROR);
     }
     ex->sent_bytes = r->s.sent_bytes;
-    ag_list_remove(
-        &r->done); /* its last byte may have left while it was to be looked at for another reason */
+    ag_list_remove(&r->done); /* the request's end came while the answer's was to be looked at */
     ag_exchange_complete(ex);
     if (ag_exchange_reap(ex)) { /* nobody works on it: no need of an orphan */
         h->slots--;

@@ -345,8 +345,9 @@ enum ag_upgrade_event ag_upgrade_step(struct ag_upgrade *u, const struct ag_sock
     if (u->channel < 0) {
         return AG_UPGRADE_NOTHING;
     }
+    /* One that has ended is gone, or leaves unread what was sent: how it ended is to be seen. */
     if (!u->cursor.ended && ag_handover_send(u->channel, s, &u->cursor) == AG_ESYS &&
-        errno != EPIPE) {
+        errno != EPIPE && errno != ECONNRESET) {
         return give_up(u, strerrordesc_np(errno), why);
     }
     st = ag_handover_hear(u->channel, &word, out_ready);

@@ -36,19 +36,6 @@ static bool is_off(const struct ag_node *n)
     return n->kind == AG_NODE_SCALAR && !n->quoted && ag_span_eq(n->text, AG_SPAN("off"));
 }
 
-static bool read_number(const struct ag_node *map, const char *key, uint32_t min, uint32_t max,
-                        struct ag_diags *diags, uint32_t *io)
-{
-    const struct ag_node *n = ag_node_get(map, key);
-    uint64_t value = *io;
-
-    if (n && !ag_node_u64(n, diags, min, max, &value)) {
-        return false;
-    }
-    *io = (uint32_t)value;
-    return true;
-}
-
 /* "50%" */
 static bool read_percent(const struct ag_node *n, uint32_t min, struct ag_diags *diags,
                          uint32_t *io)
@@ -271,14 +258,14 @@ static bool read_check(const struct ag_node *node, struct ag_diags *diags,
     ok = ag_upstream_read_ms(node, "interval", INTERVAL_MS, diags, &io->interval_ms) && ok;
     ok = ag_upstream_read_ms(node, "timeout", 1, diags, &io->timeout_ms) && ok;
     ok = read_percent(ag_node_get(node, "jitter"), 0, diags, &io->jitter_percent) && ok;
-    ok = read_number(node, "rise", 1, CHECKS_MAX, diags, &io->rise) && ok;
-    ok = read_number(node, "fall", 1, CHECKS_MAX, diags, &io->fall) && ok;
+    ok = ag_node_number(node, "rise", 1, CHECKS_MAX, diags, &io->rise) && ok;
+    ok = ag_node_number(node, "fall", 1, CHECKS_MAX, diags, &io->fall) && ok;
     ok = ag_statuses_read(ag_node_get(node, "status"), diags, &io->statuses) && ok;
     ok = read_body(ag_node_get(node, "body"), diags, io) && ok;
     ok = read_method(ag_node_get(node, "method"), diags, io) && ok;
     ok = read_check_host(ag_node_get(node, "host"), diags, io) && ok;
     ok = read_headers(ag_node_get(node, "headers"), diags, io) && ok;
-    ok = read_number(node, "port", 1, UINT16_MAX, diags, &port) && ok;
+    ok = ag_node_number(node, "port", 1, UINT16_MAX, diags, &port) && ok;
     ok = (!type || ag_node_enum(type, diags, types, AG_COUNT(types), &index)) && ok;
     ok = (!start || ag_node_enum(start, diags, starts, AG_COUNT(starts), &down)) && ok;
     io->port = (uint16_t)port;
@@ -322,13 +309,13 @@ static bool read_breaker(const struct ag_node *node, struct ag_diags *diags,
         ag_statuses_add(&io->statuses, 502, 504);
         io->written = true;
     }
-    ok = read_number(node, "consecutive", 0, ERRORS_MAX, diags, &io->consecutive);
+    ok = ag_node_number(node, "consecutive", 0, ERRORS_MAX, diags, &io->consecutive);
     ok = read_percent(ag_node_get(node, "errors"), 0, diags, &io->error_percent) && ok;
-    ok = read_number(node, "minimum", 1, ERRORS_MAX, diags, &io->minimum) && ok;
+    ok = ag_node_number(node, "minimum", 1, ERRORS_MAX, diags, &io->minimum) && ok;
     ok = ag_upstream_read_ms(node, "window", WINDOW_MIN, diags, &io->window_ms) && ok;
     ok = ag_upstream_read_ms(node, "for", 1, diags, &io->for_ms) && ok;
     ok = ag_upstream_read_ms(node, "max_for", 1, diags, &io->max_for_ms) && ok;
-    ok = read_number(node, "trials", 1, AG_BREAKER_TRIALS_MAX, diags, &io->trials) && ok;
+    ok = ag_node_number(node, "trials", 1, AG_BREAKER_TRIALS_MAX, diags, &io->trials) && ok;
     ok = ag_statuses_read(ag_node_get(node, "statuses"), diags, &io->statuses) && ok;
     ok = read_percent(ag_node_get(node, "max"), 1, diags, &io->max_percent) && ok;
     if (ok && max_for && io->max_for_ms < io->for_ms) {
@@ -357,7 +344,7 @@ static bool read_ejection(const struct ag_node *node, struct ag_diags *diags,
     }
     io->latency_percent = io->latency_percent ? io->latency_percent : 300;
     ok = read_times(ag_node_get(node, "latency"), diags, &io->latency_percent);
-    ok = read_number(node, "minimum", 1, ERRORS_MAX, diags, &io->minimum) && ok;
+    ok = ag_node_number(node, "minimum", 1, ERRORS_MAX, diags, &io->minimum) && ok;
     return ag_upstream_read_ms(node, "window", WINDOW_MIN, diags, &io->window_ms) && ok;
 }
 

@@ -39,17 +39,14 @@ static bool read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
     return true;
 }
 
-static bool read_count(const struct ag_node *map, const char *key, uint64_t max,
+static bool read_count(const struct ag_node *map, const char *key, uint32_t max,
                        struct ag_diags *diags, uint8_t *io)
 {
-    const struct ag_node *n = ag_node_get(map, key);
-    uint64_t value = *io;
+    uint32_t value = *io;
+    bool ok = ag_node_number(map, key, 1, max, diags, &value);
 
-    if (n && !ag_node_u64(n, diags, 1, max, &value)) {
-        return false;
-    }
     *io = (uint8_t)value;
-    return true;
+    return ok;
 }
 
 bool ag_retry_read_buffer(const struct ag_node *n, struct ag_diags *diags, const char *hint,

@@ -7,7 +7,7 @@
 #include <xxhash.h>
 
 #define DURATION_MAX_MS (UINT64_C(24) * 3600 * 1000 * 30)
-#define COUNT_MAX       UINT64_C(1000000)
+#define COUNT_MAX       1000000u
 #define TLS_PORT        443u
 
 struct ag_upstream_options ag_upstream_default_options(void)
@@ -52,19 +52,6 @@ bool ag_upstream_read_ms(const struct ag_node *map, const char *key, uint64_t mi
         return false;
     }
     *io = (uint32_t)ms;
-    return true;
-}
-
-static bool read_count(const struct ag_node *map, const char *key, struct ag_diags *diags,
-                       uint32_t *io)
-{
-    const struct ag_node *n = ag_node_get(map, key);
-    uint64_t value = *io;
-
-    if (n && !ag_node_u64(n, diags, 0, COUNT_MAX, &value)) {
-        return false;
-    }
-    *io = (uint32_t)value;
     return true;
 }
 
@@ -128,8 +115,8 @@ static bool read_keepalive(const struct ag_node *node, struct ag_diags *diags,
     if (!ag_node_check_keys(node, diags, "keepalive", keys, AG_COUNT(keys))) {
         return false;
     }
-    ok = read_count(node, "max_idle", diags, &io->max_idle) && ok;
-    ok = read_count(node, "min_idle", diags, &io->min_idle) && ok;
+    ok = ag_node_number(node, "max_idle", 0, COUNT_MAX, diags, &io->max_idle) && ok;
+    ok = ag_node_number(node, "min_idle", 0, COUNT_MAX, diags, &io->min_idle) && ok;
     if (ok && io->min_idle > io->max_idle) {
         ag_diag_error(diags, node->pos, "raise max_idle, or lower min_idle",
                       "min_idle is more than max_idle (%u)", io->max_idle);
@@ -137,7 +124,7 @@ static bool read_keepalive(const struct ag_node *node, struct ag_diags *diags,
     }
     ok = ag_upstream_read_ms(node, "idle_timeout", 1, diags, &io->idle_timeout_ms) && ok;
     ok = ag_upstream_read_ms(node, "max_age", 0, diags, &io->max_age_ms) && ok;
-    return read_count(node, "max_requests", diags, &io->max_requests) && ok;
+    return ag_node_number(node, "max_requests", 0, COUNT_MAX, diags, &io->max_requests) && ok;
 }
 
 static bool read_proxy_protocol(const struct ag_node *node, struct ag_diags *diags,
@@ -164,13 +151,13 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
 
     ok = ag_upstream_read_host(ag_node_get(node, "host"), diags, io) && ok;
     ok = read_keepalive(ag_node_get(node, "keepalive"), diags, io) && ok;
-    ok = read_count(node, "max_connections", diags, &io->max_connections) && ok;
+    ok = ag_node_number(node, "max_connections", 0, COUNT_MAX, diags, &io->max_connections) && ok;
     ok = ag_upstream_read_tls(ag_node_get(node, "tls"), diags, &io->tls) && ok;
     ok = ag_upstream_read_ms(node, "pending_timeout", 1, diags, &io->pending_ms) && ok;
     ok = ag_health_read(node, diags, &io->health) && ok;
     ok = ag_retry_read(node, diags, &io->retry) && ok;
     ok = read_proxy_protocol(ag_node_get(node, "proxy_protocol"), diags, io) && ok;
-    return read_count(node, "max_pending", diags, &io->max_pending) && ok;
+    return ag_node_number(node, "max_pending", 0, COUNT_MAX, diags, &io->max_pending) && ok;
 }
 
 /* ---- upstreams ---- */

@@ -115,7 +115,7 @@ void ag_upstream_evict(struct ag_upstream_pool *pool)
         }
     }
     AG_ASSERT(oldest);
-    ag_upstream_conn_close(oldest);
+    ag_upstream_conn_part(oldest);
 }
 
 /* ---- given, and given back ---- */
@@ -221,17 +221,46 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
 
 /* ---- the end ---- */
 
+static bool is_secured(const struct ag_upstream_conn *c)
+{
+    return c->peer->pool->tls && !c->bare;
+}
+
+/* Of HTTP/1: nothing of a call is left, which must not look whole. */
+static bool may_say_so(const struct ag_upstream_conn *c)
+{
+    return is_secured(c) && c->state >= AG_UPSTREAM_IDLE && c->h1.state == AG_H1_CLIENT_READY;
+}
+
 void ag_upstream_conn_finish(struct ag_upstream_conn *c)
 {
-    if (!c->h2 || c->stream.closing || ag_h2_conn_is_closing(&c->h2->conn)) {
+    bool idle = c->state == AG_UPSTREAM_IDLE;
+
+    if (c->stream.closing ||
+        (c->h2 ? ag_h2_conn_is_closing(&c->h2->conn) : !may_say_so(c))) {
         ag_upstream_conn_close(c);
         return;
     }
-    if (c->state == AG_UPSTREAM_IDLE) {
+    if (idle) {
         leave_idle(c);
         set_state(c, AG_UPSTREAM_CLOSING);
     }
-    ag_h2_client_finish(c->h2);
+    if (c->h2) {
+        ag_h2_client_finish(c->h2);
+    } else { /* a close_notify (RFC 8446 section 6.1), for whoever may hear it */
+        c->tls.conn.hasty = true;
+        ag_stream_finish(&c->stream);
+    }
+}
+
+void ag_upstream_conn_part(struct ag_upstream_conn *c)
+{
+    if (c->state == AG_UPSTREAM_IDLE) {
+        (is_secured(c) ? &c->tls.conn : &c->plain)->hasty = true;
+        ag_upstream_conn_finish(c);
+    } else {
+        ag_upstream_conn_close(c);
+    }
 }
 
 void ag_upstream_conn_close(struct ag_upstream_conn *c)
@@ -269,7 +298,7 @@ static struct ag_upstream_claim *pop_joined(struct ag_upstream_conn *c)
 /* It will not be: those who wait for it go on. */
 static void fail_joined(struct ag_upstream_conn *c, enum ag_reason why)
 {
-    const char *detail = c->peer->pool->tls && !c->bare ? ag_tls_detail(&c->tls) : NULL;
+    const char *detail = is_secured(c) ? ag_tls_detail(&c->tls) : NULL;
     struct ag_upstream_claim *claim;
 
     while ((claim = pop_joined(c)) != NULL) {
@@ -506,8 +535,7 @@ static void greet(struct ag_upstream_conn *c, struct ag_span greeting)
         ag_proxy_protocol_put_local(&own, version);
         greeting = ag_buf_span(&own);
     }
-    st = c->peer->pool->tls && !c->bare ? ag_tls_put_before(&c->tls, greeting)
-                                        : ag_stream_put(&c->stream, greeting);
+    st = is_secured(c) ? ag_tls_put_before(&c->tls, greeting) : ag_stream_put(&c->stream, greeting);
     if (st != AG_OK) {
         ag_stream_abort(&c->stream, AG_REASON_RESOURCES);
     }

@@ -101,6 +101,8 @@ void ag_upstream_evict(struct ag_upstream_pool *pool);
 /* Ends it at once, and in order as far as its protocol knows that. */
 void ag_upstream_conn_close(struct ag_upstream_conn *c);
 void ag_upstream_conn_finish(struct ag_upstream_conn *c);
+/* The same, of one that is idle: it is said, and no peer waited for. */
+void ag_upstream_conn_part(struct ag_upstream_conn *c);
 
 /* ---- upstream_watch.c ---- */
 

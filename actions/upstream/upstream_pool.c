@@ -7,6 +7,8 @@
 /* How often live upstreams are looked over, and how long an unused one stays. */
 #define SWEEP_MS  15000u
 #define UNUSED_MS 60000u
+/* Of a millisecond at most, at the end, for connections to say that they end. */
+#define PART_TURNS 100u
 /* A failed look-up is not tried again before. */
 #define NAME_RETRY_MS 1000u
 
@@ -245,9 +247,14 @@ void ag_upstreams_free(struct ag_upstreams *u)
         }
     }
     ag_list_foreach(it, &u->live) {
-        ag_upstream_conn_close(ag_container_of(it, struct ag_upstream_conn, live));
+        ag_upstream_conn_part(ag_container_of(it, struct ag_upstream_conn, live));
     }
-    while (u->conns.used > 0) {
+    for (unsigned turns = 0; u->conns.used > 0; turns++) {
+        if (turns == PART_TURNS) { /* whose sockets take nothing */
+            ag_list_foreach(it, &u->live) {
+                ag_upstream_conn_close(ag_container_of(it, struct ag_upstream_conn, live));
+            }
+        }
         ag_loop_turn(u->loop, 1);
     }
     while (sweep(u, UINT64_MAX)) {

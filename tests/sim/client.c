@@ -422,6 +422,8 @@ static void on_start(struct sim *s, void *arg)
                          c->h2 ? client_h2_notify : on_notify, c);
     c->end->forgets = sim_chance(s, 500);
     c->config_first = r->config_settled;
+    c->started_us = s->now_us;
+    greeting_send(c->end, c->greeting);
     if (c->tls) {
         tls_connect(c->end, &c->ways);
     }
@@ -518,8 +520,27 @@ static void choose_port(struct client *c, bool probe, bool h2)
     if (r->listens[SITE_TLS].open && sim_chance(r->sim, 650)) {
         c->port = SITE_PORT + SITE_TLS;
         c->tls = true;
-        c->ways = (struct tls_ways){
-            .h2 = h2, .resumes = !r->weather.shortage, .generations = run_tls_generations};
+        c->ways = (struct tls_ways){.h2 = h2,
+                                    .resumes = !r->weather.shortage && !r->weather.more,
+                                    .generations = run_tls_generations,
+                                    .settings = run_tls_settings,
+                                    .stapled = run_tls_stapled};
+        if (r->weather.more) {
+            c->ways.shows = (uint8_t)sim_below(r->sim, 3);
+            c->ways.asks_status = sim_chance(r->sim, 600);
+        }
+    }
+}
+
+/* Behind a balancer that says whose it is. */
+static void choose_greeting(struct client *c)
+{
+    const struct run *r = c->run;
+    uint32_t port = c->tls ? SITE_GREETED_TLS : SITE_GREETED;
+
+    if (r->weather.more && r->listens[port].open && sim_chance(r->sim, 400)) {
+        c->port = (uint16_t)(SITE_PORT + port);
+        c->greeting = greeting_make(r->sim, c->manners.rude && sim_chance(r->sim, 200));
     }
 }
 
@@ -548,6 +569,7 @@ struct client *client_make(struct run *r, bool probe)
     choose_port(c, probe, h2);
     c->arrival.text = sim_alloc_raw(s, RUN_TEXT_MAX);
     choose_manners(c, probe);
+    choose_greeting(c);
     if (h2) {
         client_h2_make(c);
     } else {

@@ -121,6 +121,10 @@ static bool host_local(struct ag_loop *l, int fd, union ag_addr *out)
         set_addr(out, s->listener->ip, s->listener->port);
         return true;
     }
+    if (s->end && s->end->side == 1) {
+        set_addr(out, s->end->conn->server_ip, s->end->conn->server_port);
+        return true;
+    }
     return false;
 }
 

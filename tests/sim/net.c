@@ -276,6 +276,13 @@ bool net_raw_has_input(const struct net_end *e)
     return net_readable(e) > 0 || e->dead || in_of(e)->fin_arrived;
 }
 
+int net_raw_peek(const struct net_end *e)
+{
+    const struct net_pipe *p = in_of(e);
+
+    return net_readable(e) > 0 ? p->ring[p->taken & (p->size - 1)] : -1;
+}
+
 size_t net_raw_room(const struct net_end *e)
 {
     const struct net_pipe *p = out_of(e);
@@ -474,6 +481,11 @@ static void enqueue(struct net_listener *l, struct net_conn *c)
 {
     c->state = NET_OPEN;
     c->end[1].open = true;
+    if (c->end[0].before.len > 0 && c->end[0].open) {
+        const struct ag_span before = c->end[0].before;
+
+        AG_ASSERT(net_raw_write(&c->end[0], before.ptr, before.len) == (int64_t)before.len);
+    }
     if (l->last) {
         l->last->next = c;
     } else {

@@ -60,6 +60,7 @@ struct net_end {
     struct net_conn *conn;
     const struct net_layer *layer; /* NULL: none */
     void *layer_state;
+    struct ag_span before; /* of end 0: written, below any layer, when the connection opens */
     uint8_t side;
     bool open; /* somebody holds it */
     bool shut; /* FIN was sent */
@@ -156,6 +157,8 @@ int64_t net_raw_read(struct net_end *e, void *buf, size_t len);
 bool net_raw_has_input(const struct net_end *e);
 void net_raw_shut(struct net_end *e);
 size_t net_raw_room(const struct net_end *e);
+/* The first byte that has arrived and was not taken, or -1. */
+int net_raw_peek(const struct net_end *e);
 
 /* All that was written has arrived and was read: a reset takes none of it along. */
 static inline bool net_is_taken(struct net_end *e)

@@ -8,6 +8,8 @@
 #define TRY_US (3 * SIM_S)
 /* Less than any configured time for a whole exchange. */
 #define TOTAL_US (15 * SIM_S)
+/* Bytes that wait to be read: a bound, and what comes behind it before the receive has stopped. */
+#define INPUT_MAX (256u * 1024u)
 
 /* ---- what may be ---- */
 
@@ -132,6 +134,14 @@ static uint32_t allows_alone(const struct run *r, const struct request *q)
     return m;
 }
 
+/* Nobody has looked at its target, if its client's certificate is what counts. */
+static bool must_be_refused(const struct client *c, const struct request *q)
+{
+    bool must;
+
+    return (run_tls_refusals(c, &must) & OUT_403) && must && q->kind != REQUEST_BAD;
+}
+
 bool oracle_port_went(const struct run *r, const struct client *c)
 {
     return c->port_at_risk || !r->listens[c->port - SITE_PORT].open;
@@ -150,7 +160,8 @@ bool oracle_was_starved(const struct run *r)
 
 uint32_t oracle_allows(const struct run *r, const struct client *c, const struct request *q)
 {
-    uint32_t m = allows_alone(r, q);
+    bool must;
+    uint32_t m = allows_alone(r, q) | run_tls_refusals(c, &must);
 
     if (q->cancelled) {
         m |= OUT_CUT;
@@ -186,6 +197,10 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
 static enum outcome outcome_of(unsigned status)
 {
     switch (status) {
+    case 403:
+        return OUT_403;
+    case 421:
+        return OUT_421;
     case 408:
         return OUT_408;
     case 413:
@@ -219,15 +234,29 @@ static void check_proxied(struct run *r, const struct client *c, const struct re
     }
 }
 
+/* For its client's certificate, not by an upstream. */
+static bool is_refusal(const struct client *c, struct arrival *a)
+{
+    unsigned count;
+    bool must;
+
+    (void)message_field(&a->message, "x-id", &count);
+    return count == 0 && a->message.status == 403 && (run_tls_refusals(c, &must) & OUT_403);
+}
+
 void oracle_head(struct run *r, struct client *c, struct request *q, struct arrival *a)
 {
     unsigned status = a->message.status;
     uint32_t allowed = oracle_allows(r, c, q);
     /* An answer may be given before anybody saw what is wrong. */
-    bool right = status == q->status || (q->bad_h2 && request_bad_h2_is_longer(q) && status == 200);
+    bool right = (status == q->status && !is_refusal(c, a)) ||
+                 (q->bad_h2 && request_bad_h2_is_longer(q) && status == 200);
 
     sim_note(r->sim, "client: answer", q->id, status);
-    a->kind_of_answer = (uint8_t)(right ? OUT_RIGHT : outcome_of(status));
+    if (c->greeting && c->greeting->bad) {
+        sim_fail(r->sim, "client %u: an answer behind a bad PROXY header", c->index);
+    }
+    a->kind_of_answer = (uint16_t)(right ? OUT_RIGHT : outcome_of(status));
     if (!right && (a->kind_of_answer == OUT_RIGHT || !(allowed & a->kind_of_answer))) {
         sim_fail(r->sim, "client %u: request %u (kind %u, plan %u, %s) got %u; allowed %x",
                  c->index, q->id, q->kind, q->plan, q->target, status, allowed);
@@ -235,6 +264,10 @@ void oracle_head(struct run *r, struct client *c, struct request *q, struct arri
     if (right && !(allowed & (OUT_RIGHT | OUT_CUT))) {
         sim_fail(r->sim, "client %u: request %u (kind %u, plan %u) got a right answer", c->index,
                  q->id, q->kind, q->plan);
+    }
+    if (right && must_be_refused(c, q)) {
+        sim_fail(r->sim, "client %u: request %u is answered without a certificate", c->index,
+                 q->id);
     }
     a->text_wanted = true;
     a->text_len = 0;
@@ -310,7 +343,7 @@ static bool is_fixed_body(const struct run *r, const struct request *q, const st
 static bool is_echo(const struct client *c, const struct request *q, const struct arrival *a)
 {
     char want[SITE_ECHO_MAX + 64];
-    const struct net_conn *conn = c->end->conn;
+    const struct greeting_ends ends = greeting_ends(c->end, c->greeting);
     size_t shown = ag_min_u64(q->body_bytes, SITE_ECHO_MAX);
     int n;
 
@@ -321,8 +354,8 @@ static bool is_echo(const struct client *c, const struct request *q, const struc
                    q->h2           ? "2"
                    : q->version_10 ? "1.0"
                                    : "1.1",
-                   conn->client_ip >> 24, conn->client_ip >> 16 & 255, conn->client_ip >> 8 & 255,
-                   conn->client_ip & 255, conn->client_port);
+                   ends.from_ip >> 24, ends.from_ip >> 16 & 255, ends.from_ip >> 8 & 255,
+                   ends.from_ip & 255, ends.from_port);
     if (a->text_len < strlen(want) || memcmp(a->text, want, strlen(want)) != 0) {
         return false;
     }
@@ -361,7 +394,9 @@ static bool is_right_text(const struct run *r, const struct client *c, const str
     case REQUEST_FILTERED:
         return text_is(a, "filtered") &&
                ag_span_eq(message_field(&a->message, "x-tell", &count), AG_SPAN("/filtered")) &&
-               count == 1;
+               count == 1 &&
+               (!r->weather.more ||
+                run_tls_is_client(c, message_field(&a->message, "x-client", &count)));
     case REQUEST_ECHO:
         return is_echo(c, q, a);
     case REQUEST_REDIRECT:
@@ -459,7 +494,7 @@ static bool holds_too_much(const struct ag_body *b, uint64_t more)
 
 static void check_h1(const struct run *r, const struct ag_h1_server *h)
 {
-    if (h->in.bytes > 256 * 1024 || h->in.count > 128) {
+    if (h->in.bytes > INPUT_MAX || h->in.count > 128) {
         sim_fail(r->sim, "%" PRIu64 " bytes in %u slices wait as input", h->in.bytes, h->in.count);
     }
     if (ag_stream_queued(h->stream) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX) {
@@ -478,6 +513,20 @@ static void check_handshake(const struct run *r, const struct ag_tls *t)
     if (t->in.bytes > (uint64_t)2 * AG_BUF_LARGE_BYTES || t->in.count > 128) {
         sim_fail(r->sim, "%" PRIu64 " bytes in %u slices wait in a handshake", t->in.bytes,
                  t->in.count);
+    }
+}
+
+/* Before there is a server; afterwards what one side does not take stays with the other. */
+static void check_relay(const struct run *r, const struct ag_relay *relay)
+{
+    if (relay->early.bytes > INPUT_MAX ||
+        (relay->front && ag_stream_queued(relay->front) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX) ||
+        (relay->back && ag_stream_queued(relay->back) > AG_STREAM_HIGH + AG_BODY_BYTES_MAX)) {
+        sim_fail(r->sim,
+                 "a relay holds too much: %" PRIu64 " before its server, %" PRIu64 " and %" PRIu64
+                 " to be sent",
+                 relay->early.bytes, relay->front ? ag_stream_queued(relay->front) : 0,
+                 relay->back ? ag_stream_queued(relay->back) : 0);
     }
 }
 
@@ -507,7 +556,11 @@ void oracle_bounds(struct run *r)
             ag_list_foreach(it, &d->open) {
                 const struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
 
-                if (ds->handshaking) {
+                if (ds->relayed) {
+                    check_relay(r, &ds->relay->relay);
+                } else if (ds->greeting) {
+                    continue; /* one buffer, below the header's bound */
+                } else if (ds->handshaking) {
                     check_handshake(r, &ds->tls);
                 } else if (ds->h2) {
                     oracle_bounds_h2(r, ds->h2);

@@ -105,6 +105,9 @@ static void choose_proxy(struct run *r, struct request *q)
         q->upstream = few ? 'c' : 'n';
         r->few_left -= q->upstream == 'c';
     }
+    if (r->weather.more && !r->probing && sim_chance(s, 250)) {
+        q->upstream = 'p';
+    }
     if (q->kind == REQUEST_TUNNEL && (q->upstream == 'h' || q->upstream == 'g')) {
         q->upstream = 'a';
     }

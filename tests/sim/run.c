@@ -1,5 +1,8 @@
 #include "tests/sim/run.h"
 
+#include "actions/proxy/relay_config.h"
+#include "tests/sim/relay.h"
+
 #include <inttypes.h>
 
 /* Turns that a shard may take in one simulated second: more is a spin. */
@@ -119,19 +122,29 @@ static void on_change(struct ag_loop *l, struct ag_msg *m)
 static void add_listen(struct run *r, struct ag_serving_change *c, uint32_t port, bool fresh)
 {
     struct ag_serving_listen *l = &c->listens[c->listen_count++];
+    const struct ag_model *model = r->snapshot->model;
+    uint32_t i = 0;
 
+    while (model->listens[i].port != SITE_PORT + port) {
+        AG_ASSERT(++i < model->listen_count);
+    }
     l->socket_id = r->listens[port].socket_id;
     l->fd = fresh ? host_listen(&r->host, (uint16_t)(SITE_PORT + port), 64) : -1;
     l->port = (uint16_t)(SITE_PORT + port);
-    l->limits = r->snapshot->model->limits;
-    l->tls = port == SITE_TLS ? r->snapshot->tls[c->listen_count - 1] : NULL;
+    l->limits = model->listens[i].limits;
+    l->tls = r->snapshot->tls[i];
+    l->proxied = ag_listen_proxied(&model->listens[i]);
+    if (model->listens[i].tcp) {
+        l->relay =
+            ag_relay_settings_of(r->snapshot->shared[AG_ACTION_PROXY], model->listens[i].tcp - 1);
+    }
 }
 
 /* Hands one of the configurations to every shard. */
 static void publish(struct run *r)
 {
-    uint32_t number =
-        (uint32_t)sim_below(r->sim, SITE_CONFIGS) + (r->weather.tls ? SITE_CONFIGS : 0);
+    uint32_t number = (uint32_t)sim_below(r->sim, SITE_CONFIGS) +
+                      (r->weather.tls ? SITE_CONFIGS : 0) + (r->weather.more ? SITE_MORE : 0);
     struct site_config config;
     bool fresh[SITE_PORTS];
 
@@ -146,6 +159,7 @@ static void publish(struct run *r)
         fresh[p] = config.listens[p] && !r->listens[p].open;
         r->listens[p].open = config.listens[p];
         r->listens[p].socket_id += fresh[p] ? SITE_PORTS : 0;
+        relays_at_risk(r, config.listens[p] ? 0 : 1u << p);
         for (uint32_t i = 0; i < r->client_count; i++) {
             struct client *c = r->clients[i];
 
@@ -242,6 +256,7 @@ static void drain(struct run *r)
     }
     sim_note(r->sim, "run: drain", 0, 0);
     r->draining = true;
+    relays_at_risk(r, UINT32_MAX);
     r->aborts = sim_chance(r->sim, 300);
     for (uint32_t i = 0; i < r->client_count; i++) {
         r->clients[i]->drained_under = true;
@@ -266,9 +281,10 @@ static void on_yield_msg(struct ag_loop *l, struct ag_msg *m)
 
 static void on_yield_over(struct sim *s, void *arg)
 {
-    const struct run *r = arg;
+    struct run *r = arg;
 
     (void)s;
+    relays_at_risk(r, UINT32_MAX);
     for (uint32_t i = 0; i < r->client_count; i++) {
         r->clients[i]->drained_under = true;
     }
@@ -337,6 +353,7 @@ static void choose_weather(struct run *r)
         w->early_drain = sim_chance(s, 250);
     }
     w->tls = run_tls_wanted(s);
+    w->more = run_more_wanted(s);
     r->reloads_left = sim_chance(s, 500) ? (uint32_t)sim_between(s, 1, 5) : 0;
     r->own_snapshots = sim_chance(s, 60);
 }
@@ -357,7 +374,8 @@ static void choose_faults(struct run *r)
     if (r->weather.shortage && sim_chance(s, 500)) {
         f->socket = (uint32_t)sim_below(s, 100);
         f->send = (uint32_t)sim_below(s, 30);
-        r->host.fd_limit = (uint32_t)sim_between(s, 20, 60);
+        r->host.fd_limit = (uint32_t)sim_between(s, 20, 60) +
+                           (r->weather.more ? r->shard_count * (SITE_PORTS - SITE_RELAY) : 0);
     }
 }
 
@@ -518,7 +536,7 @@ static void live_until(struct run *r, bool (*over)(const struct run *), const ch
 
 static bool clients_done(const struct run *r)
 {
-    return r->clients_done == r->client_count;
+    return r->clients_done == r->client_count && relays_done(r);
 }
 
 static bool is_down(const struct run *r)
@@ -528,7 +546,8 @@ static bool is_down(const struct run *r)
 
 static bool is_quiet(const struct run *r)
 {
-    return upstreams_open(r) == 0 && r->host.pending_files == 0 && r->host.pending_names == 0;
+    return upstreams_open(r) == 0 && relays_open(r) == 0 && r->host.pending_files == 0 &&
+           r->host.pending_names == 0;
 }
 
 static void on_nothing(struct sim *s, void *arg)
@@ -590,6 +609,9 @@ uint64_t run_seed(struct run *r, struct sim *s, uint64_t seed, bool verbose)
     upstreams_start(r);
     start_server(r);
     start_clients(r);
+    if (r->weather.more) {
+        relays_start(r);
+    }
     live_until(r, clients_done, "clients");
     if (!r->draining && !r->yielding) {
         probe(r);

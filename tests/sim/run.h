@@ -11,6 +11,7 @@
  */
 #pragma once
 #include "tests/sim/content.h"
+#include "tests/sim/greeting.h"
 #include "tests/sim/host.h"
 #include "tests/sim/message.h"
 #include "tests/sim/site.h"
@@ -78,6 +79,8 @@ enum outcome {
     OUT_502 = 1u << 5,
     OUT_503 = 1u << 6,
     OUT_504 = 1u << 7,
+    OUT_403 = 1u << 8, /* of its client's certificate */
+    OUT_421 = 1u << 9,
 };
 
 struct request {
@@ -160,8 +163,8 @@ struct arrival {
     uint64_t content_key;  /* else: content compared as it comes */
     uint64_t content_from; /* its first byte */
     uint64_t content_len;
-    uint8_t kind_of_answer; /* enum outcome bit */
-    bool began;             /* its head was taken */
+    uint16_t kind_of_answer; /* enum outcome bit */
+    bool began;              /* its head was taken */
 };
 
 struct client {
@@ -170,8 +173,10 @@ struct client {
     uint32_t index;
     uint16_t port;
     bool tls;
-    struct tls_ways ways;  /* of it */
-    uint32_t config_first; /* index in run->configs when it connected */
+    struct greeting *greeting; /* its PROXY header; NULL: it sends none */
+    struct tls_ways ways;      /* of it */
+    uint32_t config_first;     /* index in run->configs when it connected */
+    uint64_t started_us;
     struct net_end *end;
     struct manners manners;
     struct request *requests[16];
@@ -209,6 +214,7 @@ struct weather {
     bool early_drain;
     bool files; /* file operations fail */
     bool tls;   /* some clients and upstreams speak it */
+    bool more;  /* connections are passed on, PROXY headers come and go */
     bool names;
 };
 
@@ -236,11 +242,17 @@ struct run {
     /* Configurations served so far, the last one is the current one. */
     uint32_t configs[16];
     uint64_t config_us[16];
+    struct staples {
+        uint8_t forms;     /* that were stapled in it, as bits from 1 on; 1: none */
+        uint64_t from_us;  /* the earliest time at which one ends, or is put in place of another */
+        uint64_t until_us; /* the latest */
+    } staples[16];
     uint32_t config_count;
     uint32_t config_settled; /* index of the last one that every shard has applied */
     bool own_snapshots;
     struct ag_tls_tickets *tickets; /* TLS */
     uint32_t tls_bound; /* bytes that shards' handshakes may take; 0: as many as they like */
+    bool tls_was_short; /* so many for a while */
     uint64_t tls_bytes; /* of the library's memory, before the run */
     struct ag_snapshot *snapshot; /* the current one */
     uint32_t uses;                /* applied and not let go */
@@ -249,6 +261,7 @@ struct run {
     uint32_t few_left; /* requests to upstream c, where all is well */
     struct upstreams *upstreams;
     struct up_h2 *upstreams_h2; /* all connections to those that speak HTTP/2 */
+    struct relays *relays;      /* NULL: none (relay.h) */
     struct {
         uint32_t socket_id;
         bool open;
@@ -276,6 +289,17 @@ void run_tls_calm(struct run *r);
 struct ag_snapshot *run_tls_snapshot(struct run *r, uint32_t number);
 /* What the listener of this client's end may show: the settings of each configuration that was current meanwhile. */
 uint32_t run_tls_generations(const struct net_end *e);
+/* The same, and who is asked for a certificate. */
+uint32_t run_tls_settings(const struct net_end *e);
+/* What was stapled for its client's sake. */
+void run_tls_stapled(const struct net_end *e, uint32_t generation, struct ag_span der);
+/* What may be answered for the sake of its client's certificate: OUT_403, OUT_421; true: nothing else may. */
+uint32_t run_tls_refusals(const struct client *c, bool *out_must);
+/* Whether X-Client is what a filter may say of its certificate. */
+bool run_tls_is_client(const struct client *c, struct ag_span value);
+
+/* Whether it has what SITE_MORE's configurations have, likewise. */
+bool run_more_wanted(const struct sim *s);
 
 /* ---- request.c ---- */
 

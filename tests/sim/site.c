@@ -12,7 +12,7 @@
 #define FILES 4u
 
 static char dir[64];
-static struct ag_snapshot *cached[SITE_CONFIGS];
+static struct ag_snapshot *cached[SITE_ALL];
 
 static const struct {
     const char *name;
@@ -33,12 +33,16 @@ static uint32_t pick(uint32_t number, uint32_t what, uint32_t from, uint32_t to)
 
 void site_config(uint32_t number, struct site_config *out)
 {
-    bool tls = number >= SITE_CONFIGS;
+    static const uint8_t client_auths[] = {SITE_UNASKED,  SITE_UNASKED,  SITE_OPTIONAL,
+                                           SITE_OPTIONAL, SITE_OPTIONAL, SITE_REQUIRED};
+    bool tls = number / SITE_CONFIGS % 2, more = number >= SITE_MORE;
 
     *out = (struct site_config){
         .number = number,
         .listens = {true, pick(number, 1, 0, 2) > 0, pick(number, 2, 0, 2) > 0,
-                    tls && pick(number, 30, 0, 7) > 0},
+                    tls && pick(number, 30, 0, 7) > 0, more && pick(number, 40, 0, 7) > 0,
+                    more && pick(number, 41, 0, 7) > 0, more && pick(number, 42, 0, 7) > 0,
+                    more && tls && pick(number, 43, 0, 7) > 0},
         .tls = tls,
         .generation = pick(number, 31, 0, TLS_GENERATIONS - 1),
         .tls_upstreams = tls ? pick(number, 32, 0, UINT32_MAX - 1) : 0,
@@ -72,6 +76,10 @@ void site_config(uint32_t number, struct site_config *out)
         .hedges = pick(number, 34, 0, 2) == 0,
         .retry_buffer = pick(number, 35, 0, 1) ? 65536 : 3000,
         .mirrors = pick(number, 36, 0, 2) == 0,
+        .more = more,
+        .client_auth = more && tls ? client_auths[pick(number, 46, 0, 5)] : SITE_UNASKED,
+        .relay_default = pick(number, 44, 0, 1),
+        .proxy_protocol = pick(number, 45, 1, 2),
     };
 }
 
@@ -92,13 +100,35 @@ size_t site_fixed_body(uint32_t number, bool large, char *to, size_t max)
     return c.fixed_large;
 }
 
+/* Of a listener: all clients' connections begin with a PROXY header. */
+#define GREETED ", proxy_protocol: 192.168.0.0/24"
+
+/* What is passed on. */
+static void print_relays(FILE *f, const struct site_config *c)
+{
+    if (c->listens[SITE_RELAY] || c->listens[SITE_SNI]) {
+        (void)fprintf(f, "tcp:\n");
+    }
+    if (c->listens[SITE_RELAY]) {
+        (void)fprintf(f, "  - {listen: \"10.0.0.1:%u\", to: q}\n", SITE_PORT + SITE_RELAY);
+    }
+    if (c->listens[SITE_SNI]) {
+        (void)fprintf(f,
+                      "  - {listen: [{address: \"10.0.0.1:%u\"%s}], sni: {q.test: q, "
+                      "\"*.r.test\": r}%s}\n",
+                      SITE_PORT + SITE_SNI, GREETED, c->relay_default ? ", default: q" : "");
+    }
+}
+
 static void print_server(FILE *f, const struct site_config *c)
 {
     (void)fprintf(f, "version: 1\nserver:\n  listen: [");
     for (uint32_t i = 0; i < SITE_PORTS; i++) {
-        if (c->listens[i]) {
-            (void)fprintf(f, "%s{address: \"10.0.0.1:%u\"%s}", i ? ", " : "", SITE_PORT + i,
-                          i == SITE_TLS ? ", tls: true" : "");
+        bool tls = i == SITE_TLS || i == SITE_GREETED_TLS;
+
+        if (c->listens[i] && i != SITE_RELAY && i != SITE_SNI) {
+            (void)fprintf(f, "%s{address: \"10.0.0.1:%u\"%s%s}", i ? ", " : "", SITE_PORT + i,
+                          tls ? ", tls: true" : "", i >= SITE_GREETED ? GREETED : "");
         }
     }
     (void)fprintf(f,
@@ -113,9 +143,14 @@ static void print_server(FILE *f, const struct site_config *c)
 
 static void print_tls(FILE *f, const struct site_config *c)
 {
-    if (c->listens[SITE_TLS]) {
-        (void)fprintf(f, "tls:\n  certificates: [sim-%u.pem, other-%u.pem]\n  stapling: off\n",
-                      c->generation, c->generation);
+    if (c->listens[SITE_TLS] || c->listens[SITE_GREETED_TLS]) {
+        (void)fprintf(f, "tls:\n  certificates: [%s-%u.pem, other-%u.pem]\n%s",
+                      c->more ? "chain" : "sim", c->generation, c->generation,
+                      c->more ? "" : "  stapling: off\n");
+        if (c->client_auth) {
+            (void)fprintf(f, "  client_auth: {ca: clients.pem, mode: %s}\n",
+                          c->client_auth == SITE_REQUIRED ? "required" : "optional");
+        }
     }
 }
 
@@ -135,7 +170,10 @@ static void print_upstream(FILE *f, const struct site_config *c, char up, const 
         (void)fprintf(f, "%s\"%s:%u\"", sep, *hosts, by_tls(c, up) ? TLS_PORT : 80u);
     }
     (void)fprintf(f, "]%s%s}\n", options,
-                  by_tls(c, up) ? ", tls: {ca: ca.pem, server_name: up.test}" : "");
+                  !by_tls(c, up) ? ""
+                  : up == 'p'
+                      ? ", tls: {ca: ca.pem, server_name: up.test, cert: me.pem, key: me.pem}"
+                      : ", tls: {ca: ca.pem, server_name: up.test}");
 }
 
 /* How the servers of b and h are judged. */
@@ -168,6 +206,8 @@ static void print_options(const struct site_config *c, char up, char *to, size_t
                        c->few_pending);
     } else if (up == 'h') {
         print_judgement(c, "type: tcp", to, max);
+    } else if (up == 'p') {
+        (void)snprintf(to, max, ", proxy_protocol: v%u", c->proxy_protocol);
     }
 }
 
@@ -214,6 +254,16 @@ static void print_proxy(FILE *f, const struct site_config *c)
         print_options(c, upstreams[i].name, options, sizeof(options));
         print_upstream(f, c, upstreams[i].name, upstreams[i].hosts, options);
     }
+    if (c->more) {
+        static const char *const behind[] = {"10.1.0.14", NULL};
+
+        print_options(c, 'p', options, sizeof(options));
+        print_upstream(f, c, 'p', behind, options);
+        (void)fprintf(f,
+                      "    q: {servers: [\"10.1.0.15:%u\", \"10.1.0.16:%u\"]}\n"
+                      "    r: {servers: [\"10.1.0.17:%u\"], proxy_protocol: v%u}\n",
+                      SITE_BEHIND, SITE_BEHIND, SITE_BEHIND, 3 - c->proxy_protocol);
+    }
 }
 
 static void print_routes(FILE *f, const struct site_config *c)
@@ -223,12 +273,13 @@ static void print_routes(FILE *f, const struct site_config *c)
     (void)site_fixed_body(c->number, false, small, sizeof(small));
     (void)site_fixed_body(c->number, true, large, sizeof(large));
     (void)fprintf(f,
-                  "plugins:\n  tell: {headers: {set: {X-Tell: \"{path}\"}}}\nroutes:\n"
+                  "plugins:\n  tell: {headers: {set: {X-Tell: \"{path}\"%s}}}\nroutes:\n"
                   "  /fixed/small: 200 %s\n  /fixed/large: 200 %s\n"
                   "  /fixed/p/:id: 200 id {param.id}\n"
                   "  /filtered:\n    action: 200 filtered\n    filters: [tell]\n"
                   "  /echo/*: *\n  GET /get: 200 got\n  /r/*rest: FOUND -> /fixed/*rest\n"
                   "  \"/s/\": \"./site/\"\n  /w/*rest: %s://a/a/*rest\n",
+                  c->more ? ", X-Client: \"{tls.client.verified} {tls.client.subject}\"" : "",
                   small, large, by_tls(c, 'a') ? "https" : "http");
     if (c->mirrors) {
         (void)fprintf(f,
@@ -241,6 +292,9 @@ static void print_routes(FILE *f, const struct site_config *c)
 
         (void)fprintf(f, "  /%c/*: %s://%c\n", *up,
                       h2 ? (tls ? "h2" : "h2c") : (tls ? "https" : "http"), *up);
+    }
+    if (c->more) {
+        (void)fprintf(f, "  /p/*: %s://p\n", by_tls(c, 'p') ? "https" : "http");
     }
 }
 
@@ -288,6 +342,7 @@ static void write_config(uint32_t number)
     print_server(f, &c);
     print_tls(f, &c);
     print_proxy(f, &c);
+    print_relays(f, &c);
     print_routes(f, &c);
     AG_ASSERT(fclose(f) == 0);
 }
@@ -305,7 +360,7 @@ void site_init(void)
         write_file(i);
     }
     tls_init(dir);
-    for (uint32_t i = 0; i < 2 * SITE_CONFIGS; i++) {
+    for (uint32_t i = 0; i < SITE_ALL; i++) {
         write_config(i);
     }
 }
@@ -314,12 +369,12 @@ void site_deinit(void)
 {
     char path[128];
 
-    for (uint32_t i = 0; i < SITE_CONFIGS; i++) {
+    for (uint32_t i = 0; i < SITE_ALL; i++) {
         if (cached[i]) {
             ag_snapshot_free(cached[i]);
         }
     }
-    for (uint32_t i = 0; i < 2 * SITE_CONFIGS; i++) {
+    for (uint32_t i = 0; i < SITE_ALL; i++) {
         path_of(path, "%u.yml", i);
         (void)unlink(path);
     }
@@ -357,7 +412,7 @@ static struct ag_snapshot *compile(uint32_t number, uint32_t shard_count,
 
 struct ag_snapshot *site_snapshot(uint32_t number, bool own)
 {
-    AG_ASSERT(number < SITE_CONFIGS);
+    AG_ASSERT(number < SITE_ALL && number / SITE_CONFIGS % 2 == 0);
     if (own) {
         return compile(number, 0, NULL);
     }
@@ -370,6 +425,6 @@ struct ag_snapshot *site_snapshot(uint32_t number, bool own)
 struct ag_snapshot *site_snapshot_tls(uint32_t number, uint32_t shard_count,
                                       struct ag_tls_tickets *tickets)
 {
-    AG_ASSERT(number >= SITE_CONFIGS && number < 2 * SITE_CONFIGS);
+    AG_ASSERT(number < SITE_ALL && number / SITE_CONFIGS % 2 == 1);
     return compile(number, shard_count, tickets);
 }

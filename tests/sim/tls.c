@@ -19,6 +19,7 @@
 struct kept {
     SSL_SESSION *session;
     uint32_t generation; /* of the certificate that was shown */
+    uint32_t settings;   /* that may have held */
     uint32_t keys;       /* turns of the server's ticket keys so far */
     bool named;
 };
@@ -31,6 +32,7 @@ struct tls_end_state {
     const struct kept *offered; /* NULL: none */
     struct kept tried;          /* a copy of it */
     uint32_t generation;        /* seen, or of what was resumed */
+    uint32_t settings;          /* that may hold */
     uint32_t keys;              /* turns of ticket keys when it began */
     uint32_t record_max;
     uint64_t sent;
@@ -43,6 +45,7 @@ struct tls_end_state {
 };
 
 static SSL_CTX *client_ctx, *upstream_ctx, *stranger_ctx;
+static struct identity shown[3]; /* by enum tls_shown */
 
 /* The run's. */
 static struct sim *sim;
@@ -83,7 +86,24 @@ static void check_resumed(struct tls_end_state *t)
         sim_fail(sim, "conn %u: a ticket is opened that is %u keys old", t->end->conn->id,
                  t->keys - t->tried.keys);
     }
+    if (!(t->settings & t->tried.settings)) {
+        sim_fail(sim, "conn %u: a session of other settings is resumed: %x, %x", t->end->conn->id,
+                 t->tried.settings, t->settings);
+    }
     t->generation = t->tried.generation;
+}
+
+/* What came with the certificate. */
+static void check_status(const struct tls_end_state *t)
+{
+    const uint8_t *der = NULL;
+    long len = SSL_get_tlsext_status_ocsp_resp(t->ssl, &der);
+
+    if (t->ways.asks_status) {
+        t->ways.stapled(t->end, t->generation, ag_span(der, len > 0 ? (size_t)len : 0));
+    } else if (len > 0) {
+        sim_fail(sim, "conn %u: a response that was not asked for", t->end->conn->id);
+    }
 }
 
 /* Whether nothing stands against it that a ticket which was offered is good. */
@@ -103,10 +123,12 @@ static void on_client_open(struct tls_end_state *t)
     uint32_t allowed = t->ways.generations(t->end);
     bool resumed = SSL_session_reused(t->ssl);
 
+    t->settings = t->ways.settings(t->end);
     if (resumed) {
         check_resumed(t);
     } else {
         t->generation = generation_of(t);
+        check_status(t);
     }
     if (!resumed && should_resume(t, allowed)) {
         sim_fail(sim, "conn %u: a good ticket of %s is not taken, %ld s old", t->end->conn->id,
@@ -124,10 +146,18 @@ static void on_client_open(struct tls_end_state *t)
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
     const struct tls_end_state *t = SSL_get_app_data(ssl);
-    struct kept *k = &sessions[session_count++ % SESSIONS];
+    struct kept *k;
 
+    if (t->ways.passes) {
+        return 0;
+    }
+    k = &sessions[session_count++ % SESSIONS];
     SSL_SESSION_free(k->session);
-    *k = (struct kept){session, t->open ? t->generation : generation_of(t), key_turns, t->named};
+    *k = (struct kept){.session = session,
+                       .generation = t->open ? t->generation : generation_of(t),
+                       .settings = t->open ? t->settings : t->ways.settings(t->end),
+                       .keys = key_turns,
+                       .named = t->named};
     return 1;
 }
 
@@ -195,7 +225,9 @@ static int64_t take(struct tls_end_state *t)
 
 static void on_open(struct tls_end_state *t)
 {
-    if (t->client) {
+    if (t->client && t->ways.passes) {
+        sim_note(sim, "tls: passes", t->end->conn->id, 0);
+    } else if (t->client) {
         on_client_open(t);
     } else {
         sim_note(sim, SSL_session_reused(t->ssl) ? "tls: upstream resumed" : "tls: upstream open",
@@ -394,7 +426,7 @@ void tls_connect(struct net_end *e, const struct tls_ways *ways)
     t->client = true;
     t->ways = *ways;
     t->keys = key_turns;
-    t->named = sim_chance(sim, 700);
+    t->named = !ways->passes && sim_chance(sim, 700);
     SSL_set_connect_state(t->ssl);
     AG_ASSERT(SSL_set1_groups_list(t->ssl, groups[sim_below(sim, AG_COUNT(groups))]) == 1);
     if (sim_chance(sim, 350)) {
@@ -402,12 +434,21 @@ void tls_connect(struct net_end *e, const struct tls_ways *ways)
         (void)SSL_set_options(t->ssl, sim_chance(sim, 300) ? SSL_OP_NO_TICKET : 0);
     }
     AG_ASSERT(!t->named || SSL_set_tlsext_host_name(t->ssl, "sim.test") == 1);
+    AG_ASSERT(!ways->name || SSL_set_tlsext_host_name(t->ssl, ways->name) == 1);
     if (ways->h2) {
         AG_ASSERT(SSL_set_alpn_protos(t->ssl, h2, sizeof(h2) - 1) == 0);
     } else if (sim_chance(sim, 500)) {
         AG_ASSERT(SSL_set_alpn_protos(t->ssl, h1, sizeof(h1) - 1) == 0);
     }
-    offer_session(t);
+    if (ways->shows) {
+        AG_ASSERT(SSL_use_certificate(t->ssl, shown[ways->shows].cert) == 1 &&
+                  SSL_use_PrivateKey(t->ssl, shown[ways->shows].key) == 1);
+    }
+    AG_ASSERT(!ways->asks_status ||
+              SSL_set_tlsext_status_type(t->ssl, TLSEXT_STATUSTYPE_ocsp) == 1);
+    if (!ways->passes) {
+        offer_session(t);
+    }
 }
 
 void tls_accept(struct net_end *e, bool h2, bool stranger)
@@ -416,6 +457,24 @@ void tls_accept(struct net_end *e, bool h2, bool stranger)
 
     t->ways.h2 = h2;
     SSL_set_accept_state(t->ssl);
+}
+
+/* The authority is not looked at, which another library has done for the server's own sake. */
+static int on_proxy_chain(int good, X509_STORE_CTX *store)
+{
+    X509 *cert = X509_STORE_CTX_get0_cert(store);
+    char name[64] = "";
+
+    (void)good;
+    (void)X509_NAME_get_text_by_NID(X509_get_subject_name(cert), NID_commonName, name,
+                                    sizeof(name));
+    return strcmp(name, "me") == 0;
+}
+
+void tls_demand(struct net_end *e)
+{
+    SSL_set_verify(of(e)->ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_proxy_chain);
+    AG_ASSERT(SSL_set_session_id_context(of(e)->ssl, (const uint8_t *)"p", 1) == 1);
 }
 
 /* ---- runs ---- */
@@ -489,6 +548,8 @@ void tls_init(const char *dir)
 {
     chance_init();
     certs_init(dir);
+    shown[TLS_SHOWS_GOOD] = certs_of_client(false);
+    shown[TLS_SHOWS_STRANGER] = certs_of_client(true);
     upstream_ctx = server_ctx(false);
     stranger_ctx = server_ctx(true);
     client_ctx = SSL_CTX_new(TLS_client_method());
@@ -501,6 +562,10 @@ void tls_init(const char *dir)
 void tls_deinit(const char *dir)
 {
     certs_deinit(dir);
+    for (unsigned i = 0; i < AG_COUNT(shown); i++) {
+        X509_free(shown[i].cert);
+        EVP_PKEY_free(shown[i].key);
+    }
     SSL_CTX_free(client_ctx);
     SSL_CTX_free(upstream_ctx);
     SSL_CTX_free(stranger_ctx);

@@ -18,6 +18,7 @@
 #define TLS_PORT        443u /* of upstreams, beside 80 */
 #define TLS_GENERATIONS 3u
 #define TLS_TICKET_KEYS 2u /* that the server's ring holds */
+#define TLS_STAPLES     2u /* OCSP responses that there are for a certificate */
 
 /* ---- once for each process ---- */
 
@@ -44,16 +45,29 @@ enum tls_harm {
     TLS_SILENCE, /* nothing is sent any more */
 };
 
+/* What a client shows when it is asked. */
+enum tls_shown { TLS_SHOWS_NONE = 0, TLS_SHOWS_GOOD, TLS_SHOWS_STRANGER };
+
 /* What a client says. */
 struct tls_ways {
-    bool h2;      /* by ALPN; else http/1.1, or nothing */
-    bool resumes; /* a good ticket has to be taken */
+    bool h2;          /* by ALPN; else http/1.1, or nothing */
+    bool resumes;     /* a good ticket has to be taken */
+    bool passes;      /* through the server, to an upstream: nothing of it is the server's */
+    const char *name; /* of that one; NULL: none is asked for */
+    uint8_t shows;    /* enum tls_shown */
+    bool
+        asks_status; /* for a stapled OCSP response, which the next one is shown; empty: none came */
+    void (*stapled)(const struct net_end *, uint32_t generation, struct ag_span der);
     uint8_t harm;
     uint64_t harm_at; /* in bytes sent, records as they are */
-    /* The generations that may be shown, as bits; asked when the handshake is done. */
+    /* The generations that may be shown, as bits, and the settings (certificate, whether clients are asked for
+     * theirs) that may hold; asked when the handshake is done. */
     uint32_t (*generations)(const struct net_end *);
+    uint32_t (*settings)(const struct net_end *);
 };
 
 void tls_connect(struct net_end *e, const struct tls_ways *ways);
 /* `stranger`: its certificate is nobody's; nobody shakes hands with it. */
 void tls_accept(struct net_end *e, bool h2, bool stranger);
+/* Behind it: the client must show the certificate of CN=me. */
+void tls_demand(struct net_end *e);

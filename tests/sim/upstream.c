@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#define SERVERS   12u
+#define SERVERS   13u
 #define PIECE_MAX 16384u
 #define FIRST_US  (60 * SIM_S)
 /* A slow answer comes in so many pieces, at most so far from each other: less than any timeout. */
@@ -24,6 +24,9 @@ struct up {
     bool input_ended; /* of a tunnel */
     uint64_t tunnel_sent, tunnel_got;
     bool reading, writing; /* an event is under way */
+    bool waits;            /* nothing of its answer found room */
+    bool greets;           /* a PROXY header is to come first */
+    struct greeting_seen greeting;
     struct up *next;
 };
 
@@ -99,6 +102,12 @@ static void on_head(struct up *u)
 {
     u->q = upstream_identify(u->server, &u->message);
     sim_note(sim_of(u), "upstream: request", u->q->id, u->q->seen);
+    if (u->server->group == 'p') {
+        greeting_check(u->end, &u->greeting, u->q->client->end, u->q->client->greeting);
+        if (u->serial > 1) {
+            sim_fail(sim_of(u), "upstream: request %u comes behind another one's header", u->q->id);
+        }
+    }
     if (upstream_is_early(u->q)) {
         begin_answer(u);
     }
@@ -281,6 +290,7 @@ static void on_write(struct sim *s, void *arg)
             len = sim_between(s, 1, ag_min_u64(len, u->server->piece_max + u->sent / 32));
         }
         n = net_write(u->end, u->answer.bytes + u->sent, len);
+        u->waits = n == -EAGAIN;
         if (n < 0) {
             return; /* an error shows when it reads */
         }
@@ -350,10 +360,33 @@ static void read_soon(struct up *u)
     }
 }
 
+/* Takes the header, and lets TLS begin behind it. False: it is not whole, or will not be. */
+static bool greet(struct up *u)
+{
+    int64_t n = greeting_read(u->end, &u->greeting);
+
+    if (n <= 0) {
+        if (n != -EAGAIN) {
+            close_now(u, false);
+        }
+        return false;
+    }
+    u->greets = false;
+    if (u->end->conn->server_port == TLS_PORT) {
+        tls_accept(u->end, false, false);
+        tls_demand(u->end);
+        u->end->layer->notify(u->end);
+    }
+    return true;
+}
+
 static void on_notify(struct net_end *e)
 {
     struct up *u = e->owner;
 
+    if (u->greets && !greet(u)) {
+        return;
+    }
     if (e->dead && u->input_ended) {
         close_now(u, false);
         return;
@@ -361,7 +394,7 @@ static void on_notify(struct net_end *e)
     if (net_has_input(e) && !u->input_ended) {
         read_soon(u);
     }
-    if (net_has_room(e) && (u->tunnel || (u->answering && u->sent > 0))) {
+    if (net_has_room(e) && (u->tunnel || (u->answering && (u->sent > 0 || u->waits)))) {
         write_soon(u, u->server->pause_us);
     }
 }
@@ -379,6 +412,7 @@ static void on_accept(struct net_listener *l)
         e->owner = u;
         e->notify = on_notify;
         e->forgets = sim_chance(v->run->sim, 300);
+        u->greets = v->group == 'p';
         u->next = v->run->upstreams->all;
         v->run->upstreams->all = u;
         next_request(u);
@@ -392,7 +426,7 @@ struct net_end *upstream_take(struct net_listener *l)
     const struct server *v = l->owner;
     struct net_end *e = net_accept(l);
 
-    if (e && l->port == TLS_PORT) {
+    if (e && l->port == TLS_PORT && v->group != 'p') {
         tls_accept(e, v->h2, v->group == 'x');
     }
     return e;
@@ -475,6 +509,9 @@ void upstreams_start(struct run *r)
     start_server(r, 'h', NET_IP(10, 1, 0, 11));
     start_server(r, 'g', NET_IP(10, 1, 0, 12));
     start_server(r, 'g', NET_IP(10, 1, 0, 13));
+    if (r->weather.more) {
+        start_server(r, 'p', NET_IP(10, 1, 0, 14));
+    }
     if (r->weather.upstream_storms) {
         sim_at(r->sim, sim_below(r->sim, 3 * SIM_S), on_death, r->upstreams);
     }

@@ -7,6 +7,7 @@
  *      somebody whose certificate is nobody's
  *   h  two that speak HTTP/2, of which a plan ends a stream at most
  *   g  two of which it ends the connection
+ *   p  a sound one whose connections begin with a PROXY header, and have one request each
  *
  * Each listens with TLS, too. Every one of them closes connections that are idle, at a time of its own.
  */

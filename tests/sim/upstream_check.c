@@ -8,7 +8,7 @@ static void check_forwarded(struct run *r, const struct request *q, struct messa
 {
     char ip[48];
     unsigned count;
-    uint32_t from = q->client->end->conn->client_ip;
+    uint32_t from = greeting_ends(q->client->end, q->client->greeting).from_ip;
     struct ag_span value = message_field(m, "x-forwarded-for", &count);
 
     /* Some clients are proxies that are believed. */

@@ -561,6 +561,13 @@ static inline void data_bytes(struct rig *r, uint32_t id, size_t n, unsigned fla
     say(r, AG_H2_DATA, flags, id, ag_span(room, n));
 }
 
+/* The connection still takes requests. */
+static inline void expect_alive(struct rig *r)
+{
+    ask(r, 99, "/fixed", END);
+    cr_expect(strstr(told(r), "DATA 99 \"ok\" END\n"), "%s", r->text);
+}
+
 /* ---- begin and end ---- */
 
 /* Limits as small as tests like them; change them before the first byte. */

@@ -15,12 +15,6 @@ static void expect_fails(struct rig *r, const char *code)
     cr_expect(ended(r));
 }
 
-static void expect_alive(struct rig *r)
-{
-    ask(r, 99, "/fixed", END);
-    cr_expect(strstr(told(r), "DATA 99 \"ok\" END\n"), "%s", r->text);
-}
-
 /* ---- section 3.4: the preface ---- */
 
 Test(h2_preface, comes_in_any_split)

@@ -323,6 +323,61 @@ BOTH(tls, client_resumes_what_it_has_kept)
     rig_close();
 }
 
+static void leave(struct end *e)
+{
+    ag_stream_abort(&e->tls.stream, AG_REASON_NONE);
+}
+
+static void shake_with_ticket(bool resumed)
+{
+    rig_shake();
+    cr_expect_eq(rig.client.session.resumed, resumed);
+    end_send(&rig.server, 0, 10); /* behind the ticket */
+    turn_until(rig.l, rig.client.in == 10);
+    rig_finish();
+}
+
+/* The secret of the next session is made by the handshake, its ticket comes later. */
+BOTH(tls, client_that_leaves_before_the_ticket_keeps_the_last_one)
+{
+    rig_open(kind, 64, 16);
+    shake_with_ticket(false);
+    rig.client.then = leave;
+    rig_start();
+    turn_until(rig.l, rig.client.closes && rig.server.closes);
+    cr_expect_eq(rig.client.readies, 1);
+    rig.client.then = NULL;
+    shake_with_ticket(true);
+    rig_close();
+}
+
+/* Whatever the server did not like about it. */
+BOTH(tls, client_forgets_a_session_when_the_handshake_breaks_off)
+{
+    for (int reset = 0; reset < 2; reset++) {
+        const struct linger at_once = {.l_onoff = 1};
+        int fd;
+
+        rig_open(kind, 64, 16);
+        shake_with_ticket(false);
+        rig_connect();
+        fd = rig_accepted();
+        if (reset) {
+            cr_assert_eq(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+        } else {
+            uint8_t hello[4096];
+
+            turn_until(rig.l, recv(fd, hello, sizeof(hello), MSG_DONTWAIT | MSG_PEEK) > 0);
+            cr_assert_gt(recv(fd, hello, sizeof(hello), MSG_DONTWAIT), 0);
+        }
+        (void)close(fd);
+        turn_until(rig.l, rig.client.closes > 0);
+        cr_expect_eq(rig.client.why, reset ? AG_REASON_RESET : AG_REASON_EOF);
+        shake_with_ticket(false);
+        rig_close();
+    }
+}
+
 /* ---- bytes ---- */
 
 BOTH(tls, bytes_go_both_ways)

@@ -105,6 +105,29 @@ Test(upgrade, what_fails)
     expect_failure("exec 3<&-; sleep 0.1; exit 4", "ended with exit code 4");
 }
 
+/* What it leaves unread is a reset to us, which says nothing of how it ended. */
+Test(upgrade, one_that_leaves_the_channel_unread)
+{
+    struct pollfd hung_up = {.events = 0};
+    char go[160];
+
+    (void)snprintf(go, sizeof(go), "%s.go", program);
+    script("until [ -e $0.go ]; do sleep 0.01; done; exec 3<&-; exec sleep 1000");
+    cr_assert_eq(ag_upgrade_start(&upgrade, &why), AG_OK);
+    cr_assert_eq(ag_handover_say(upgrade.channel, AG_HANDOVER_NEVER), AG_OK);
+    cr_assert_eq(mkfifo(go, 0600), 0);
+    hung_up.fd = upgrade.channel;
+    cr_assert_eq(poll(&hung_up, 1, 20000), 1);
+    cr_expect_eq(ag_upgrade_step(&upgrade, &sockets, &ready, &why), AG_UPGRADE_NOTHING, "%s",
+                 why_text);
+    cr_assert_eq(kill(upgrade.child, SIGKILL), 0);
+    hung_up = (struct pollfd){.fd = upgrade.child_fd, .events = POLLIN};
+    cr_assert_eq(poll(&hung_up, 1, 20000), 1);
+    cr_expect_eq(ag_upgrade_step(&upgrade, &sockets, &ready, &why), AG_UPGRADE_FAILED);
+    cr_expect(strstr(why_text, "was ended by signal 9"), "%s", why_text);
+    (void)unlink(go);
+}
+
 Test(upgrade, what_cannot_be_started)
 {
     free(upgrade.program);

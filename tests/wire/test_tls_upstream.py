@@ -1,0 +1,124 @@
+"""How connections to upstreams over TLS end: what is idle says so (close_notify), and waits for nobody."""
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+from gate import Gate, Reader
+
+CONFIG = """
+server: {listen: ["127.0.0.1:$PORT"], workers: 1}
+proxy:
+  tls: {ca: "%(ca)s", server_name: a.example}
+  keepalive: {max_idle: %(max_idle)d, idle_timeout: %(idle)s}
+routes:
+  "/*": "%(scheme)s://127.0.0.1:%(port)d"
+"""
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK"
+OP_IGNORE_UNEXPECTED_EOF = 1 << 7  # Python sets it; an end without close_notify is to be an error
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+H2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+# HEADERS of stream 1, its last frame: ":status: 200".
+H2_ANSWER = b"\0\0\1\1\5\0\0\0\1\x88"
+
+
+def has_request(data, h2):
+    """All of the head of one is there."""
+    if not h2:
+        return b"\r\n\r\n" in data
+    at = len(PREFACE)
+    while len(data) >= at + 9:
+        size, kind = int.from_bytes(data[at:at + 3], "big"), data[at + 3]
+        at += 9 + size
+        if kind == 1:
+            return len(data) >= at
+    return False
+
+
+class Origin:
+    """Answers one request on each connection, and waits for what comes then: `ends` has True where it was told of the
+    end. It closes nothing by itself."""
+
+    def __init__(self, leaf, h2):
+        self.h2, self.ends, self.open = h2, [], []
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.options &= ~OP_IGNORE_UNEXPECTED_EOF
+        self.context.load_cert_chain(leaf.chain, leaf.key)
+        self.context.set_alpn_protocols(["h2" if h2 else "http/1.1"])
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=16)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(s,), daemon=True).start()
+
+    def _serve(self, s):
+        tls = self.context.wrap_socket(s, server_side=True, suppress_ragged_eofs=False)
+        self.open.append(tls)
+        data = b""
+        if self.h2:
+            tls.sendall(H2_SETTINGS)
+        while not has_request(data, self.h2):
+            data += tls.recv(65536)
+        tls.sendall(H2_ANSWER if self.h2 else ANSWER)
+        try:
+            while tls.recv(65536):
+                pass
+            self.ends.append(True)
+        except OSError:
+            self.ends.append(False)
+
+    def until(self, count):
+        deadline = time.monotonic() + 20
+        while len(self.ends) < count:
+            assert time.monotonic() < deadline, self.ends
+            time.sleep(0.01)
+        return self.ends
+
+    def close(self):
+        self.listener.close()
+        for s in self.open:
+            s.close()
+
+
+@pytest.fixture(params=["https", "h2"])
+def start(request, backend, certs, tmp_path):
+    """A server before such an origin."""
+    leaf = certs.usual()["a"]
+    origin = Origin(leaf, request.param == "h2")
+
+    def begin(idle="60s", max_idle=10):
+        text = CONFIG % {"ca": leaf.ca, "idle": idle, "max_idle": max_idle, "port": origin.port,
+                         "scheme": request.param}
+        return origin, Gate(tmp_path, text, backend)
+
+    yield begin
+    origin.close()
+
+
+def test_where_the_process_ends(start):
+    origin, gate = start()
+    with gate:
+        assert gate.get("/").status == 200
+    assert origin.until(1) == [True]
+
+
+def test_after_a_while(start):
+    origin, gate = start(idle="200ms")
+    with gate:
+        assert gate.get("/").status == 200
+        assert origin.until(1) == [True]
+
+
+def test_where_there_are_too_many(start):
+    origin, gate = start(max_idle=0)  # of HTTP/1.1: the connection of each request is one too many
+    with gate:
+        for n in range(3):
+            assert gate.get("/").status == 200
+            assert origin.until(n + 1) == [True] * (n + 1)
