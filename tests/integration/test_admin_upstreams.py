@@ -578,6 +578,15 @@ def test_by_http2(bare):
         assert patch(b" " * 8193, kind).status == 413
 
 
+def test_content_that_does_not_come(backend, tmp_path):
+    """Whatever listeners allow."""
+    text = config("10.0.0.1").replace("server: {", "server: {limits: {min_rate: 0, body_timeout: 1h, idle_timeout: 1h}, ")
+    with Reloading(tmp_path, text, backend) as gate, gate.connect(60, gate.ports[1]) as s:
+        s.sendall(b"PATCH /upstreams/up/servers/10.0.0.1 HTTP/1.1\r\nHost: localhost\r\n"
+                  b"Content-Type: application/json\r\nContent-Length: 13\r\n\r\n{")
+        assert Reader(s).response().status == 408
+
+
 CUT = [b"", b"{", b'{"weight": 9', b'{"weight": 9}']
 
 

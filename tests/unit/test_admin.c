@@ -182,6 +182,51 @@ Test(admin, a_client_that_leaves_in_a_large_answer)
                  0); /* close_admin sees that it has gone, the loop that its buffers are back */
 }
 
+/* ---- paths ---- */
+
+Test(admin, segments)
+{
+    static const struct {
+        const char *path;
+        unsigned index;
+        const char *segment; /* NULL: there is none */
+    } rows[] = {{"/a/b/c", 1, "b"},
+                {"/a/b%2Fc/d", 1, "b/c"},
+                {"/a/%2F", 1, "/"},
+                {"/a/%2F%2Fx%2F/y", 1, "//x/"},
+                {"/a/%20%5B::1%5D:80", 1, " [::1]:80"},
+                {"/a/%252F", 1, "%2F"},
+                {"/a/x%FF", 1, "x\xff"},
+                {"/a", 1, ""},
+                {"/a/", 1, ""},
+                {"/a/x%00y", 1, NULL},
+                {"/a/%2", 1, NULL}};
+    struct ag_exchange *ex = ag_exchange_new(&serving.admin.ctx, &server_ops, &serving);
+    static char path[2 * AG_ADMIN_SEGMENT_MAX] = "/a/";
+
+    cr_assert(ex);
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        struct ag_span s;
+
+        ex->req.path = ag_span_str(rows[i].path);
+        s = ag_admin_segment(ex, rows[i].index);
+        cr_expect_eq(s.ptr == NULL, rows[i].segment == NULL, "%s", rows[i].path);
+        cr_expect(!rows[i].segment || ag_span_eq(s, ag_span_str(rows[i].segment)), "%s",
+                  rows[i].path);
+    }
+    memset(path + 3, 'x', sizeof(path) - 3);
+    ex->req.path = ag_span(path, 3 + AG_ADMIN_SEGMENT_MAX);
+    cr_expect_eq(ag_admin_segment(ex, 1).len, AG_ADMIN_SEGMENT_MAX);
+    ex->req.path.len++;
+    cr_expect_null(ag_admin_segment(ex, 1).ptr, "longer than any name");
+    ex->req.path = AG_SPAN("/healthz");
+    sent = false;
+    serving.admin.ctx.pipeline->start(ex);
+    cr_expect(sent);
+    (void)take_all(ex);
+    ag_exchange_complete(ex);
+}
+
 /* ---- content ---- */
 
 static unsigned calls;
