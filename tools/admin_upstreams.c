@@ -138,11 +138,11 @@ bool ag_admin_upstream_place(struct ag_exchange *ex, const struct ag_admin_upstr
 
 /* ---- how they are shown ---- */
 
-const char *ag_admin_upstream_scheme(const struct ag_upstream_group *g)
+const char *ag_admin_upstream_scheme(enum ag_upstream_protocol protocol, bool tls, bool offers_h2)
 {
-    switch (g->protocol) {
+    switch (protocol) {
     case AG_UPSTREAM_H1:
-        return !g->tls ? "http" : g->options.tls.h2 ? "wss" : "https";
+        return !tls ? "http" : offers_h2 ? "wss" : "https";
     case AG_UPSTREAM_H2C:
         return "h2c";
     case AG_UPSTREAM_H2:
@@ -255,7 +255,8 @@ static void put_upstream(struct ag_json_out *o, const struct ag_upstream_group *
 
     ag_json_put(o, AG_SPAN("{\"name\":"));
     ag_json_string(o, g->name);
-    put_text(o, "scheme", ag_span_str(ag_admin_upstream_scheme(g)));
+    put_text(o, "scheme",
+             ag_span_str(ag_admin_upstream_scheme(g->protocol, g->tls, g->options.tls.h2)));
     put_text(o, "protocol", ag_span_str(protocols[g->protocol]));
     put_bool(o, "tls", g->tls);
     put_bool(o, "configured", configured);
@@ -374,7 +375,9 @@ void ag_admin_upstream_answer(struct ag_admin *a, struct ag_exchange *ex, unsign
         return;
     }
     ag_json_init(&o, a->ctx.loop, AG_ADMIN_JSON_MAX);
+    ag_upstream_group_lock(u->group); /* a reload changes who put it there */
     put_server(&o, members[0], a->ctx.loop->now_ms);
+    ag_upstream_group_unlock(u->group);
     ag_json_put(&o, AG_SPAN("\n"));
     for (uint32_t i = 0; i < count; i++) {
         ag_upstream_member_release(members[i]);

@@ -14,8 +14,8 @@ struct ag_admin_upstream {
  * answered. */
 AG_MUST_USE bool ag_admin_upstream_find(struct ag_admin *a, struct ag_exchange *ex,
                                         struct ag_admin_upstream *out);
-/* What a target writes before "://" to have it spoken to so. */
-const char *ag_admin_upstream_scheme(const struct ag_upstream_group *g);
+/* What a target writes before "://" to have servers spoken to so; two that come to the same have one name. */
+const char *ag_admin_upstream_scheme(enum ag_upstream_protocol protocol, bool tls, bool offers_h2);
 /* The server at the path's segment 3, as far as such an address can be: else it was answered. `arena`: malloc. */
 AG_MUST_USE bool ag_admin_upstream_place(struct ag_exchange *ex, const struct ag_admin_upstream *u,
                                          struct ag_arena *arena, struct ag_upstream_server *out);

@@ -21,7 +21,8 @@ static void tell(struct ag_exchange *ex, const struct ag_admin_upstream *u,
     ag_addr_format(peer ? peer : &unknown, true, &b);
     text[b.len] = '\0';
     ag_log(AG_LOG_INFO, "admin: %s: upstream %.*s (%s): server %.*s: %s", text,
-           (int)u->up->name.len, (const char *)u->up->name.ptr, ag_admin_upstream_scheme(u->group),
+           (int)u->up->name.len, (const char *)u->up->name.ptr,
+           ag_admin_upstream_scheme(u->up->protocol, u->up->tls != NULL, u->up->options.tls.h2),
            (int)server->written.len, (const char *)server->written.ptr, what);
 }
 

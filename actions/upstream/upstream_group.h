@@ -66,8 +66,8 @@ struct ag_upstream_member {
     struct ag_upstream_server server; /* its spans in `text` */
     uint64_t identity;                /* hash of host and port: the same in every process */
     uint32_t index;                   /* in the group, while it is a member */
-    enum ag_member_origin origin;
     /* Under the lock. */
+    enum ag_member_origin origin; /* who has said last that it is one */
     uint32_t holders;
     bool seen; /* of a change that is being made */
     struct ag_upstream_member *next_removed;

@@ -288,6 +288,35 @@ def test_all_shards_follow(backend, tmp_path, four):  # noqa: F811
         assert {tuple(op.servers()) for _ in range(30)} == {(address(a), address(c))}, "whichever is asked"
 
 
+def test_many_operators_at_once(backend, tmp_path, four):  # noqa: F811
+    """Three of them, in whichever shards, while the configuration is loaded anew; one server is left alone."""
+    a, b, c, d = four
+    text = config(a, b, d, workers=3, extra=", health: {interval: 100ms}")
+    with Reloading(tmp_path, text, backend) as gate, Load(gate, 3) as load:
+        op, failed = Operator(gate), []
+
+        def change_and_look(n):
+            for method, path, content, fine in [
+                    ("POST", "", {"address": address(c), "weight": 1 + n}, (201, 409, 404)),
+                    ("PATCH", f"/{address(a)}", {"drain": n % 2 == 0, "weight": 1 + n}, (200,)),
+                    ("DELETE", f"/{address(c)}", None, (204, 404)), ("DELETE", f"/{address(b)}", None, (204, 404)),
+                    ("POST", "", {"address": address(b)}, (201, 409, 404))]:
+                answer = op.ask(method, f"/upstreams/up/servers{path}", content)
+                if answer.status not in fine:
+                    failed.append(answer)
+            op.upstreams()
+
+        threads = [threading.Thread(target=lambda: [change_and_look(n) for n in range(25)]) for _ in range(3)]
+        for t in threads:
+            t.start()
+        for i in range(5):
+            gate.reload(text.replace("100ms", f"{101 + i}ms"))
+        for t in threads:
+            t.join(60)
+        assert not failed and set(op.servers()) >= {address(a), address(d)}
+        load.more(50)
+
+
 # ---- reloads ----
 
 def test_changes_stay_over_a_reload(backend, tmp_path, four):  # noqa: F811
