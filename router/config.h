@@ -30,4 +30,6 @@ AG_MUST_USE struct ag_node *ag_config_load(const struct ag_config_input *in, str
 /* The formats, one file each; NULL after a diagnosis. */
 struct ag_node *ag_config_parse_yaml(const struct ag_source *src, struct ag_diags *diags);
 struct ag_node *ag_config_parse_json(const struct ag_source *src, struct ag_diags *diags);
+/* Any text of JSON, as a tree; what is wrong with it (a key that stands twice, too) is a diagnosis. */
+struct ag_node *ag_config_json_value(const struct ag_source *src, struct ag_diags *diags);
 struct ag_node *ag_config_parse_gate(const struct ag_source *src, struct ag_diags *diags);

@@ -324,7 +324,7 @@ static bool read_all(struct json *j)
     return j->at == j->text.len || unexpected(j, NULL, "the end of the file");
 }
 
-struct ag_node *ag_config_parse_json(const struct ag_source *src, struct ag_diags *diags)
+struct ag_node *ag_config_json_value(const struct ag_source *src, struct ag_diags *diags)
 {
     struct json *j = ag_arena_zalloc(diags->arena, sizeof(*j));
 
@@ -334,14 +334,21 @@ struct ag_node *ag_config_parse_json(const struct ag_source *src, struct ag_diag
     j->line = 1;
     bool ok = read_all(j);
     ag_keyset_deinit(&j->seen);
-    if (!ok) {
+    return ok ? j->root : NULL;
+}
+
+struct ag_node *ag_config_parse_json(const struct ag_source *src, struct ag_diags *diags)
+{
+    struct ag_node *root = ag_config_json_value(src, diags);
+
+    if (!root) {
         return NULL;
     }
-    if (j->root->kind != AG_NODE_MAP) {
-        ag_diag_error(diags, j->root->pos, NULL,
+    if (root->kind != AG_NODE_MAP) {
+        ag_diag_error(diags, root->pos, NULL,
                       "a config is an object of sections: server, proxy, routes, ...");
         return NULL;
     }
-    ag_config_routes_normalise(j->root, diags);
-    return j->root;
+    ag_config_routes_normalise(root, diags);
+    return root;
 }

@@ -3,7 +3,15 @@
 #include "engine/resolver.h"
 #include "tools/serving.h"
 
-static const struct ag_admin_endpoint *const tables[] = {ag_admin_status_endpoints};
+static const struct ag_admin_endpoint *const tables[] = {
+    ag_admin_status_endpoints, ag_admin_upstream_endpoints, ag_admin_upstream_change_endpoints};
+
+/* Of the content of its requests; its size is ag_admin_read's. */
+static const struct ag_route_limits limits = {.min_rate = 240,
+                                              .body_grace_ms = 5000,
+                                              .body_timeout_ms = 10000,
+                                              .min_read_rate = 240,
+                                              .write_timeout_ms = 30000};
 
 /* ---- who asks ---- */
 
@@ -57,14 +65,14 @@ static bool is_here(struct ag_exchange *ex)
 static void refuse_token(struct ag_exchange *ex)
 {
     (void)!ag_exchange_field(ex, AG_FIELD_WWW_AUTHENTICATE, AG_SPAN("Bearer realm=\"anygate\""));
-    ag_admin_text(ex, 401, AG_SPAN("a token is needed: Authorization: Bearer TOKEN\n"));
+    ag_admin_refuse(ex, 401, AG_SPAN("a token is needed: Authorization: Bearer TOKEN"));
 }
 
 /* False: it was answered. */
 static bool admit(struct ag_exchange *ex, const struct ag_model *m)
 {
     if (ag_fields_find(&ex->req.fields, AG_FIELD_ORIGIN, NULL)) {
-        ag_admin_text(ex, 403, AG_SPAN("no page of a browser may ask here\n"));
+        ag_admin_refuse(ex, 403, AG_SPAN("no page of a browser may ask here"));
         return false;
     }
     if (m->admin_token.len > 0) {
@@ -75,85 +83,67 @@ static bool admit(struct ag_exchange *ex, const struct ag_model *m)
         return true;
     }
     if (!is_here(ex)) {
-        ag_admin_text(ex, 403, AG_SPAN("asked from this machine only, by address or localhost\n"));
+        ag_admin_refuse(ex, 403, AG_SPAN("asked from this machine only, by address or localhost"));
         return false;
     }
     return true;
 }
 
-/* ---- answers ---- */
-
-static void add_fields(struct ag_exchange *ex, struct ag_span type)
-{
-    /* Without memory for one of them the answer is the same. */
-    (void)!ag_exchange_field(ex, AG_FIELD_CONTENT_TYPE, type);
-    (void)!ag_exchange_field(ex, AG_FIELD_CACHE_CONTROL, AG_SPAN("no-store"));
-    (void)!ag_fields_add(&ex->res.fields, &ex->arena, AG_FIELD_OTHER,
-                         AG_SPAN("X-Content-Type-Options"), AG_SPAN("nosniff"));
-}
-
-void ag_admin_text(struct ag_exchange *ex, unsigned status, struct ag_span text)
-{
-    add_fields(ex, AG_SPAN("text/plain; charset=utf-8"));
-    ex->res.status = status;
-    ex->res.framing = AG_FRAMING_LENGTH;
-    ex->res.content_length = text.len;
-    if (ag_body_write(&ex->res_body, ag_slice_static(text)) == AG_OK) {
-        ag_body_end(&ex->res_body, NULL);
-    }
-    ag_exchange_respond(ex);
-}
-
-void ag_admin_json(struct ag_exchange *ex, unsigned status, struct ag_json_out *o)
-{
-    bool written = true;
-
-    if (!ag_json_finish(o)) {
-        ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "no memory for the answer");
-        return;
-    }
-    add_fields(ex, AG_SPAN("application/json"));
-    ex->res.status = status;
-    ex->res.framing = AG_FRAMING_LENGTH;
-    ex->res.content_length = o->bytes;
-    while (written && o->done.count > 0) {
-        written = ag_body_write(&ex->res_body, ag_chain_pop(&o->done, &ex->context->loop->nodes)) ==
-                  AG_OK;
-    }
-    ag_json_release(o);
-    if (written) {
-        ag_body_end(&ex->res_body, NULL);
-    }
-    ag_exchange_respond(ex);
-}
-
 /* ---- the pipeline ---- */
 
-static const struct ag_admin_endpoint *find(struct ag_span path)
+/* The segment at *io_rest, which begins with its slash; *io_rest is what follows. */
+static struct ag_span next_segment(struct ag_span *io_rest)
 {
+    struct ag_span s = ag_span_sub(*io_rest, 1, io_rest->len);
+    size_t len = ag_span_find(s, '/');
+
+    *io_rest = ag_span_sub(s, len, s.len);
+    return ag_span_sub(s, 0, len);
+}
+
+static bool matches(struct ag_span pattern, struct ag_span path)
+{
+    while (pattern.len > 0 && path.len > 0 && path.ptr[0] == '/') {
+        struct ag_span want = next_segment(&pattern), is = next_segment(&path);
+
+        if (ag_span_eq(want, AG_SPAN("*")) ? is.len == 0 : !ag_span_eq(want, is)) {
+            return false;
+        }
+    }
+    return pattern.len == 0 && path.len == 0;
+}
+
+static bool takes(uint32_t methods, uint16_t method)
+{
+    return (methods & 1u << (method == AG_METHOD_HEAD ? AG_METHOD_GET : method)) != 0;
+}
+
+/* *out_methods: all that the path takes; 0: there is no such path. */
+static const struct ag_admin_endpoint *find(struct ag_span path, uint16_t method,
+                                            uint32_t *out_methods)
+{
+    const struct ag_admin_endpoint *found = NULL;
+
+    *out_methods = 0;
     for (size_t i = 0; i < AG_COUNT(tables); i++) {
         for (const struct ag_admin_endpoint *e = tables[i]; e->path; e++) {
-            if (ag_span_eq(path, ag_span_str(e->path))) {
-                return e;
+            if (matches(ag_span_str(e->path), path)) {
+                *out_methods |= e->methods;
+                found = takes(e->methods, method) ? e : found;
             }
         }
     }
-    return NULL;
+    return found;
 }
 
-static bool takes(const struct ag_admin_endpoint *e, uint16_t method)
-{
-    return (e->methods & 1u << (method == AG_METHOD_HEAD ? AG_METHOD_GET : method)) != 0;
-}
-
-static void refuse_method(struct ag_exchange *ex, const struct ag_admin_endpoint *e)
+static void refuse_method(struct ag_exchange *ex, uint32_t methods)
 {
     char text[64];
     struct ag_buf b = ag_buf(text, sizeof(text));
     struct ag_span value;
 
     for (unsigned m = 1; m < AG_METHODS; m++) {
-        if (takes(e, (uint16_t)m)) {
+        if (takes(methods, (uint16_t)m)) {
             ag_buf_put(&b, b.len ? AG_SPAN(", ") : AG_SPAN(""));
             ag_buf_put(&b, ag_method_name((enum ag_method)m));
         }
@@ -162,24 +152,26 @@ static void refuse_method(struct ag_exchange *ex, const struct ag_admin_endpoint
     if (value.ptr) {
         (void)!ag_exchange_field(ex, AG_FIELD_ALLOW, value);
     }
-    ag_admin_text(ex, 405, AG_SPAN("this method does nothing here\n"));
+    ag_admin_refuse(ex, 405, AG_SPAN("this method does nothing here"));
 }
 
 static void start(struct ag_exchange *ex)
 {
     struct ag_admin *a = ag_container_of(ex->context, struct ag_admin, ctx);
     const struct ag_admin_endpoint *e;
+    uint32_t methods;
 
+    ex->limits = &limits;
     if (!admit(ex, a->ctx.snapshot->model)) {
         return;
     }
-    e = find(ex->req.path);
-    if (!e) {
-        ag_admin_text(ex, 404, AG_SPAN("there is no such endpoint\n"));
-    } else if (!takes(e, (uint16_t)ex->req.method)) {
-        refuse_method(ex, e);
-    } else {
+    e = find(ex->req.path, ex->req.method, &methods);
+    if (e) {
         e->answer(a, ex);
+    } else if (methods) {
+        refuse_method(ex, methods);
+    } else {
+        ag_admin_refuse(ex, 404, AG_SPAN("there is no such endpoint"));
     }
 }
 
@@ -197,11 +189,10 @@ static void respond(struct ag_exchange *ex)
     ex->server->send_head(ex);
 }
 
-/* Nobody works on an exchange any more when start has returned. */
 static void abort_work(struct ag_exchange *ex, enum ag_reason why)
 {
-    (void)ex;
     (void)why;
+    ag_admin_let_go(ex);
 }
 
 static void done(struct ag_exchange *ex)

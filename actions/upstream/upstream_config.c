@@ -8,7 +8,6 @@
 
 #define DURATION_MAX_MS (UINT64_C(24) * 3600 * 1000 * 30)
 #define COUNT_MAX       1000000u
-#define TLS_PORT        443u
 
 struct ag_upstream_options ag_upstream_default_options(void)
 {
@@ -329,8 +328,8 @@ struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
     u->key[0] = u->key[1] = 0;
     for (uint32_t i = 0; i < base->server_count; i++) {
         servers[i] = base->servers[i];
-        if (scheme.tls && !ag_upstream_set_address(&servers[i], pos, servers[i].written, TLS_PORT,
-                                                   build->diags)) {
+        if (scheme.tls && !ag_upstream_set_address(&servers[i], pos, servers[i].written,
+                                                   AG_UPSTREAM_TLS_PORT, build->diags)) {
             AG_UNREACHABLE("it was an address before");
         }
     }

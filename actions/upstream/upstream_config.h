@@ -66,6 +66,7 @@ struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
 /* ---- upstream_servers.c ---- */
 
 #define AG_UPSTREAM_PLAIN_PORT 80u
+#define AG_UPSTREAM_TLS_PORT   443u
 
 /* "10.0.0.1:8080 weight=2 backup", at `pos`. */
 bool ag_upstream_read_server(struct ag_pos pos, struct ag_span text, struct ag_diags *diags,

@@ -207,7 +207,7 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
         c->peer->large = c->h1.large;
     }
     if (!pool->all->closing && pool->options.max_idle > 0 && is_alive(c) &&
-        !ag_upstream_slot_is_due(pool)) {
+        !ag_upstream_member_is_drained(c->peer->member) && !ag_upstream_slot_is_due(pool)) {
         become_idle(c);
         return;
     }

@@ -1,5 +1,7 @@
 #include "actions/upstream/upstream_group.h"
 
+#include "engine/resolver.h"
+
 #include <stdlib.h>
 #include <xxhash.h>
 
@@ -84,7 +86,8 @@ static struct ag_upstream_member *make_member(struct ag_upstream_group *g,
                                               const struct ag_upstream_server *server,
                                               enum ag_member_origin origin)
 {
-    size_t bytes = server->host.len + server->authority.len + server->written.len;
+    size_t bytes =
+        server->host.len + server->authority.len + server->written.len + server->zone.len;
     size_t size = sizeof(struct ag_upstream_member) + bytes;
     struct ag_upstream_member *m = aligned_alloc(64, (size + 63) / 64 * 64);
     struct ag_buf text;
@@ -99,6 +102,7 @@ static struct ag_upstream_member *make_member(struct ag_upstream_group *g,
     m->server.host = copy_text(&text, server->host);
     m->server.authority = copy_text(&text, server->authority);
     m->server.written = copy_text(&text, server->written);
+    m->server.zone = copy_text(&text, server->zone);
     m->identity = own_identity(g, server);
     m->origin = origin;
     m->holders = 1;
@@ -139,7 +143,15 @@ static bool is_same_server(const struct ag_upstream_member *m, const struct ag_u
 {
     return m->server.port == s->port && m->server.backup == s->backup &&
            m->server.remote == s->remote && ag_span_eq(m->server.host, s->host) &&
-           ag_span_eq(m->server.authority, s->authority);
+           ag_span_eq(m->server.zone, s->zone) && ag_span_eq(m->server.authority, s->authority);
+}
+
+static bool is_at(const struct ag_upstream_member *m, const struct ag_upstream_server *place)
+{
+    if (!m->server.named && !place->named && place->addr.sa.sa_family != AF_UNSPEC) {
+        return ag_addr_same(&m->server.addr, &place->addr);
+    }
+    return m->server.port == place->port && ag_span_ieq(m->server.host, place->host);
 }
 
 static struct ag_upstream_member *find_member(const struct ag_upstream_group *g,
@@ -174,6 +186,61 @@ static void weigh(struct ag_upstream_member *m, uint32_t weight)
     }
 }
 
+/* ---- those that an operator has removed ---- */
+
+/* NULL: there is none. */
+static struct ag_upstream_member *removed_at(const struct ag_upstream_group *g,
+                                             const struct ag_upstream_server *place)
+{
+    struct ag_upstream_member *m = g->removed;
+
+    while (m && !is_at(m, place)) {
+        m = m->next_removed;
+    }
+    return m;
+}
+
+static bool is_removed(const struct ag_upstream_group *g, const struct ag_upstream_server *server)
+{
+    struct ag_upstream_member *m = removed_at(g, server);
+
+    if (m) {
+        m->seen = true;
+    }
+    return m != NULL;
+}
+
+/* Those of `origin` that were not seen are nowhere any more. */
+static void forget_unseen(struct ag_upstream_group *g, enum ag_member_origin origin)
+{
+    for (struct ag_upstream_member **at = &g->removed; *at;) {
+        struct ag_upstream_member *m = *at;
+
+        if (!m->seen && m->origin == origin) {
+            *at = m->next_removed;
+            let_member_go(m);
+        } else {
+            m->seen = false;
+            at = &m->next_removed;
+        }
+    }
+}
+
+/* NULL: all of them. */
+static void forget_removed(struct ag_upstream_group *g, const struct ag_upstream_server *place)
+{
+    for (struct ag_upstream_member **at = &g->removed; *at;) {
+        struct ag_upstream_member *m = *at;
+
+        if (!place || is_at(m, place)) {
+            *at = m->next_removed;
+            let_member_go(m);
+        } else {
+            at = &m->next_removed;
+        }
+    }
+}
+
 /* What is of `origin` becomes these; a server that stands there twice is two members. Those that go make room for
  * those that come. */
 static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstream_server *servers,
@@ -186,7 +253,7 @@ static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstre
     for (uint32_t i = 0; i < count; i++) {
         struct ag_upstream_member *m = find_member(g, &servers[i]);
 
-        is_new[i] = !m;
+        is_new[i] = !is_removed(g, &servers[i]) && !m;
         if (m) {
             m->seen = true;
             m->origin = origin;
@@ -202,6 +269,7 @@ static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstre
             m->seen = false;
         }
     }
+    forget_unseen(g, origin);
     for (uint32_t i = 0; i < count; i++) {
         if (is_new[i] && !add(g, &servers[i], origin)) {
             st = AG_ENOMEM;
@@ -250,6 +318,7 @@ static void free_group(struct ag_upstream_group *g)
             take_out(g, g->members[i]);
         }
     }
+    forget_removed(g, NULL);
     ag_list_remove(&g->link);
     g->all->count--;
     free(g);
@@ -271,6 +340,7 @@ static struct ag_upstream_group *make(struct ag_upstream_groups *all, const stru
     g->key[0] = up->key[0];
     g->key[1] = up->key[1];
     g->protocol = up->protocol;
+    g->tls = up->tls != NULL;
     g->name = ag_span(name, up->name.len);
     g->options = up->options;
     atomic_init(&g->version, 1);
@@ -478,17 +548,34 @@ void ag_upstream_group_unlock(struct ag_upstream_group *g)
 
 /* ---- servers that come and go ---- */
 
+/* The first one from index `from` on; NULL: there is none. */
+static struct ag_upstream_member *member_at(const struct ag_upstream_group *g, uint32_t from,
+                                            const struct ag_upstream_server *place)
+{
+    for (uint32_t i = from; i < g->count; i++) {
+        if (g->members[i] && is_at(g->members[i], place)) {
+            return g->members[i];
+        }
+    }
+    return NULL;
+}
+
 enum ag_status ag_upstream_group_add(struct ag_upstream_group *g,
                                      const struct ag_upstream_server *server,
                                      enum ag_member_origin origin)
 {
-    enum ag_status st;
+    enum ag_status st = AG_OK;
+    struct ag_upstream_member *m, *gone;
 
     lock(g->all);
-    if (find_member(g, server)) {
+    gone = removed_at(g, server);
+    if (member_at(g, 0, server)) {
         st = AG_EINVAL;
-    } else if (add(g, server, origin)) {
-        st = AG_OK;
+    } else if ((m = add(g, server, gone ? gone->origin : origin)) != NULL) {
+        if (gone) { /* it is back: a weight that is ordered now stays when that of the configuration does */
+            m->server.weight = gone->server.weight;
+            forget_removed(g, server);
+        }
         changed(g);
     } else {
         st = AG_ENOMEM;
@@ -497,23 +584,43 @@ enum ag_status ag_upstream_group_add(struct ag_upstream_group *g,
     return st;
 }
 
-enum ag_status ag_upstream_group_remove(struct ag_upstream_group *g, struct ag_span address)
+enum ag_status ag_upstream_group_remove(struct ag_upstream_group *g,
+                                        const struct ag_upstream_server *place)
 {
     enum ag_status st = AG_ENOENT;
+    struct ag_upstream_member *m;
 
     lock(g->all);
-    for (uint32_t i = 0; i < AG_UPSTREAM_SERVERS_MAX && st != AG_OK; i++) {
-        struct ag_upstream_member *m = g->members[i];
-
-        if (m &&
-            (ag_span_eq(m->server.written, address) || ag_span_eq(m->server.authority, address))) {
-            take_out(g, m);
-            changed(g);
-            st = AG_OK;
+    while ((m = member_at(g, 0, place)) != NULL) {
+        if (m->origin != AG_MEMBER_ORDERED) {
+            m->holders++;
+            m->next_removed = g->removed;
+            g->removed = m;
         }
+        take_out(g, m);
+        st = AG_OK;
+    }
+    if (st == AG_OK) {
+        changed(g);
     }
     unlock(g->all);
     return st;
+}
+
+uint32_t ag_upstream_group_at(struct ag_upstream_group *g, const struct ag_upstream_server *place,
+                              struct ag_upstream_member *out_members[AG_UPSTREAM_SERVERS_MAX])
+{
+    struct ag_upstream_member *m;
+    uint32_t count = 0, from = 0;
+
+    lock(g->all);
+    while ((m = member_at(g, from, place)) != NULL) {
+        m->holders++;
+        out_members[count++] = m;
+        from = m->index + 1;
+    }
+    unlock(g->all);
+    return count;
 }
 
 enum ag_status ag_upstream_group_found(struct ag_upstream_group *g,

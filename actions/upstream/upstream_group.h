@@ -12,6 +12,9 @@
  * A group is made when it is first needed and held by whoever has to do with it: pools, health checks, discovery,
  * and the process itself once an operator has changed something. A member is held by its group and by each shard
  * that has it. Nothing here is called for a request but ag_upstream_group_version.
+ *
+ * An operator's changes are over what the configuration and discovery say, as long as these say the same: who was
+ * added stays, who was removed comes back only when the operator adds it, or when it was gone from there meanwhile.
  */
 #pragma once
 #include "actions/upstream/upstream.h"
@@ -63,10 +66,11 @@ struct ag_upstream_member {
     struct ag_upstream_server server; /* its spans in `text` */
     uint64_t identity;                /* hash of host and port: the same in every process */
     uint32_t index;                   /* in the group, while it is a member */
-    enum ag_member_origin origin;
     /* Under the lock. */
+    enum ag_member_origin origin; /* who has said last that it is one */
     uint32_t holders;
     bool seen; /* of a change that is being made */
+    struct ag_upstream_member *next_removed;
     uint8_t text[];
 };
 
@@ -80,6 +84,7 @@ struct ag_upstream_group {
     struct ag_upstream_groups *all;
     uint64_t key[2];
     enum ag_upstream_protocol protocol;
+    bool tls;
     /* Under the lock. */
     struct ag_link link; /* in its bucket */
     struct ag_span name; /* behind the group */
@@ -88,7 +93,9 @@ struct ag_upstream_group {
     uint64_t order;       /* of the newest configuration that it is in; 0: not known */
     bool kept;            /* by the process: an operator's changes are not to be lost */
     struct ag_upstream_options options; /* numbers alone: its spans and nodes are not to be used */
-    uint32_t count;                     /* one more than the highest index in use */
+    /* Members that an operator has removed, though they are configured or found: they are not to come back. */
+    struct ag_upstream_member *removed;
+    uint32_t count; /* one more than the highest index in use */
     struct ag_upstream_member *members[AG_UPSTREAM_SERVERS_MAX]; /* NULL: a free index */
 };
 
@@ -153,13 +160,17 @@ void ag_upstream_group_unlock(struct ag_upstream_group *g);
 
 /* ---- servers that come and go ---- */
 
-/* Adds a server. AG_EINVAL: it is there already; AG_ENOMEM: no memory, or no index is free. */
+/* Adds a server; one that was removed is of the origin that it had. AG_EINVAL: one of its place is there already; AG_ENOMEM: no memory, or no
+ * index is free. */
 AG_MUST_USE enum ag_status ag_upstream_group_add(struct ag_upstream_group *g,
                                                  const struct ag_upstream_server *server,
                                                  enum ag_member_origin origin);
-/* Takes out the server of that address, as ag_upstream_server.written or host:port has it. AG_ENOENT. */
+/* Takes out each server at the place (host and port) of `place`. AG_ENOENT. */
 AG_MUST_USE enum ag_status ag_upstream_group_remove(struct ag_upstream_group *g,
-                                                    struct ag_span address);
+                                                    const struct ag_upstream_server *place);
+/* Those that are there, held for the caller. Returns how many. */
+uint32_t ag_upstream_group_at(struct ag_upstream_group *g, const struct ag_upstream_server *place,
+                              struct ag_upstream_member *out_members[AG_UPSTREAM_SERVERS_MAX]);
 /* Makes `servers` all that discovery has found: those that are new come, those that are gone go. */
 AG_MUST_USE enum ag_status ag_upstream_group_found(struct ag_upstream_group *g,
                                                    const struct ag_upstream_server *servers,
@@ -170,6 +181,10 @@ AG_MUST_USE enum ag_status ag_upstream_group_found(struct ag_upstream_group *g,
 static inline bool ag_upstream_member_is_up(const struct ag_upstream_member *m)
 {
     return atomic_load_explicit(&m->flags, memory_order_relaxed) == 0;
+}
+static inline bool ag_upstream_member_is_drained(const struct ag_upstream_member *m)
+{
+    return (atomic_load_explicit(&m->flags, memory_order_relaxed) & AG_MEMBER_DRAINED) != 0;
 }
 /* Sets and clears flags, tells the shards when that changes anything: true. When the last one goes at `now_ms`
  * the member is back from then on (slow start). Where checks are off none is DOWN. */

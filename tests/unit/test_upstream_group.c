@@ -1,5 +1,7 @@
 #include "actions/upstream/upstream_group.h"
 
+#include "engine/resolver.h"
+
 #include <criterion/criterion.h>
 
 static struct ag_upstream_server server(const char *host, uint16_t port, uint32_t weight)
@@ -141,9 +143,78 @@ Test(upstream_group, servers_come_and_go_and_outlive_a_reload)
     s = look(g);
     cr_assert_null(s.members[2]);
     cr_assert(ag_span_eq(s.members[3]->server.host, AG_SPAN("d")));
-    cr_assert_eq(ag_upstream_group_remove(g, AG_SPAN("b")), AG_OK);
-    cr_assert_eq(ag_upstream_group_remove(g, AG_SPAN("b")), AG_ENOENT);
+    cr_assert_eq(ag_upstream_group_remove(g, &b), AG_OK);
+    cr_assert_eq(ag_upstream_group_remove(g, &b), AG_ENOENT);
     cr_assert_null(look(g).members[1]);
+    ag_upstream_group_release(g);
+}
+
+Test(upstream_group, what_an_operator_removed_stays_away)
+{
+    struct ag_upstream_server v[] = {server("a", 80, 1), server("a", 80, 2), server("b", 80, 1)};
+    struct ag_upstream_server found[] = {server("c", 1, 1), server("d", 1, 1)},
+                              a = server("A", 80, 4);
+    struct ag_upstream up = upstream(5, v, 3), without = upstream(5, v + 2, 1);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+
+    cr_assert_eq(ag_upstream_group_found(g, found, 1), AG_OK);
+    cr_assert_eq(ag_upstream_group_remove(g, &a), AG_OK, "both, and names have no case");
+    cr_assert_eq(ag_upstream_group_remove(g, found), AG_OK);
+    cr_assert_eq(look(g).count, 3);
+    ag_upstream_group_follow(g, &up, 2);
+    cr_assert_eq(ag_upstream_group_found(g, found, 1), AG_OK);
+    cr_assert_null(look(g).members[0]);
+    cr_assert_eq(look(g).count, 3, "neither the configuration nor discovery brings them back");
+
+    cr_assert_eq(ag_upstream_group_add(g, &a, AG_MEMBER_ORDERED), AG_OK);
+    cr_assert_eq(ag_upstream_group_add(g, found, AG_MEMBER_ORDERED), AG_OK);
+    cr_assert_null(g->removed);
+    cr_assert_eq(look(g).members[0]->origin, AG_MEMBER_CONFIGURED);
+    cr_assert_eq(look(g).members[1]->origin, AG_MEMBER_FOUND);
+    cr_assert_eq(look(g).members[0]->weight, 4);
+    cr_assert_eq(ag_upstream_group_remove(g, &a), AG_OK);
+    ag_upstream_group_follow(g, &up, 3);
+    cr_assert_eq(ag_upstream_group_remove(g, &a), AG_ENOENT, "it was removed once more");
+    ag_upstream_group_follow(g, &without, 4);
+    cr_assert_null(g->removed, "it was gone");
+    ag_upstream_group_follow(g, &up, 5);
+    cr_assert_eq(ag_upstream_group_remove(g, &a), AG_OK, "and is new");
+    cr_assert_eq(ag_upstream_group_add(g, v, AG_MEMBER_ORDERED), AG_OK);
+    cr_assert_eq(ag_upstream_group_remove(g, v), AG_OK);
+    cr_assert_eq(ag_upstream_group_add(g, found + 1, AG_MEMBER_ORDERED), AG_OK);
+    cr_assert_eq(ag_upstream_group_remove(g, found + 1), AG_OK);
+    cr_assert_null(g->removed->next_removed, "nobody would bring back who was ordered");
+    ag_upstream_group_release(g);
+}
+
+Test(upstream_group, finds_servers_by_their_place)
+{
+    struct ag_upstream_server v[] = {server("h", 80, 1), server("h", 81, 2), server("h", 80, 3),
+                                     server("::1", 80, 1)};
+    struct ag_upstream_server place = server("H", 80, 1), literal = server("0::1", 80, 1);
+    struct ag_upstream_member *members[AG_UPSTREAM_SERVERS_MAX];
+    struct ag_upstream_group *g;
+    struct ag_upstream up = upstream(5, v, 4);
+
+    for (size_t i = 0; i < 3; i++) {
+        v[i].named = true;
+        v[i].zone = AG_SPAN("z");
+    }
+    place.named = true;
+    cr_assert_eq(ag_addr_parse(AG_SPAN("::1"), 80, &v[3].addr), AG_OK);
+    cr_assert_eq(ag_addr_parse(AG_SPAN("0::1"), 80, &literal.addr), AG_OK);
+    g = ag_upstream_group_hold(all, &up, 1);
+    cr_assert_eq(ag_upstream_group_at(g, &place, members), 2);
+    cr_assert_eq(members[1]->weight, 3);
+    cr_assert(ag_span_eq(members[1]->server.zone, AG_SPAN("z")));
+    cr_assert_neq(members[1]->server.zone.ptr, v[2].zone.ptr, "a copy");
+    ag_upstream_member_release(members[0]);
+    ag_upstream_member_release(members[1]);
+    cr_assert_eq(ag_upstream_group_at(g, &literal, members), 1);
+    ag_upstream_member_release(members[0]);
+    place.port = 82;
+    cr_assert_eq(ag_upstream_group_at(g, &place, members), 0);
+    cr_assert_eq(ag_upstream_group_add(g, &literal, AG_MEMBER_ORDERED), AG_EINVAL);
     ag_upstream_group_release(g);
 }
 
