@@ -286,7 +286,6 @@ static enum ag_status choose(struct ag_upstream_claim *c)
         return any_untried(c) ? wait_for_slot(c) : give_up(c);
     }
     charge(c, p);
-    c->addresses = 0;
     return use_peer(c);
 }
 
@@ -313,15 +312,15 @@ void ag_upstream_crowded_out(struct ag_upstream_claim *c)
     settle(c, choose(c));
 }
 
-void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why, const char *detail)
+void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why, const char *detail,
+                                bool whole)
 {
     enum ag_status st;
 
     c->reason = (uint8_t)why;
     c->detail = detail;
-    if (c->tries < AG_UPSTREAM_TRIES && !c->peer->retired && c->addresses < c->peer->addr_count &&
-        (c->aim || ag_upstream_has_slot(c->pool))) {
-        settle(c, use_peer(c)); /* at its next address */
+    if (!whole && c->tries < AG_UPSTREAM_TRIES) {
+        settle(c, choose(c)); /* maybe the same: it is not found wanting yet */
         return;
     }
     ag_upstream_unreached(c, why);
