@@ -242,7 +242,7 @@ static bool any_untried(const struct ag_upstream_claim *c)
 static enum ag_status use_peer(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
-    struct ag_upstream_conn *conn = c->fresh || c->raw ? NULL : ag_upstream_take(p);
+    struct ag_upstream_conn *conn = c->fresh || c->raw ? NULL : ag_upstream_take(c);
 
     if (conn) {
         ag_upstream_give(c, conn);
@@ -460,6 +460,7 @@ void ag_upstream_cancel(struct ag_upstream_claim *c)
         if (c->call && c->call->ops) {
             c->call->ops->cancel(c->call);
         }
+        ag_upstream_disown(c->conn); /* its client may be gone */
         ag_upstream_release(c);
     }
 }

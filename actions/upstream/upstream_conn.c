@@ -35,7 +35,7 @@ bool ag_upstream_conn_takes(const struct ag_upstream_conn *c)
     if (c->peer->retired || c->own || c->raw || (c->h2 && c->peer->h1_required)) {
         return false;
     }
-    if (o->proxy_protocol != AG_PROXY_PROTOCOL_NONE && c->calls > 0) {
+    if (ag_upstream_is_private(c) && !c->client && c->calls > 0) {
         return false; /* its header told whose that call was */
     }
     return (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
@@ -59,7 +59,8 @@ static void offer(struct ag_upstream_conn *c)
     bool takes;
 
     c->retired = c->retired || ag_upstream_slot_is_due(c->peer->pool);
-    takes = c->state == AG_UPSTREAM_ACTIVE && ag_upstream_conn_takes(c);
+    takes =
+        c->state == AG_UPSTREAM_ACTIVE && !ag_upstream_is_private(c) && ag_upstream_conn_takes(c);
 
     if (!takes) {
         withdraw(c);
@@ -79,8 +80,13 @@ static void leave_idle(struct ag_upstream_conn *c)
     c->peer->pool->idle_count--;
 }
 
-struct ag_upstream_conn *ag_upstream_take(struct ag_upstream_peer *p)
+struct ag_upstream_conn *ag_upstream_take(const struct ag_upstream_claim *claim)
 {
+    struct ag_upstream_peer *p = claim->peer;
+
+    if (claim->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
+        return ag_upstream_take_own(claim);
+    }
     while (!ag_list_empty(&p->open)) {
         struct ag_upstream_conn *c = ag_container_of(p->open.next, struct ag_upstream_conn, link);
 
@@ -128,6 +134,9 @@ void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *
     }
     if (c->state != AG_UPSTREAM_ACTIVE) {
         ag_upstream_conn_become(c, AG_UPSTREAM_ACTIVE);
+    }
+    if (ag_upstream_is_private(c)) {
+        ag_upstream_own(c, claim);
     }
     ag_list_init(&claim->link);
     ag_list_push(&c->claims, &claim->link);
@@ -207,7 +216,7 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
         c->peer->large = c->h1.large;
     }
     if (!pool->all->closing && pool->options.max_idle > 0 && ag_upstream_conn_takes(c) &&
-        !ag_upstream_slot_is_due(pool)) {
+        !ag_upstream_slot_is_due(pool) && (!ag_upstream_is_private(c) || ag_upstream_keep_own(c))) {
         become_idle(c);
         return;
     }
@@ -265,6 +274,7 @@ static void free_conn(struct ag_upstream_conn *c)
         ag_pool_put(&u->h2s, c->h2);
     }
     ag_list_remove(&c->live);
+    ag_upstream_disown(c);
     p->users--;
     ag_pool_put(&u->conns, c);
     ag_upstream_peer_left(p);

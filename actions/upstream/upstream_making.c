@@ -163,6 +163,7 @@ static struct ag_upstream_conn *attempt(const struct ag_upstream_claim *claim, u
     ag_list_init(&c->link);
     ag_list_init(&c->live);
     ag_list_init(&c->rival);
+    ag_list_init(&c->kin);
     ag_list_init(&c->joined);
     ag_list_init(&c->claims);
     ag_list_push(&u->live, &c->live);

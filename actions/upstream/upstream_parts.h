@@ -8,6 +8,7 @@
  *   upstream_claim.c  who wants a connection: choice of a server, waiting, failing over
  *   upstream_making.c connections that are being made: who waits for them, addresses tried beside each other
  *   upstream_conn.c   connections: opened, shared, idle, ended
+ *   upstream_private.c connections that are one client's
  *   upstream_watch.c  what is late on them
  *   upstream_health.c what requests tell of servers, who may be asked because of it
  */
@@ -101,8 +102,8 @@ void ag_upstream_unmake(struct ag_upstream_conn *c, enum ag_reason why);
 
 /* ---- upstream_conn.c ---- */
 
-/* Takes a shared connection that has room, or the most recently used idle one. NULL: none is alive. */
-struct ag_upstream_conn *ag_upstream_take(struct ag_upstream_peer *p);
+/* A shared connection of the claim's peer that has room, or the most recently used idle one. NULL: none is alive. */
+struct ag_upstream_conn *ag_upstream_take(const struct ag_upstream_claim *claim);
 void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *c);
 void ag_upstream_conn_become(struct ag_upstream_conn *c, enum ag_upstream_conn_state to);
 /* Whether it may carry one more call. */
@@ -114,6 +115,21 @@ void ag_upstream_evict(struct ag_upstream_pool *pool);
 /* Ends it at once, and in order as far as its protocol knows that. */
 void ag_upstream_conn_close(struct ag_upstream_conn *c);
 void ag_upstream_conn_finish(struct ag_upstream_conn *c);
+
+/* ---- upstream_private.c ---- */
+
+/* Its upstream is told whose each connection is. */
+static inline bool ag_upstream_is_private(const struct ag_upstream_conn *c)
+{
+    return c->peer->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE;
+}
+/* The new connection, of that kind, is the claim's client's; and nobody's any more: it carries no other call. */
+void ag_upstream_own(struct ag_upstream_conn *c, const struct ag_upstream_claim *claim);
+void ag_upstream_disown(struct ag_upstream_conn *c);
+/* The idle connection of the claim's client to its peer. NULL: there is none. */
+struct ag_upstream_conn *ag_upstream_take_own(const struct ag_upstream_claim *claim);
+/* It is about to be idle: the client has no other one there, and nobody waits for its slot. False: it had better end. */
+bool ag_upstream_keep_own(const struct ag_upstream_conn *c);
 
 /* ---- upstream_watch.c ---- */
 

@@ -174,6 +174,9 @@ struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count,
         return NULL;
     }
     ag_list_init(&u->live);
+    for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {
+        ag_list_init(&u->kins[i]);
+    }
     ag_timer_init(&u->sweep, on_sweep);
     for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {
         ag_list_init(&u->buckets[i]);

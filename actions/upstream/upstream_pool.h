@@ -110,13 +110,16 @@ struct ag_upstream_conn {
     struct ag_link live;     /* in the shard's list */
     struct ag_link link;     /* in the peer's list: idle, open, making */
     struct ag_upstream_peer *peer;
-    struct ag_upstream_race *race; /* CONNECTING: it is in that; NULL: there is one address */
-    struct ag_link rival;          /* in the race */
-    struct ag_link joined;         /* CONNECTING: struct ag_upstream_claim, whose it will be */
-    struct ag_link claims;         /* ACTIVE: those that it was given to */
-    struct ag_timer alarm;         /* looks at what may be late */
-    uint64_t opened_ms, idle_ms;   /* loop time */
-    uint32_t calls;                /* given so many times */
+    struct ag_upstream_race *race;  /* CONNECTING: it is in that; NULL: there is one address */
+    struct ag_link rival;           /* in the race */
+    struct ag_link joined;          /* CONNECTING: struct ag_upstream_claim, whose it will be */
+    struct ag_link claims;          /* ACTIVE: those that it was given to */
+    struct ag_link kin;             /* with those whose `client` is as likely the same */
+    const struct ag_stream *client; /* whose calls alone it may carry; NULL: anybody's */
+    uint64_t greeted;               /* of what it was greeted with, then */
+    struct ag_timer alarm;          /* looks at what may be late */
+    uint64_t opened_ms, idle_ms;    /* loop time */
+    uint32_t calls;                 /* given so many times */
     uint32_t joined_count;
     uint8_t state; /* enum ag_upstream_conn_state */
     uint8_t at;    /* CONNECTING: which of the peer's addresses it is made at */
@@ -167,6 +170,9 @@ struct ag_upstream_claim {
     /* Set by the owner: the PROXY header of whom it is for, where the upstream wants one; stays as long as the claim
      * may connect. Empty: the connection is our own. */
     struct ag_span greeting;
+    /* Set by the owner with the greeting: whose the connection will be, and no other's (ag_exchange_client). NULL: it
+     * carries one call. */
+    const struct ag_stream *client;
     /* Set by the owner: a connection of its own, new, on whose stream (conn->stream) nothing is spoken; it is not
      * released, but ended by its stream, and `closed` follows. The upstream is plain. NULL: one that carries calls. */
     const struct ag_upstream_raw_ops *raw;
@@ -250,7 +256,9 @@ struct ag_upstreams {
     struct ag_mirrors *mirrors; /* mirror.h; NULL: there are none */
     struct ag_pool pools, peers, conns, h2s, races;
     struct ag_link buckets[AG_UPSTREAM_BUCKETS];
-    struct ag_link live; /* struct ag_upstream_conn in any state */
+    struct ag_link live;                      /* struct ag_upstream_conn in any state */
+    struct ag_link kins[AG_UPSTREAM_BUCKETS]; /* those that have a client, by that */
+    uint32_t kin_count;
     struct ag_timer sweep;
     uint32_t shard_count;
     struct ag_upstream_groups *groups;
@@ -274,6 +282,9 @@ uint64_t ag_upstreams_bytes(void);
 /* Closes every connection and turns the loop until they are gone: not from within a turn. No claim
  * may be left that waits. */
 void ag_upstreams_free(struct ag_upstreams *u);
+
+/* The client's connection has ended: those that are for it alone go. `u` may be NULL. */
+void ag_upstreams_client_gone(struct ag_upstreams *u, const struct ag_stream *client);
 
 /*
  * Asks for a connection to a server of `up`. c->ops and c->timeouts are set by the caller, all else
