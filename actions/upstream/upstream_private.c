@@ -11,7 +11,9 @@
 
 static struct ag_link *kins_of(struct ag_upstreams *u, const struct ag_stream *client)
 {
-    return &u->kins[XXH3_64bits(&client, sizeof(client)) % AG_UPSTREAM_BUCKETS];
+    uintptr_t at = (uintptr_t)client;
+
+    return &u->kins[XXH3_64bits(&at, sizeof(at)) % AG_UPSTREAM_BUCKETS];
 }
 
 static uint64_t hash_of(const struct ag_upstream_claim *claim)
