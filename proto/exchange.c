@@ -338,6 +338,11 @@ const struct ag_proxied *ag_exchange_proxied(struct ag_exchange *ex)
     return ex->server_stream && ex->server->proxied ? ex->server->proxied(ex) : NULL;
 }
 
+const struct ag_stream *ag_exchange_client(const struct ag_exchange *ex)
+{
+    return ex->server_stream && ex->server->client ? ex->server->client(ex) : NULL;
+}
+
 /* Both ends of a server's hold: whoever works on the exchange is told, hooks run, the hold goes. */
 static void let_go(struct ag_exchange *ex)
 {

@@ -91,6 +91,8 @@ struct ag_server_ops {
     void (*local)(struct ag_exchange *, union ag_addr *out_addr);
     /* What a PROXY header has told of its connection; NULL: there was none. */
     const struct ag_proxied *(*proxied)(struct ag_exchange *);
+    /* Its connection's identity: no other one that is open in the shard has it. May be NULL. */
+    const struct ag_stream *(*client)(const struct ag_exchange *);
     /* What its connection's handshake has settled; NULL: it is plain. */
     const struct ag_tls_session *(*tls)(struct ag_exchange *);
     /* Ends the exchange's stream without a complete answer. */
@@ -240,6 +242,8 @@ const union ag_addr *ag_exchange_remote(struct ag_exchange *ex);
 void ag_exchange_local(struct ag_exchange *ex, union ag_addr *out_addr);
 /* What a PROXY header has told of its connection; NULL: there was none, or the connection is gone. */
 const struct ag_proxied *ag_exchange_proxied(struct ag_exchange *ex);
+/* What tells its connection from all others that are open; NULL: it is not known, or gone. */
+const struct ag_stream *ag_exchange_client(const struct ag_exchange *ex);
 /* Segment `index` of a normalised path, or from it to the end (splat); empty when it has none. */
 struct ag_span ag_path_segment(struct ag_span path, unsigned index, bool to_end);
 

@@ -180,6 +180,11 @@ static const struct ag_proxied *proxied(struct ag_exchange *ex)
     return ((struct ag_h1_server *)ex->server_stream)->proxied;
 }
 
+static const struct ag_stream *client(const struct ag_exchange *ex)
+{
+    return ((const struct ag_h1_server *)ex->server_stream)->stream;
+}
+
 static const struct ag_tls_session *tls_of(struct ag_exchange *ex)
 {
     struct ag_h1_server *h = ex->server_stream;
@@ -204,6 +209,7 @@ const struct ag_server_ops ag_h1_server_ops = {
     .remote = remote,
     .local = local,
     .proxied = proxied,
+    .client = client,
     .tls = tls_of,
     .reset = reset,
 };

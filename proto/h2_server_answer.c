@@ -230,6 +230,11 @@ static const struct ag_proxied *proxied(struct ag_exchange *ex)
     return ((struct ag_h2_request *)ex->server_stream)->server->proxied;
 }
 
+static const struct ag_stream *client(const struct ag_exchange *ex)
+{
+    return ((const struct ag_h2_request *)ex->server_stream)->server->conn.stream;
+}
+
 static const struct ag_tls_session *tls_of(struct ag_exchange *ex)
 {
     struct ag_h2_request *r = ex->server_stream;
@@ -279,6 +284,7 @@ const struct ag_server_ops ag_h2_server_ops = {
     .remote = remote,
     .local = local,
     .proxied = proxied,
+    .client = client,
     .tls = tls_of,
     .reset = reset,
 };

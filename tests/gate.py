@@ -275,12 +275,13 @@ class Upstream:
     """A scripted upstream: records every byte, answers as `script(connection_index, head)` says.
 
     The script returns bytes to send, or a callable that is given the socket and the bytes read so far.
+    sock   listens already, instead of host and port
     """
 
-    def __init__(self, script, host="127.0.0.1", port=0):
+    def __init__(self, script, host="127.0.0.1", port=0, sock=None):
         self.script = script
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.sock = socket.create_server((host, port), family=family, backlog=64)
+        self.sock = sock or socket.create_server((host, port), family=family, backlog=64)
         self.port = self.sock.getsockname()[1]
         self.received = []  # bytes of each connection
         self.requests = []  # complete heads seen, in order

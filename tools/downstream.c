@@ -1,5 +1,6 @@
 #include "tools/downstream.h"
 
+#include "actions/upstream/upstream_pool.h"
 #include "engine/resolver.h"
 #include "router/snapshot.h"
 
@@ -22,6 +23,7 @@ void ag_downstream_release(struct ag_downstream *ds)
     struct ag_downstream_origin *origin = ds->origin;
 
     ag_list_remove(&ds->link);
+    ag_upstreams_client_gone(all->context->action_state[AG_ACTION_PROXY], &ds->stream);
     if (ds->relayed) {
         ag_pool_put(&all->relays, ds->relay);
     }

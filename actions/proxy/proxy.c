@@ -303,6 +303,7 @@ void ag_proxy_try_init(struct ag_proxy_try *t, struct ag_proxy_call *p, struct a
     t->claim.timeouts = &p->timeouts;
     t->claim.key = p->first.claim.key;
     t->claim.greeting = p->first.claim.greeting;
+    t->claim.client = p->first.claim.client;
     t->call.res_body = res_body;
 }
 
@@ -400,6 +401,7 @@ static bool greet(struct ag_proxy_call *p)
     if (version == AG_PROXY_PROTOCOL_NONE) {
         return true;
     }
+    p->first.claim.client = ag_exchange_client(p->ex);
     p->first.claim.greeting = ag_proxy_greeting(p->ex, version);
     if (p->first.claim.greeting.len == 0) {
         fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");

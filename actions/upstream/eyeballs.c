@@ -23,54 +23,81 @@ static bool has_failed(const struct ag_eyeballs *e, const union ag_addr *addr, u
     return false;
 }
 
-/* Appends those that have failed, or have not, the families in turn as far as there are two of them. */
-static void append(const struct ag_eyeballs *e, const union ag_addr *addrs, uint32_t count,
-                   uint64_t now_ms, bool failed, struct ag_eyeballs_plan *out)
+/* Of the addresses that are left (bits), the first one of the family from index `from` on, round about; where there is
+ * none of it, the first of the other. */
+static uint32_t first_of(const union ag_addr *addrs, uint32_t count, uint32_t left,
+                         sa_family_t family, uint32_t from)
 {
-    sa_family_t turn = e->worked;
-    uint32_t taken = 0; /* bits: indices that are in the plan, or of the other kind */
+    uint32_t other = count;
 
-    for (uint32_t i = 0; i < count; i++) {
-        taken |= has_failed(e, &addrs[i], now_ms) != failed ? 1u << i : 0;
+    for (uint32_t n = 0; n < count; n++) {
+        uint32_t i = (from + n) % count;
+
+        if (left & 1u << i && addrs[i].sa.sa_family == family) {
+            return i;
+        }
+        other = left & 1u << i && other == count ? i : other;
     }
-    for (;;) {
-        uint32_t at = count;
+    return other;
+}
 
-        /* The first one whose turn it is, else the first one. */
-        for (uint32_t i = count; i-- > 0;) {
-            bool fits = turn == AF_UNSPEC || addrs[i].sa.sa_family == turn;
+/* Where the plan begins: at the address of the family whose turn it is. */
+static uint32_t begin_at(const union ag_addr *addrs, uint32_t count, uint32_t left,
+                         sa_family_t family, uint32_t turn)
+{
+    uint32_t of_family = 0, nth, i = 0;
 
-            if (!(taken & 1u << i) && (fits || at == count || addrs[at].sa.sa_family != turn)) {
-                at = i;
-            }
-        }
-        if (at == count) {
-            return;
-        }
-        taken |= 1u << at;
+    for (uint32_t n = 0; n < count; n++) {
+        of_family += left & 1u << n && addrs[n].sa.sa_family == family;
+    }
+    nth = of_family ? turn % of_family : 0;
+    while (nth > 0) {
+        nth -= left & 1u << i && addrs[i].sa.sa_family == family;
+        i++;
+    }
+    return i;
+}
+
+/* Appends those of the bits, the families in turn as far as there are two of them. */
+static void append(const struct ag_eyeballs *e, const union ag_addr *addrs, uint32_t count,
+                   uint32_t left, uint32_t turn, struct ag_eyeballs_plan *out)
+{
+    sa_family_t family;
+    uint32_t from, at;
+
+    if (!left) {
+        return;
+    }
+    at = first_of(addrs, count, left, e->worked, 0);
+    family = addrs[at].sa.sa_family;
+    from = begin_at(addrs, count, left, family, turn);
+    for (; left; left &= ~(1u << at)) {
+        at = first_of(addrs, count, left, family, from);
         out->order[out->count++] = (uint8_t)at;
-        turn = addrs[at].sa.sa_family == AF_INET6 ? AF_INET : AF_INET6;
+        family = addrs[at].sa.sa_family == AF_INET6 ? AF_INET : AF_INET6;
     }
 }
 
 void ag_eyeballs_plan(const struct ag_eyeballs *e, const union ag_addr *addrs, uint32_t count,
-                      uint64_t now_ms, struct ag_eyeballs_plan *out)
+                      uint32_t turn, uint64_t now_ms, struct ag_eyeballs_plan *out)
 {
-    _Static_assert(AG_RESOLVE_MAX <= 32, "bits of a word");
+    uint32_t failed = 0, sound;
+
+    _Static_assert(AG_RESOLVE_MAX < 32, "bits of a word");
     AG_ASSERT(count <= AG_RESOLVE_MAX);
+    for (uint32_t i = 0; i < count; i++) {
+        failed |= has_failed(e, &addrs[i], now_ms) ? 1u << i : 0;
+    }
+    sound = ((1u << count) - 1) & ~failed;
     out->count = 0;
-    append(e, addrs, count, now_ms, false, out);
-    append(e, addrs, count, now_ms, true, out);
+    append(e, addrs, count, sound, turn, out);
+    append(e, addrs, count, failed, 0, out);
 }
 
-uint64_t ag_eyeballs_next_ms(const struct ag_eyeballs_plan *p, uint32_t begun, uint32_t under_way,
-                             uint64_t last_ms)
+uint64_t ag_eyeballs_next_ms(const struct ag_eyeballs_plan *p, uint32_t begun, uint64_t last_ms)
 {
-    AG_ASSERT(under_way <= begun && begun <= p->count);
-    if (begun == p->count) {
-        return UINT64_MAX;
-    }
-    return under_way ? last_ms + AG_EYEBALLS_DELAY_MS : last_ms;
+    AG_ASSERT(begun <= p->count);
+    return begun == p->count ? UINT64_MAX : last_ms + AG_EYEBALLS_DELAY_MS;
 }
 
 void ag_eyeballs_worked(struct ag_eyeballs *e, const union ag_addr *addr)

@@ -7,7 +7,8 @@
  *        `-- memory: the family that worked last, and which addresses failed when
  *
  * The resolver gives addresses in the order of RFC 6724 with the families in turn. The family that worked last goes
- * first (section 4: a history of connections may), and an address that has failed within the last
+ * first (section 4: a history of connections may), its addresses in turn, so that several hosts of one name share the
+ * load; and an address that has failed within the last
  * AG_EYEBALLS_FORGIVE_MS goes behind those that have not: so a broken family, or host, costs a delay once and not
  * with every connection.
  */
@@ -32,18 +33,17 @@ struct ag_eyeballs_plan {
     uint8_t count;
 };
 
-/* `addrs`: `count` of them, at most AG_RESOLVE_MAX, as the resolver gives them. Each is in the plan once. */
+/* `addrs`: `count` of them, at most AG_RESOLVE_MAX, as the resolver gives them. Each is in the plan once. `turn`: one
+ * more with each plan. */
 void ag_eyeballs_plan(const struct ag_eyeballs *e, const union ag_addr *addrs, uint32_t count,
-                      uint64_t now_ms, struct ag_eyeballs_plan *out);
+                      uint32_t turn, uint64_t now_ms, struct ag_eyeballs_plan *out);
 /*
- * When the next attempt is to begin, in loop time; UINT64_MAX: there is none.
+ * When the next attempt is to begin beside those under way, in loop time; UINT64_MAX: there is none. When one has
+ * failed, it is now.
  *   begun       attempts so far; those of the plan's order
- *   under_way   of them, those that have neither connected nor failed
- *   last_ms     when the last one began
- * With none under way it is `last_ms`: at once. RFC 8305 section 5 has the delay counted from the last beginning.
+ *   last_ms     when the last one began, from which RFC 8305 section 5 counts
  */
-uint64_t ag_eyeballs_next_ms(const struct ag_eyeballs_plan *p, uint32_t begun, uint32_t under_way,
-                             uint64_t last_ms);
+uint64_t ag_eyeballs_next_ms(const struct ag_eyeballs_plan *p, uint32_t begun, uint64_t last_ms);
 /* What came of an attempt; one that was closed because another won is not told. */
 void ag_eyeballs_worked(struct ag_eyeballs *e, const union ag_addr *addr);
 void ag_eyeballs_failed(struct ag_eyeballs *e, const union ag_addr *addr, uint64_t now_ms);

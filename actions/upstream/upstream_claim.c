@@ -245,7 +245,7 @@ static bool any_untried(const struct ag_upstream_claim *c)
 static enum ag_status use_peer(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
-    struct ag_upstream_conn *conn = c->fresh || c->raw ? NULL : ag_upstream_take(p);
+    struct ag_upstream_conn *conn = c->fresh || c->raw ? NULL : ag_upstream_take(c);
 
     if (conn) {
         ag_upstream_give(c, conn);
@@ -289,7 +289,6 @@ static enum ag_status choose(struct ag_upstream_claim *c)
         return any_untried(c) ? wait_for_slot(c) : give_up(c);
     }
     charge(c, p);
-    c->addresses = 0;
     return use_peer(c);
 }
 
@@ -316,15 +315,15 @@ void ag_upstream_crowded_out(struct ag_upstream_claim *c)
     settle(c, choose(c));
 }
 
-void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why, const char *detail)
+void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why, const char *detail,
+                                bool whole)
 {
     enum ag_status st;
 
     c->reason = (uint8_t)why;
     c->detail = detail;
-    if (c->tries < AG_UPSTREAM_TRIES && !c->peer->retired && c->addresses < c->peer->addr_count &&
-        (c->aim || ag_upstream_has_slot(c->pool))) {
-        settle(c, use_peer(c)); /* at its next address */
+    if (!whole && c->tries < AG_UPSTREAM_TRIES) {
+        settle(c, choose(c)); /* maybe the same: it is not found wanting yet */
         return;
     }
     ag_upstream_unreached(c, why);
@@ -464,6 +463,7 @@ void ag_upstream_cancel(struct ag_upstream_claim *c)
         if (c->call && c->call->ops) {
             c->call->ops->cancel(c->call);
         }
+        ag_upstream_disown(c->conn); /* its client may be gone */
         ag_upstream_release(c);
     }
 }

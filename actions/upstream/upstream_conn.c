@@ -12,7 +12,7 @@ static uint64_t now_of(const struct ag_upstream_conn *c)
     return c->stream.loop->now_ms;
 }
 
-static void set_state(struct ag_upstream_conn *c, enum ag_upstream_conn_state to)
+void ag_upstream_conn_become(struct ag_upstream_conn *c, enum ag_upstream_conn_state to)
 {
     static const uint8_t edges[] = {
         [AG_UPSTREAM_CONNECTING] = 1u << AG_UPSTREAM_ACTIVE | 1u << AG_UPSTREAM_CLOSING,
@@ -28,14 +28,14 @@ static void set_state(struct ag_upstream_conn *c, enum ag_upstream_conn_state to
 /* ---- which calls it takes ---- */
 
 /* It may have been told of its end in this very turn. */
-static bool is_alive(const struct ag_upstream_conn *c)
+bool ag_upstream_conn_takes(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
     if (c->peer->retired || c->own || c->raw || (c->h2 && c->peer->h1_required)) {
         return false;
     }
-    if (o->proxy_protocol != AG_PROXY_PROTOCOL_NONE && c->calls > 0) {
+    if (ag_upstream_is_private(c) && !c->client && c->calls > 0) {
         return false; /* its header told whose that call was */
     }
     return (c->h2 ? !c->retired && ag_h2_client_room(c->h2) > 0
@@ -59,7 +59,8 @@ static void offer(struct ag_upstream_conn *c)
     bool takes;
 
     c->retired = c->retired || ag_upstream_slot_is_due(c->peer->pool);
-    takes = c->state == AG_UPSTREAM_ACTIVE && is_alive(c);
+    takes =
+        c->state == AG_UPSTREAM_ACTIVE && !ag_upstream_is_private(c) && ag_upstream_conn_takes(c);
 
     if (!takes) {
         withdraw(c);
@@ -79,12 +80,17 @@ static void leave_idle(struct ag_upstream_conn *c)
     c->peer->pool->idle_count--;
 }
 
-struct ag_upstream_conn *ag_upstream_take(struct ag_upstream_peer *p)
+struct ag_upstream_conn *ag_upstream_take(const struct ag_upstream_claim *claim)
 {
+    struct ag_upstream_peer *p = claim->peer;
+
+    if (claim->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
+        return ag_upstream_take_own(claim);
+    }
     while (!ag_list_empty(&p->open)) {
         struct ag_upstream_conn *c = ag_container_of(p->open.next, struct ag_upstream_conn, link);
 
-        if (is_alive(c)) {
+        if (ag_upstream_conn_takes(c)) {
             return c;
         }
         withdraw(c);
@@ -92,7 +98,7 @@ struct ag_upstream_conn *ag_upstream_take(struct ag_upstream_peer *p)
     while (!ag_list_empty(&p->idle)) {
         struct ag_upstream_conn *c = ag_container_of(p->idle.next, struct ag_upstream_conn, link);
 
-        if (is_alive(c)) {
+        if (ag_upstream_conn_takes(c)) {
             return c;
         }
         ag_upstream_conn_close(c);
@@ -127,7 +133,10 @@ void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *
         leave_idle(c);
     }
     if (c->state != AG_UPSTREAM_ACTIVE) {
-        set_state(c, AG_UPSTREAM_ACTIVE);
+        ag_upstream_conn_become(c, AG_UPSTREAM_ACTIVE);
+    }
+    if (ag_upstream_is_private(c)) {
+        ag_upstream_own(c, claim);
     }
     ag_list_init(&claim->link);
     ag_list_push(&c->claims, &claim->link);
@@ -174,7 +183,7 @@ static void become_idle(struct ag_upstream_conn *c)
 {
     struct ag_upstream_pool *pool = c->peer->pool;
 
-    set_state(c, AG_UPSTREAM_IDLE);
+    ag_upstream_conn_become(c, AG_UPSTREAM_IDLE);
     c->idle_ms = now_of(c);
     ag_list_push_front(&c->peer->idle, &c->link);
     pool->idle_count++;
@@ -206,12 +215,13 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
     } else {
         c->peer->large = c->h1.large;
     }
-    if (!pool->all->closing && pool->options.max_idle > 0 && is_alive(c) &&
-        !ag_upstream_member_is_drained(c->peer->member) && !ag_upstream_slot_is_due(pool)) {
+    if (!pool->all->closing && pool->options.max_idle > 0 && ag_upstream_conn_takes(c) &&
+        !ag_upstream_member_is_drained(c->peer->member) && !ag_upstream_slot_is_due(pool) &&
+        (!ag_upstream_is_private(c) || ag_upstream_keep_own(c))) {
         become_idle(c);
         return;
     }
-    set_state(c, AG_UPSTREAM_CLOSING);
+    ag_upstream_conn_become(c, AG_UPSTREAM_CLOSING);
     /* Inside on_close it is gone already; a tunnel's last bytes are on their way, or the GOAWAY of a
      * connection that has failed, which ends its stream itself. */
     if (!c->stream.closing && !(c->h2 && ag_h2_conn_is_closing(&c->h2->conn))) {
@@ -243,7 +253,7 @@ void ag_upstream_conn_finish(struct ag_upstream_conn *c)
     }
     if (idle) {
         leave_idle(c);
-        set_state(c, AG_UPSTREAM_CLOSING);
+        ag_upstream_conn_become(c, AG_UPSTREAM_CLOSING);
     }
     if (c->h2) {
         ag_h2_client_finish(c->h2);
@@ -267,43 +277,10 @@ void ag_upstream_conn_close(struct ag_upstream_conn *c)
 {
     if (c->state == AG_UPSTREAM_IDLE) {
         leave_idle(c);
-        set_state(c, AG_UPSTREAM_CLOSING);
+        ag_upstream_conn_become(c, AG_UPSTREAM_CLOSING);
     }
     /* Calls and claims are told by the stream's end. */
     ag_stream_abort(&c->stream, AG_REASON_NONE);
-}
-
-/* No longer one that claims may join. */
-static void leave_making(struct ag_upstream_conn *c)
-{
-    AG_ASSERT(c->state == AG_UPSTREAM_CONNECTING);
-    ag_list_remove(&c->link);
-}
-
-static struct ag_upstream_claim *pop_joined(struct ag_upstream_conn *c)
-{
-    struct ag_link *it = ag_list_pop(&c->joined);
-    struct ag_upstream_claim *claim;
-
-    if (!it) {
-        return NULL;
-    }
-    claim = ag_container_of(it, struct ag_upstream_claim, link);
-    c->joined_count--;
-    claim->state = AG_CLAIM_OVER;
-    claim->conn = NULL;
-    return claim;
-}
-
-/* It will not be: those who wait for it go on. */
-static void fail_joined(struct ag_upstream_conn *c, enum ag_reason why)
-{
-    const char *detail = is_secured(c) ? ag_tls_detail(&c->tls) : NULL;
-    struct ag_upstream_claim *claim;
-
-    while ((claim = pop_joined(c)) != NULL) {
-        ag_upstream_connect_failed(claim, why == AG_REASON_NONE ? AG_REASON_EOF : why, detail);
-    }
 }
 
 /* Its claimer is told last: it may be gone afterwards. */
@@ -327,6 +304,7 @@ static void free_conn(struct ag_upstream_conn *c)
         ag_pool_put(&u->h2s, c->h2);
     }
     ag_list_remove(&c->live);
+    ag_upstream_disown(c);
     p->users--;
     ag_pool_put(&u->conns, c);
     ag_upstream_peer_left(p);
@@ -337,15 +315,16 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     struct ag_upstream_conn *c = of(s);
     struct ag_upstream_pool *pool = c->peer->pool;
     struct ag_link *it;
+    bool making = false;
 
     switch ((enum ag_upstream_conn_state)c->state) {
     case AG_UPSTREAM_CONNECTING:
-        leave_making(c);
-        set_state(c, AG_UPSTREAM_CLOSING);
+        ag_upstream_conn_become(c, AG_UPSTREAM_CLOSING);
+        making = true;
         break;
     case AG_UPSTREAM_IDLE:
         leave_idle(c);
-        set_state(c, AG_UPSTREAM_CLOSING);
+        ag_upstream_conn_become(c, AG_UPSTREAM_CLOSING);
         break;
     case AG_UPSTREAM_ACTIVE:
     case AG_UPSTREAM_CLOSING:
@@ -363,7 +342,9 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     } else {
         ag_upstream_slot_give(pool);
     }
-    fail_joined(c, why);
+    if (making) {
+        ag_upstream_unmake(c, why);
+    }
     free_conn(c);
     if (it) {
         end_raw(ag_container_of(it, struct ag_upstream_claim, link), why);
@@ -372,59 +353,6 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
 
 /* ---- the beginning ---- */
 
-bool ag_upstream_join(struct ag_upstream_claim *claim)
-{
-    struct ag_link *making = &claim->peer->making;
-    struct ag_upstream_conn *c = ag_container_of(making->next, struct ag_upstream_conn, link);
-
-    if (ag_list_empty(making)) {
-        return false;
-    }
-    claim->tries++;
-    claim->addresses++;
-    claim->maker = c->joined_count == 0;
-    claim->conn = c;
-    claim->state = AG_CLAIM_CONNECTING;
-    ag_list_init(&claim->link);
-    ag_list_push(&c->joined, &claim->link);
-    c->joined_count++;
-    if (c->joined_count >= AG_UPSTREAM_JOINED) {
-        leave_making(c);
-    }
-    return true;
-}
-
-void ag_upstream_leave(struct ag_upstream_claim *claim)
-{
-    struct ag_upstream_conn *c = claim->conn;
-
-    claim->conn = NULL;
-    ag_list_remove(&claim->link);
-    c->joined_count--;
-    if (c->joined_count == 0 && c->state == AG_UPSTREAM_CONNECTING) {
-        leave_making(c);
-        set_state(c, AG_UPSTREAM_CLOSING);
-        ag_upstream_conn_close(c);
-    }
-}
-
-/* Gives the new connection to those who wait for it, as far as it has room; the others go on. */
-static void admit(struct ag_upstream_conn *c)
-{
-    struct ag_upstream_claim *claim;
-
-    leave_making(c);
-    ag_timer_cancel(&c->stream.loop->wheel, &c->alarm); /* what follows has other limits */
-    while ((claim = pop_joined(c)) != NULL) {
-        if (c->state == AG_UPSTREAM_CONNECTING || is_alive(c)) {
-            ag_upstream_give(claim, c);
-            ag_upstream_connected(claim);
-        } else {
-            ag_upstream_crowded_out(claim);
-        }
-    }
-}
-
 static void on_settled(struct ag_h2_client *h2)
 {
     struct ag_upstream_conn *c = of(h2->conn.stream);
@@ -432,7 +360,7 @@ static void on_settled(struct ag_h2_client *h2)
     if (c->state == AG_UPSTREAM_ACTIVE) {
         offer(c);
     } else if (c->state == AG_UPSTREAM_CONNECTING && ag_h2_client_room(h2) > 0) {
-        admit(c);
+        ag_upstream_admit(c);
     }
 }
 
@@ -456,7 +384,7 @@ static void begin_h1(struct ag_upstream_conn *c)
 {
     ag_h1_client_init(&c->h1, &c->stream);
     c->h1.large = c->peer->large;
-    admit(c);
+    ag_upstream_admit(c);
 }
 
 /* Who waits for it is told when the upstream has sent its SETTINGS. */
@@ -475,7 +403,7 @@ static void on_connected(struct ag_conn *conn)
     struct ag_upstream_conn *c = of(&conn->stream);
 
     if (c->raw) {
-        admit(c);
+        ag_upstream_admit(c);
     } else if (c->peer->pool->protocol == AG_UPSTREAM_H1 || c->bare) {
         begin_h1(c);
     } else {
@@ -499,95 +427,19 @@ static void on_secured(struct ag_tls *tls)
     }
 }
 
-/* Several claims may wait for it, or might yet. */
-static bool may_be_shared(const struct ag_upstream_peer *p)
+void ag_upstream_conn_open(struct ag_upstream_conn *c, const union ag_addr *addr)
 {
-    enum ag_upstream_protocol protocol = p->pool->protocol;
-
-    if (p->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
-        return false;
-    }
-    return protocol == AG_UPSTREAM_H2 || protocol == AG_UPSTREAM_H2C ||
-           (protocol == AG_UPSTREAM_AUTO && !p->h1);
-}
-
-static void set_port(union ag_addr *addr, uint16_t port)
-{
-    if (addr->sa.sa_family == AF_INET) {
-        addr->in.sin_port = htons(port);
-    } else if (addr->sa.sa_family == AF_INET6) {
-        addr->in6.sin6_port = htons(port);
-    }
-}
-
-/* What goes ahead of all else, of a handshake too: it leaves with the connection's first bytes. */
-static void greet(struct ag_upstream_conn *c, struct ag_span greeting)
-{
-    enum ag_proxy_protocol version = c->peer->pool->options.proxy_protocol;
-    uint8_t room[AG_PROXY_PROTOCOL_OUT_MAX];
-    struct ag_buf own = ag_buf(room, sizeof(room));
-    enum ag_status st;
-
-    if (version == AG_PROXY_PROTOCOL_NONE) {
-        return;
-    }
-    if (greeting.len == 0) {
-        ag_proxy_protocol_put_local(&own, version);
-        greeting = ag_buf_span(&own);
-    }
-    st = is_secured(c) ? ag_tls_put_before(&c->tls, greeting) : ag_stream_put(&c->stream, greeting);
-    if (st != AG_OK) {
-        ag_stream_abort(&c->stream, AG_REASON_RESOURCES);
-    }
-}
-
-bool ag_upstream_connect(struct ag_upstream_claim *claim)
-{
-    struct ag_upstream_peer *p = claim->peer;
-    struct ag_upstreams *u = p->pool->all;
-    struct ag_upstream_conn *c = u->closing ? NULL : ag_pool_get(&u->conns);
-    const struct ag_upstream_aim *aim = claim->aim;
-    union ag_addr addr = p->addr[p->addr_next % p->addr_count];
+    const struct ag_upstream_peer *p = c->peer;
+    struct ag_loop *l = p->pool->all->loop;
     enum ag_buf_group group = p->large ? AG_BUF_LARGE : AG_BUF_SMALL;
 
-    if (!c) {
-        return false;
-    }
-    p->addr_next = (p->addr_next + 1) % p->addr_count;
-    memset(c, 0, sizeof(*c));
-    if (aim && aim->port) {
-        set_port(&addr, aim->port);
-    }
-    c->peer = p;
-    c->own = aim;
-    p->pool->own_count += aim != NULL;
-    c->bare = aim && aim->bare;
-    c->opened_ms = u->loop->now_ms;
-    c->state = AG_UPSTREAM_CONNECTING;
-    ag_list_init(&c->link);
-    ag_list_init(&c->live);
-    ag_list_init(&c->joined);
-    ag_list_init(&c->claims);
-    ag_list_push(&u->live, &c->live);
-    p->users++;
-    ag_list_push_front(&p->making, &c->link);
-    (void)ag_upstream_join(claim);
-    c->raw = claim->raw != NULL;
-    AG_ASSERT(!c->raw || !p->pool->tls);
-    if (aim || c->raw || !may_be_shared(p)) {
-        leave_making(c);
-    }
     if (p->pool->tls && !c->bare) {
-        ag_tls_connect(&c->tls, u->loop, &addr, ag_addr_len(&addr), p->pool->tls,
+        ag_tls_connect(&c->tls, l, addr, ag_addr_len(addr), p->pool->tls,
                        p->port ? p->host : p->authority, &conn_user, on_secured, group);
         c->tls.h1_only = p->h1_required;
     } else {
-        ag_conn_connect(&c->plain, u->loop, &addr, ag_addr_len(&addr), &conn_user, on_connected,
-                        group);
+        ag_conn_connect(&c->plain, l, addr, ag_addr_len(addr), &conn_user, on_connected, group);
     }
-    greet(c, claim->greeting);
-    ag_upstream_alarm_init(c, claim->timeouts->connect_ms);
-    return true;
 }
 
 /* ---- the stream's callbacks ---- */
@@ -602,9 +454,8 @@ static struct ag_upstream_claim *claim_of(struct ag_upstream_conn *c)
 static void look_at_making(struct ag_upstream_conn *c)
 {
     if (c->state == AG_UPSTREAM_CONNECTING && ag_h2_conn_is_closing(&c->h2->conn)) {
-        leave_making(c);
-        set_state(c, AG_UPSTREAM_CLOSING);
-        fail_joined(c, (enum ag_reason)c->h2->conn.reason);
+        ag_upstream_conn_become(c, AG_UPSTREAM_CLOSING);
+        ag_upstream_unmake(c, (enum ag_reason)c->h2->conn.reason);
     }
 }
 

@@ -200,10 +200,15 @@ void ag_upstream_failed(struct ag_upstream_claim *c, const struct ag_call *call,
     }
 }
 
+bool ag_upstream_is_telling(enum ag_reason why)
+{
+    return why != AG_REASON_RESOURCES && why != AG_REASON_LIMIT && why != AG_REASON_ABORTED &&
+           why != AG_REASON_NAME && why != AG_REASON_OTHER;
+}
+
 void ag_upstream_unreached(struct ag_upstream_claim *c, enum ag_reason why)
 {
-    bool counts = c->maker && why != AG_REASON_RESOURCES && why != AG_REASON_LIMIT &&
-                  why != AG_REASON_ABORTED && why != AG_REASON_NAME && why != AG_REASON_OTHER;
+    bool counts = c->maker && ag_upstream_is_telling(why);
     char what[64];
 
     c->maker = false;

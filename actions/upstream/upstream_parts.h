@@ -6,7 +6,9 @@
  *   upstream_slots.c  connections that all shards together may have
  *   upstream_warm.c   connections that are there before anyone asks
  *   upstream_claim.c  who wants a connection: choice of a server, waiting, failing over
- *   upstream_conn.c   connections: made, shared, idle, ended
+ *   upstream_making.c connections that are being made: who waits for them, addresses tried beside each other
+ *   upstream_conn.c   connections: opened, shared, idle, ended
+ *   upstream_private.c connections that are one client's
  *   upstream_watch.c  what is late on them
  *   upstream_health.c what requests tell of servers, who may be asked because of it
  */
@@ -76,26 +78,38 @@ void ag_upstream_named(struct ag_upstream_peer *p);
 /* Whoever is pending has a chance now. */
 void ag_upstream_wake(struct ag_upstream_pool *pool);
 void ag_upstream_wake_task(struct ag_task *t);
-/* The claim's attempt has ended, in a connection or not. */
+/* The claim's attempt has ended, in a connection or not; `whole`: no address of the server was left to try. */
 void ag_upstream_connected(struct ag_upstream_claim *c);
-void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
-                                const char *detail);
+void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why, const char *detail,
+                                bool whole);
 /* The claim is no longer under way at its peer. */
 void ag_upstream_discharge(struct ag_upstream_claim *c);
 /* The connection that it waited for has no room for it: it goes on. */
 void ag_upstream_crowded_out(struct ag_upstream_claim *c);
 
-/* ---- upstream_conn.c ---- */
+/* ---- upstream_making.c ---- */
 
-/* Takes a shared connection that has room, or the most recently used idle one. NULL: none is alive. */
-struct ag_upstream_conn *ag_upstream_take(struct ag_upstream_peer *p);
-void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *c);
 /* Waits for a connection that is being made to the claim's peer. False: there is none that has room. */
 bool ag_upstream_join(struct ag_upstream_claim *claim);
 /* The claim waits no more for its connection; one that nobody waits for is closed. */
 void ag_upstream_leave(struct ag_upstream_claim *claim);
-/* Starts to connect to the peer's next address. False: the shard is out of connections. */
+/* Starts to connect to the claim's peer, for which a slot was taken. False: the shard is out of connections. */
 bool ag_upstream_connect(struct ag_upstream_claim *claim);
+/* It is ready: those who wait for it have it, as far as it has room; the others go on. */
+void ag_upstream_admit(struct ag_upstream_conn *c);
+/* It is CLOSING and will not be ready: those who wait for it go on, at another address where that is under way. */
+void ag_upstream_unmake(struct ag_upstream_conn *c, enum ag_reason why);
+
+/* ---- upstream_conn.c ---- */
+
+/* A shared connection of the claim's peer that has room, or the most recently used idle one. NULL: none is alive. */
+struct ag_upstream_conn *ag_upstream_take(const struct ag_upstream_claim *claim);
+void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *c);
+void ag_upstream_conn_become(struct ag_upstream_conn *c, enum ag_upstream_conn_state to);
+/* Whether it may carry one more call. */
+bool ag_upstream_conn_takes(const struct ag_upstream_conn *c);
+/* Begins with its stream; ends in ag_upstream_admit, or in ag_upstream_unmake. */
+void ag_upstream_conn_open(struct ag_upstream_conn *c, const union ag_addr *addr);
 /* Ends the connection that was idle longest. */
 void ag_upstream_evict(struct ag_upstream_pool *pool);
 /* Ends it at once, and in order as far as its protocol knows that. */
@@ -103,6 +117,21 @@ void ag_upstream_conn_close(struct ag_upstream_conn *c);
 void ag_upstream_conn_finish(struct ag_upstream_conn *c);
 /* The same, of one that is idle: it is said, and no peer waited for. */
 void ag_upstream_conn_part(struct ag_upstream_conn *c);
+
+/* ---- upstream_private.c ---- */
+
+/* Its upstream is told whose each connection is. */
+static inline bool ag_upstream_is_private(const struct ag_upstream_conn *c)
+{
+    return c->peer->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE;
+}
+/* The new connection, of that kind, is the claim's client's; and nobody's any more: it carries no other call. */
+void ag_upstream_own(struct ag_upstream_conn *c, const struct ag_upstream_claim *claim);
+void ag_upstream_disown(struct ag_upstream_conn *c);
+/* The idle connection of the claim's client to its peer. NULL: there is none. */
+struct ag_upstream_conn *ag_upstream_take_own(const struct ag_upstream_claim *claim);
+/* It is about to be idle: the client has no other one there, and nobody waits for its slot. False: it had better end. */
+bool ag_upstream_keep_own(const struct ag_upstream_conn *c);
 
 /* ---- upstream_watch.c ---- */
 
@@ -128,6 +157,8 @@ static inline void ag_upstream_trial_ended(struct ag_upstream_claim *c, enum ag_
         ag_upstream_end_trial(c, how);
     }
 }
+/* Whether a connection that was not made because of that tells something of whom it was to. */
+bool ag_upstream_is_telling(enum ag_reason why);
 /* No connection to the claim's peer has come about. */
 void ag_upstream_unreached(struct ag_upstream_claim *c, enum ag_reason why);
 /* Whether the peer takes requests, be it for a trial (pool->trial); else when to look again. */

@@ -140,6 +140,7 @@ static void on_resolved(struct ag_resolve *r)
         memcpy(p->addr, r->addr, r->count * sizeof(r->addr[0]));
         p->addr_count = r->count;
         p->addr_next = 0;
+        p->edition++;
         p->expires_ms = r->expires_ms;
     } else {
         /* Old addresses are better than none. */
@@ -175,6 +176,9 @@ struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count,
         return NULL;
     }
     ag_list_init(&u->live);
+    for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {
+        ag_list_init(&u->kins[i]);
+    }
     ag_timer_init(&u->sweep, on_sweep);
     for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {
         ag_list_init(&u->buckets[i]);
@@ -195,7 +199,13 @@ struct ag_upstreams *ag_upstreams_new(struct ag_loop *l, uint32_t shard_count,
                      AG_UPSTREAM_H2S) != AG_OK) {
         goto no_h2s;
     }
+    if (ag_pool_init(&u->races, "races of upstream connections", sizeof(struct ag_upstream_race),
+                     AG_UPSTREAM_CONNS) != AG_OK) {
+        goto no_races;
+    }
     return u;
+no_races:
+    ag_pool_deinit(&u->h2s);
 no_h2s:
     ag_pool_deinit(&u->conns);
 no_conns:
@@ -230,7 +240,8 @@ uint64_t ag_upstreams_bytes(void)
            ag_pool_bytes(sizeof(struct ag_upstream_pool), AG_UPSTREAM_POOLS) +
            ag_pool_bytes(sizeof(struct ag_upstream_peer), AG_UPSTREAM_PEERS) +
            ag_pool_bytes(sizeof(struct ag_upstream_conn), AG_UPSTREAM_CONNS) +
-           ag_pool_bytes(sizeof(struct ag_h2_client), AG_UPSTREAM_H2S) + ag_health_bytes();
+           ag_pool_bytes(sizeof(struct ag_h2_client), AG_UPSTREAM_H2S) +
+           ag_pool_bytes(sizeof(struct ag_upstream_race), AG_UPSTREAM_CONNS) + ag_health_bytes();
 }
 
 void ag_upstreams_free(struct ag_upstreams *u)
@@ -260,6 +271,7 @@ void ag_upstreams_free(struct ag_upstreams *u)
     while (sweep(u, UINT64_MAX)) {
         ag_loop_turn(u->loop, 1); /* another shard's message is on its way */
     }
+    ag_pool_deinit(&u->races);
     ag_pool_deinit(&u->h2s);
     ag_pool_deinit(&u->conns);
     ag_pool_deinit(&u->peers);

@@ -5,7 +5,7 @@
  *   claim --pick a server--> a connection that is idle, or shared and takes one more --> GIVEN
  *                        \-> one that is being made for others, and will take this one --> GIVEN
  *                        \-> resolve its name -> connect (TLS, SETTINGS) -------------> GIVEN
- *                        |       \-- failed: its next address, then the next server
+ *                        |       \-- late: its next address beside it; failed: that, then the next server
  *                        \-> no slot is free: PENDING, in order of arrival
  *
  *   connection:  CONNECTING -> ACTIVE <-> IDLE -> CLOSING
@@ -24,6 +24,7 @@
  * takes new ones in and retires others: these get no more requests, and go with their last connection.
  */
 #pragma once
+#include "actions/upstream/eyeballs.h"
 #include "actions/upstream/proxy_retry_policy.h"
 #include "actions/upstream/upstream_group.h"
 #include "engine/resolver.h"
@@ -60,7 +61,8 @@ struct ag_upstream_peer {
     uint32_t weight;        /* with slow start */
     uint32_t users;         /* connections in any state, and who is at work on it */
     uint32_t addr_count;
-    uint32_t addr_next;  /* addresses are used in turn */
+    uint32_t addr_next;  /* addresses of one family are used in turn */
+    uint32_t edition;    /* of the addresses: their indices mean others from one to the next */
     uint64_t expires_ms; /* of the addresses, when named */
     struct ag_breaker_tally tally;
     uint64_t latency_sum_us,
@@ -75,6 +77,7 @@ struct ag_upstream_peer {
     bool retired;                   /* its server is no longer one of the upstream's */
     struct ag_span host, authority; /* the member's */
     union ag_addr addr[AG_RESOLVE_MAX];
+    struct ag_eyeballs eyeballs; /* where there are several */
     struct ag_resolve resolve;
 };
 
@@ -83,6 +86,17 @@ enum ag_upstream_conn_state {
     AG_UPSTREAM_ACTIVE,         /* given to its claims    -> IDLE, CLOSING */
     AG_UPSTREAM_IDLE,           /* in its peer's stack    -> ACTIVE, CLOSING */
     AG_UPSTREAM_CLOSING,        /* on_close is to come */
+};
+
+/* Connections that are being made to one server, at addresses of its, for the same claims (upstream_making.c). */
+struct ag_upstream_race {
+    struct ag_link
+        members; /* struct ag_upstream_conn, CONNECTING; never none. The claims have joined the first */
+    struct ag_timer timer; /* the next one begins beside them */
+    struct ag_eyeballs_plan plan;
+    uint32_t edition; /* the peer's, when it was planned */
+    uint8_t begun;    /* of the plan's addresses */
+    bool aside;       /* it is about another port than requests go to */
 };
 
 struct ag_upstream_conn {
@@ -96,13 +110,19 @@ struct ag_upstream_conn {
     struct ag_link live;     /* in the shard's list */
     struct ag_link link;     /* in the peer's list: idle, open, making */
     struct ag_upstream_peer *peer;
-    struct ag_link joined;       /* CONNECTING: struct ag_upstream_claim, whose it will be */
-    struct ag_link claims;       /* ACTIVE: those that it was given to */
-    struct ag_timer alarm;       /* looks at what may be late */
-    uint64_t opened_ms, idle_ms; /* loop time */
-    uint32_t calls;              /* given so many times */
+    struct ag_upstream_race *race;  /* CONNECTING: it is in that; NULL: there is one address */
+    struct ag_link rival;           /* in the race */
+    struct ag_link joined;          /* CONNECTING: struct ag_upstream_claim, whose it will be */
+    struct ag_link claims;          /* ACTIVE: those that it was given to */
+    struct ag_link kin;             /* with those whose `client` is as likely the same */
+    const struct ag_stream *client; /* whose calls alone it may carry; NULL: anybody's */
+    uint64_t greeted;               /* of what it was greeted with, then */
+    struct ag_timer alarm;          /* looks at what may be late */
+    uint64_t opened_ms, idle_ms;    /* loop time */
+    uint32_t calls;                 /* given so many times */
     uint32_t joined_count;
     uint8_t state; /* enum ag_upstream_conn_state */
+    uint8_t at;    /* CONNECTING: which of the peer's addresses it is made at */
     bool offered;  /* in its peer's `open` */
     bool raw;      /* its claim's own: it carries no calls */
     bool retired;  /* of HTTP/2: takes no more calls */
@@ -150,6 +170,9 @@ struct ag_upstream_claim {
     /* Set by the owner: the PROXY header of whom it is for, where the upstream wants one; stays as long as the claim
      * may connect. Empty: the connection is our own. */
     struct ag_span greeting;
+    /* Set by the owner with the greeting: whose the connection will be, and no other's (ag_exchange_client). NULL: it
+     * carries one call. */
+    const struct ag_stream *client;
     /* Set by the owner: a connection of its own, new, on whose stream (conn->stream) nothing is spoken; it is not
      * released, but ended by its stream, and `closed` follows. The upstream is plain. NULL: one that carries calls. */
     const struct ag_upstream_raw_ops *raw;
@@ -175,7 +198,6 @@ struct ag_upstream_claim {
     uint8_t reason;     /* enum ag_reason of the failure */
     uint8_t state;      /* enum ag_upstream_claim_state */
     uint8_t tries;      /* connection attempts made */
-    uint8_t addresses;  /* of them, to the present peer */
     bool fresh;         /* wants no pooled connection */
     bool given;         /* its request has had a connection, of whatever server */
     bool wants;
@@ -233,9 +255,11 @@ struct ag_mirrors;
 struct ag_upstreams {
     struct ag_loop *loop;
     struct ag_mirrors *mirrors; /* mirror.h; NULL: there are none */
-    struct ag_pool pools, peers, conns, h2s;
+    struct ag_pool pools, peers, conns, h2s, races;
     struct ag_link buckets[AG_UPSTREAM_BUCKETS];
-    struct ag_link live; /* struct ag_upstream_conn in any state */
+    struct ag_link live;                      /* struct ag_upstream_conn in any state */
+    struct ag_link kins[AG_UPSTREAM_BUCKETS]; /* those that have a client, by that */
+    uint32_t kin_count;
     struct ag_timer sweep;
     uint32_t shard_count;
     struct ag_upstream_groups *groups;
@@ -259,6 +283,9 @@ uint64_t ag_upstreams_bytes(void);
 /* Closes every connection and turns the loop until they are gone: not from within a turn. No claim
  * may be left that waits. */
 void ag_upstreams_free(struct ag_upstreams *u);
+
+/* The client's connection has ended: those that are for it alone go. `u` may be NULL. */
+void ag_upstreams_client_gone(struct ag_upstreams *u, const struct ag_stream *client);
 
 /*
  * Asks for a connection to a server of `up`. c->ops and c->timeouts are set by the caller, all else

@@ -131,13 +131,14 @@ static uint64_t idle_due(const struct ag_upstream_conn *c)
     return earlier(c->idle_ms + o->idle_timeout_ms, after(c->opened_ms, o->max_age_ms));
 }
 
-/* The pool is to have some ready: those outlast their time, not their age. */
+/* The pool is to have some ready, for anybody: those outlast their time, not their age. */
 static bool is_kept_ready(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_pool *pool = c->peer->pool;
     uint64_t old_ms = after(c->opened_ms, pool->options.max_age_ms);
 
-    return pool->idle_count + pool->open_count <= pool->options.min_idle &&
+    return !ag_upstream_is_private(c) &&
+           pool->idle_count + pool->open_count <= pool->options.min_idle &&
            !(old_ms && old_ms <= now_of(c));
 }
 

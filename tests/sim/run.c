@@ -45,6 +45,9 @@ static void profile(struct sim *s, struct net_conn *c)
     }
 }
 
+/* An address of the upstream with a name at which nobody ever is. */
+#define NOWHERE NET_IP(10, 1, 0, 20)
+
 static enum net_fate fate(struct sim *s, struct net_conn *c)
 {
     const struct run *r = s->run;
@@ -57,15 +60,24 @@ static enum net_fate fate(struct sim *s, struct net_conn *c)
         sim_chance(s, 50)) {
         return (enum net_fate)sim_between(s, NET_REFUSE, NET_UNREACHABLE);
     }
-    return NET_ADMIT;
+    return c->server_ip == NOWHERE ? (enum net_fate)sim_between(s, NET_REFUSE, NET_UNREACHABLE)
+                                   : NET_ADMIT;
 }
 
+/* Other ones each time; what leads nowhere may be anywhere among them. */
 static uint32_t resolve(struct sim *s, const char *name, uint32_t ips[static 4])
 {
-    uint32_t count = 1 + (uint32_t)sim_below(s, 2), first = (uint32_t)sim_below(s, 2);
+    uint32_t good = 1 + (uint32_t)sim_below(s, 2), first = (uint32_t)sim_below(s, 2), count = 0;
+    uint32_t hole = sim_chance(s, 700) ? (uint32_t)sim_below(s, good + 1) : UINT32_MAX;
 
-    for (uint32_t i = 0; i < count; i++) { /* other ones each time */
-        ips[i] = NET_IP(10, 1, 0, 6 + (first + i) % 2);
+    for (uint32_t i = 0; i < good; i++) {
+        if (i == hole) {
+            ips[count++] = NOWHERE;
+        }
+        ips[count++] = NET_IP(10, 1, 0, 6 + (first + i) % 2);
+    }
+    if (good == hole) {
+        ips[count++] = NOWHERE;
     }
     return strcmp(name, "good.sim") == 0 ? count : 0;
 }

@@ -24,8 +24,8 @@ static union ag_addr addr_of(const char *text)
     return a;
 }
 
-static void check_at(const struct ag_eyeballs *e, uint64_t now_ms, const char *given,
-                     const char *want)
+static void check_turn(const struct ag_eyeballs *e, uint32_t turn, uint64_t now_ms,
+                       const char *given, const char *want)
 {
     union ag_addr addrs[AG_RESOLVE_MAX];
     struct ag_eyeballs_plan p;
@@ -36,12 +36,18 @@ static void check_at(const struct ag_eyeballs *e, uint64_t now_ms, const char *g
     for (const char *at = given; *at; at += at[2] ? 3 : 2) {
         addrs[count++] = addr_of(at);
     }
-    ag_eyeballs_plan(e, addrs, count, now_ms, &p);
+    ag_eyeballs_plan(e, addrs, count, turn, now_ms, &p);
     for (uint8_t i = 0; i < p.count; i++) {
         n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%.2s", i ? " " : "",
                               given + 3u * p.order[i]);
     }
     cr_expect_str_eq(text, want);
+}
+
+static void check_at(const struct ag_eyeballs *e, uint64_t now_ms, const char *given,
+                     const char *want)
+{
+    check_turn(e, 0, now_ms, given, want);
 }
 
 static struct ag_eyeballs memory;
@@ -92,18 +98,37 @@ Test(eyeballs, what_has_failed_waits)
     check_at(&memory, 1, "6b 6c", "6c 6b");
 }
 
+Test(eyeballs, those_of_the_family_take_turns)
+{
+    static const struct {
+        uint32_t turn;
+        const char *given, *want;
+    } rows[] = {
+        {1, "4a 4b 4c", "4b 4c 4a"},       {2, "4a 4b 4c", "4c 4a 4b"},
+        {3, "4a 4b 4c", "4a 4b 4c"},       {1, "6a 4a 6b 4b", "6b 4a 6a 4b"},
+        {1, "6a 4a 4b 4c", "6a 4a 4b 4c"}, {UINT32_MAX, "6a 4a", "6a 4a"},
+    };
+
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        check_turn(&memory, rows[i].turn, 1000, rows[i].given, rows[i].want);
+    }
+    worked("4z");
+    check_turn(&memory, 1, 1000, "6a 4a 4b 4c", "4b 6a 4c 4a");
+    failed("4a", 1000);
+    check_turn(&memory, 0, 1000, "4a 4b 4c", "4b 4c 4a");
+    check_turn(&memory, 1, 1000, "4a 4b 4c", "4c 4b 4a");
+    check_turn(&memory, 2, 1000, "4a 4b 4c", "4b 4c 4a");
+}
+
 Test(eyeballs, the_next_attempt)
 {
     union ag_addr addrs[3] = {addr_of("6a"), addr_of("4a"), addr_of("6b")};
     struct ag_eyeballs_plan p;
 
-    ag_eyeballs_plan(&memory, addrs, 3, 0, &p);
-    cr_expect_eq(ag_eyeballs_next_ms(&p, 0, 0, 500), 500);
-    cr_expect_eq(ag_eyeballs_next_ms(&p, 1, 1, 500), 750);
-    cr_expect_eq(ag_eyeballs_next_ms(&p, 1, 0, 500), 500, "it has failed: at once");
-    cr_expect_eq(ag_eyeballs_next_ms(&p, 2, 1, 750), 1000);
-    cr_expect_eq(ag_eyeballs_next_ms(&p, 3, 1, 1000), UINT64_MAX);
-    cr_expect_eq(ag_eyeballs_next_ms(&p, 3, 0, 1000), UINT64_MAX);
+    ag_eyeballs_plan(&memory, addrs, 3, 0, 0, &p);
+    cr_expect_eq(ag_eyeballs_next_ms(&p, 1, 500), 750);
+    cr_expect_eq(ag_eyeballs_next_ms(&p, 2, 750), 1000);
+    cr_expect_eq(ag_eyeballs_next_ms(&p, 3, 1000), UINT64_MAX);
 }
 
 static uint64_t state[4] = {1, 2, 3, 4};
@@ -132,7 +157,7 @@ Test(eyeballs, each_address_once)
         for (uint32_t i = 0; i < count; i++) {
             addrs[i] = any_addr();
         }
-        ag_eyeballs_plan(&memory, addrs, count, now, &p);
+        ag_eyeballs_plan(&memory, addrs, count, round, now, &p);
         cr_assert_eq(p.count, count);
         for (uint32_t i = 0; i < count; i++) {
             seen |= 1u << p.order[i];

@@ -29,6 +29,9 @@ proxy:
     safe: {servers: ["127.0.0.1:%(tls)d"], proxy_protocol: v2}
     both: {servers: ["127.0.0.1:%(dead)d", "127.0.0.1:%(plain)d"], proxy_protocol: v1}
     none: {servers: ["127.0.0.1:$PORT3"], proxy_protocol: off}
+    brief: {servers: ["127.0.0.1:%(plain)d"], proxy_protocol: v1, keepalive: {idle_timeout: 100ms}}
+    tight: {servers: ["127.0.0.1:%(plain)d"], proxy_protocol: v1, max_connections: 1}
+    never: {servers: ["127.0.0.1:%(plain)d"], proxy_protocol: v1, keepalive: {max_idle: 0}}
 routes:
   "/one": "http://one/ok"
   "/two": "http://two/ok"
@@ -38,6 +41,9 @@ routes:
   "/both": "http://both/ok"
   "/none": "http://none/ok"
   "/one/in": "http://one/in"
+  "/brief": "http://brief/ok"
+  "/tight": "http://tight/ok"
+  "/never": "http://never/ok"
   "/ok": OK OK
   "/in": "*"
 """
@@ -49,6 +55,7 @@ class Stripper:
 
     def __init__(self, port):
         self.to, self.headers, self.broken = port, [], []
+        self.live, self.lock = 0, threading.Lock()
         self.go_on = threading.Event()
         self.go_on.set()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -64,7 +71,7 @@ class Stripper:
             threading.Thread(target=self._serve, args=(s,), daemon=True).start()
 
     def _serve(self, s):
-        data = b""
+        data, got = b"", None
         try:
             while (got := pp.read(data)) is None:
                 if not (more := s.recv(65536)):
@@ -72,6 +79,7 @@ class Stripper:
                 data += more
             header, rest = got
             self.headers.append(header)
+            self._count(1)
             assert self.go_on.wait(20)
             with socket.create_connection(("127.0.0.1", self.to)) as to:
                 to.sendall(rest)
@@ -85,6 +93,12 @@ class Stripper:
             pass
         finally:
             s.close()
+            if got:
+                self._count(-1)
+
+    def _count(self, more):
+        with self.lock:
+            self.live += more
 
     @staticmethod
     def _pump(a, b):
@@ -94,6 +108,13 @@ class Stripper:
             b.shutdown(socket.SHUT_WR)
         except OSError:
             pass
+
+    def await_live(self, count):
+        """Until so many connections are open."""
+        deadline = time.monotonic() + 20
+        while self.live != count:
+            assert time.monotonic() < deadline, self.live
+            time.sleep(0.005)
 
     def take(self):
         assert not self.broken, self.broken
@@ -113,8 +134,12 @@ def gate(backend, certs, tmp_path_factory):
         yield gate
 
 
+def upstream_of(gate, path):
+    return gate.tls if path in ("/https", "/h2") else gate.plain
+
+
 def headers_of(gate, path):
-    return (gate.tls if path in ("/https", "/h2") else gate.plain).take()
+    return upstream_of(gate, path).take()
 
 
 def get(s, path):
@@ -130,12 +155,43 @@ def test_a_plain_client(gate, path):
         for _ in range(3):
             get(s, path)
         mine = s.getsockname()
-    headers = headers_of(gate, path)
-    assert len(headers) == 3, "a connection for each request"
-    for h in headers:
-        assert h.version == (1 if path == "/one" else 2) and not h.local
-        assert h.source == mine and h.destination == ("127.0.0.1", gate.port)
-        assert not h.tlvs
+    [h] = headers_of(gate, path)  # one connection for all of its requests
+    assert h.version == (1 if path == "/one" else 2) and not h.local
+    assert h.source == mine and h.destination == ("127.0.0.1", gate.port)
+    assert not h.tlvs
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_client_that_leaves_takes_its_connections_along(gate, path):
+    upstream = upstream_of(gate, path)
+    upstream.await_live(0)
+    with gate.connect() as s, gate.connect() as other:
+        get(s, path)
+        get(other, path)
+        upstream.await_live(2)
+        s.close()
+        upstream.await_live(1)
+        get(other, path)
+        assert len(upstream.take()) == 2
+    upstream.await_live(0)
+
+
+@pytest.mark.parametrize("path,headers", [("/brief", 2), ("/never", 2), ("/tight", 1)])
+def test_a_connection_s_time_is_over(gate, path, headers):
+    gate.plain.await_live(0)
+    with gate.connect() as s:
+        get(s, path)
+        if headers > 1:
+            gate.plain.await_live(0)
+        get(s, path)
+        assert len(gate.plain.take()) == headers
+
+
+def test_who_waits_for_a_place_has_that_of_an_idle_one(gate):
+    with gate.connect() as a, gate.connect() as b:
+        for s in (a, b, b, a, b):
+            get(s, "/tight")
+        assert [h.source for h in gate.plain.take()] == [c.getsockname() for c in (a, b, a, b)]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -155,26 +211,31 @@ def test_a_client_over_tls(gate, path, alpn):
 
 
 def test_a_client_of_http_2_and_its_streams(gate):
-    """Each request is a connection of its own, none is shared."""
-    context = h2wire.tls_context(alpn=("h2",))
-    with gate.connect(port=gate.ports[1]) as raw, context.wrap_socket(raw, server_hostname="a.example") as s:
-        asked = [h2wire.headers(h2wire.asked(b"/h2", scheme=b"https", authority=b"a.example"), stream=n)
-                 for n in range(1, 21, 2)]
-        s.sendall(h2wire.PREFACE + h2wire.settings() + b"".join(asked))
-        headers, deadline = [], time.monotonic() + 10
-        while len(headers) < 10:
-            assert time.monotonic() < deadline, headers
-            headers += headers_of(gate, "/h2")
-            time.sleep(0.01)
-        assert {h.source for h in headers} == {s.getsockname()}
-        assert {h.tlvs[pp.ALPN] for h in headers} == {b"h2"}
+    """Requests at once have connections of their own, none is shared; one is kept, and used again."""
+    gate.tls.await_live(0)
+    gate.tls.go_on.clear()
+    try:
+        with h2wire.connect_tls(gate.ports[1]) as client:
+            asked = [client.ask("/h2", scheme="https", authority="a.example") for _ in range(10)]
+            gate.tls.await_live(10)
+            gate.tls.go_on.set()
+            for stream in asked:
+                assert client.response(stream).status == 200
+            gate.tls.await_live(1)
+            assert client.get("/h2", scheme="https", authority="a.example").status == 200
+            headers = headers_of(gate, "/h2")
+            assert len(headers) == 10
+            assert {h.source for h in headers} == {client.sock.getsockname()}
+            assert {h.tlvs[pp.ALPN] for h in headers} == {b"h2"}
+    finally:
+        gate.tls.go_on.set()
 
 
 def test_two_clients_share_nothing(gate):
     with gate.connect() as a, gate.connect() as b:
         for path in PATHS:
-            get(a, path)
-            get(b, path)
+            for s in (a, b, b, a):
+                get(s, path)
             assert [h.source for h in headers_of(gate, path)] == [a.getsockname(), b.getsockname()]
 
 
