@@ -57,8 +57,14 @@ class Reloading(Gate):
         await_that(lambda: self.get(path, port=port).body == body, lambda: (path, body))
 
     def descriptors(self):
-        folder = Path(f"/proc/{self.process.pid}/fd")
-        return sorted(os.readlink(entry) for entry in folder.iterdir() if entry.is_symlink())
+        """Those that are there; some may go while they are listed."""
+        found = []
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            try:
+                found.append(os.readlink(entry))
+            except FileNotFoundError:
+                pass
+        return sorted(found)
 
     def listening(self, *ports):
         """The sockets (inodes) of this process that listen on these ports."""
