@@ -166,6 +166,7 @@ static void insert(struct ag_srv_answer *to, const struct ag_srv_target *t)
             break;
         }
     }
+    to->cut |= to->count == AG_SRV_MAX;
     if (at == AG_SRV_MAX) {
         return;
     }
@@ -218,6 +219,7 @@ enum ag_status ag_dns_srv_parse(struct ag_span message, struct ag_srv_answer *ou
     records = get16(message, 6);
     out->count = 0;
     out->ttl_s = TTL_MAX_S;
+    out->cut = records > AG_DNS_RECORDS_MAX;
     for (uint32_t i = 0; i < records && i < AG_DNS_RECORDS_MAX; i++) {
         struct record r;
 

@@ -11,7 +11,7 @@
 #pragma once
 #include "engine/span.h"
 
-#define AG_SRV_MAX         64u   /* targets kept: those with the lowest priority numbers */
+#define AG_SRV_MAX         256u  /* targets kept: those with the lowest priority numbers */
 #define AG_DNS_NAME_MAX    253u  /* bytes of a name as text (RFC 1035 section 3.1) */
 #define AG_DNS_RECORDS_MAX 1024u /* looked at of one answer */
 
@@ -25,6 +25,7 @@ struct ag_srv_target {
 
 struct ag_srv_answer {
     uint32_t count;
+    bool cut;       /* there were more */
     uint32_t ttl_s; /* the shortest of all that was used: a set has one (RFC 2181 section 5.2) */
     struct ag_srv_target targets[AG_SRV_MAX];
 };

@@ -49,8 +49,7 @@ bool ag_networks_have(const struct ag_networks *n, const union ag_addr *addr)
     return false;
 }
 
-/* "10.0.0.0/8", "fd00::/8", "192.0.2.1" */
-static bool read_block(struct ag_span text, struct ag_network *out)
+bool ag_network_parse(struct ag_span text, struct ag_network *out)
 {
     size_t slash = ag_span_find(text, '/');
     union ag_addr addr;
@@ -97,7 +96,7 @@ bool ag_networks_read(struct ag_arena *arena, const struct ag_node *list, struct
             ok = false;
         } else if (ag_span_eq(text, AG_SPAN("unix"))) {
             out->unix_peers = true;
-        } else if (blocks && read_block(text, &blocks[out->count])) {
+        } else if (blocks && ag_network_parse(text, &blocks[out->count])) {
             out->count++;
         } else {
             ag_diag_error(diags, n->pos, "use 10.0.0.0/8, fd00::/8, an address, or unix",

@@ -18,6 +18,8 @@ struct ag_networks {
     bool unix_peers;
 };
 
+/* "10.0.0.0/8", "fd00::/8", "192.0.2.1". False: none of these; *out is undefined. */
+bool ag_network_parse(struct ag_span text, struct ag_network *out);
 /* Reads the list (NULL: none) that is the value of `key`, in the arena. False after a diagnosis. */
 bool ag_networks_read(struct ag_arena *arena, const struct ag_node *list, struct ag_diags *diags,
                       const char *key, struct ag_networks *out);

@@ -30,10 +30,15 @@ static void tell_hosts(struct ag_resolve *r, struct ag_resolver_entry *e)
 
     r->status = e->status;
     r->error = e->error;
-    r->count = e->count;
+    r->count = e->count < AG_RESOLVE_MAX ? e->count : AG_RESOLVE_MAX;
+    r->all_count = r->all ? e->count : 0;
+    r->cut = n->cut && e->count > 0;
     r->expires_ms = e->expires_ms;
-    for (uint32_t i = 0; i < e->count; i++) {
+    for (uint32_t i = 0; i < r->count; i++) {
         set_addr(&r->addr[i], &n->hosts[i], port);
+    }
+    for (uint32_t i = 0; i < r->all_count; i++) {
+        set_addr(&r->all[i], &n->hosts[i], port);
     }
     ag_task_queue(r->loop, &r->task);
 }
@@ -45,6 +50,7 @@ static void tell_srv(struct ag_resolve_srv *r, struct ag_resolver_entry *e)
     r->status = e->status;
     r->error = e->error;
     r->count = e->count;
+    r->cut = e->count > 0 && s->answer.cut;
     r->expires_ms = e->expires_ms;
     memcpy(r->targets, s->answer.targets, e->count * sizeof(r->targets[0]));
     ag_srv_order(r->targets, r->count, r->loop->random);
@@ -170,13 +176,13 @@ static struct ag_resolver_entry *entry_for(struct ag_resolver *v, enum ag_lookup
     return e;
 }
 
-/* From what is known, or when it is; always by task. */
-static void wait_at(struct ag_resolver_entry *e, struct ag_link *waiter)
+/* From what is known unless it is to be asked for anew, or when it is; always by task. */
+static void wait_at(struct ag_resolver_entry *e, struct ag_link *waiter, bool anew)
 {
     struct ag_resolver *v = e->owner;
     struct ag_loop *l = v->loop;
 
-    if (!e->pending && e->expires_ms > l->now_ms) {
+    if (!e->pending && !anew && e->expires_ms > l->now_ms) {
         tell(waiter, e);
         return;
     }
@@ -215,13 +221,18 @@ void ag_resolve_start(struct ag_loop *l, struct ag_resolve *r, struct ag_span ho
 
     r->done = done;
     r->loop = l;
-    r->count = 0;
+    r->count = r->all_count = 0;
+    r->cut = false;
     ag_list_init(&r->link);
     ag_task_init(&r->task, on_task);
     if (ag_addr_parse(host, port, &r->addr[0]) == AG_OK) {
         r->status = AG_OK;
         r->error = NULL;
         r->count = 1;
+        if (r->all) {
+            r->all[0] = r->addr[0];
+            r->all_count = 1;
+        }
         r->expires_ms = UINT64_MAX;
         ag_task_queue(l, &r->task);
         return;
@@ -232,7 +243,7 @@ void ag_resolve_start(struct ag_loop *l, struct ag_resolve *r, struct ag_span ho
         return;
     }
     r->addr[0].in.sin_port = htons(port);
-    wait_at(e, &r->link);
+    wait_at(e, &r->link, r->anew);
 }
 
 void ag_resolve_cancel(struct ag_resolve *r)
@@ -258,11 +269,12 @@ void ag_resolve_srv_start(struct ag_loop *l, struct ag_resolve_srv *r, struct ag
     r->done = done;
     r->loop = l;
     r->count = 0;
+    r->cut = false;
     ag_list_init(&r->link);
     ag_task_init(&r->task, on_srv_task);
     e = entry_for(l->resolver, AG_LOOKUP_SRV, name, &r->status, &r->error);
     if (e) {
-        wait_at(e, &r->link);
+        wait_at(e, &r->link, r->anew);
         return;
     }
     r->expires_ms = l->now_ms + REFUSED_MS;
@@ -292,7 +304,7 @@ void ag_resolver_answer(struct ag_loop *l, const char *name, enum ag_status st,
                         const union ag_addr *addrs, uint32_t count, uint64_t ttl_ms)
 {
     struct ag_resolver_entry *e = pending(l, AG_LOOKUP_ADDRESSES, name);
-    struct ag_resolver_gather g = {0};
+    struct ag_resolver_gather *g;
 
     if (!e) {
         return;
@@ -301,10 +313,11 @@ void ag_resolver_answer(struct ag_loop *l, const char *name, enum ag_status st,
         ag_resolver_settle_failed(e, st, "the look-up failed");
         return;
     }
+    g = ag_resolver_gather_begin(e->owner);
     for (uint32_t i = 0; i < count; i++) {
-        ag_resolver_gather_add(&g, &addrs[i]);
+        ag_resolver_gather_add(g, &addrs[i]);
     }
-    ag_resolver_settle_hosts(e, &g, ttl_ms);
+    ag_resolver_settle_hosts(e, g, ttl_ms);
 }
 
 void ag_resolver_answer_srv(struct ag_loop *l, const char *name, enum ag_status st,
@@ -318,6 +331,7 @@ void ag_resolver_answer_srv(struct ag_loop *l, const char *name, enum ag_status 
         AG_ASSERT(count <= AG_SRV_MAX);
         s->answer.count = count;
         s->answer.ttl_s = ttl_s;
+        s->answer.cut = false;
         memcpy(s->answer.targets, targets, count * sizeof(*targets));
         ag_resolver_settle_srv(s);
     } else if (e) {

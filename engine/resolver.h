@@ -10,7 +10,8 @@
 #include "engine/dns_srv.h"
 #include "engine/loop.h"
 
-#define AG_RESOLVE_MAX      16u /* addresses kept of one answer */
+#define AG_RESOLVE_MAX      16u  /* addresses of one answer, for who connects to any of them */
+#define AG_RESOLVE_ALL      256u /* the same, for who asks for all of them */
 #define AG_RESOLVER_SERVERS 8u
 
 /* Whom to ask, and how patiently. */
@@ -35,28 +36,35 @@ struct ag_resolve {
     struct ag_link link; /* private */
     struct ag_task task; /* private */
     struct ag_loop *loop;
+    /* Set by the owner. */
+    bool anew;          /* what is known does not do: the name servers are asked */
+    union ag_addr *all; /* room for AG_RESOLVE_ALL: the whole answer, beside `addr`; or NULL */
     /* outputs: AG_OK, AG_ENOENT (no such name), AG_AGAIN (time-out or server failure) */
     enum ag_status status;
     const char *error; /* static text of the cause */
     /* In the order to try them: the best first (RFC 6724), then the families in turn (RFC 8305 section 4). */
     union ag_addr addr[AG_RESOLVE_MAX];
     uint32_t count;
+    uint32_t all_count;
+    bool cut;            /* there are more than AG_RESOLVE_ALL */
     uint64_t expires_ms; /* loop time */
 };
 
 struct ag_resolve_srv;
 typedef void ag_resolve_srv_fn(struct ag_resolve_srv *);
 
-/* The same for the places of a service. 17 KB: one a source of servers, none by request. */
+/* The same for the places of a service. 66 KB: one a source of servers, none by request. */
 struct ag_resolve_srv {
     ag_resolve_srv_fn *done;
     struct ag_link link; /* private */
     struct ag_task task; /* private */
     struct ag_loop *loop;
+    bool anew; /* as above */
     /* outputs as above; AG_ENOENT also when the service is said not to be there (a target of ".") */
     enum ag_status status;
     const char *error;
     uint32_t count;
+    bool cut; /* there are more than AG_SRV_MAX */
     uint64_t expires_ms;
     /* By priority, within one by chance of weight, anew each time; their addresses are looked up by host. */
     struct ag_srv_target targets[AG_SRV_MAX];

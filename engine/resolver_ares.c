@@ -209,7 +209,7 @@ static uint64_t ttl_of(const struct ares_addrinfo_node *n)
 static void on_hosts(void *arg, int status, int timeouts, struct ares_addrinfo *info)
 {
     struct ag_resolver_entry *e = arg;
-    struct ag_resolver_gather g = {0};
+    struct ag_resolver_gather *g = ag_resolver_gather_begin(e->owner);
     uint64_t ttl_ms = UINT64_MAX;
 
     (void)timeouts;
@@ -218,7 +218,7 @@ static void on_hosts(void *arg, int status, int timeouts, struct ares_addrinfo *
         union ag_addr a = {0};
 
         memcpy(&a, n->ai_addr, ag_min_size(n->ai_addrlen, sizeof(a)));
-        ag_resolver_gather_add(&g, &a);
+        ag_resolver_gather_add(g, &a);
         ttl_ms = ag_min_u64(ttl_ms, ttl_of(n));
     }
     if (info) {
@@ -227,11 +227,11 @@ static void on_hosts(void *arg, int status, int timeouts, struct ares_addrinfo *
     if (is_given_up(status)) {
         return;
     }
-    if (status == ARES_SUCCESS && g.count[0] + g.count[1] == 0) {
+    if (status == ARES_SUCCESS && g->count[0] + g->count[1] == 0) {
         status = ARES_ENODATA;
     }
     if (status == ARES_SUCCESS) {
-        ag_resolver_settle_hosts(e, &g, ttl_ms);
+        ag_resolver_settle_hosts(e, g, ttl_ms);
     } else {
         ag_resolver_settle_failed(e, status_of(status), ares_strerror(status));
     }

@@ -109,6 +109,14 @@ void ag_resolver_settle_failed(struct ag_resolver_entry *e, enum ag_status statu
     settle(e, status, error, TTL_FAIL_MS);
 }
 
+struct ag_resolver_gather *ag_resolver_gather_begin(struct ag_resolver *v)
+{
+    v->gather.count[0] = v->gather.count[1] = 0;
+    v->gather.first = 0;
+    v->gather.cut = false;
+    return &v->gather;
+}
+
 void ag_resolver_gather_add(struct ag_resolver_gather *g, const union ag_addr *a)
 {
     unsigned six = a->sa.sa_family == AF_INET6;
@@ -132,8 +140,10 @@ void ag_resolver_gather_add(struct ag_resolver_gather *g, const union ag_addr *a
     if (g->count[0] + g->count[1] == 0) {
         g->first = six;
     }
-    if (g->count[six] < AG_RESOLVE_MAX) {
+    if (g->count[six] < AG_RESOLVE_ALL) {
         g->hosts[six][g->count[six]++] = h;
+    } else {
+        g->cut = true;
     }
 }
 
@@ -143,11 +153,12 @@ void ag_resolver_settle_hosts(struct ag_resolver_entry *e, const struct ag_resol
     struct ag_resolver_name *n = ag_container_of(e, struct ag_resolver_name, entry);
 
     e->count = 0;
-    for (uint32_t i = 0; i < AG_RESOLVE_MAX; i++) {
+    n->cut = g->cut || g->count[0] + g->count[1] > AG_RESOLVE_ALL;
+    for (uint32_t i = 0; i < AG_RESOLVE_ALL; i++) {
         for (unsigned turn = 0; turn < 2; turn++) {
             unsigned family = g->first ^ turn;
 
-            if (i < g->count[family] && e->count < AG_RESOLVE_MAX) {
+            if (i < g->count[family] && e->count < AG_RESOLVE_ALL) {
                 n->hosts[e->count++] = g->hosts[family][i];
             }
         }

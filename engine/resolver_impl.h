@@ -52,12 +52,21 @@ struct ag_resolver_entry {
 
 struct ag_resolver_name {
     struct ag_resolver_entry entry;
-    struct ag_resolver_host hosts[AG_RESOLVE_MAX];
+    bool cut; /* there were more */
+    struct ag_resolver_host hosts[AG_RESOLVE_ALL];
 };
 
 struct ag_resolver_srv {
     struct ag_resolver_entry entry;
     struct ag_srv_answer answer;
+};
+
+/* Addresses as they come, at most AG_RESOLVE_ALL of each family; each once. */
+struct ag_resolver_gather {
+    struct ag_resolver_host hosts[2][AG_RESOLVE_ALL];
+    uint32_t count[2];
+    bool cut;       /* there were more */
+    unsigned first; /* whose family came first */
 };
 
 struct ag_resolver {
@@ -67,15 +76,9 @@ struct ag_resolver {
     struct ag_timer timer; /* c-ares's next time-out */
     uint64_t uses;
     struct ag_resolver_sock socks[AG_RESOLVER_SOCKS];
+    struct ag_resolver_gather gather; /* of the answer that is being read */
     struct ag_resolver_name names[AG_RESOLVER_NAMES];
     struct ag_resolver_srv srvs[AG_RESOLVER_SRVS];
-};
-
-/* Addresses as they come, at most AG_RESOLVE_MAX of each family; each once. */
-struct ag_resolver_gather {
-    struct ag_resolver_host hosts[2][AG_RESOLVE_MAX];
-    uint32_t count[2];
-    unsigned first; /* whose family came first */
 };
 
 /* ---- resolver_cache.c ---- */
@@ -91,6 +94,8 @@ struct ag_resolver_entry *ag_resolver_take(struct ag_resolver *v, enum ag_lookup
 /* Entry `at`, of both kinds; NULL behind the last. */
 struct ag_resolver_entry *ag_resolver_entry_at(struct ag_resolver *v, size_t at);
 
+/* Empty. */
+struct ag_resolver_gather *ag_resolver_gather_begin(struct ag_resolver *v);
 /* Neither IPv4 nor IPv6: left out. */
 void ag_resolver_gather_add(struct ag_resolver_gather *g, const union ag_addr *a);
 /*

@@ -10,6 +10,7 @@
 #include "actions/proxy/proxy_tunnel.h"
 #include "actions/proxy/rewrite_answer.h"
 #include "actions/upstream/health.h"
+#include "actions/upstream/upstream_discover.h"
 #include "actions/upstream/upstream_pool.h"
 
 /* ---- the end ---- */
@@ -505,8 +506,10 @@ static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
     u->seed = ctx->shard_index;
     ag_mirrors_init(mirrors, u);
     u->mirrors = mirrors;
-    u->health = ctx->shard_index == 0 ? ag_health_new(u) : NULL; /* one checks for all */
-    if (ctx->shard_index == 0 && !u->health) {
+    /* One checks for all, and looks for all. */
+    u->health = ctx->shard_index == 0 ? ag_health_new(u) : NULL;
+    u->discover = ctx->shard_index == 0 ? ag_discover_new(u) : NULL;
+    if (ctx->shard_index == 0 && (!u->health || !u->discover)) {
         ag_upstreams_free(u);
         return AG_ENOMEM;
     }

@@ -26,15 +26,20 @@ static struct ag_proxy_name *find(const struct ag_proxy_section *s, struct ag_sp
     return NULL;
 }
 
+static bool is_elsewhere(const struct ag_proxy_section *s, const struct ag_upstream_server *server)
+{
+    return s->zone.len > 0 && server->zone.len > 0 && !ag_span_eq(s->zone, server->zone);
+}
+
 /* Which of its servers stand elsewhere. */
 static void place(const struct ag_proxy_section *s, struct ag_upstream *up)
 {
     for (uint32_t i = 0; i < up->server_count; i++) {
         struct ag_upstream_server *server = &up->servers[i];
 
-        server->remote =
-            s->zone.len > 0 && server->zone.len > 0 && !ag_span_eq(s->zone, server->zone);
+        server->remote = is_elsewhere(s, server);
     }
+    up->source.like.remote = is_elsewhere(s, &up->source.like);
 }
 
 static struct ag_proxy_name *put(struct ag_action_build *build, struct ag_span name,
@@ -99,7 +104,7 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
     static const char *const keys[] = {
         "upstreams",       "timeouts", "host",  "keepalive", "max_connections", "max_pending",
         "pending_timeout", "tls",      "zone",  "health",    "breaker",         "ejection",
-        "slow_start",      "panic",    "retry", "hedge",     "proxy_protocol"};
+        "slow_start",      "panic",    "retry", "hedge",     "proxy_protocol",  "addresses"};
     const struct ag_node *node = ag_node_get(build->config, "proxy");
     const struct ag_node *server = ag_node_get(build->config, "server");
     struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));

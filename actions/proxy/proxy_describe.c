@@ -2,8 +2,13 @@
 
 #include "actions/proxy/relay_config.h"
 #include "actions/proxy/rewrite_config.h"
+#include "engine/dns_srv.h"
 
+#include <arpa/nameser.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <resolv.h>
+#include <stdlib.h>
 
 /* Names that one check asks for: each may take seconds where nobody answers. */
 #define NAMES_MAX 64u
@@ -28,6 +33,29 @@ static void put_server(struct ag_buf *out, const struct ag_upstream_server *serv
         ag_buf_put(out, server->zone);
     }
     ag_buf_put(out, server->backup ? AG_SPAN(" backup") : AG_SPAN(""));
+}
+
+/* Where its servers are looked for, and what names may lead to. */
+static void put_source(struct ag_buf *out, const struct ag_upstream *u)
+{
+    const struct ag_upstream_source *s = &u->source;
+
+    if (s->kind != AG_SOURCE_LISTED) {
+        ag_buf_put(out, s->kind == AG_SOURCE_SRV ? AG_SPAN(" the targets of ")
+                                                 : AG_SPAN(" each address of "));
+        ag_buf_put(out, s->like.written);
+        if (s->like.zone.len > 0) {
+            ag_buf_put(out, AG_SPAN(" zone="));
+            ag_buf_put(out, s->like.zone);
+        }
+        if (s->refresh_ms > 0) {
+            ag_buf_printf(out, ", asked for every %ums at least", s->refresh_ms);
+        }
+    }
+    if (u->options.addresses.limited) {
+        ag_buf_put(out, AG_SPAN(", names lead to addresses of: "));
+        ag_addresses_put(&u->options.addresses, out);
+    }
 }
 
 /* How one of its servers is chosen, where that is not by turns. */
@@ -116,6 +144,9 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
             ag_buf_put(out, i ? AG_SPAN(", ") : AG_SPAN(" "));
             put_server(out, &n->upstream->servers[i]);
         }
+        if (n->upstream) {
+            put_source(out, n->upstream);
+        }
         if (n->upstream && n->upstream->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
             ag_buf_printf(out, ", told whose by PROXY v%u", n->upstream->options.proxy_protocol);
         }
@@ -137,6 +168,16 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
     }
 }
 
+static void warn_unresolved(const struct ag_proxy_name *n, const char *name, const char *why,
+                            struct ag_diags *diags)
+{
+    ag_diag_warn(diags, n->pos,
+                 n->upstream->source.kind == AG_SOURCE_LISTED
+                     ? "it is asked for again while serving; until then: 502"
+                     : "it is asked for again while serving; until then: 503",
+                 "the name %s does not resolve: %s", name, why);
+}
+
 static void resolve(const struct ag_proxy_name *n, const struct ag_upstream_server *server,
                     struct ag_diags *diags)
 {
@@ -151,11 +192,48 @@ static void resolve(const struct ag_proxy_name *n, const struct ag_upstream_serv
     name[server->host.len] = '\0';
     err = getaddrinfo(name, NULL, &hints, &found);
     if (err) {
-        ag_diag_warn(diags, n->pos, "it is asked for again while serving; until then: 502",
-                     "the name %s does not resolve: %s", name, gai_strerror(err));
+        warn_unresolved(n, name, gai_strerror(err), diags);
         return;
     }
     freeaddrinfo(found);
+}
+
+static void resolve_service(const struct ag_proxy_name *n, struct ag_diags *diags)
+{
+    struct asked {
+        struct ag_srv_answer answer;
+        uint8_t message[NS_MAXMSG];
+    } *asked = malloc(sizeof(*asked));
+    struct ag_span host = n->upstream->source.like.host;
+    char name[AG_DNS_NAME_MAX + 1];
+    int len;
+
+    AG_ASSERT(asked && host.len < sizeof(name)); /* it was checked when it was read */
+    memcpy(name, host.ptr, host.len);
+    name[host.len] = '\0';
+    len = res_query(name, ns_c_in, ns_t_srv, asked->message, NS_MAXMSG);
+    if (len < 0) {
+        warn_unresolved(n, name, hstrerror(h_errno), diags);
+    } else if (ag_dns_srv_parse(ag_span(asked->message, ag_min_size((size_t)len, NS_MAXMSG)),
+                                &asked->answer) != AG_OK) {
+        warn_unresolved(n, name, "no server is named there", diags);
+    }
+    free(asked);
+}
+
+/* The name that its servers are looked for by. */
+static void resolve_source(const struct ag_proxy_name *n, struct ag_diags *diags)
+{
+    switch (n->upstream->source.kind) {
+    case AG_SOURCE_LISTED:
+        break;
+    case AG_SOURCE_SRV:
+        resolve_service(n, diags);
+        break;
+    case AG_SOURCE_NAME:
+        resolve(n, &n->upstream->source.like, diags);
+        break;
+    }
 }
 
 static void examine_tls(const struct ag_proxy_name *n, struct ag_diags *diags)
@@ -186,6 +264,10 @@ void ag_proxy_examine(const void *section, struct ag_diags *diags)
 
     for (const struct ag_proxy_name *n = s->first; n; n = n->following) {
         examine_tls(n, diags);
+        if (n->upstream && n->upstream->source.kind != AG_SOURCE_LISTED && !s->own_resolver &&
+            asked++ < NAMES_MAX) {
+            resolve_source(n, diags);
+        }
         for (uint32_t i = 0; n->upstream && i < n->upstream->server_count; i++) {
             /* What the system's name servers say of others' names says nothing. */
             if (n->upstream->servers[i].named && !s->own_resolver && asked++ < NAMES_MAX) {

@@ -15,6 +15,7 @@
 #include "actions/upstream/balance_config.h"
 #include "actions/upstream/health_options.h"
 #include "actions/upstream/proxy_retry_policy.h"
+#include "actions/upstream/upstream_addresses.h"
 #include "engine/loop.h"
 #include "engine/node.h"
 #include "engine/tls_context.h"
@@ -71,6 +72,8 @@ struct ag_upstream_options {
     /* enum ag_proxy_protocol: a connection begins with a header that tells whose it is. It carries one call then:
      * the next one may be another client's. */
     uint8_t proxy_protocol;
+    bool discovered;               /* its servers are looked for by its source */
+    struct ag_addresses addresses; /* which of them names may lead to */
 };
 
 struct ag_upstream_server {
@@ -83,7 +86,23 @@ struct ag_upstream_server {
     bool backup;              /* asked when no other one takes requests */
     bool remote; /* of another zone than this process: asked when none of its own does */
     bool named;  /* `host` is to be resolved; else `addr` is it */
+    bool one_of; /* `host` has several addresses, `addr` is the one that this server is at */
     union ag_addr addr;
+};
+
+/* Where its servers are looked for (upstream_discover.h). */
+enum ag_upstream_source_kind {
+    AG_SOURCE_LISTED = 0, /* nowhere: they are listed */
+    AG_SOURCE_SRV,        /* the records of a service (RFC 2782): each target is a server */
+    AG_SOURCE_NAME,       /* a name: each of its addresses is one */
+};
+
+struct ag_upstream_source {
+    enum ag_upstream_source_kind kind;
+    uint32_t refresh_ms; /* asked for anew at least that often; 0: by its time to live */
+    struct ag_pos pos;
+    /* What is found is like this one: its host is the name, its zone theirs. SRV: without a port. */
+    struct ag_upstream_server like;
 };
 
 /* What its servers are spoken to. */
@@ -100,7 +119,8 @@ struct ag_upstream {
     const void *config; /* a mark of the configuration that it is part of; NULL: of none */
     struct ag_span name;
     struct ag_upstream_server *servers;
-    uint32_t server_count; /* 1 .. AG_UPSTREAM_SERVERS_MAX */
+    uint32_t server_count; /* 1 .. AG_UPSTREAM_SERVERS_MAX; 0: they are looked for */
+    struct ag_upstream_source source;
     struct ag_upstream_options options;
     enum ag_upstream_protocol protocol;
     const struct ag_tls_client_settings *tls; /* NULL: plain; its h1 and h2 fit `protocol` */

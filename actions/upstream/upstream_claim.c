@@ -26,6 +26,9 @@ static void charge(struct ag_upstream_claim *c, struct ag_upstream_peer *p)
 
 /* ---- how it ends ---- */
 
+#define NO_SERVERS "no servers of the upstream are known yet"
+#define NO_ADDRESS "resolve upstream: its name leads to no address that is allowed"
+
 static enum ag_status refuse(struct ag_upstream_claim *c, unsigned status, enum ag_reason why,
                              const char *detail)
 {
@@ -38,9 +41,20 @@ static enum ag_status refuse(struct ag_upstream_claim *c, unsigned status, enum 
     return AG_ESYS;
 }
 
+/* Servers were looked for, and there is none. */
+static enum ag_status give_up_finding(struct ag_upstream_claim *c)
+{
+    return ag_upstream_group_servers(c->pool->group) == AG_SERVERS_REFUSED
+               ? refuse(c, 502, AG_REASON_NAME, NO_ADDRESS)
+               : refuse(c, 503, AG_REASON_NAME, NO_SERVERS);
+}
+
 /* No server is left: the last one's trouble is the answer. */
 static enum ag_status give_up(struct ag_upstream_claim *c)
 {
+    if (c->pool->count == 0 && c->pool->options.discovered) {
+        return give_up_finding(c);
+    }
     if (c->reason == AG_REASON_NONE && c->given) {
         return refuse(c, 502, AG_REASON_RESET, "no other server of the upstream is left");
     }
@@ -55,7 +69,7 @@ static enum ag_status give_up(struct ag_upstream_claim *c)
     case AG_REASON_UNREACHABLE:
         return refuse(c, 502, AG_REASON_UNREACHABLE, "connect to upstream: unreachable");
     case AG_REASON_NAME:
-        return refuse(c, 502, AG_REASON_NAME, "resolve upstream: name not resolved");
+        return refuse(c, 502, AG_REASON_NAME, c->detail);
     case AG_REASON_RESOURCES:
         return refuse(c, 503, AG_REASON_RESOURCES, "connect to upstream: out of resources");
     case AG_REASON_TLS:
@@ -78,15 +92,15 @@ static enum ag_status give_up(struct ag_upstream_claim *c)
 
 static void stop_waiting(struct ag_upstream_claim *c)
 {
-    bool named = c->state == AG_CLAIM_NAME;
+    bool pending = c->state == AG_CLAIM_PENDING, named = c->state == AG_CLAIM_NAME;
 
-    if (c->state != AG_CLAIM_PENDING && !named) {
+    if (!pending && !named && c->state != AG_CLAIM_SERVERS) {
         return;
     }
-    if (named) {
-        c->pool->waiting_count--;
-    } else {
+    if (pending) {
         ag_upstream_pending_end(c->pool);
+    } else {
+        c->pool->waiting_count--;
     }
     c->state = AG_CLAIM_OVER;
     ag_list_remove(&c->link);
@@ -99,10 +113,12 @@ static void stop_waiting(struct ag_upstream_claim *c)
 static void on_waited(struct ag_timer *t)
 {
     struct ag_upstream_claim *c = ag_container_of(t, struct ag_upstream_claim, timer);
-    bool pending = c->state == AG_CLAIM_PENDING;
+    enum ag_upstream_claim_state was = (enum ag_upstream_claim_state)c->state;
 
     stop_waiting(c);
-    if (pending) {
+    if (was == AG_CLAIM_SERVERS) {
+        (void)refuse(c, 503, AG_REASON_NAME, NO_SERVERS);
+    } else if (was == AG_CLAIM_PENDING) {
         (void)refuse(c, 503, AG_REASON_LIMIT, "no upstream connection came free in time");
     } else {
         (void)refuse(c, 504, AG_REASON_TIMEOUT, "resolve upstream: timeout");
@@ -152,6 +168,13 @@ static enum ag_status wait_for_name(struct ag_upstream_claim *c)
     c->pool->waiting_count++;
     ag_upstream_resolve(c->peer);
     return wait_on(c, &c->peer->waiting, AG_CLAIM_NAME);
+}
+
+static enum ag_status wait_for_servers(struct ag_upstream_claim *c)
+{
+    ag_upstream_discharge(c);
+    c->pool->waiting_count++;
+    return wait_on(c, &c->pool->expectant, AG_CLAIM_SERVERS);
 }
 
 /* ---- the choice of a server ---- */
@@ -273,6 +296,16 @@ static enum ag_status use_peer(struct ag_upstream_claim *c)
     return AG_AGAIN;
 }
 
+static struct ag_upstream_peer *find_peer(struct ag_upstream_claim *c)
+{
+    struct ag_upstream_peer *p;
+
+    while ((p = pick(c)) != NULL && !ag_upstream_try(c, p)) {
+        ag_balance_set_add(&c->tried, p->index);
+    }
+    return p;
+}
+
 static enum ag_status choose(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p;
@@ -282,8 +315,13 @@ static enum ag_status choose(struct ag_upstream_claim *c)
         return give_up(c);
     }
     ag_upstream_pool_look(c->pool);
-    while ((p = pick(c)) != NULL && !ag_upstream_try(c, p)) {
-        ag_balance_set_add(&c->tried, p->index);
+    p = find_peer(c);
+    if (!p && c->pool->count == 0) {
+        if (ag_upstream_group_servers(c->pool->group) == AG_SERVERS_AWAITED) {
+            return wait_for_servers(c);
+        }
+        ag_upstream_pool_look(c->pool); /* the first answer may have come just now */
+        p = find_peer(c);
     }
     if (!p) {
         return any_untried(c) ? wait_for_slot(c) : give_up(c);
@@ -336,16 +374,40 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
     settle(c, st);
 }
 
+/* All of the queue: those who wait again must not be met twice. */
+static void take_waiting(struct ag_link *queue, struct ag_link *out)
+{
+    struct ag_link *it;
+
+    ag_list_init(out);
+    while ((it = ag_list_pop(queue)) != NULL) {
+        ag_list_push(out, it);
+    }
+}
+
+void ag_upstream_known(struct ag_upstream_pool *pool)
+{
+    struct ag_link waiting, *it;
+
+    ag_upstream_pool_look(pool);
+    if (pool->count == 0 && ag_upstream_group_servers(pool->group) == AG_SERVERS_AWAITED) {
+        return;
+    }
+    take_waiting(&pool->expectant, &waiting);
+    while ((it = ag_list_pop(&waiting)) != NULL) {
+        struct ag_upstream_claim *c = ag_container_of(it, struct ag_upstream_claim, link);
+
+        stop_waiting(c);
+        settle(c, choose(c));
+    }
+}
+
 void ag_upstream_named(struct ag_upstream_peer *p)
 {
     struct ag_link waiting, *it;
 
     p->users++;
-    /* Those who wait again must not be met twice. */
-    ag_list_init(&waiting);
-    while ((it = ag_list_pop(&p->waiting)) != NULL) {
-        ag_list_push(&waiting, it);
-    }
+    take_waiting(&p->waiting, &waiting);
     while ((it = ag_list_pop(&waiting)) != NULL) {
         struct ag_upstream_claim *c = ag_container_of(it, struct ag_upstream_claim, link);
 
@@ -355,6 +417,7 @@ void ag_upstream_named(struct ag_upstream_peer *p)
                                                                                : choose(c));
         } else {
             c->reason = AG_REASON_NAME;
+            c->detail = p->refused ? NO_ADDRESS : "resolve upstream: name not resolved";
             ag_upstream_avoid(c);
             settle(c, choose(c));
         }

@@ -156,6 +156,7 @@ bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags
     ok = ag_health_read(node, diags, &io->health) && ok;
     ok = ag_retry_read(node, diags, &io->retry) && ok;
     ok = read_proxy_protocol(ag_node_get(node, "proxy_protocol"), diags, io) && ok;
+    ok = ag_addresses_read(ag_node_get(node, "addresses"), diags, &io->addresses) && ok;
     return ag_node_number(node, "max_pending", 0, COUNT_MAX, diags, &io->max_pending) && ok;
 }
 
@@ -179,17 +180,14 @@ static void set_key(struct ag_upstream *u)
     }
 }
 
-/* `servers` lives in the arena and becomes the upstream's. */
+/* Without servers yet. */
 static struct ag_upstream *make(struct ag_arena *arena, struct ag_span name,
-                                struct ag_upstream_server *servers, uint32_t count,
                                 const struct ag_upstream_options *options)
 {
     struct ag_upstream *u = ag_arena_zalloc(arena, sizeof(*u));
 
-    AG_ASSERT(u && count > 0);
+    AG_ASSERT(u);
     u->name = name;
-    u->servers = servers;
-    u->server_count = count;
     u->options = *options;
     set_key(u);
     return u;
@@ -197,12 +195,14 @@ static struct ag_upstream *make(struct ag_arena *arena, struct ag_span name,
 
 static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"servers",         "balance",        "host",     "keepalive",
-                                       "max_connections", "max_pending",    "timeouts", "tls",
-                                       "pending_timeout", "sticky",         "health",   "breaker",
-                                       "ejection",        "slow_start",     "panic",    "retry",
-                                       "hedge",           "proxy_protocol", "protocol", "buffer"};
-    const size_t supported = 18;
+    static const char *const keys[] = {
+        "servers",         "balance",        "host",      "keepalive",
+        "max_connections", "max_pending",    "timeouts",  "tls",
+        "pending_timeout", "sticky",         "health",    "breaker",
+        "ejection",        "slow_start",     "panic",     "retry",
+        "hedge",           "proxy_protocol", "addresses", "protocol",
+        "buffer"};
+    const size_t supported = 19;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {
@@ -220,8 +220,7 @@ struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct
 {
     struct ag_upstream_options options = *defaults;
     struct ag_diags *diags = build->diags;
-    struct ag_upstream_server *servers;
-    uint32_t count;
+    struct ag_upstream *up;
     bool ok = check_upstream_keys(node, diags);
     const struct ag_node *list = ag_node_get(node, "servers");
 
@@ -237,14 +236,16 @@ struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct
                       "an upstream needs a list of servers");
         return NULL;
     }
-    ok = ag_upstream_read_servers(build, list, &servers, &count) && ok;
-    return ok ? make(build->arena, node->key, servers, count, &options) : NULL;
+    up = make(build->arena, node->key, &options);
+    ok = ag_upstream_read_servers(build, list, up) && ok;
+    return ok ? up : NULL;
 }
 
 struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag_span authority,
                                                struct ag_pos pos, struct ag_diags *diags,
                                                const struct ag_upstream_options *defaults)
 {
+    struct ag_upstream *up = make(arena, authority, defaults);
     struct ag_upstream_server *servers;
     uint32_t count = 1;
     size_t at = 0;
@@ -267,7 +268,9 @@ struct ag_upstream *ag_upstream_from_authority(struct ag_arena *arena, struct ag
             return NULL;
         }
     }
-    return servers ? make(arena, authority, servers, count, defaults) : NULL;
+    up->servers = servers;
+    up->server_count = count;
+    return servers ? up : NULL;
 }
 
 /* ---- schemes ---- */
@@ -319,7 +322,7 @@ struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
 {
     struct ag_upstream *u = ag_arena_alloc(build->arena, sizeof(*u));
     struct ag_upstream_server *servers =
-        ag_arena_alloc(build->arena, base->server_count * sizeof(*servers));
+        ag_arena_alloc(build->arena, (base->server_count + 1) * sizeof(*servers));
 
     AG_ASSERT(u && servers && !base->tls);
     *u = *base;
@@ -334,6 +337,11 @@ struct ag_upstream *ag_upstream_with_scheme(struct ag_action_build *build,
         }
     }
     u->servers = servers;
+    if (scheme.tls && base->source.kind == AG_SOURCE_NAME &&
+        !ag_upstream_set_address(&u->source.like, pos, u->source.like.written, AG_UPSTREAM_TLS_PORT,
+                                 build->diags)) {
+        AG_UNREACHABLE("it was a name before");
+    }
     if (scheme.tls && check_names(build, base, pos)) {
         u->tls = ag_upstream_tls_settings(build, &base->options.tls, u->protocol, pos);
     }

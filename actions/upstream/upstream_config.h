@@ -5,7 +5,8 @@
  *     timeouts: {read: 30s}                   # defaults of all, as are host, keepalive, max_*
  *     upstreams:
  *       api:
- *         servers: ["10.0.0.1:8080", "10.0.0.2:8080 weight=2", "unix:/run/api.sock"]   # or {file: FILE}
+ *         servers: ["10.0.0.1:8080", "10.0.0.2:8080 weight=2", "unix:/run/api.sock"]
+ *                                             # or {file: FILE}, {srv: NAME}, {dns: NAME}
  *         balance: round_robin
  *         host: keep                          # keep, upstream, or a literal
  *         keepalive: {max_idle: 1024, min_idle: 0, idle_timeout: 60s, max_age: 1h, max_requests: 0}
@@ -14,6 +15,7 @@
  *         pending_timeout: 3s
  *         retry, hedge                        # proxy_retry_policy.h
  *         proxy_protocol: v2                  # off, v1, v2: what a connection begins with
+ *         addresses: public                   # upstream_addresses.h
  *         timeouts: {connect: 3s, first_byte: 60s, read: 60s, write: 60s, idle: 60s, total: 0}
  *         tls: {verify: true, ca: FILE, server_name: NAME, cert: FILE, key: FILE, h2: true,
  *               handshake_timeout: 10s}     # for targets of https://, h2:// and wss://
@@ -77,9 +79,15 @@ bool ag_upstream_set_address(struct ag_upstream_server *s, struct ag_pos pos, st
 /* Room for `count` servers; NULL after a diagnosis. */
 struct ag_upstream_server *ag_upstream_server_room(struct ag_arena *arena, struct ag_pos pos,
                                                    struct ag_diags *diags, uint32_t count);
-/* The value of `servers`: a list, one server, or {file: FILE} with a line for each. */
+/* The value of `servers`: a list, one server, {file: FILE} with a line for each, or where they are looked for. */
 bool ag_upstream_read_servers(struct ag_action_build *build, const struct ag_node *node,
-                              struct ag_upstream_server **out_servers, uint32_t *out_count);
+                              struct ag_upstream *to);
+
+/* ---- upstream_discover_config.c ---- */
+
+/* {srv: NAME} or {dns: NAME}, with refresh and zone; one of the two is there. */
+bool ag_upstream_read_source(struct ag_action_build *build, const struct ag_node *map,
+                             struct ag_upstream_source *out);
 
 /* ---- upstream_tls.c ---- */
 

@@ -246,8 +246,7 @@ void ag_upstream_conn_finish(struct ag_upstream_conn *c)
 {
     bool idle = c->state == AG_UPSTREAM_IDLE;
 
-    if (c->stream.closing ||
-        (c->h2 ? ag_h2_conn_is_closing(&c->h2->conn) : !may_say_so(c))) {
+    if (c->stream.closing || (c->h2 ? ag_h2_conn_is_closing(&c->h2->conn) : !may_say_so(c))) {
         ag_upstream_conn_close(c);
         return;
     }

@@ -63,9 +63,25 @@ static struct ag_span copy_text(struct ag_buf *to, struct ag_span s)
     return ag_span(at, s.len);
 }
 
+/* An address that was found is the same server as one that is listed. */
 static uint64_t identity_of(const struct ag_upstream_server *s)
 {
-    return XXH3_64bits_withSeed(s->host.ptr, s->host.len, s->port);
+    uint8_t room[INET6_ADDRSTRLEN];
+    struct ag_buf text = ag_buf(room, sizeof(room));
+    struct ag_span host = s->host;
+
+    if (s->one_of) {
+        ag_addr_format(&s->addr, false, &text);
+        host = ag_buf_span(&text);
+    }
+    return XXH3_64bits_withSeed(host.ptr, host.len, s->port);
+}
+
+/* Both are the same place. */
+static bool is_same_place(const struct ag_upstream_server *a, const struct ag_upstream_server *b)
+{
+    return a->port == b->port && a->one_of == b->one_of && ag_span_eq(a->host, b->host) &&
+           (!a->one_of || ag_addr_same(&a->addr, &b->addr));
 }
 
 /* One that stands there twice is two servers, and two identities. */
@@ -76,7 +92,7 @@ static uint64_t own_identity(const struct ag_upstream_group *g, const struct ag_
     for (uint32_t i = 0; i < g->count; i++) {
         const struct ag_upstream_member *m = g->members[i];
 
-        identity += m && m->server.port == s->port && ag_span_eq(m->server.host, s->host);
+        identity += m && is_same_place(&m->server, s);
     }
     return identity;
 }
@@ -110,6 +126,7 @@ static struct ag_upstream_member *make_member(struct ag_upstream_group *g,
                                ? AG_MEMBER_DOWN
                                : 0);
     atomic_init(&m->weight, server->weight);
+    atomic_init(&m->backup, server->backup);
     atomic_init(&m->up_ms, 0);
     return m;
 }
@@ -138,11 +155,10 @@ static void take_out(struct ag_upstream_group *g, struct ag_upstream_member *m)
     let_member_go(m);
 }
 
-/* All that connections depend on; the weight may change. */
+/* All that connections depend on; its weight, and when it is asked, may change. */
 static bool is_same_server(const struct ag_upstream_member *m, const struct ag_upstream_server *s)
 {
-    return m->server.port == s->port && m->server.backup == s->backup &&
-           m->server.remote == s->remote && ag_span_eq(m->server.host, s->host) &&
+    return is_same_place(&m->server, s) && m->server.remote == s->remote &&
            ag_span_eq(m->server.zone, s->zone) && ag_span_eq(m->server.authority, s->authority);
 }
 
@@ -178,12 +194,15 @@ static struct ag_upstream_member *add(struct ag_upstream_group *g,
     return m;
 }
 
-static void weigh(struct ag_upstream_member *m, uint32_t weight)
+/* True: it is another one. */
+static bool weigh(struct ag_upstream_member *m, uint32_t weight)
 {
-    if (m->server.weight != weight) { /* else what was ordered since stays */
-        m->server.weight = weight;
-        atomic_store_explicit(&m->weight, weight, memory_order_relaxed);
+    if (m->server.weight == weight) {
+        return false; /* what was ordered since stays */
     }
+    m->server.weight = weight;
+    atomic_store_explicit(&m->weight, weight, memory_order_relaxed);
+    return true;
 }
 
 /* ---- those that an operator has removed ---- */
@@ -241,13 +260,24 @@ static void forget_removed(struct ag_upstream_group *g, const struct ag_upstream
     }
 }
 
-/* What is of `origin` becomes these; a server that stands there twice is two members. Those that go make room for
- * those that come. */
+static bool stand_by(struct ag_upstream_member *m, bool backup)
+{
+    if (m->server.backup == backup) {
+        return false;
+    }
+    m->server.backup = backup;
+    atomic_store_explicit(&m->backup, backup, memory_order_relaxed);
+    return true;
+}
+
+/* All but those that an operator has added become these; a server that stands there twice is two members. Those that
+ * go make room for those that come. */
 static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstream_server *servers,
-                             uint32_t count, enum ag_member_origin origin)
+                             uint32_t count, enum ag_member_origin origin, bool *out_changed)
 {
     bool is_new[AG_UPSTREAM_SERVERS_MAX] = {false};
     enum ag_status st = AG_OK;
+    bool differs = false;
 
     AG_ASSERT(count <= AG_UPSTREAM_SERVERS_MAX);
     for (uint32_t i = 0; i < count; i++) {
@@ -257,14 +287,17 @@ static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstre
         if (m) {
             m->seen = true;
             m->origin = origin;
-            weigh(m, servers[i].weight);
+            differs = weigh(m, servers[i].weight) || differs;
+            differs = stand_by(m, servers[i].backup) || differs;
         }
+        differs = differs || is_new[i];
     }
     for (uint32_t i = 0; i < AG_UPSTREAM_SERVERS_MAX; i++) {
         struct ag_upstream_member *m = g->members[i];
 
-        if (m && !m->seen && m->origin == origin) {
+        if (m && !m->seen && m->origin != AG_MEMBER_ORDERED) {
             take_out(g, m);
+            differs = true;
         } else if (m) {
             m->seen = false;
         }
@@ -275,6 +308,7 @@ static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstre
             st = AG_ENOMEM;
         }
     }
+    *out_changed = differs;
     return st;
 }
 
@@ -329,6 +363,7 @@ static struct ag_upstream_group *make(struct ag_upstream_groups *all, const stru
     size_t size = sizeof(struct ag_upstream_group) + up->name.len;
     struct ag_upstream_group *g = aligned_alloc(64, (size + 63) / 64 * 64);
     uint8_t *name;
+    bool any;
 
     if (!g) {
         return NULL;
@@ -348,7 +383,8 @@ static struct ag_upstream_group *make(struct ag_upstream_groups *all, const stru
     ag_list_init(&g->pools);
     ag_list_push_front(bucket_of(all, up), &g->link);
     all->count++;
-    if (become(g, up->servers, up->server_count, AG_MEMBER_CONFIGURED) != AG_OK) {
+    atomic_init(&g->servers, up->options.discovered ? AG_SERVERS_AWAITED : AG_SERVERS_KNOWN);
+    if (become(g, up->servers, up->server_count, AG_MEMBER_CONFIGURED, &any) != AG_OK) {
         free_group(g);
         return NULL;
     }
@@ -398,13 +434,44 @@ static void forget_judgements(struct ag_upstream_group *g)
     }
 }
 
+static bool has_members(const struct ag_upstream_group *g)
+{
+    return g->count > 0;
+}
+
+static void set_servers(struct ag_upstream_group *g, enum ag_group_servers to)
+{
+    atomic_store_explicit(&g->servers, (uint8_t)to, memory_order_release);
+}
+
+/* Servers are looked for from now on: those that there are stay until some are found, but for addresses that are no
+ * longer allowed. */
+static void expect(struct ag_upstream_group *g)
+{
+    for (uint32_t i = 0; i < AG_UPSTREAM_SERVERS_MAX; i++) {
+        struct ag_upstream_member *m = g->members[i];
+
+        if (m && m->server.one_of && !ag_addresses_allow(&g->options.addresses, &m->server.addr)) {
+            take_out(g, m);
+        }
+    }
+    set_servers(g, has_members(g) ? AG_SERVERS_KNOWN : AG_SERVERS_AWAITED);
+}
+
 /* Becomes what a newer configuration says. Without memory some servers are missing, until the next one. */
 static void follow(struct ag_upstream_group *g, const struct ag_upstream *up, uint64_t order)
 {
+    bool any;
+
     if (order > g->order) {
         g->order = order;
         g->options = up->options;
-        (void)become(g, up->servers, up->server_count, AG_MEMBER_CONFIGURED);
+        if (up->options.discovered) {
+            expect(g);
+        } else {
+            (void)become(g, up->servers, up->server_count, AG_MEMBER_CONFIGURED, &any);
+            set_servers(g, AG_SERVERS_KNOWN);
+        }
         forget_judgements(g);
         changed(g);
     }
@@ -624,15 +691,36 @@ uint32_t ag_upstream_group_at(struct ag_upstream_group *g, const struct ag_upstr
 }
 
 enum ag_status ag_upstream_group_found(struct ag_upstream_group *g,
-                                       const struct ag_upstream_server *servers, uint32_t count)
+                                       const struct ag_upstream_server *servers, uint32_t count,
+                                       bool *out_changed)
 {
-    enum ag_status st;
+    enum ag_status st = AG_OK;
 
+    AG_ASSERT(count > 0);
+    *out_changed = false;
     lock(g->all);
-    st = become(g, servers, count, AG_MEMBER_FOUND);
-    changed(g);
+    if (g->options.discovered) {
+        st = become(g, servers, count, AG_MEMBER_FOUND, out_changed);
+        set_servers(g, AG_SERVERS_KNOWN);
+    }
+    if (*out_changed) {
+        changed(g);
+    }
     unlock(g->all);
     return st;
+}
+
+bool ag_upstream_group_not_found(struct ag_upstream_group *g, enum ag_group_servers why)
+{
+    bool none;
+
+    lock(g->all);
+    none = g->options.discovered && !has_members(g);
+    if (none) {
+        set_servers(g, why);
+    }
+    unlock(g->all);
+    return none;
 }
 
 /* ---- flags ---- */

@@ -37,6 +37,14 @@ enum ag_member_origin {
     AG_MEMBER_FOUND,   /* discovery */
 };
 
+/* Whether there are servers, where they are looked for. */
+enum ag_group_servers {
+    AG_SERVERS_KNOWN = 0, /* some are, or were */
+    AG_SERVERS_AWAITED,   /* none, and the first answer is to come */
+    AG_SERVERS_UNKNOWN,   /* none: they were looked for in vain */
+    AG_SERVERS_REFUSED,   /* none: what was found is not allowed */
+};
+
 /* What has happened at a member since it is one; each is added to when something has, never for a request that
  * went well. */
 struct ag_member_counts {
@@ -53,6 +61,7 @@ struct ag_upstream_member {
     _Alignas(64) _Atomic uint32_t flags;
     _Atomic uint32_t weight; /* 1 .. AG_UPSTREAM_WEIGHT_MAX: configured, or ordered since */
     _Atomic uint64_t up_ms;  /* loop time when requests came back to it; 0: it was never away */
+    _Atomic bool backup;     /* asked when no other one takes requests */
     /* Written when something goes wrong there. */
     struct ag_breaker breaker;
     struct ag_member_counts counts;
@@ -64,8 +73,8 @@ struct ag_upstream_member {
     /* Constant. */
     struct ag_upstream_group *group;
     struct ag_upstream_server server; /* its spans in `text` */
-    uint64_t identity;                /* hash of host and port: the same in every process */
-    uint32_t index;                   /* in the group, while it is a member */
+    uint64_t identity; /* hash of host (`one_of`: addr) and port: the same everywhere */
+    uint32_t index;    /* in the group, while it is a member */
     /* Under the lock. */
     enum ag_member_origin origin; /* who has said last that it is one */
     uint32_t holders;
@@ -80,6 +89,7 @@ struct ag_upstream_group {
     _Alignas(64) _Atomic uint32_t connections; /* of all shards, in any state */
     _Atomic uint32_t pending; /* requests of all shards that wait for a connection */
     _Atomic bool panics;      /* too few of its members are usable */
+    _Atomic uint8_t servers;  /* enum ag_group_servers */
     /* Constant. */
     struct ag_upstream_groups *all;
     uint64_t key[2];
@@ -115,8 +125,9 @@ void ag_upstream_groups_free(struct ag_upstream_groups *all);
 /*
  * The upstreams of a configuration are these now: groups that are there follow. `order` grows from one to the
  * next; what is not newer than the present one is ignored, for shards come to a new one at different times, and
- * the first brings it. Servers that stay keep what is known of them; those that an operator has added, or
- * discovery found, stay as well. What the process has kept of upstreams that are no longer there is let go.
+ * the first brings it. Servers that stay keep what is known of them; those that an operator has added stay as
+ * well, and so do all there are where servers are looked for from now on: until some are found. What the process
+ * has kept of upstreams that are no longer there is let go.
  */
 void ag_upstream_groups_configure(struct ag_upstream_groups *all,
                                   const struct ag_upstream *const *upstreams, uint32_t count,
@@ -171,10 +182,19 @@ AG_MUST_USE enum ag_status ag_upstream_group_remove(struct ag_upstream_group *g,
 /* Those that are there, held for the caller. Returns how many. */
 uint32_t ag_upstream_group_at(struct ag_upstream_group *g, const struct ag_upstream_server *place,
                               struct ag_upstream_member *out_members[AG_UPSTREAM_SERVERS_MAX]);
-/* Makes `servers` all that discovery has found: those that are new come, those that are gone go. */
+/* Makes `servers`, of which there is one at least, all that discovery has found: those that are new come, those that
+ * are gone go, and so do those of a list that was configured before. *out_changed: anything has. Nothing does where a
+ * newer configuration has a list, which the shard that looks has yet to come to. AG_ENOMEM: some could not be added. */
 AG_MUST_USE enum ag_status ag_upstream_group_found(struct ag_upstream_group *g,
                                                    const struct ag_upstream_server *servers,
-                                                   uint32_t count);
+                                                   uint32_t count, bool *out_changed);
+/* Nothing was found, because of `why`: what there is stays. True: there is none, and those who wait for the first
+ * answer have it now. */
+bool ag_upstream_group_not_found(struct ag_upstream_group *g, enum ag_group_servers why);
+static inline enum ag_group_servers ag_upstream_group_servers(const struct ag_upstream_group *g)
+{
+    return (enum ag_group_servers)atomic_load_explicit(&g->servers, memory_order_acquire);
+}
 
 /* ---- flags ---- */
 

@@ -286,6 +286,11 @@ bool ag_upstream_is_usable(struct ag_upstream_pool *pool, const struct ag_upstre
     return true;
 }
 
+static bool stands_by(const struct ag_upstream_peer *p)
+{
+    return atomic_load_explicit(&p->member->backup, memory_order_relaxed);
+}
+
 /* Whether so few are usable that all are asked. Backup servers do not count, but while one of them is there to
  * be asked there is no need to panic. */
 static bool is_panic(const struct ag_upstream_pool *pool, uint32_t *out_all)
@@ -301,9 +306,9 @@ static bool is_panic(const struct ag_upstream_pool *pool, uint32_t *out_all)
         if (flags & (AG_MEMBER_DRAINED | AG_MEMBER_REMOVED)) {
             continue;
         }
-        all += !p->member->server.backup;
-        usable += takes && !p->member->server.backup;
-        backups += takes && p->member->server.backup;
+        all += !stands_by(p);
+        usable += takes && !stands_by(p);
+        backups += takes && stands_by(p);
     }
     *out_all = all;
     return backups == 0 && all > 0 && usable * 100 < all * pool->options.health.panic_percent;

@@ -57,6 +57,8 @@ bool ag_upstream_others_wait(const struct ag_upstream_pool *pool);
 /* One more request waits; false: too many do. */
 AG_MUST_USE bool ag_upstream_pending_begin(struct ag_upstream_pool *pool);
 void ag_upstream_pending_end(struct ag_upstream_pool *pool);
+/* Something that pools of the group wait for may have come: all look, in their shards, but for `except` (NULL: none). */
+void ag_upstream_tell(struct ag_upstream_group *g, const struct ag_upstream_pool *except);
 /* Who waits for a slot could have one that is idle, here or elsewhere. */
 void ag_upstream_slot_wanted(struct ag_upstream_pool *pool);
 /* The pool is one of its group's from now on, and no longer. False: it stays, a message to it is on its way. */
@@ -73,6 +75,8 @@ AG_MUST_USE bool ag_upstream_warm_end(struct ag_upstream_pool *pool);
 
 /* ---- upstream_claim.c ---- */
 
+/* Servers may be known now: those who wait for them go on. */
+void ag_upstream_known(struct ag_upstream_pool *pool);
 /* The peer's look-up has ended: those who wait for it go on. */
 void ag_upstream_named(struct ag_upstream_peer *p);
 /* Whoever is pending has a chance now. */

@@ -96,9 +96,11 @@ static void follow_member(struct ag_upstream_pool *pool, uint32_t i, struct ag_u
     }
 }
 
-static enum ag_upstream_tier tier_of(const struct ag_upstream_server *s)
+static enum ag_upstream_tier tier_of(const struct ag_upstream_member *m)
 {
-    return s->backup ? AG_UPSTREAM_BACKUP : s->remote ? AG_UPSTREAM_FAR : AG_UPSTREAM_NEAR;
+    return atomic_load_explicit(&m->backup, memory_order_relaxed) ? AG_UPSTREAM_BACKUP
+           : m->server.remote                                     ? AG_UPSTREAM_FAR
+                                                                  : AG_UPSTREAM_NEAR;
 }
 
 /* Who may be asked, and when. */
@@ -132,8 +134,25 @@ static void sort_out(struct ag_upstream_pool *pool)
         }
         ag_balance_weigh(&pool->balance, i, p->weight);
         if (ag_balance_set_has(&pool->usable, i)) {
-            ag_balance_set_add(&pool->tiers[tier_of(&p->member->server)], i);
+            ag_balance_set_add(&pool->tiers[tier_of(p->member)], i);
             pool->lone = usable++ == 0 && p->weight > 0 ? p : NULL;
+        }
+    }
+}
+
+/* Others are allowed now: what names led to is looked at again, and what is connected there is not used again. */
+static void leave_addresses(struct ag_upstream_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->count; i++) {
+        struct ag_upstream_peer *p = pool->peers[i];
+
+        if (p && p->named) {
+            uint32_t kept = ag_addresses_keep(&pool->options.addresses, p->addr, p->addr_count);
+
+            if (kept < p->addr_count) {
+                p->addr_count = kept;
+                let_idle_go(p);
+            }
         }
     }
 }
@@ -143,10 +162,15 @@ void ag_upstream_pool_refresh(struct ag_upstream_pool *pool)
     struct ag_upstream_member *members[AG_UPSTREAM_SERVERS_MAX];
     uint32_t before = pool->count;
 
+    struct ag_addresses allowed = pool->options.addresses;
+
     pool->look_ms = UINT64_MAX;
     pool->version = ag_upstream_group_read(pool->group, &pool->options, members, &pool->count);
     for (uint32_t i = 0; i < pool->count || i < before; i++) {
         follow_member(pool, i, i < pool->count ? members[i] : NULL);
+    }
+    if (memcmp(&allowed, &pool->options.addresses, sizeof(allowed)) != 0) {
+        leave_addresses(pool);
     }
     if (pool->balance.kind != pool->options.balance.kind) {
         ag_balance_become(&pool->balance, pool->options.balance.kind);

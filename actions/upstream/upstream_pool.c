@@ -1,6 +1,8 @@
 #include "actions/upstream/upstream_parts.h"
 
 #include "actions/upstream/health.h"
+#include "actions/upstream/upstream_discover.h"
+#include "engine/log.h"
 
 #include <stdlib.h>
 
@@ -94,6 +96,7 @@ static struct ag_upstream_pool *make_pool(struct ag_upstreams *u, const struct a
     }
     ag_list_init(&p->link);
     ag_list_init(&p->pending);
+    ag_list_init(&p->expectant);
     ag_task_init(&p->wake, ag_upstream_wake_task);
     ag_upstream_warm_init(p);
     ag_balance_init(&p->balance, up->options.balance.kind, u->seed);
@@ -131,14 +134,30 @@ struct ag_upstream_pool *ag_upstream_pool_of(struct ag_upstreams *u, const struc
 
 /* ---- names ---- */
 
+/* Told once each time it becomes so. */
+static void set_refused(struct ag_upstream_peer *p, bool refused)
+{
+    if (refused && !p->refused) {
+        ag_log(AG_LOG_WARN, "upstream %.*s: %.*s leads to no address that is allowed",
+               (int)p->pool->group->name.len, (const char *)p->pool->group->name.ptr,
+               (int)p->host.len, (const char *)p->host.ptr);
+    }
+    p->refused = refused;
+}
+
 static void on_resolved(struct ag_resolve *r)
 {
     struct ag_upstream_peer *p = ag_container_of(r, struct ag_upstream_peer, resolve);
 
+    const struct ag_addresses *allowed = &p->pool->options.addresses;
+    bool found = r->status == AG_OK && r->count > 0;
+    uint32_t kept = found ? ag_addresses_keep(allowed, r->addr, r->count) : 0;
+
     p->resolving = false;
-    if (r->status == AG_OK && r->count > 0) {
-        memcpy(p->addr, r->addr, r->count * sizeof(r->addr[0]));
-        p->addr_count = r->count;
+    set_refused(p, found && kept == 0);
+    if (kept > 0) {
+        memcpy(p->addr, r->addr, kept * sizeof(r->addr[0]));
+        p->addr_count = kept;
         p->addr_next = 0;
         p->edition++;
         p->expires_ms = r->expires_ms;
@@ -220,17 +239,35 @@ no_pools:
     return NULL;
 }
 
+/* Claims that wait for servers to be found may not have to any more: there may be a list now. */
+static void tell_expectant(struct ag_upstreams *u)
+{
+    for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {
+        ag_list_foreach(it, &u->buckets[i]) {
+            struct ag_upstream_pool *p = ag_container_of(it, struct ag_upstream_pool, link);
+
+            if (!ag_list_empty(&p->expectant)) {
+                ag_upstream_tell(p->group, NULL);
+            }
+        }
+    }
+}
+
 void ag_upstreams_use(struct ag_upstreams *u, const void *config,
                       const struct ag_upstream *const *upstreams, uint32_t count)
 {
     u->config = config;
     u->order++;
     ag_upstream_groups_configure(u->groups, upstreams, count, u->order);
+    tell_expectant(u);
     for (uint32_t i = 0; i < count; i++) {
         ag_upstream_warm_begin(u, upstreams[i]);
     }
     if (u->health) {
         ag_health_use(u->health, upstreams, count);
+    }
+    if (u->discover) {
+        ag_discover_use(u->discover, upstreams, count);
     }
 }
 
@@ -250,6 +287,7 @@ void ag_upstreams_free(struct ag_upstreams *u)
         return;
     }
     ag_health_free(u->health);
+    ag_discover_free(u->discover);
     u->closing = true;
     ag_timer_cancel(&u->loop->wheel, &u->sweep);
     for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {

@@ -6,7 +6,8 @@
  *                        \-> one that is being made for others, and will take this one --> GIVEN
  *                        \-> resolve its name -> connect (TLS, SETTINGS) -------------> GIVEN
  *                        |       \-- late: its next address beside it; failed: that, then the next server
- *                        \-> no slot is free: PENDING, in order of arrival
+ *                        |-> no slot is free: PENDING, in order of arrival
+ *                        \-> its servers are looked for and none is known yet: SERVERS
  *
  *   connection:  CONNECTING -> ACTIVE <-> IDLE -> CLOSING
  *
@@ -74,6 +75,7 @@ struct ag_upstream_peer {
     bool large;                     /* its last answer was long: begin in large buffers */
     bool h1;                        /* AUTO: it was last found to speak HTTP/1 */
     bool h1_required;               /* AUTO: it wants no HTTP/2, though it speaks it */
+    bool refused;                   /* no address of the last answer was allowed */
     bool retired;                   /* its server is no longer one of the upstream's */
     struct ag_span host, authority; /* the member's */
     union ag_addr addr[AG_RESOLVE_MAX];
@@ -152,6 +154,7 @@ enum ag_upstream_claim_state {
     AG_CLAIM_OVER = 0,   /* not begun, failed or given back */
     AG_CLAIM_PENDING,    /* waits for a slot */
     AG_CLAIM_NAME,       /* waits for its peer's name */
+    AG_CLAIM_SERVERS,    /* waits for servers to be known */
     AG_CLAIM_CONNECTING, /* conn is on its way, for this one and others */
     AG_CLAIM_GIVEN,      /* conn is the claimer's, or its share of it */
 };
@@ -181,8 +184,8 @@ struct ag_upstream_claim {
     struct ag_upstream_conn *conn;
     struct ag_call *call; /* GIVEN: what was started on it; NULL: nothing yet */
     struct ag_link
-        link; /* PENDING, NAME: with those who wait; CONNECTING, GIVEN: in the conn's list */
-    struct ag_timer timer;             /* PENDING, NAME */
+        link; /* PENDING, NAME, SERVERS: with those who wait; CONNECTING, GIVEN: in the conn's list */
+    struct ag_timer timer;             /* PENDING, NAME, SERVERS */
     struct ag_balance_set tried;       /* peers that are of no use */
     const struct ag_upstream_aim *aim; /* NULL: any server */
     struct ag_upstream_member
@@ -212,9 +215,10 @@ struct ag_upstream_pool {
     struct ag_upstreams *all;
     struct ag_link link; /* in its bucket */
     struct ag_link pending;
+    struct ag_link expectant;        /* struct ag_upstream_claim that wait for servers */
     struct ag_task wake;             /* serves `pending` */
     struct ag_link in_group;         /* among the other shards' */
-    struct ag_msg tell;              /* to this one: a slot may be had, or is wanted */
+    struct ag_msg tell;              /* to this one: a slot, or servers, may be had */
     bool told;                       /* it is under way; under the group's lock */
     struct ag_upstream_group *group; /* held */
     uint64_t key[2];
@@ -234,7 +238,7 @@ struct ag_upstream_pool {
     uint32_t idle_count;           /* in state IDLE */
     uint32_t open_count;           /* in a peer's `open` */
     uint32_t pending_count;        /* claims that wait for a slot */
-    uint32_t waiting_count;        /* claims that wait for a name */
+    uint32_t waiting_count;        /* claims that wait for a name, or for servers */
     uint32_t peer_count;           /* in `peers` */
     uint32_t retired_count;        /* peers that are no longer there */
     uint32_t count;                /* one more than the highest index in `peers` */
@@ -265,7 +269,8 @@ struct ag_upstreams {
     struct ag_upstream_groups *groups;
     const void *config;       /* the present one's mark */
     uint64_t order;           /* of it: grows from one to the next, the same in every shard */
-    struct ag_health *health; /* NULL: another shard checks them */
+    struct ag_health *health; /* NULL: another shard checks them, and looks for them */
+    struct ag_discover *discover;
     bool owns_groups;
     uint64_t seed; /* makes shards begin with different servers; 0: with the first */
     bool closing;

@@ -204,23 +204,12 @@ static bool read_lines(struct ag_action_build *build, const struct ag_node *file
     return ok && *out_servers;
 }
 
-/* servers: {file: FILE} */
-static bool read_file(struct ag_action_build *build, const struct ag_node *map,
+static bool read_file(struct ag_action_build *build, const struct ag_node *file,
                       struct ag_upstream_server **out_servers, uint32_t *out_count)
 {
-    static const char *const keys[] = {"file"};
-    const struct ag_node *file = ag_node_get(map, "file");
     struct ag_source *src = ag_arena_zalloc(build->arena, sizeof(*src));
     struct ag_span text;
 
-    if (!ag_node_check_keys(map, build->diags, "servers", keys, AG_COUNT(keys))) {
-        return false;
-    }
-    if (!file) {
-        ag_diag_error(build->diags, map->pos, "servers: {file: servers.txt}",
-                      "expected a list of servers, or a file that lists them");
-        return false;
-    }
     if (!ag_node_text(file, build->diags, &text)) {
         return false;
     }
@@ -230,9 +219,43 @@ static bool read_file(struct ag_action_build *build, const struct ag_node *map,
            read_lines(build, file, src, out_servers, out_count);
 }
 
-bool ag_upstream_read_servers(struct ag_action_build *build, const struct ag_node *node,
-                              struct ag_upstream_server **out_servers, uint32_t *out_count)
+/* servers: {file: FILE}, {srv: NAME} or {dns: NAME} */
+static bool read_elsewhere(struct ag_action_build *build, const struct ag_node *map,
+                           struct ag_upstream *to)
 {
-    return node->kind == AG_NODE_MAP ? read_file(build, node, out_servers, out_count)
-                                     : read_list(build, node, out_servers, out_count);
+    static const char *const of_file[] = {"file"};
+    static const char *const of_name[] = {"srv", "dns", "refresh", "zone", "file"};
+    const struct ag_node *file = ag_node_get(map, "file");
+    size_t of_name_count = AG_COUNT(of_name);
+    bool looked_for = ag_node_get(map, "srv") || ag_node_get(map, "dns");
+
+    if (file && looked_for) {
+        ag_diag_error(build->diags, file->key_pos, "leave out one of them",
+                      "servers has both a file and a name to look for");
+        return false;
+    }
+    of_name_count -= looked_for; /* a file is another way */
+    if (!(file ? ag_node_check_keys(map, build->diags, "servers", of_file, AG_COUNT(of_file))
+               : ag_node_check_keys(map, build->diags, "servers", of_name, of_name_count))) {
+        return false;
+    }
+    if (file) {
+        return read_file(build, file, &to->servers, &to->server_count);
+    }
+    if (!looked_for) {
+        ag_diag_error(
+            build->diags, map->pos,
+            "servers: {file: servers.txt}, {srv: _http._tcp.NAME}, or {dns: \"NAME:PORT\"}",
+            "expected a list of servers, a file that lists them, or a name to look for");
+        return false;
+    }
+    to->options.discovered = true;
+    return ag_upstream_read_source(build, map, &to->source);
+}
+
+bool ag_upstream_read_servers(struct ag_action_build *build, const struct ag_node *node,
+                              struct ag_upstream *to)
+{
+    return node->kind == AG_NODE_MAP ? read_elsewhere(build, node, to)
+                                     : read_list(build, node, &to->servers, &to->server_count);
 }

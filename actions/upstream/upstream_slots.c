@@ -41,20 +41,23 @@ bool ag_upstream_others_wait(const struct ag_upstream_pool *pool)
            atomic_load_explicit(&pool->group->pending, memory_order_relaxed) > pool->pending_count;
 }
 
-static void tell_others(struct ag_upstream_pool *pool)
+void ag_upstream_tell(struct ag_upstream_group *g, const struct ag_upstream_pool *except)
 {
-    struct ag_upstream_group *g = pool->group;
-
     ag_upstream_group_lock(g);
     ag_list_foreach(it, &g->pools) {
         struct ag_upstream_pool *other = ag_container_of(it, struct ag_upstream_pool, in_group);
 
-        if (other != pool && !other->told) {
+        if (other != except && !other->told) {
             other->told = true;
             ag_loop_post(other->all->loop, &other->tell);
         }
     }
     ag_upstream_group_unlock(g);
+}
+
+static void tell_others(struct ag_upstream_pool *pool)
+{
+    ag_upstream_tell(pool->group, pool);
 }
 
 static void on_told(struct ag_loop *l, struct ag_msg *m)
@@ -65,6 +68,7 @@ static void on_told(struct ag_loop *l, struct ag_msg *m)
     ag_upstream_group_lock(pool->group);
     pool->told = false;
     ag_upstream_group_unlock(pool->group);
+    ag_upstream_known(pool);
     if (pool->pending_count > 0) {
         ag_upstream_wake(pool);
     } else if (pool->idle_count > 0 && ag_upstream_others_wait(pool)) {

@@ -95,6 +95,8 @@ PLACES = {
     "proxy timeouts": (f"proxy: {{timeouts: {{{STRANGE}: 1}}}}\n{ROUTES}", TIMEOUTS),
     "keepalive": (f"proxy: {{keepalive: {{{STRANGE}: 1}}}}\n{ROUTES}", below(PROXY, "keepalive.")),
     "upstream": (upstream(f"      {STRANGE}: 1\n"), plain(PROXY) | NOT_YET["upstream"]),
+    "servers": (f"proxy: {{upstreams: {{u: {{servers: {{dns: a.test, {STRANGE}: 1}}}}}}}}\n{ROUTES}",
+                table("Servers found by name")),
     "proxy retry": (f"proxy: {{retry: {{{STRANGE}: 1}}}}\n{ROUTES}", RETRY),
     "upstream retry": (upstream(f"      retry: {{{STRANGE}: 1}}\n"), RETRY),
     "route retry": (long_form("http://127.0.0.1:1", f"    retry: {{{STRANGE}: 1}}"), RETRY),

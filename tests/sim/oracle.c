@@ -75,7 +75,9 @@ static uint32_t proxy_allows(const struct run *r, const struct request *q)
 {
     uint32_t m = plan_allows(q);
 
-    if (q->upstream == 'm' || q->upstream == 'x') { /* no such name, nobody there */
+    if (q->upstream == 'm') { /* no such name, looked up or looked for */
+        m = OUT_502 | OUT_503;
+    } else if (q->upstream == 'x') { /* nobody there */
         m = OUT_502;
     } else if (q->upstream == 'b') {
         m |= OUT_502 | OUT_504;
@@ -101,7 +103,7 @@ static uint32_t proxy_allows(const struct run *r, const struct request *q)
         m |= OUT_502 | OUT_504 | OUT_CUT;
     }
     if (r->weather.names && (q->upstream == 'n' || q->upstream == 'm')) {
-        m |= OUT_502 | OUT_504;
+        m |= OUT_502 | OUT_503 | OUT_504;
     }
     return m;
 }

@@ -35,6 +35,7 @@ static struct zone zones[] = {
     {.name = "six.test", .aaaa = 2, .ttl_s = 60},
     {.name = "many.test", .a = 20, .ttl_s = 60},
     {.name = "mixed.test", .a = 20, .aaaa = 3, .ttl_s = 60},
+    {.name = "vast.test", .a = 400, .ttl_s = 60, .tcp = true},
     {.name = "cut.test", .a = 3, .ttl_s = 60, .tcp = true},
     {.name = "brief.test", .a = 1, .ttl_s = 0},
     {.name = "eternal.test", .a = 1, .ttl_s = 100000000},
@@ -84,6 +85,7 @@ static size_t put_address(unsigned type, unsigned i, uint8_t *at)
 
     memset(at, 0, bytes);
     at[0] = type == TYPE_A ? 10 : 0xfd;
+    at[bytes - 2] = (uint8_t)((i + 1) >> 8);
     at[bytes - 1] = (uint8_t)(i + 1);
     return bytes;
 }

@@ -172,7 +172,7 @@ Test(dns_srv, as_many_as_are_bounded)
         put_srv(&m, "x.a", 60, 2000 - i, 0, 80, host);
     }
     cr_assert_eq(parse(), AG_OK);
-    cr_expect_eq(a.count, AG_SRV_MAX);
+    cr_expect(a.count == AG_SRV_MAX && a.cut);
     cr_expect_eq(a.targets[0].priority, 2000 - (AG_DNS_RECORDS_MAX - 1), "the best of those read");
     cr_expect_eq(a.targets[AG_SRV_MAX - 1].priority, a.targets[0].priority + AG_SRV_MAX - 1);
 }

@@ -44,7 +44,7 @@ static bool has(const struct ag_resolve *r, const char *want)
 
 static void check_kinds(void)
 {
-    struct ag_resolve r;
+    struct ag_resolve r = {0};
 
     resolve(&r, "one.test");
     cr_expect_eq(r.status, AG_OK);
@@ -90,7 +90,7 @@ Test(resolver, literals_and_garbage_ask_nobody)
     static const char *const garbage[] = {"",      "a b",  "a/b",          "1.2.3.4:80",
                                           "[::1]", "a\nb", "\xc3\xa4.test"};
     char longest[300];
-    struct ag_resolve r;
+    struct ag_resolve r = {0};
 
     resolve(&r, "192.0.2.7");
     cr_expect(r.status == AG_OK && r.count == 1 && has(&r, "192.0.2.7:8080"));
@@ -111,7 +111,7 @@ Test(resolver, literals_and_garbage_ask_nobody)
 
 Test(resolver, the_hosts_file_comes_first)
 {
-    struct ag_resolve r;
+    struct ag_resolve r = {0};
 
     resolve(&r, "LocalHost");
     cr_expect_eq(r.status, AG_OK);
@@ -139,7 +139,7 @@ Test(resolver, answers_are_shared_and_kept)
 /* Failures and a TTL of 0 are kept for a second. */
 static void kept_while_fresh(const char *name)
 {
-    struct ag_resolve r;
+    struct ag_resolve r = {0};
 
     resolve(&r, name);
     unsigned asked = atomic_load(&zone(name)->asked);
@@ -151,7 +151,7 @@ static void kept_while_fresh(const char *name)
 
 Test(resolver, time_to_live)
 {
-    struct ag_resolve r;
+    struct ag_resolve r = {0};
 
     resolve(&r, "one.test");
     cr_expect(r.expires_ms > loop.now_ms + 290000 && r.expires_ms <= loop.now_ms + 300000);
@@ -235,7 +235,7 @@ Test(resolver, many_names_are_bounded)
 Test(resolver, a_bad_server_list_is_refused)
 {
     struct ag_resolver_settings settings = {"not an address", 1000, 1};
-    struct ag_resolve r;
+    struct ag_resolve r = {0};
 
     cr_expect_eq(ag_resolver_configure(&loop, &settings), AG_EINVAL);
     resolve(&r, "one.test");
@@ -246,7 +246,7 @@ Test(resolver, a_bad_server_list_is_refused)
 Test(resolver, other_servers_take_over)
 {
     struct ag_resolver_settings none = {"127.0.0.1:9,[::1]:9", 60000, 1}, known = none;
-    struct ag_resolve r[2];
+    struct ag_resolve r[2] = {0};
 
     resolve(&r[0], "one.test");
     (void)snprintf(known.servers, sizeof(known.servers), "127.0.0.1:%u", server_port);
@@ -270,7 +270,7 @@ Test(resolver, other_servers_take_over)
 
 Test(resolver, families_take_turns)
 {
-    struct ag_resolve r;
+    struct ag_resolve r = {0};
     sa_family_t first;
 
     resolve(&r, "mixed.test");
@@ -282,6 +282,38 @@ Test(resolver, families_take_turns)
     for (uint32_t i = 6; i < r.count; i++) {
         cr_expect_eq(r.addr[i].sa.sa_family, AF_INET, "%u: there are three of the other", i);
     }
+}
+
+/* For those to whom each address is a server. */
+Test(resolver, all_addresses_of_an_answer)
+{
+    static union ag_addr all[AG_RESOLVE_ALL];
+    struct ag_resolve r = {.all = all};
+
+    resolve(&r, "mixed.test");
+    cr_assert(r.count == AG_RESOLVE_MAX && r.all_count == 23 && !r.cut);
+    for (uint32_t i = 0; i < r.all_count; i++) {
+        cr_expect_eq(ntohs(all[i].in.sin_port), 8080);
+        cr_expect(i >= r.count || ag_addr_same(&all[i], &r.addr[i]), "%u", i);
+    }
+    resolve(&r, "vast.test");
+    cr_assert(r.count == AG_RESOLVE_MAX && r.all_count == AG_RESOLVE_ALL && r.cut);
+    resolve(&r, "127.0.0.1");
+    cr_assert(r.count == 1 && r.all_count == 1 && !r.cut);
+    resolve(&r, "missing.test");
+    cr_assert(r.count == 0 && r.all_count == 0 && !r.cut);
+}
+
+Test(resolver, anew_is_not_from_what_is_known)
+{
+    struct ag_resolve r = {0};
+
+    resolve(&r, "one.test");
+    resolve(&r, "one.test");
+    unsigned asked = atomic_load(&zone("one.test")->asked);
+    r.anew = true;
+    resolve(&r, "one.test");
+    cr_expect_gt(atomic_load(&zone("one.test")->asked), asked);
 }
 
 /* ---- addresses ---- */

@@ -40,7 +40,7 @@ static void check_kinds(void)
     cr_expect(r.targets[0].port + r.targets[1].port == 16001, "both of priority 0, in any order");
     cr_expect(r.expires_ms > loop.now_ms + 29000 && r.expires_ms <= loop.now_ms + 30000);
     resolve(&r, "_huge._tcp.test");
-    cr_assert(r.status == AG_OK && r.count == AG_SRV_MAX, "%s", r.error);
+    cr_assert(r.status == AG_OK && r.count == 200 && !r.cut, "%s", r.error);
     for (uint32_t i = 0; i < r.count; i++) {
         cr_expect_eq(r.targets[i].priority, i / 2);
     }

@@ -1,5 +1,4 @@
 #include "actions/upstream/upstream_group.h"
-
 #include "engine/resolver.h"
 
 #include <criterion/criterion.h>
@@ -22,6 +21,15 @@ static struct ag_upstream upstream(uint64_t key, struct ag_upstream_server *serv
         .server_count = count,
         .options = {.max_pending = 7,
                     .health = {.check = {.on = true}, .breaker = {.consecutive = 1}}}};
+}
+
+static struct ag_upstream searching(uint64_t key)
+{
+    struct ag_upstream up = upstream(key, NULL, 0);
+
+    up.source.kind = AG_SOURCE_NAME;
+    up.options.discovered = true;
+    return up;
 }
 
 /* What a shard sees; lets go of it at once. */
@@ -126,51 +134,174 @@ Test(upstream_group, two_of_the_same_address_are_two)
 
 Test(upstream_group, servers_come_and_go_and_outlive_a_reload)
 {
-    struct ag_upstream_server v[] = {server("a", 80, 1)};
     struct ag_upstream_server b = server("b", 80, 1),
                               found[] = {server("c", 1, 1), server("d", 1, 1)};
-    struct ag_upstream up = upstream(5, v, 1);
+    struct ag_upstream up = searching(5);
     struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    bool changed;
     struct seen s;
 
     cr_assert_eq(ag_upstream_group_add(g, &b, AG_MEMBER_ORDERED), AG_OK);
     cr_assert_eq(ag_upstream_group_add(g, &b, AG_MEMBER_ORDERED), AG_EINVAL, "it is there");
-    cr_assert_eq(ag_upstream_group_found(g, found, 2), AG_OK);
-    cr_assert_eq(look(g).count, 4);
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_assert(changed);
+    cr_assert_eq(look(g).count, 3);
     ag_upstream_group_follow(g, &up, 2);
-    cr_assert_eq(look(g).count, 4);
-    cr_assert_eq(ag_upstream_group_found(g, found + 1, 1), AG_OK);
+    cr_assert_eq(look(g).count, 3);
+    cr_assert_eq(ag_upstream_group_found(g, found + 1, 1, &changed), AG_OK);
     s = look(g);
-    cr_assert_null(s.members[2]);
-    cr_assert(ag_span_eq(s.members[3]->server.host, AG_SPAN("d")));
+    cr_assert_null(s.members[1]);
+    cr_assert(ag_span_eq(s.members[2]->server.host, AG_SPAN("d")));
     cr_assert_eq(ag_upstream_group_remove(g, &b), AG_OK);
     cr_assert_eq(ag_upstream_group_remove(g, &b), AG_ENOENT);
-    cr_assert_null(look(g).members[1]);
+    cr_assert_null(look(g).members[0]);
+    ag_upstream_group_release(g);
+}
+
+Test(upstream_group, what_is_found_again_is_no_news)
+{
+    struct ag_upstream_server found[] = {server("c", 1, 1), server("d", 1, 1)};
+    struct ag_upstream_server other[] = {server("d", 1, 1), server("c", 1, 1)};
+    struct ag_upstream up = searching(5);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    uint32_t version;
+    bool changed;
+
+    cr_assert_eq(ag_upstream_group_servers(g), AG_SERVERS_AWAITED);
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_assert_eq(ag_upstream_group_servers(g), AG_SERVERS_KNOWN);
+    version = ag_upstream_group_version(g);
+    cr_assert_eq(ag_upstream_group_found(g, other, 2, &changed), AG_OK);
+    cr_expect(!changed && ag_upstream_group_version(g) == version, "the same in another order");
+    other[0].weight = 2;
+    cr_assert_eq(ag_upstream_group_found(g, other, 2, &changed), AG_OK);
+    cr_expect(changed && ag_upstream_group_version(g) != version);
+    ag_upstream_group_release(g);
+}
+
+/* A priority that changes is no other server: its connections, and what is known of it, stay. */
+Test(upstream_group, who_stands_by_may_change)
+{
+    struct ag_upstream_server found[] = {server("c", 1, 1)};
+    struct ag_upstream up = searching(5);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    const struct ag_upstream_member *m;
+    bool changed;
+
+    cr_assert_eq(ag_upstream_group_found(g, found, 1, &changed), AG_OK);
+    m = look(g).members[0];
+    cr_expect_not(m->backup);
+    found[0].backup = true;
+    cr_assert_eq(ag_upstream_group_found(g, found, 1, &changed), AG_OK);
+    cr_expect(changed && look(g).members[0] == m && m->backup);
+    ag_upstream_group_release(g);
+}
+
+Test(upstream_group, nothing_found_takes_nothing_away)
+{
+    struct ag_upstream_server found[] = {server("c", 1, 1)};
+    struct ag_upstream up = searching(5);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    bool changed;
+
+    cr_expect(ag_upstream_group_not_found(g, AG_SERVERS_REFUSED));
+    cr_expect_eq(ag_upstream_group_servers(g), AG_SERVERS_REFUSED);
+    cr_expect(ag_upstream_group_not_found(g, AG_SERVERS_UNKNOWN));
+    cr_expect_eq(ag_upstream_group_servers(g), AG_SERVERS_UNKNOWN);
+    cr_assert_eq(ag_upstream_group_found(g, found, 1, &changed), AG_OK);
+    cr_expect_not(ag_upstream_group_not_found(g, AG_SERVERS_UNKNOWN));
+    cr_expect_eq(ag_upstream_group_servers(g), AG_SERVERS_KNOWN);
+    cr_expect_eq(look(g).count, 1);
+    ag_upstream_group_release(g);
+}
+
+/* From a list to a name: the list serves until something is found, what stays is the same member; and back. */
+Test(upstream_group, a_list_becomes_a_name_and_a_list_again)
+{
+    struct ag_upstream_server v[] = {server("a", 80, 1), server("b", 80, 1)};
+    struct ag_upstream_server found[] = {server("b", 80, 1), server("c", 80, 1)};
+    struct ag_upstream list = upstream(5, v, 2), name = searching(5);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &list, 1);
+    const struct ag_upstream_member *b = look(g).members[1];
+    bool changed;
+
+    ag_upstream_group_follow(g, &name, 2);
+    cr_expect_eq(look(g).count, 2);
+    cr_expect_eq(ag_upstream_group_servers(g), AG_SERVERS_KNOWN);
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_expect(look(g).count == 2 && look(g).members[1] == b && b->origin == AG_MEMBER_FOUND);
+    cr_expect(ag_span_eq(look(g).members[0]->server.host, AG_SPAN("c")));
+    ag_upstream_group_follow(g, &list, 3);
+    cr_expect(look(g).count == 2 && look(g).members[1] == b && b->origin == AG_MEMBER_CONFIGURED);
+    cr_expect(ag_span_eq(look(g).members[0]->server.host, AG_SPAN("a")));
+    /* The shard that looks may still be at the configuration before. */
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_expect(!changed && look(g).members[1] == b && b->origin == AG_MEMBER_CONFIGURED);
+    cr_expect_not(ag_upstream_group_not_found(g, AG_SERVERS_UNKNOWN));
+    ag_upstream_group_release(g);
+}
+
+static struct ag_upstream_server one_of(const char *name, const char *address)
+{
+    struct ag_upstream_server s = server(name, 80, 1);
+
+    s.one_of = true;
+    cr_assert_eq(ag_addr_parse(ag_span_str(address), 80, &s.addr), AG_OK);
+    return s;
+}
+
+/* Its addresses tell apart the servers of one name, as if they were listed. */
+Test(upstream_group, addresses_of_a_name_are_servers_of_their_own)
+{
+    struct ag_upstream_server found[] = {one_of("api", "10.0.0.1"), one_of("api", "10.0.0.2")};
+    struct ag_upstream_server v[] = {server("10.0.0.1", 80, 1)};
+    struct ag_upstream up = searching(5), list = upstream(6, v, 1);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    struct ag_upstream_group *listed = ag_upstream_group_hold(all, &list, 1);
+    const struct ag_upstream_member *second;
+    bool changed;
+
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_assert_eq(look(g).count, 2);
+    second = look(g).members[1];
+    cr_expect_neq(look(g).members[0]->identity, second->identity);
+    cr_expect_eq(look(g).members[0]->identity, look(listed).members[0]->identity);
+    cr_assert_eq(ag_upstream_group_found(g, found + 1, 1, &changed), AG_OK);
+    cr_expect(look(g).members[1] == second && !look(g).members[0]);
+    ag_upstream_group_release(listed);
+    ag_upstream_group_release(g);
+}
+
+/* A configuration that allows less holds at once, whatever name servers say. */
+Test(upstream_group, addresses_that_are_no_longer_allowed_go)
+{
+    struct ag_upstream_server found[] = {one_of("api", "10.0.0.1"), one_of("api", "8.8.8.8")};
+    struct ag_upstream up = searching(5), less = searching(5);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    bool changed;
+
+    less.options.addresses = (struct ag_addresses){.limited = true, .public_ones = true};
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    ag_upstream_group_follow(g, &less, 2);
+    cr_expect(!look(g).members[0] && look(g).members[1]);
     ag_upstream_group_release(g);
 }
 
 Test(upstream_group, what_an_operator_removed_stays_away)
 {
     struct ag_upstream_server v[] = {server("a", 80, 1), server("a", 80, 2), server("b", 80, 1)};
-    struct ag_upstream_server found[] = {server("c", 1, 1), server("d", 1, 1)},
-                              a = server("A", 80, 4);
+    struct ag_upstream_server a = server("A", 80, 4), other = server("d", 1, 1);
     struct ag_upstream up = upstream(5, v, 3), without = upstream(5, v + 2, 1);
     struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
 
-    cr_assert_eq(ag_upstream_group_found(g, found, 1), AG_OK);
     cr_assert_eq(ag_upstream_group_remove(g, &a), AG_OK, "both, and names have no case");
-    cr_assert_eq(ag_upstream_group_remove(g, found), AG_OK);
-    cr_assert_eq(look(g).count, 3);
     ag_upstream_group_follow(g, &up, 2);
-    cr_assert_eq(ag_upstream_group_found(g, found, 1), AG_OK);
     cr_assert_null(look(g).members[0]);
-    cr_assert_eq(look(g).count, 3, "neither the configuration nor discovery brings them back");
+    cr_assert_eq(look(g).count, 3, "the configuration does not bring them back");
 
     cr_assert_eq(ag_upstream_group_add(g, &a, AG_MEMBER_ORDERED), AG_OK);
-    cr_assert_eq(ag_upstream_group_add(g, found, AG_MEMBER_ORDERED), AG_OK);
     cr_assert_null(g->removed);
     cr_assert_eq(look(g).members[0]->origin, AG_MEMBER_CONFIGURED);
-    cr_assert_eq(look(g).members[1]->origin, AG_MEMBER_FOUND);
     cr_assert_eq(look(g).members[0]->weight, 4);
     cr_assert_eq(ag_upstream_group_remove(g, &a), AG_OK);
     ag_upstream_group_follow(g, &up, 3);
@@ -181,9 +312,31 @@ Test(upstream_group, what_an_operator_removed_stays_away)
     cr_assert_eq(ag_upstream_group_remove(g, &a), AG_OK, "and is new");
     cr_assert_eq(ag_upstream_group_add(g, v, AG_MEMBER_ORDERED), AG_OK);
     cr_assert_eq(ag_upstream_group_remove(g, v), AG_OK);
-    cr_assert_eq(ag_upstream_group_add(g, found + 1, AG_MEMBER_ORDERED), AG_OK);
-    cr_assert_eq(ag_upstream_group_remove(g, found + 1), AG_OK);
+    cr_assert_eq(ag_upstream_group_add(g, &other, AG_MEMBER_ORDERED), AG_OK);
+    cr_assert_eq(ag_upstream_group_remove(g, &other), AG_OK);
     cr_assert_null(g->removed->next_removed, "nobody would bring back who was ordered");
+    ag_upstream_group_release(g);
+}
+
+Test(upstream_group, nor_does_discovery_bring_back_what_an_operator_removed)
+{
+    struct ag_upstream_server found[] = {server("c", 1, 1), server("d", 1, 1)};
+    struct ag_upstream up = searching(5);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    bool changed;
+
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_assert_eq(ag_upstream_group_remove(g, found), AG_OK);
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_expect(!changed && !look(g).members[0]);
+    cr_assert_eq(ag_upstream_group_add(g, found, AG_MEMBER_ORDERED), AG_OK);
+    cr_assert_null(g->removed);
+    cr_assert_eq(look(g).members[0]->origin, AG_MEMBER_FOUND);
+    cr_assert_eq(ag_upstream_group_remove(g, found), AG_OK);
+    cr_assert_eq(ag_upstream_group_found(g, found + 1, 1, &changed), AG_OK);
+    cr_assert_null(g->removed, "it was gone");
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_expect(changed && look(g).members[0], "and is new");
     ag_upstream_group_release(g);
 }
 
