@@ -260,33 +260,51 @@ def test_whatever_is_spoken(rig, certs, scheme):
         eventually(lambda: trying(up.port), (0, 0))
 
 
-def secure(certs, host, port, name):
-    context = h2wire.server_context(certs.leaf(name, [f"{name}.test"]), alpn=("http/1.1",))
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.create_server((host, port), family=family)
-    body = b"six" if host == SIX else b"four"
-    return Upstream(lambda _, head: ok(body, CLOSE), sock=context.wrap_socket(sock, server_side=True))
+class Secure(Upstream):
+    """Shakes hands when `ready` is set, which it is at first."""
+
+    def __init__(self, certs, host, port, name):
+        self.context = h2wire.server_context(certs.leaf(name, [f"{name}.test"]), alpn=("http/1.1",))
+        self.ready, self.reached = threading.Event(), threading.Event()
+        self.ready.set()
+        body = b"six" if host == SIX else b"four"
+        super().__init__(lambda _, head: ok(body, CLOSE), host, port)
+
+    def _serve(self, conn, index):
+        self.reached.set()
+        self.ready.wait()
+        try:
+            super()._serve(self.context.wrap_socket(conn, server_side=True), index)
+        except OSError:
+            conn.close()
 
 
 def test_a_handshake_that_fails_is_a_failure(rig, certs):
-    with secure(certs, SIX, free_port(), "other") as six, secure(certs, FOUR, six.port, "dual") as four:
+    with Secure(certs, SIX, free_port(), "other") as six, Secure(certs, FOUR, six.port, "dual") as four:
         gate = rig(six.port, scheme="wss", more=f", tls: {{ca: {certs.root}}}")
         assert gate.get("/").body == b"four"
         assert six.requests == [] and len(four.requests) == 1
 
 
 def test_a_handshake_that_takes_its_time_is_not_doubled(rig, certs):
-    """Whoever has been reached may be slow: it has its time, then the next one has."""
-    with serve(host=SIX, port=free_port()) as six, secure(certs, FOUR, six.port, "dual") as four:
-        gate, answers = rig(six.port, scheme="wss", connect="2s", more=f", tls: {{ca: {certs.root}}}"), []
+    """Whoever has been reached may be slow. It has its time, and then the next one has."""
+    with Secure(certs, SIX, free_port(), "dual") as six, Secure(certs, FOUR, six.port, "dual") as four:
+        gate, answers = rig(six.port, scheme="wss", more=f", tls: {{ca: {certs.root}}}"), []
+        six.ready.clear()
         thread = ask(gate, answers)
-        eventually(lambda: len(six.received), 1)
-        seen = set()
-        while thread.is_alive() and not six.open[0]._closed:
-            seen.add(len(four.received))
-            time.sleep(0.005)
+        assert six.reached.wait(20)
+        time.sleep(1)  # long enough for others to begin, if any would
+        six.ready.set()
         thread.join()
-        assert answers[0].body == b"four" and seen == {0}
+        assert answers[0].body == b"six" and four.received == []
+
+
+def test_a_handshake_that_does_not_end_is_a_failure(rig, certs):
+    with Secure(certs, SIX, free_port(), "dual") as six, Secure(certs, FOUR, six.port, "dual") as four:
+        gate = rig(six.port, scheme="wss", connect="1s", more=f", tls: {{ca: {certs.root}}}")
+        six.ready.clear()
+        assert gate.get("/").body == b"four" and len(four.requests) == 1
+        six.ready.set()
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
