@@ -106,6 +106,7 @@ static struct ag_upstream_member *make_member(struct ag_upstream_group *g,
                                ? AG_MEMBER_DOWN
                                : 0);
     atomic_init(&m->weight, server->weight);
+    atomic_init(&m->max_connections, server->max_connections);
     atomic_init(&m->up_ms, 0);
     return m;
 }
@@ -134,7 +135,7 @@ static void take_out(struct ag_upstream_group *g, struct ag_upstream_member *m)
     let_member_go(m);
 }
 
-/* All that connections depend on; the weight may change. */
+/* All that connections depend on; the weight and the bound may change. */
 static bool is_same_server(const struct ag_upstream_member *m, const struct ag_upstream_server *s)
 {
     return m->server.port == s->port && m->server.backup == s->backup &&
@@ -174,6 +175,12 @@ static void weigh(struct ag_upstream_member *m, uint32_t weight)
     }
 }
 
+static void bound(struct ag_upstream_member *m, uint32_t max_connections)
+{
+    m->server.max_connections = max_connections;
+    atomic_store_explicit(&m->max_connections, max_connections, memory_order_relaxed);
+}
+
 /* What is of `origin` becomes these; a server that stands there twice is two members. Those that go make room for
  * those that come. */
 static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstream_server *servers,
@@ -191,6 +198,7 @@ static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstre
             m->seen = true;
             m->origin = origin;
             weigh(m, servers[i].weight);
+            bound(m, servers[i].max_connections);
         }
     }
     for (uint32_t i = 0; i < AG_UPSTREAM_SERVERS_MAX; i++) {

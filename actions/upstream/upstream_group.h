@@ -49,6 +49,7 @@ struct ag_upstream_member {
     /* Written when something happens to it, read by every shard then. */
     _Alignas(64) _Atomic uint32_t flags;
     _Atomic uint32_t weight; /* 1 .. AG_UPSTREAM_WEIGHT_MAX: configured, or ordered since */
+    _Atomic uint32_t max_connections; /* 0: no bound of its own */
     _Atomic uint64_t up_ms;  /* loop time when requests came back to it; 0: it was never away */
     /* Written when something goes wrong there. */
     struct ag_breaker breaker;
@@ -58,8 +59,10 @@ struct ag_upstream_member {
     _Atomic uint32_t latency_count;
     /* Of the shard that checks it: checks in a row. */
     _Atomic uint32_t passed_in_row, failed_in_row;
+    /* Written when connections to it come and go. */
+    _Alignas(64) _Atomic uint32_t connections; /* of all shards, in any state, but those of checks */
     /* Constant. */
-    struct ag_upstream_group *group;
+    _Alignas(64) struct ag_upstream_group *group;
     struct ag_upstream_server server; /* its spans in `text` */
     uint64_t identity;                /* hash of host and port: the same in every process */
     uint32_t index;                   /* in the group, while it is a member */

@@ -214,6 +214,11 @@ void ag_upstreams_use(struct ag_upstreams *u, const void *config,
     u->config = config;
     u->order++;
     ag_upstream_groups_configure(u->groups, upstreams, count, u->order);
+    for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {
+        ag_list_foreach(it, &u->buckets[i]) {
+            ag_upstream_wake(ag_container_of(it, struct ag_upstream_pool, link));
+        }
+    }
     for (uint32_t i = 0; i < count; i++) {
         ag_upstream_warm_begin(u, upstreams[i]);
     }

@@ -42,9 +42,11 @@ bool ag_upstream_set_address(struct ag_upstream_server *s, struct ag_pos pos, st
 static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
                               struct ag_diags *diags)
 {
-    static const char *const keys[] = {"weight", "zone", "backup"};
+    static const char *const keys[] = {"weight", "max", "zone", "backup"};
     size_t eq = ag_span_find(text, '=');
     struct ag_span key = ag_span_sub(text, 0, eq);
+    bool max = ag_span_eq(key, AG_SPAN("max"));
+    uint32_t most = max ? AG_UPSTREAM_CONNECTIONS_MAX : AG_UPSTREAM_WEIGHT_MAX;
     uint64_t value;
 
     if (ag_span_eq(text, AG_SPAN("backup"))) {
@@ -55,19 +57,21 @@ static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, s
         s->zone = ag_span_sub(text, eq + 1, text.len);
         return true;
     }
-    if (eq == text.len || !ag_span_eq(key, AG_SPAN("weight"))) {
+    if (eq == text.len || !(max || ag_span_eq(key, AG_SPAN("weight")))) {
         const char *near = ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
         ag_diag_error(diags, pos,
-                      near ? near : "a server may be followed by weight=N, zone=NAME and backup",
+                      near ? near : "a server may be followed by weight=N, max=N, zone=NAME and backup",
                       "unknown option \"%.*s\"", (int)text.len, (const char *)text.ptr);
         return false;
     }
     if (ag_span_u64(ag_span_sub(text, eq + 1, text.len), &value) != AG_OK || value < 1 ||
-        value > AG_UPSTREAM_WEIGHT_MAX) {
-        ag_diag_error(diags, ag_pos_at(pos, eq + 1), "use 1 to 1000", "not a weight");
+        value > most) {
+        ag_diag_error(diags, ag_pos_at(pos, eq + 1),
+                      max ? "use 1 to 1000000; without max there is no bound" : "use 1 to 1000",
+                      max ? "not a number of connections" : "not a weight");
         return false;
     }
-    s->weight = (uint32_t)value;
+    *(max ? &s->max_connections : &s->weight) = (uint32_t)value;
     return true;
 }
 
