@@ -20,9 +20,9 @@
 #include "engine/tls_context.h"
 #include "proto/proxy_protocol.h"
 
-#define AG_UPSTREAM_SERVERS_MAX AG_BALANCE_SERVERS
-#define AG_UPSTREAM_HOST_MAX    255u /* bytes of a server's name, or of unix:/path */
-#define AG_UPSTREAM_WEIGHT_MAX  1000u
+#define AG_UPSTREAM_SERVERS_MAX     AG_BALANCE_SERVERS
+#define AG_UPSTREAM_HOST_MAX        255u /* bytes of a server's name, or of unix:/path */
+#define AG_UPSTREAM_WEIGHT_MAX      1000u
 #define AG_UPSTREAM_CONNECTIONS_MAX 1000000u /* that a bound of connections may say */
 
 /* Milliseconds; 0: none (but connect_ms is never 0). */

@@ -435,6 +435,7 @@ void ag_upstream_wake_task(struct ag_task *t)
     bool asks_again = pool->asks_again, served = false;
     struct ag_link passed;
 
+    pool->waking = true;
     ag_list_init(&passed); /* those who wait on, and are the first ones still */
     pool->asks_again = false;
     ag_upstream_pool_look(pool);
@@ -455,12 +456,13 @@ void ag_upstream_wake_task(struct ag_task *t)
         ag_list_remove(last);
         ag_list_push_front(&pool->pending, last);
     }
-    if (asks_again) { /* for one slot was told of, and more may be had, or be of use elsewhere */
-        if (served && pool->pending_count > 0) {
-            ag_upstream_slot_wanted(pool, &pool->usable);
-        }
-        ag_upstream_evict_for_others(pool);
+    if (served && asks_again && pool->pending_count > 0) {
+        ag_upstream_slot_wanted(pool, &pool->usable); /* one slot was told of; there may be more */
     }
+    if (asks_again || pool->pending_count == 0) {
+        ag_upstream_evict_for_others(pool); /* what nobody here wants, now that all were asked */
+    }
+    pool->waking = false;
 }
 
 /* ---- for claimers ---- */

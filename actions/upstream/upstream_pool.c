@@ -33,7 +33,8 @@ static bool sweep(struct ag_upstreams *u, uint64_t before_ms)
 
         for (struct ag_link *it = u->buckets[i].next; it != &u->buckets[i]; it = next) {
             struct ag_upstream_pool *p = ag_container_of(it, struct ag_upstream_pool, link);
-            bool used = p->conn_count + p->own_count + p->pending_count + p->waiting_count > 0;
+            bool used =
+                p->waking || p->conn_count + p->own_count + p->pending_count + p->waiting_count > 0;
 
             next = it->next;
             if (!used && p->used_ms <= before_ms && p->retired_count == 0 &&

@@ -53,14 +53,14 @@ struct ag_upstream_peer {
     struct ag_upstream_pool *pool;
     struct ag_upstream_member *member; /* held */
     struct ag_link idle;               /* struct ag_upstream_conn, most recently used first */
-    struct ag_link open;    /* of HTTP/2, ACTIVE, that take more calls; the fullest first */
-    struct ag_link making;  /* CONNECTING, that may take more claims than they have */
-    struct ag_link waiting; /* struct ag_upstream_claim that wait for its name */
-    uint32_t index;         /* in the pool; of one that is retired, in the past */
-    uint32_t weight;        /* with slow start */
+    struct ag_link open;      /* of HTTP/2, ACTIVE, that take more calls; the fullest first */
+    struct ag_link making;    /* CONNECTING, that may take more claims than they have */
+    struct ag_link waiting;   /* struct ag_upstream_claim that wait for its name */
+    uint32_t index;           /* in the pool; of one that is retired, in the past */
+    uint32_t weight;          /* with slow start */
     uint32_t max_connections; /* the member's */
     uint32_t conn_count;      /* in any state, but own ones */
-    uint32_t users;         /* connections in any state, and who is at work on it */
+    uint32_t users;           /* connections in any state, and who is at work on it */
     uint32_t addr_count;
     uint32_t addr_next;  /* addresses are used in turn */
     uint64_t expires_ms; /* of the addresses, when named */
@@ -210,6 +210,7 @@ struct ag_upstream_pool {
     bool bounds;                        /* connections are bounded: the upstream's, or a server's */
     bool server_bounds;                 /* some server's are */
     bool asks_again;                    /* whoever is still pending after the next wake */
+    bool waking;       /* those who are pending are being asked: it stays */
     bool times_latency;                 /* how long answers take is of interest */
     struct ag_balance balance;          /* which of them */
     uint64_t used_ms;                   /* loop time of the last claim */
