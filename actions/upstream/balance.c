@@ -33,7 +33,7 @@ static void set_weight(struct ag_balance *b, uint32_t index, uint32_t weight)
     }
     b->weight[index] = (int32_t)weight;
     b->per_weight[index] = weight ? 1.0f / (float)weight : 0;
-    ag_balance_load(b, index);
+    (void)ag_balance_load(b, index);
     b->stale = true;
 }
 

@@ -63,6 +63,7 @@ struct ag_balance {
     uint32_t step_carry;        /* which come together here */
     uint32_t last_weight;       /* of all in `last` */
     int32_t now, since;         /* since when it is `last` */
+    int32_t least;              /* of LEAST_CONN: the bits of what the least load probably is */
 
     struct ag_balance_table *table; /* of HASH; malloc; NULL: no memory was to be had */
 
@@ -109,8 +110,8 @@ AG_MUST_USE enum ag_status ag_balance_settle(struct ag_balance *b);
 AG_MUST_USE int ag_balance_pick(struct ag_balance *b, const struct ag_balance_set *among,
                                 uint64_t key);
 
-/* What is under way there has changed. */
-static inline void ag_balance_load(struct ag_balance *b, uint32_t index)
+/* What is under way there has changed; the bits of its load. */
+static inline int32_t ag_balance_load(struct ag_balance *b, uint32_t index)
 {
     union {
         float load;
@@ -119,20 +120,24 @@ static inline void ag_balance_load(struct ag_balance *b, uint32_t index)
 
     u.bits |= b->out[index];
     b->load[index] = u.load;
+    return u.bits;
 }
 /* A request begins and ends at a server. */
 static inline void ag_balance_begin(struct ag_balance *b, uint32_t index)
 {
     b->active[index]++;
     b->under_way++;
-    ag_balance_load(b, index);
+    (void)ag_balance_load(b, index);
 }
 static inline void ag_balance_end(struct ag_balance *b, uint32_t index)
 {
+    int32_t load;
+
     AG_ASSERT(b->active[index] > 0 && b->under_way > 0);
     b->active[index]--;
     b->under_way--;
-    ag_balance_load(b, index);
+    load = ag_balance_load(b, index);
+    b->least = (uint32_t)load < (uint32_t)b->least ? load : b->least;
 }
 /* It took so long to the answer's first byte. A failure is no observation: fast errors would attract more. */
 void ag_balance_observe(struct ag_balance *b, uint32_t index, uint32_t latency_us, uint64_t now_ms);

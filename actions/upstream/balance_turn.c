@@ -87,7 +87,7 @@ static void set_out(struct ag_balance *b, uint32_t i, int32_t out)
 {
     b->out[i] = out;
     set_start(b, i, b->start[i]);
-    ag_balance_load(b, i);
+    (void)ag_balance_load(b, i);
 }
 
 void ag_balance_forget_set(struct ag_balance *b)
@@ -224,13 +224,6 @@ static inline lanes any_due_of(const struct ag_balance *b, uint32_t at, lanes no
     return load_int(b->due + at);
 }
 
-/* Their load, as integers that are in the same order. */
-static inline lanes load_of(const struct ag_balance *b, uint32_t at, lanes none)
-{
-    (void)none;
-    return load_float(b->load + at);
-}
-
 /* When their turns are due, if their load is not more than `most`. Whether they may begin yet does not count: to look
  * at that, too, would take a third longer, and only smooth the order of lone requests. */
 static inline lanes due_of_idle(const struct ag_balance *b, uint32_t at, lanes most)
@@ -294,15 +287,39 @@ int ag_balance_in_turn(struct ag_balance *b, const struct ag_balance_set *among)
     return take_turn(b, server_due(b, due));
 }
 
-/* Turns are among equals, but time goes on for all. */
+/* What find_least and due_of_idle say for `most`, and the least load, in one go. */
+static inline lanes find_idle(const struct ag_balance *b, lanes most, lanes *out_least)
+{
+    lanes one = all(INFINITE), two = one, three = one, four = one;
+    lanes first = one, second = one, third = one, fourth = one;
+
+    for (uint32_t at = 0; at < b->count; at += STRIDE) {
+        one = lesser(due_of_idle(b, at, most), one);
+        first = lesser(load_float(b->load + at), first);
+        two = lesser(due_of_idle(b, at + 4, most), two);
+        second = lesser(load_float(b->load + at + 4), second);
+        three = lesser(due_of_idle(b, at + 8, most), three);
+        third = lesser(load_float(b->load + at + 8), third);
+        four = lesser(due_of_idle(b, at + 12, most), four);
+        fourth = lesser(load_float(b->load + at + 12), fourth);
+    }
+    *out_least = least_of(lesser(lesser(first, second), lesser(third, fourth)));
+    return least_of(lesser(lesser(one, two), lesser(three, four)));
+}
+
+/* Turns are among equals, but time goes on for all. The least load is mostly what it was, or what a request that has
+ * ended has left since: whoever is due first among those that have it is found while it is looked for. */
 int ag_balance_least(struct ag_balance *b, const struct ag_balance_set *among)
 {
-    lanes least;
+    lanes due, least;
 
     if (!ag_balance_set_same(among, &b->last)) {
         choose_among(b, among);
     }
-    least = find_least(b, load_of, all(0));
-    least = find_least(b, due_of_idle, least + all(SAME_LOAD));
-    return take_turn(b, server_due(b, least[0]));
+    due = find_idle(b, all(b->least + SAME_LOAD), &least);
+    if (least[0] != b->least) {
+        b->least = least[0];
+        due = find_least(b, due_of_idle, least + all(SAME_LOAD));
+    }
+    return take_turn(b, server_due(b, due[0]));
 }
