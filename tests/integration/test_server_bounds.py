@@ -242,8 +242,12 @@ def test_backups_are_for_servers_that_are_out_not_for_those_that_are_full(backen
         slow.answer()
 
 
-def test_a_reload_lowers_and_raises_the_bound_under_load(backend, tmp_path):
-    with Doorman(0.005) as up, Reloading(tmp_path, config([(up.port, " max=5")]), backend) as gate:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_lowers_and_raises_the_bound_under_load(backend, tmp_path, workers):
+    def bounded_by(bound):
+        return config([(up.port, f" max={bound}")], workers=workers)
+
+    with Doorman(0.005) as up, Reloading(tmp_path, bounded_by(5), backend) as gate:
         found, ends = [], threading.Event()
 
         def load():
@@ -256,7 +260,7 @@ def test_a_reload_lowers_and_raises_the_bound_under_load(backend, tmp_path):
             await_that(lambda: up.most >= 3, lambda: up.most)
             for bound in (1, 4, 2):
                 before = up.most
-                gate.reload(config([(up.port, f" max={bound}")]))
+                gate.reload(bounded_by(bound))
                 await_that(lambda: len(up.conns) <= bound, lambda: len(up.conns))
                 done = len(found)
                 up.most = 0
