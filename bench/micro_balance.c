@@ -75,6 +75,11 @@ struct figures {
     double median, tenth;
 };
 
+static double per_choice(uint64_t batch_ns)
+{
+    return (double)batch_ns / BATCH;
+}
+
 static struct figures measure(struct run *r)
 {
     static uint64_t times[BATCHES];
@@ -88,8 +93,8 @@ static struct figures measure(struct run *r)
         times[batch] = now_ns() - start;
     }
     qsort(times, BATCHES, sizeof(times[0]), compare_u64);
-    return (struct figures){(double)times[BATCHES / 2] / BATCH,
-                            (double)times[BATCHES / 10] / BATCH};
+    return (struct figures){.median = per_choice(times[BATCHES / 2]),
+                            .tenth = per_choice(times[BATCHES / 10])};
 }
 
 static void show(struct run *r, const char *name, enum ag_balance_kind kind, bool settle)
