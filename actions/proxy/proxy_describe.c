@@ -28,6 +28,10 @@ static void put_server(struct ag_buf *out, const struct ag_upstream_server *serv
         ag_buf_put(out, AG_SPAN(" weight="));
         ag_buf_put_u64(out, server->weight);
     }
+    if (server->max_connections != 0) {
+        ag_buf_put(out, AG_SPAN(" max="));
+        ag_buf_put_u64(out, server->max_connections);
+    }
     if (server->zone.len > 0) {
         ag_buf_put(out, AG_SPAN(" zone="));
         ag_buf_put(out, server->zone);

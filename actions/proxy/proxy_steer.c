@@ -35,7 +35,8 @@ enum ag_status ag_proxy_stick(struct ag_exchange *ex, const struct ag_upstream *
     struct ag_buf value;
     uint8_t *room;
 
-    if (o->name.len == 0 || (claim->wants && claim->wanted == identity && !claim->ageing)) {
+    if (o->name.len == 0 || claim->crowded ||
+        (claim->wants && claim->wanted == identity && !claim->ageing)) {
         return AG_OK;
     }
     room = ag_arena_alloc(&ex->arena, AG_STICKY_FIELD_MAX);

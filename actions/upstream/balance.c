@@ -14,6 +14,7 @@ void ag_balance_deinit(struct ag_balance *b)
 
 void ag_balance_become(struct ag_balance *b, enum ag_balance_kind kind)
 {
+    ag_balance_forget_set(b);
     b->kind = kind;
     b->stale = true;
     if (kind != AG_BALANCE_HASH) {
@@ -32,7 +33,7 @@ static void set_weight(struct ag_balance *b, uint32_t index, uint32_t weight)
     }
     b->weight[index] = (int32_t)weight;
     b->per_weight[index] = weight ? 1.0f / (float)weight : 0;
-    b->load[index] = (float)b->active[index] * b->per_weight[index];
+    (void)ag_balance_load(b, index);
     b->stale = true;
 }
 

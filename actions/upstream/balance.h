@@ -21,7 +21,7 @@
  *                 under way. Below AG_BALANCE_BOUND_FREE requests a server is never beyond it: what bounds
  *                 there would do is part a client's few requests
  *
- * Memory: the struct itself (16 KiB); HASH has a table besides, 128 KiB whatever the number of servers.
+ * Memory: the struct itself (16 KiB); HASH has a table besides, 256 KiB whatever the number of servers.
  */
 #pragma once
 #include "engine/base.h"
@@ -63,6 +63,7 @@ struct ag_balance {
     uint32_t step_carry;        /* which come together here */
     uint32_t last_weight;       /* of all in `last` */
     int32_t now, since;         /* since when it is `last` */
+    int32_t least;              /* of LEAST_CONN: the bits of what the least load probably is */
 
     struct ag_balance_table *table; /* of HASH; malloc; NULL: no memory was to be had */
 
@@ -70,8 +71,8 @@ struct ag_balance {
     int32_t start[AG_BALANCE_SERVERS];               /* when its next turn may be, */
     int32_t due[AG_BALANCE_SERVERS];    /* and when at the latest; times 256, and its rank */
     int32_t period[AG_BALANCE_SERVERS]; /* from one to the next; 0: its turns are yet to begin */
-    int32_t out[AG_BALANCE_SERVERS];    /* 0: it is in `last`; -1 */
-    uint16_t rest[AG_BALANCE_SERVERS];  /* of the period beyond whole units: by weight */
+    int32_t out[AG_BALANCE_SERVERS];   /* 0: it is in `last`; -1: `due` and `load` are no numbers */
+    uint16_t rest[AG_BALANCE_SERVERS]; /* of the period beyond whole units: by weight */
     uint16_t carry[AG_BALANCE_SERVERS]; /* those that have come together */
     uint8_t rank[AG_BALANCE_SERVERS];   /* by chance: who is first where two are due */
     uint8_t by_rank[AG_BALANCE_SERVERS];
@@ -109,19 +110,34 @@ AG_MUST_USE enum ag_status ag_balance_settle(struct ag_balance *b);
 AG_MUST_USE int ag_balance_pick(struct ag_balance *b, const struct ag_balance_set *among,
                                 uint64_t key);
 
+/* What is under way there has changed; the bits of its load. */
+static inline int32_t ag_balance_load(struct ag_balance *b, uint32_t index)
+{
+    union {
+        float load;
+        int32_t bits;
+    } u = {.load = (float)b->active[index] * b->per_weight[index]};
+
+    u.bits |= b->out[index];
+    b->load[index] = u.load;
+    return u.bits;
+}
 /* A request begins and ends at a server. */
 static inline void ag_balance_begin(struct ag_balance *b, uint32_t index)
 {
     b->active[index]++;
     b->under_way++;
-    b->load[index] = (float)b->active[index] * b->per_weight[index];
+    (void)ag_balance_load(b, index);
 }
 static inline void ag_balance_end(struct ag_balance *b, uint32_t index)
 {
+    int32_t load;
+
     AG_ASSERT(b->active[index] > 0 && b->under_way > 0);
     b->active[index]--;
     b->under_way--;
-    b->load[index] = (float)b->active[index] * b->per_weight[index];
+    load = ag_balance_load(b, index);
+    b->least = (uint32_t)load < (uint32_t)b->least ? load : b->least;
 }
 /* It took so long to the answer's first byte. A failure is no observation: fast errors would attract more. */
 void ag_balance_observe(struct ag_balance *b, uint32_t index, uint32_t latency_us, uint64_t now_ms);

@@ -55,6 +55,8 @@ int ag_balance_hashed(struct ag_balance *b, const struct ag_balance_set *among, 
 
 /* Once. */
 void ag_balance_make_ranks(struct ag_balance *b, bool by_chance);
+/* All are in `last` again, in which nothing is chosen before another one is made. */
+void ag_balance_forget_set(struct ag_balance *b);
 /* Weights have changed. */
 void ag_balance_make_turns(struct ag_balance *b);
 void ag_balance_make_draws(struct ag_balance *b);

@@ -14,11 +14,11 @@
  * chance, so that shards begin with different servers.
  *
  * Every server is looked at for each choice, four at a time, in vectors of 16 bytes that gcc and clang make of plain
- * operators (SSE2, NEON).
+ * operators (SSE2, NEON). Four of them are compared side by side, for each comparison waits for the one before; and
+ * who is not in the set is left out by what stands in the arrays that are looked at, not by one more of them.
  */
 #include "actions/upstream/balance_parts.h"
 
-#include <math.h>
 #ifdef __SSE2__
 #    include <emmintrin.h>
 #endif
@@ -28,20 +28,22 @@
 #define NOW_MAX    (1 << 19) /* then all times are set back */
 /* Loads that differ by so little, in units of the last place, do so by rounding. */
 #define SAME_LOAD 4
-/* Added to what may not begin yet. */
-#define LATER (1 << 30)
+/* Servers that are looked at together. */
+#define STRIDE 16u
 /* Added to what is compared, and what is not to be found: see lesser. */
 #define NORMAL (1 << 23)
 #define NONE   (-1)
+/* The bits of what is greater than all numbers. */
+#define INFINITE 0x7f800000
 
 typedef int32_t lanes __attribute__((vector_size(16)));
 #ifndef __SSE2__
 typedef uint32_t lanes_unsigned __attribute__((vector_size(16)));
 #endif
 
-_Static_assert(AG_BALANCE_SERVERS % 8 == 0, "two vectors at a time");
+_Static_assert(AG_BALANCE_SERVERS % STRIDE == 0, "four vectors at a time");
 /* `now` goes beyond its bound by a step at most, which is no longer than a period. */
-_Static_assert((NOW_MAX + 3 * (int64_t)PERIOD_MAX) * AG_BALANCE_SERVERS < LATER - 2 * NORMAL,
+_Static_assert((NOW_MAX + 3 * (int64_t)PERIOD_MAX) * AG_BALANCE_SERVERS < INFINITE - 2 * NORMAL,
                "a due fits, and is no infinity");
 _Static_assert((int64_t)AG_BALANCE_SERVERS *AG_BALANCE_WEIGHT_MAX <= PERIOD_MAX,
                "a period is long enough for every share");
@@ -50,7 +52,8 @@ _Static_assert(AG_BALANCE_WEIGHT_MAX <= UINT16_MAX / 2, "rest and carry");
 static void set_start(struct ag_balance *b, uint32_t i, int32_t start)
 {
     b->start[i] = start;
-    b->due[i] = NORMAL + (start + b->period[i]) * (int32_t)AG_BALANCE_SERVERS + b->rank[i];
+    b->due[i] =
+        (NORMAL + (start + b->period[i]) * (int32_t)AG_BALANCE_SERVERS + b->rank[i]) | b->out[i];
 }
 
 void ag_balance_make_ranks(struct ag_balance *b, bool by_chance)
@@ -79,13 +82,30 @@ static void pass_by(struct ag_balance *b)
     b->since = b->now;
 }
 
+/* Who is in `last`; `due` and `load` follow. */
+static void set_out(struct ag_balance *b, uint32_t i, int32_t out)
+{
+    b->out[i] = out;
+    set_start(b, i, b->start[i]);
+    (void)ag_balance_load(b, i);
+}
+
+void ag_balance_forget_set(struct ag_balance *b)
+{
+    pass_by(b);
+    for (uint32_t i = 0; i < AG_BALANCE_SERVERS; i++) {
+        set_out(b, i, 0);
+    }
+    b->last = (struct ag_balance_set){0};
+}
+
 /* Times begin anew at 0; servers keep the part of a turn that they are ahead or behind, new ones begin. */
 void ag_balance_make_turns(struct ag_balance *b)
 {
     int64_t total = ag_balance_weight_of(b, &b->live), least = AG_BALANCE_WEIGHT_MAX,
             unit = UNIT_MAX;
 
-    pass_by(b);
+    ag_balance_forget_set(b);
     for (uint32_t i = 0; i < b->count; i++) {
         least = b->weight[i] > 0 && b->weight[i] < least ? b->weight[i] : least;
     }
@@ -109,8 +129,6 @@ void ag_balance_make_turns(struct ag_balance *b)
         set_start(b, i, (int32_t)ahead);
     }
     b->now = b->since = 0;
-    b->last = (struct ag_balance_set){0}; /* never chosen among */
-    memset(b->out, 0, sizeof(b->out));
 }
 
 static AG_COLD void set_back(struct ag_balance *b)
@@ -134,10 +152,10 @@ static AG_NOINLINE void choose_among(struct ag_balance *b, const struct ag_balan
 
         total += b->weight[i];
         chosen += in ? b->weight[i] : 0;
-        b->out[i] = in ? 0 : NONE;
+        set_out(b, i, in ? 0 : NONE);
     }
-    for (uint32_t i = b->count; i % 8 != 0; i++) {
-        b->out[i] = NONE;
+    for (uint32_t i = b->count; i % STRIDE != 0; i++) {
+        set_out(b, i, NONE);
     }
     AG_ASSERT(chosen > 0);
     b->step = (int32_t)(b->unit * total / chosen);
@@ -153,7 +171,7 @@ static inline lanes load_int(const int32_t *from)
 {
     lanes v;
 
-    memcpy(&v, from, sizeof(v));
+    memcpy(&v, __builtin_assume_aligned(from, sizeof(v)), sizeof(v));
     return v;
 }
 
@@ -161,19 +179,13 @@ static inline lanes load_float(const float *from)
 {
     lanes v;
 
-    memcpy(&v, from, sizeof(v));
+    memcpy(&v, __builtin_assume_aligned(from, sizeof(v)), sizeof(v));
     return v;
 }
 
 static inline lanes all(int32_t x)
 {
     return (lanes){x, x, x, x};
-}
-
-static inline lanes infinity(void)
-{
-    return (lanes)(__typeof__(float __attribute__((vector_size(16))))){INFINITY, INFINITY, INFINITY,
-                                                                       INFINITY};
 }
 
 /* What is not negative, and no denormal (which some processors are slow with), is in the same order as a float and
@@ -190,22 +202,49 @@ static inline lanes lesser(lanes x, lanes y)
 #endif
 }
 
-/* Of all lanes. Without branches, which nobody could predict. */
-static inline int32_t least_of(lanes v)
+/* Of all lanes, in each. Without branches, which nobody could predict. */
+static inline lanes least_of(lanes v)
 {
     v = lesser(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
-    v = lesser(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
-    return v[0];
+    return lesser(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
 }
 
 /* ---- choices ---- */
 
-/* When the turns of four servers are due; LATER, if they may not begin yet. */
+/* When the turns of four servers are due, if they may begin. */
 static inline lanes due_of(const struct ag_balance *b, uint32_t at, lanes now)
 {
-    lanes later = (load_int(b->start + at) > now) & all(LATER);
+    return (load_int(b->start + at) > now) | load_int(b->due + at);
+}
 
-    return (load_int(b->due + at) + later) | load_int(b->out + at);
+/* The same, whether they may begin or not. */
+static inline lanes any_due_of(const struct ag_balance *b, uint32_t at, lanes none)
+{
+    (void)none;
+    return load_int(b->due + at);
+}
+
+/* When their turns are due, if their load is not more than `most`. Whether they may begin yet does not count: to look
+ * at that, too, would take a third longer, and only smooth the order of lone requests. */
+static inline lanes due_of_idle(const struct ag_balance *b, uint32_t at, lanes most)
+{
+    return (load_float(b->load + at) > most) | load_int(b->due + at);
+}
+
+/* The least of what `of` says of all servers; INFINITE, if that is nothing; in each lane. */
+static inline __attribute__((always_inline)) lanes
+find_least(const struct ag_balance *b, lanes (*of)(const struct ag_balance *, uint32_t, lanes),
+           lanes bound)
+{
+    lanes one = all(INFINITE), two = one, three = one, four = one;
+
+    for (uint32_t at = 0; at < b->count; at += STRIDE) {
+        one = lesser(of(b, at, bound), one);
+        two = lesser(of(b, at + 4, bound), two);
+        three = lesser(of(b, at + 8, bound), three);
+        four = lesser(of(b, at + 12, bound), four);
+    }
+    return least_of(lesser(lesser(one, two), lesser(three, four)));
 }
 
 /* Its turn is taken, and time goes on. Where sets change, nobody's turn may have begun, or some may wait for long: no
@@ -229,53 +268,58 @@ static inline int take_turn(struct ag_balance *b, uint32_t i)
     return (int)i;
 }
 
+static inline uint32_t server_due(const struct ag_balance *b, int32_t due)
+{
+    return b->by_rank[(uint32_t)due % AG_BALANCE_SERVERS];
+}
+
 int ag_balance_in_turn(struct ag_balance *b, const struct ag_balance_set *among)
 {
-    lanes even = infinity(), odd = even, now;
+    int32_t due;
 
     if (!ag_balance_set_same(among, &b->last)) {
         choose_among(b, among);
     }
-    now = all(b->now);
-    for (uint32_t at = 0; at < b->count; at += 8) {
-        even = lesser(due_of(b, at, now), even);
-        odd = lesser(due_of(b, at + 4, now), odd);
+    due = find_least(b, due_of, all(b->now))[0];
+    if (ag_unlikely(due == INFINITE)) {
+        due = find_least(b, any_due_of, all(0))[0];
     }
-    return take_turn(b, b->by_rank[(uint32_t)least_of(lesser(even, odd)) % AG_BALANCE_SERVERS]);
+    return take_turn(b, server_due(b, due));
 }
 
-/* The load of four servers, as integers that are in the same order. */
-static inline lanes load_of(const struct ag_balance *b, uint32_t at)
+/* What find_least and due_of_idle say for `most`, and the least load, in one go. */
+static inline lanes find_idle(const struct ag_balance *b, lanes most, lanes *out_least)
 {
-    return load_float(b->load + at) | load_int(b->out + at);
+    lanes one = all(INFINITE), two = one, three = one, four = one;
+    lanes first = one, second = one, third = one, fourth = one;
+
+    for (uint32_t at = 0; at < b->count; at += STRIDE) {
+        one = lesser(due_of_idle(b, at, most), one);
+        first = lesser(load_float(b->load + at), first);
+        two = lesser(due_of_idle(b, at + 4, most), two);
+        second = lesser(load_float(b->load + at + 4), second);
+        three = lesser(due_of_idle(b, at + 8, most), three);
+        third = lesser(load_float(b->load + at + 8), third);
+        four = lesser(due_of_idle(b, at + 12, most), four);
+        fourth = lesser(load_float(b->load + at + 12), fourth);
+    }
+    *out_least = least_of(lesser(lesser(first, second), lesser(third, fourth)));
+    return least_of(lesser(lesser(one, two), lesser(three, four)));
 }
 
-/* When the turns of four servers are due, if their load is not more than `most`. Whether they may begin yet does not
- * count: to look at that, too, would take a third longer, and only smooth the order of lone requests. */
-static inline lanes due_of_idle(const struct ag_balance *b, uint32_t at, lanes most)
-{
-    lanes busier = load_float(b->load + at) > most;
-
-    return load_int(b->due + at) | load_int(b->out + at) | busier;
-}
-
-/* Turns are among equals, but time goes on for all. */
+/* Turns are among equals, but time goes on for all. The least load is mostly what it was, or what a request that has
+ * ended has left since: whoever is due first among those that have it is found while it is looked for. */
 int ag_balance_least(struct ag_balance *b, const struct ag_balance_set *among)
 {
-    lanes even = infinity(), odd = even, most;
+    lanes due, least;
 
     if (!ag_balance_set_same(among, &b->last)) {
         choose_among(b, among);
     }
-    for (uint32_t at = 0; at < b->count; at += 8) {
-        even = lesser(load_of(b, at), even);
-        odd = lesser(load_of(b, at + 4), odd);
+    due = find_idle(b, all(b->least + SAME_LOAD), &least);
+    if (least[0] != b->least) {
+        b->least = least[0];
+        due = find_least(b, due_of_idle, least + all(SAME_LOAD));
     }
-    most = all(least_of(lesser(even, odd)) + SAME_LOAD);
-    even = odd = infinity();
-    for (uint32_t at = 0; at < b->count; at += 8) {
-        even = lesser(due_of_idle(b, at, most), even);
-        odd = lesser(due_of_idle(b, at + 4, most), odd);
-    }
-    return take_turn(b, b->by_rank[(uint32_t)least_of(lesser(even, odd)) % AG_BALANCE_SERVERS]);
+    return take_turn(b, server_due(b, due[0]));
 }

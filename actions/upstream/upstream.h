@@ -21,9 +21,10 @@
 #include "engine/tls_context.h"
 #include "proto/proxy_protocol.h"
 
-#define AG_UPSTREAM_SERVERS_MAX AG_BALANCE_SERVERS
-#define AG_UPSTREAM_HOST_MAX    255u /* bytes of a server's name, or of unix:/path */
-#define AG_UPSTREAM_WEIGHT_MAX  1000u
+#define AG_UPSTREAM_SERVERS_MAX     AG_BALANCE_SERVERS
+#define AG_UPSTREAM_HOST_MAX        255u /* bytes of a server's name, or of unix:/path */
+#define AG_UPSTREAM_WEIGHT_MAX      1000u
+#define AG_UPSTREAM_CONNECTIONS_MAX 1000000u /* that a bound of connections may say */
 
 /* Milliseconds; 0: none (but connect_ms is never 0). */
 struct ag_upstream_timeouts {
@@ -82,6 +83,7 @@ struct ag_upstream_server {
     struct ag_span written;   /* address as configured */
     struct ag_span zone;      /* where it stands; empty: not said */
     uint32_t weight;          /* 1 .. AG_UPSTREAM_WEIGHT_MAX */
+    uint32_t max_connections; /* to it, of the whole process; 0: no bound of its own */
     uint16_t port;            /* 0: unix */
     bool backup;              /* asked when no other one takes requests */
     bool remote; /* of another zone than this process: asked when none of its own does */

@@ -151,18 +151,6 @@ static enum ag_status join_pending(struct ag_upstream_claim *c)
     return wait_on(c, &pool->pending, AG_CLAIM_PENDING);
 }
 
-static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
-{
-    enum ag_status st;
-
-    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
-    st = join_pending(c);
-    if (st == AG_AGAIN) {
-        ag_upstream_slot_wanted(c->pool);
-    }
-    return st;
-}
-
 static enum ag_status wait_for_name(struct ag_upstream_claim *c)
 {
     c->pool->waiting_count++;
@@ -223,13 +211,20 @@ static struct ag_upstream_peer *find_wanted(const struct ag_upstream_claim *c)
     return NULL;
 }
 
-/* Without a free slot: those that have a connection already. */
-static void keep_connected(const struct ag_upstream_claim *c, struct ag_balance_set *io)
+/* Whether it could have one there at once: none has to be made, or one may be. `full`: the upstream is. */
+static bool has_room(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p, bool full)
+{
+    return has_connection(c, p) || (!full && ag_upstream_has_slot(p));
+}
+
+/* Without those that neither have a connection nor a free slot. */
+static void keep_free(const struct ag_upstream_claim *c, bool full, struct ag_balance_set *io)
 {
     const struct ag_upstream_pool *pool = c->pool;
 
     for (uint32_t i = 0; i < pool->count; i++) {
-        if (ag_balance_set_has(io, i) && !has_connection(c, pool->peers[i])) {
+        if (ag_balance_set_has(io, i) && (full || ag_balance_set_has(&pool->bounded, i)) &&
+            !has_room(c, pool->peers[i], full)) {
             ag_balance_set_remove(io, i);
         }
     }
@@ -239,19 +234,22 @@ static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
 {
     struct ag_upstream_pool *pool = c->pool;
     struct ag_upstream_peer *wanted = c->wants ? find_wanted(c) : NULL;
-    bool full = !ag_upstream_has_slot(pool);
+    bool full = ag_upstream_is_full(pool);
     struct ag_balance_set among;
     int i;
 
-    if (wanted && !(full && !has_connection(c, wanted))) {
+    if (wanted && has_room(c, wanted, full)) {
+        c->crowded = false;
         return wanted;
     }
-    if (pool->lone && !full && !ag_balance_set_has(&c->tried, pool->lone->index)) {
+    c->crowded = wanted != NULL;
+    if (pool->lone && !full && !pool->server_bounds &&
+        !ag_balance_set_has(&c->tried, pool->lone->index)) {
         return pool->lone;
     }
     among = untried(c);
-    if (full) {
-        keep_connected(c, &among);
+    if (full || pool->server_bounds) {
+        keep_free(c, full, &among);
     }
     i = ag_balance_pick(&pool->balance, &among, c->key);
     return i < 0 ? NULL : pool->peers[i];
@@ -264,8 +262,23 @@ static bool any_untried(const struct ag_upstream_claim *c)
     return !ag_balance_set_empty(&s);
 }
 
-/* A connection that is there, or a new one, to the chosen peer. */
-static enum ag_status use_peer(struct ag_upstream_claim *c)
+static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
+{
+    struct ag_balance_set among;
+    enum ag_status st;
+
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
+    st = join_pending(c);
+    if (st == AG_AGAIN) {
+        among = untried(c);
+        ag_upstream_slot_wanted(c->pool, &among);
+    }
+    return st;
+}
+
+/* A connection that is there, or a new one, to the chosen peer. AG_ELIMIT: what looked idle was dead, or another shard
+ * was faster. */
+static enum ag_status try_peer(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
     struct ag_upstream_conn *conn = c->fresh || c->raw ? NULL : ag_upstream_take(c);
@@ -283,34 +296,49 @@ static enum ag_status use_peer(struct ag_upstream_claim *c)
     if (p->named && loop_of(c)->now_ms >= p->expires_ms) {
         ag_upstream_resolve(p); /* the old addresses serve until the new ones are here */
     }
-    if (!c->aim && !ag_upstream_slot_take(
-                       c->pool)) { /* what looked idle was dead, or another shard was faster */
-        return wait_for_slot(c);
+    if (!c->aim && !ag_upstream_slot_take(p)) {
+        return AG_ELIMIT;
     }
     if (!ag_upstream_connect(c)) {
         if (!c->aim) {
-            ag_upstream_slot_give(c->pool);
+            ag_upstream_slot_give(p);
         }
         return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstream connections");
     }
     return AG_AGAIN;
 }
 
+/* Who is asked; NULL: nobody can be. */
 static struct ag_upstream_peer *find_peer(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p;
 
+    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
     while ((p = pick(c)) != NULL && !ag_upstream_try(c, p)) {
         ag_balance_set_add(&c->tried, p->index);
     }
     return p;
 }
 
+/* To `p`, or whoever else has room: each time that none is left a slot has gone to another shard. */
+static enum ag_status go_to(struct ag_upstream_claim *c, struct ag_upstream_peer *p)
+{
+    enum ag_status st;
+
+    for (; p; p = find_peer(c)) {
+        charge(c, p);
+        st = try_peer(c);
+        if (st != AG_ELIMIT) {
+            return st;
+        }
+    }
+    return any_untried(c) ? wait_for_slot(c) : give_up(c);
+}
+
 static enum ag_status choose(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p;
 
-    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
     if (c->aim) {
         return give_up(c);
     }
@@ -323,11 +351,14 @@ static enum ag_status choose(struct ag_upstream_claim *c)
         ag_upstream_pool_look(c->pool); /* the first answer may have come just now */
         p = find_peer(c);
     }
-    if (!p) {
-        return any_untried(c) ? wait_for_slot(c) : give_up(c);
-    }
-    charge(c, p);
-    return use_peer(c);
+    return go_to(c, p);
+}
+
+static enum ag_status use_peer(struct ag_upstream_claim *c)
+{
+    enum ag_status st = try_peer(c);
+
+    return st == AG_ELIMIT ? choose(c) : st;
 }
 
 /* Tells a claim that has waited or failed over what became of it. */
@@ -413,8 +444,7 @@ void ag_upstream_named(struct ag_upstream_peer *p)
 
         stop_waiting(c);
         if (p->addr_count > 0) {
-            settle(c, (c->aim || ag_upstream_has_slot(c->pool)) && !p->retired ? use_peer(c)
-                                                                               : choose(c));
+            settle(c, !p->retired ? use_peer(c) : choose(c));
         } else {
             c->reason = AG_REASON_NAME;
             c->detail = p->refused ? NO_ADDRESS : "resolve upstream: name not resolved";
@@ -433,19 +463,67 @@ void ag_upstream_wake(struct ag_upstream_pool *pool)
     }
 }
 
+/* Some of those who are pending could have a connection. */
+static bool may_serve(const struct ag_upstream_pool *pool)
+{
+    return pool->idle_count > 0 || pool->open_count > 0 || ag_upstream_has_any_slot(pool);
+}
+
+/* False: what there is is of no use to it, and it waits on as if it had not been asked. */
+static bool serve(struct ag_upstream_claim *c)
+{
+    uint64_t until_ms = c->timer.at_ms;
+    struct ag_upstream_peer *p = find_peer(c);
+    enum ag_status st;
+
+    if (!p && any_untried(c)) {
+        return false;
+    }
+    stop_waiting(c);
+    st = go_to(c, p);
+    if (st == AG_AGAIN && c->state == AG_CLAIM_PENDING) {
+        ag_timer_arm(&loop_of(c)->wheel, &c->timer, until_ms);
+        return false;
+    }
+    settle(c, st);
+    return true;
+}
+
 void ag_upstream_wake_task(struct ag_task *t)
 {
     struct ag_upstream_pool *pool = ag_container_of(t, struct ag_upstream_pool, wake);
     uint32_t most = pool->pending_count;
+    bool asks_again = pool->asks_again, served = false;
+    struct ag_link passed;
 
-    while (most-- > 0 && pool->pending_count > 0 &&
-           (ag_upstream_has_slot(pool) || pool->idle_count > 0 || pool->open_count > 0)) {
-        struct ag_link *first = pool->pending.next;
-        struct ag_upstream_claim *c = ag_container_of(first, struct ag_upstream_claim, link);
+    pool->waking = true;
+    ag_list_init(&passed); /* those who wait on, and are the first ones still */
+    pool->asks_again = false;
+    ag_upstream_pool_look(pool);
+    while (most-- > 0 && !ag_list_empty(&pool->pending) && may_serve(pool)) {
+        struct ag_upstream_claim *c =
+            ag_container_of(pool->pending.next, struct ag_upstream_claim, link);
 
-        stop_waiting(c);
-        settle(c, choose(c));
+        if (serve(c)) {
+            served = true;
+        } else {
+            ag_list_remove(&c->link);
+            ag_list_push(&passed, &c->link);
+        }
     }
+    while (!ag_list_empty(&passed)) {
+        struct ag_link *last = passed.prev;
+
+        ag_list_remove(last);
+        ag_list_push_front(&pool->pending, last);
+    }
+    if (served && asks_again && pool->pending_count > 0) {
+        ag_upstream_slot_wanted(pool, &pool->usable); /* one slot was told of; there may be more */
+    }
+    if (asks_again || pool->pending_count == 0) {
+        ag_upstream_evict_for_others(pool); /* what nobody here wants, now that all were asked */
+    }
+    pool->waking = false;
 }
 
 /* ---- for claimers ---- */
@@ -453,13 +531,22 @@ void ag_upstream_wake_task(struct ag_task *t)
 enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstream *up,
                                  struct ag_upstream_claim *c)
 {
+    enum ag_status st;
+
     c->started_ms = u->loop->now_ms;
     c->pool = ag_upstream_pool_of(u, up);
     if (!c->pool || u->closing) {
         return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstreams");
     }
-    /* Those who came first are served first. */
-    return c->pool->pending_count > 0 ? join_pending(c) : choose(c);
+    if (c->pool->pending_count == 0) {
+        return choose(c);
+    }
+    /* Those who came first are served first; they may wait for others than this one could have. */
+    st = join_pending(c);
+    if (st == AG_AGAIN && c->pool->server_bounds && may_serve(c->pool)) {
+        ag_upstream_wake(c->pool);
+    }
+    return st;
 }
 
 enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u, const struct ag_upstream *up,

@@ -58,7 +58,7 @@ static void offer(struct ag_upstream_conn *c)
 {
     bool takes;
 
-    c->retired = c->retired || ag_upstream_slot_is_due(c->peer->pool);
+    c->retired = c->retired || ag_upstream_slot_is_due(c->peer);
     takes =
         c->state == AG_UPSTREAM_ACTIVE && !ag_upstream_is_private(c) && ag_upstream_conn_takes(c);
 
@@ -106,22 +106,24 @@ struct ag_upstream_conn *ag_upstream_take(const struct ag_upstream_claim *claim)
     return NULL;
 }
 
-void ag_upstream_evict(struct ag_upstream_pool *pool)
+bool ag_upstream_evict(struct ag_upstream_pool *pool, const struct ag_balance_set *among)
 {
     struct ag_upstream_conn *oldest = NULL;
 
     for (uint32_t i = 0; i < pool->count; i++) {
         struct ag_upstream_peer *p = pool->peers[i];
 
-        if (p && !ag_list_empty(&p->idle)) {
+        if (p && !ag_list_empty(&p->idle) && (!among || ag_balance_set_has(among, i))) {
             struct ag_upstream_conn *c =
                 ag_container_of(p->idle.prev, struct ag_upstream_conn, link);
 
             oldest = !oldest || c->idle_ms < oldest->idle_ms ? c : oldest;
         }
     }
-    AG_ASSERT(oldest);
-    ag_upstream_conn_part(oldest);
+    if (oldest) {
+        ag_upstream_conn_part(oldest);
+    }
+    return oldest;
 }
 
 /* ---- given, and given back ---- */
@@ -190,7 +192,7 @@ static void become_idle(struct ag_upstream_conn *c)
     ag_upstream_watch_idle(c);
     ag_upstream_wake(pool);
     if (pool->idle_count > pool->options.max_idle) {
-        ag_upstream_evict(pool);
+        (void)ag_upstream_evict(pool, NULL);
     }
 }
 
@@ -216,7 +218,7 @@ void ag_upstream_release(struct ag_upstream_claim *claim)
         c->peer->large = c->h1.large;
     }
     if (!pool->all->closing && pool->options.max_idle > 0 && ag_upstream_conn_takes(c) &&
-        !ag_upstream_member_is_drained(c->peer->member) && !ag_upstream_slot_is_due(pool) &&
+        !ag_upstream_member_is_drained(c->peer->member) && !ag_upstream_slot_is_due(c->peer) &&
         (!ag_upstream_is_private(c) || ag_upstream_keep_own(c))) {
         become_idle(c);
         return;
@@ -339,7 +341,7 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     if (c->own) {
         pool->own_count--;
     } else {
-        ag_upstream_slot_give(pool);
+        ag_upstream_slot_give(c->peer);
     }
     if (making) {
         ag_upstream_unmake(c, why);

@@ -127,6 +127,7 @@ static struct ag_upstream_member *make_member(struct ag_upstream_group *g,
                                : 0);
     atomic_init(&m->weight, server->weight);
     atomic_init(&m->backup, server->backup);
+    atomic_init(&m->max_connections, server->max_connections);
     atomic_init(&m->up_ms, 0);
     return m;
 }
@@ -155,7 +156,7 @@ static void take_out(struct ag_upstream_group *g, struct ag_upstream_member *m)
     let_member_go(m);
 }
 
-/* All that connections depend on; its weight, and when it is asked, may change. */
+/* All that connections depend on; its weight, its bound, and when it is asked, may change. */
 static bool is_same_server(const struct ag_upstream_member *m, const struct ag_upstream_server *s)
 {
     return is_same_place(&m->server, s) && m->server.remote == s->remote &&
@@ -270,6 +271,16 @@ static bool stand_by(struct ag_upstream_member *m, bool backup)
     return true;
 }
 
+static bool bound(struct ag_upstream_member *m, uint32_t max_connections)
+{
+    if (m->server.max_connections == max_connections) {
+        return false;
+    }
+    m->server.max_connections = max_connections;
+    atomic_store_explicit(&m->max_connections, max_connections, memory_order_relaxed);
+    return true;
+}
+
 /* All but those that an operator has added become these; a server that stands there twice is two members. Those that
  * go make room for those that come. */
 static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstream_server *servers,
@@ -289,6 +300,7 @@ static enum ag_status become(struct ag_upstream_group *g, const struct ag_upstre
             m->origin = origin;
             differs = weigh(m, servers[i].weight) || differs;
             differs = stand_by(m, servers[i].backup) || differs;
+            differs = bound(m, servers[i].max_connections) || differs;
         }
         differs = differs || is_new[i];
     }

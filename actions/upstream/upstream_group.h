@@ -60,8 +60,9 @@ struct ag_upstream_member {
     /* Written when something happens to it, read by every shard then. */
     _Alignas(64) _Atomic uint32_t flags;
     _Atomic uint32_t weight; /* 1 .. AG_UPSTREAM_WEIGHT_MAX: configured, or ordered since */
-    _Atomic uint64_t up_ms;  /* loop time when requests came back to it; 0: it was never away */
-    _Atomic bool backup;     /* asked when no other one takes requests */
+    _Atomic uint32_t max_connections; /* 0: no bound of its own */
+    _Atomic uint64_t up_ms; /* loop time when requests came back to it; 0: it was never away */
+    _Atomic bool backup;    /* asked when no other one takes requests */
     /* Written when something goes wrong there. */
     struct ag_breaker breaker;
     struct ag_member_counts counts;
@@ -70,8 +71,11 @@ struct ag_upstream_member {
     _Atomic uint32_t latency_count;
     /* Of the shard that checks it: checks in a row. */
     _Atomic uint32_t passed_in_row, failed_in_row;
+    /* Written when connections to it come and go. */
+    _Alignas(64) _Atomic uint32_t
+        connections; /* of all shards, in any state, but those of checks */
     /* Constant. */
-    struct ag_upstream_group *group;
+    _Alignas(64) struct ag_upstream_group *group;
     struct ag_upstream_server server; /* its spans in `text` */
     uint64_t identity; /* hash of host (`one_of`: addr) and port: the same everywhere */
     uint32_t index;    /* in the group, while it is a member */

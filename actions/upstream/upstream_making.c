@@ -212,7 +212,7 @@ static bool begin_next(struct ag_upstream_race *race, const struct ag_upstream_c
 
     if (race->begun == race->plan.count || first->tries >= AG_UPSTREAM_TRIES || p->retired ||
         race->edition != p->edition || !is_room(p->pool->all) ||
-        !(c->own || ag_upstream_slot_take(p->pool))) {
+        !(c->own || ag_upstream_slot_take(p))) {
         return false;
     }
     ag_list_foreach(it, &c->joined) {

@@ -44,23 +44,31 @@ void ag_upstream_peers_drop(struct ag_upstream_pool *pool);
 
 /* ---- upstream_slots.c ---- */
 
-/* A connection more is within bounds, as far as one can tell without taking the slot. */
-bool ag_upstream_has_slot(const struct ag_upstream_pool *pool);
+/* The upstream has as many connections as it may, whatever its servers' bounds are. */
+bool ag_upstream_is_full(const struct ag_upstream_pool *pool);
+/* A connection more to it is within all bounds, as far as one can tell without taking the slot. */
+bool ag_upstream_has_slot(const struct ag_upstream_peer *p);
+/* The same of any that takes requests; also where none does. */
+bool ag_upstream_has_any_slot(const struct ag_upstream_pool *pool);
 /* For a connection that is being made; false: none is free. */
-AG_MUST_USE bool ag_upstream_slot_take(struct ag_upstream_pool *pool);
+AG_MUST_USE bool ag_upstream_slot_take(struct ag_upstream_peer *p);
 /* The connection has gone: others may have it. */
-void ag_upstream_slot_give(struct ag_upstream_pool *pool);
-/* A connection that could serve again had better end: its slot is another shard's turn. */
-bool ag_upstream_slot_is_due(const struct ag_upstream_pool *pool);
+void ag_upstream_slot_give(struct ag_upstream_peer *p);
+/* A connection that could serve again had better end: its slot is another shard's turn, or was taken away. */
+bool ag_upstream_slot_is_due(const struct ag_upstream_peer *p);
+/* Bounds are the group's and its members' as they are now; idle connections beyond them end. */
+void ag_upstream_slots_follow(struct ag_upstream_pool *pool);
 /* Requests wait for a slot in other shards. */
 bool ag_upstream_others_wait(const struct ag_upstream_pool *pool);
+/* Ends an idle connection for each that waits elsewhere, as far as its slot is of use there. */
+void ag_upstream_evict_for_others(struct ag_upstream_pool *pool);
 /* One more request waits; false: too many do. */
 AG_MUST_USE bool ag_upstream_pending_begin(struct ag_upstream_pool *pool);
 void ag_upstream_pending_end(struct ag_upstream_pool *pool);
 /* Something that pools of the group wait for may have come: all look, in their shards, but for `except` (NULL: none). */
 void ag_upstream_tell(struct ag_upstream_group *g, const struct ag_upstream_pool *except);
-/* Who waits for a slot could have one that is idle, here or elsewhere. */
-void ag_upstream_slot_wanted(struct ag_upstream_pool *pool);
+/* Who waits for a slot at one of `among` could have one that is free since, or idle, here or elsewhere. */
+void ag_upstream_slot_wanted(struct ag_upstream_pool *pool, const struct ag_balance_set *among);
 /* The pool is one of its group's from now on, and no longer. False: it stays, a message to it is on its way. */
 void ag_upstream_slots_join(struct ag_upstream_pool *pool);
 AG_MUST_USE bool ag_upstream_slots_leave(struct ag_upstream_pool *pool);
@@ -114,8 +122,8 @@ void ag_upstream_conn_become(struct ag_upstream_conn *c, enum ag_upstream_conn_s
 bool ag_upstream_conn_takes(const struct ag_upstream_conn *c);
 /* Begins with its stream; ends in ag_upstream_admit, or in ag_upstream_unmake. */
 void ag_upstream_conn_open(struct ag_upstream_conn *c, const union ag_addr *addr);
-/* Ends the connection that was idle longest. */
-void ag_upstream_evict(struct ag_upstream_pool *pool);
+/* Ends the connection that was idle longest; `among`: of those peers, NULL: of all. False: none is idle. */
+bool ag_upstream_evict(struct ag_upstream_pool *pool, const struct ag_balance_set *among);
 /* Ends it at once, and in order as far as its protocol knows that. */
 void ag_upstream_conn_close(struct ag_upstream_conn *c);
 void ag_upstream_conn_finish(struct ag_upstream_conn *c);

@@ -178,7 +178,9 @@ void ag_upstream_pool_refresh(struct ag_upstream_pool *pool)
     pool->times_latency = pool->options.health.ejection.latency_percent > 0 ||
                           pool->balance.kind == AG_BALANCE_RANDOM_TWO_EWMA;
     sort_out(pool);
+    ag_upstream_slots_follow(pool);
     (void)!ag_balance_settle(&pool->balance); /* without memory it is slower */
+    ag_upstream_wake(pool);                   /* there may be more to be had */
 }
 
 void ag_upstream_peers_drop(struct ag_upstream_pool *pool)

@@ -37,7 +37,8 @@ static bool sweep(struct ag_upstreams *u, uint64_t before_ms)
 
         for (struct ag_link *it = u->buckets[i].next; it != &u->buckets[i]; it = next) {
             struct ag_upstream_pool *p = ag_container_of(it, struct ag_upstream_pool, link);
-            bool used = p->conn_count + p->own_count + p->pending_count + p->waiting_count > 0;
+            bool used =
+                p->waking || p->conn_count + p->own_count + p->pending_count + p->waiting_count > 0;
 
             next = it->next;
             if (!used && p->used_ms <= before_ms && p->retired_count == 0 &&
@@ -260,6 +261,11 @@ void ag_upstreams_use(struct ag_upstreams *u, const void *config,
     u->order++;
     ag_upstream_groups_configure(u->groups, upstreams, count, u->order);
     tell_expectant(u);
+    for (uint32_t i = 0; i < AG_UPSTREAM_BUCKETS; i++) {
+        ag_list_foreach(it, &u->buckets[i]) {
+            ag_upstream_wake(ag_container_of(it, struct ag_upstream_pool, link));
+        }
+    }
     for (uint32_t i = 0; i < count; i++) {
         ag_upstream_warm_begin(u, upstreams[i]);
     }

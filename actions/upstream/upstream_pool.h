@@ -55,12 +55,14 @@ struct ag_upstream_peer {
     struct ag_upstream_pool *pool;
     struct ag_upstream_member *member; /* held */
     struct ag_link idle;               /* struct ag_upstream_conn, most recently used first */
-    struct ag_link open;    /* of HTTP/2, ACTIVE, that take more calls; the fullest first */
-    struct ag_link making;  /* CONNECTING, that may take more claims than they have */
-    struct ag_link waiting; /* struct ag_upstream_claim that wait for its name */
-    uint32_t index;         /* in the pool; of one that is retired, in the past */
-    uint32_t weight;        /* with slow start */
-    uint32_t users;         /* connections in any state, and who is at work on it */
+    struct ag_link open;      /* of HTTP/2, ACTIVE, that take more calls; the fullest first */
+    struct ag_link making;    /* CONNECTING, that may take more claims than they have */
+    struct ag_link waiting;   /* struct ag_upstream_claim that wait for its name */
+    uint32_t index;           /* in the pool; of one that is retired, in the past */
+    uint32_t weight;          /* with slow start */
+    uint32_t max_connections; /* the member's */
+    uint32_t conn_count;      /* in any state, but own ones */
+    uint32_t users;           /* connections in any state, and who is at work on it */
     uint32_t addr_count;
     uint32_t addr_next;  /* addresses of one family are used in turn */
     uint32_t edition;    /* of the addresses: their indices mean others from one to the next */
@@ -205,6 +207,7 @@ struct ag_upstream_claim {
     bool given;         /* its request has had a connection, of whatever server */
     bool wants;
     bool ageing;  /* what made it want that server is to be said again */
+    bool crowded; /* that server is there, but has no connection to spare: it went elsewhere */
     bool maker;   /* the connection that it waits for, or has, was made for it */
     bool charged; /* it counts as under way at `index` */
     bool pooled;  /* GIVEN, and after: conn has carried other calls before */
@@ -229,6 +232,11 @@ struct ag_upstream_pool {
     struct ag_balance_set tiers[AG_UPSTREAM_TIERS]; /* the same, by tier */
     struct ag_upstream_peer *lone; /* the only one of all tiers; NULL: there are none, or more */
     struct ag_balance_set trial;   /* of them, those whose breaker lets trials through alone */
+    struct ag_balance_set bounded; /* peers that have a bound of connections of their own */
+    bool bounds;                   /* connections are bounded: the upstream's, or a server's */
+    bool server_bounds;            /* some server's are */
+    bool asks_again;               /* whoever is still pending after the next wake */
+    bool waking;                   /* those who are pending are being asked: it stays */
     bool panics;                   /* too few are usable: all are asked */
     bool times_latency;            /* how long answers take is of interest */
     struct ag_balance balance;     /* which of them */

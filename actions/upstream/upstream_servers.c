@@ -43,39 +43,52 @@ bool ag_upstream_set_address(struct ag_upstream_server *s, struct ag_pos pos, st
     return true;
 }
 
+static bool read_number(struct ag_pos pos, struct ag_span text, uint32_t most, const char *what,
+                        struct ag_diags *diags, uint32_t *out)
+{
+    uint64_t value;
+
+    if (ag_span_u64(text, &value) != AG_OK || value < 1 || value > most) {
+        ag_diag_error(diags, pos, ag_arena_printf(diags->arena, "use 1 to %u", most), "not a %s",
+                      what);
+        return false;
+    }
+    *out = (uint32_t)value;
+    return true;
+}
+
 /* "weight=2" behind an address. */
 static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
                               struct ag_diags *diags)
 {
-    static const char *const keys[] = {"weight", "zone", "backup"};
+    static const char *const keys[] = {"weight", "max", "zone", "backup"};
     size_t eq = ag_span_find(text, '=');
     struct ag_span key = ag_span_sub(text, 0, eq);
-    uint64_t value;
+    struct ag_span value = ag_span_sub(text, ag_min_size(eq + 1, text.len), text.len);
+    struct ag_pos there = ag_pos_at(pos, eq + 1);
+    const char *near;
 
     if (ag_span_eq(text, AG_SPAN("backup"))) {
         s->backup = true;
         return true;
     }
     if (ag_span_eq(key, AG_SPAN("zone")) && eq + 1 < text.len) {
-        s->zone = ag_span_sub(text, eq + 1, text.len);
+        s->zone = value;
         return true;
     }
-    if (eq == text.len || !ag_span_eq(key, AG_SPAN("weight"))) {
-        const char *near = ag_foreign_hint(key);
-
-        near = near ? near : ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
-        ag_diag_error(diags, pos,
-                      near ? near : "a server may be followed by weight=N, zone=NAME and backup",
-                      "unknown option \"%.*s\"", (int)text.len, (const char *)text.ptr);
-        return false;
+    if (ag_span_eq(key, AG_SPAN("weight")) && eq < text.len) {
+        return read_number(there, value, AG_UPSTREAM_WEIGHT_MAX, "weight", diags, &s->weight);
     }
-    if (ag_span_u64(ag_span_sub(text, eq + 1, text.len), &value) != AG_OK || value < 1 ||
-        value > AG_UPSTREAM_WEIGHT_MAX) {
-        ag_diag_error(diags, ag_pos_at(pos, eq + 1), "use 1 to 1000", "not a weight");
-        return false;
+    if (ag_span_eq(key, AG_SPAN("max")) && eq < text.len) {
+        return read_number(there, value, AG_UPSTREAM_CONNECTIONS_MAX, "number of connections",
+                           diags, &s->max_connections);
     }
-    s->weight = (uint32_t)value;
-    return true;
+    near = ag_foreign_hint(key);
+    near = near || eq == text.len ? near : ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
+    ag_diag_error(diags, pos,
+                  near ? near : "a server may be followed by weight=N, max=N, zone=NAME and backup",
+                  "unknown option \"%.*s\"", (int)text.len, (const char *)text.ptr);
+    return false;
 }
 
 /* "10.0.0.1:8080 weight=2" */

@@ -40,7 +40,7 @@ static void make_more(struct ag_upstream_pool *pool)
 
     if (!is_wanted(pool) || pool->idle_count + pool->open_count >= pool->options.min_idle ||
         pool->options.min_idle > pool->options.max_idle || pool->pending_count > 0 ||
-        ag_upstream_others_wait(pool) || !ag_upstream_has_slot(pool)) {
+        ag_upstream_others_wait(pool) || !ag_upstream_has_any_slot(pool)) {
         return;
     }
     pool->warm = (struct ag_upstream_claim){.ops = &warm_ops,

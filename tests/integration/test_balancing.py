@@ -2,11 +2,14 @@
 import collections
 import re
 import threading
+import time
+from contextlib import ExitStack
 
 import pytest
-from gate import Gate, Reader, Upstream
+from gate import Gate, Reader, Upstream, ok
 from test_reload import Reloading
 from test_upstream_sets import Named, four, names  # noqa: F401 (a fixture)
+from test_upstream_slots import clients
 
 
 def config(servers, options="", workers=1, proxy="", more=""):
@@ -49,6 +52,24 @@ def test_least_conn_follows_the_load(backend, tmp_path, four):  # noqa: F811
             held.go_on.set()
             assert Reader(slow).response().status == 200
         assert held.name.decode() in names(gate, 6)
+
+
+@pytest.mark.parametrize("balance", ["least_conn", "random_two", "{random_two: ewma}"])
+def test_load_goes_where_it_is_worked_off_over_shards(backend, tmp_path, balance):
+    """One of four servers takes 50 times as long: each shard finds that out from its own requests."""
+    def after(seconds):
+        def answer(_index, _head):
+            time.sleep(seconds)
+            return ok(b"ok")
+        return answer
+
+    with ExitStack() as stack:
+        fast = [stack.enter_context(Upstream(after(0.002))) for _ in range(3)]
+        slow = stack.enter_context(Upstream(after(0.1)))
+        with Gate(tmp_path, config([*fast, slow], f", balance: {balance}", workers=2), backend) as gate:
+            assert clients(gate, 16, 60) == [200] * 960
+        counts = [len(s.requests) for s in fast]
+        assert len(slow.requests) < min(counts) / 2, (counts, len(slow.requests))
 
 
 @pytest.mark.parametrize("balance, same, other", [

@@ -61,6 +61,7 @@ void site_config(uint32_t number, struct site_config *out)
         .discard_bytes = pick(number, 14, 0, 2) ? 32768 : 262144,
         .few_connections = pick(number, 15, 1, 4),
         .few_pending = pick(number, 16, 0, 3),
+        .few_by_server = pick(number, 40, 0, 1),
         .max_idle = pick(number, 17, 0, 6),
         .min_idle = pick(number, 24, 0, 2) ? 0 : pick(number, 17, 0, 6) / 2,
         .keep_ms = pick(number, 18, 50, 5000),
@@ -173,7 +174,11 @@ static void print_upstream(FILE *f, const struct site_config *c, char up, const 
 
     (void)fprintf(f, "    %c: {servers: %s", up, is_found(c, up) ? "{dns: " : "[");
     for (; *hosts; hosts++, sep = ", ") {
-        (void)fprintf(f, "%s\"%s:%u\"", sep, *hosts, by_tls(c, up) ? TLS_PORT : 80u);
+        (void)fprintf(f, "%s\"%s:%u", sep, *hosts, by_tls(c, up) ? TLS_PORT : 80u);
+        if (up == 'c' && c->few_by_server) {
+            (void)fprintf(f, " max=%u", c->few_connections);
+        }
+        (void)fprintf(f, "\"");
     }
     (void)fprintf(f, "%s%s%s}\n", is_found(c, up) ? "}" : "]", options,
                   !by_tls(c, up) ? ""
@@ -208,8 +213,8 @@ static void print_options(const struct site_config *c, char up, char *to, size_t
     } else if (up == 'b') {
         print_judgement(c, "path: /healthz", to, max);
     } else if (up == 'c') {
-        (void)snprintf(to, max, ", max_connections: %u, max_pending: %u", c->few_connections,
-                       c->few_pending);
+        (void)snprintf(to, max, ", max_connections: %u, max_pending: %u",
+                       c->few_by_server ? 0 : c->few_connections, c->few_pending);
     } else if (up == 'h') {
         print_judgement(c, "type: tcp", to, max);
     } else if (up == 'p') {

@@ -50,7 +50,8 @@ struct site_config {
     uint32_t header_ms, idle_ms, body_ms, write_ms, drain_ms;
     uint32_t connect_ms, first_byte_ms, read_ms, upstream_write_ms, tunnel_ms, total_ms;
     uint32_t discard_bytes;
-    uint32_t few_connections, few_pending; /* of upstream c */
+    uint32_t few_connections, few_pending; /* of upstream c, */
+    bool few_by_server;                    /* or of its server */
     uint32_t max_idle, min_idle, keep_ms, max_age_ms, max_requests;
     uint32_t fixed_large; /* bytes of /fixed/large */
     bool tls;

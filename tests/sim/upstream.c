@@ -104,9 +104,6 @@ static void on_head(struct up *u)
     sim_note(sim_of(u), "upstream: request", u->q->id, u->q->seen);
     if (u->server->group == 'p') {
         greeting_check(u->end, &u->greeting, u->q->client->end, u->q->client->greeting);
-        if (u->serial > 1) {
-            sim_fail(sim_of(u), "upstream: request %u comes behind another one's header", u->q->id);
-        }
     }
     if (upstream_is_early(u->q)) {
         begin_answer(u);

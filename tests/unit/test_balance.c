@@ -545,13 +545,17 @@ Test(balance, latency_peaks_at_once_and_decays_in_ten_seconds)
 
 /* ---- a fleet ---- */
 
-/* Servers that take one request at a time, some slower, and a queue at each; requests come at random times. */
+/* Servers that take so many requests at a time, some slower, and a queue at each; requests come at random times, to any of
+ * the shards, each of which knows its own alone. */
 struct fleet {
     uint32_t count;
-    double speed[16], free_at[16];
+    uint32_t shards;
+    struct ag_balance of[4];
+    uint32_t workers; /* of each server */
+    double speed[16], free_at[16][8];
     struct {
         double at;
-        uint32_t server, took_us;
+        uint32_t server, shard, took_us;
     } ends[4096];
     uint32_t ends_count;
 };
@@ -567,48 +571,65 @@ static double exponential(double mean)
     return mean * (x + below(1000) / 1000.0) / 1.0873;
 }
 
+static void open_shards(struct fleet *f, enum ag_balance_kind kind)
+{
+    for (uint32_t k = 0; k < f->shards; k++) {
+        ag_balance_init(&f->of[k], kind, below(1u << 30));
+        for (uint32_t i = 0; i < f->count; i++) {
+            ag_balance_put(&f->of[k], i, 1, identity_of(i));
+        }
+    }
+}
+
 /* The mean latency of 20,000 requests, in mean times of work. */
 static double mean_latency(struct fleet *f, enum ag_balance_kind kind, double use)
 {
     const struct ag_balance_set s = all_of(f->count);
     double now = 0, speed = 0, sum = 0;
 
-    begin(kind, f->count, NULL);
+    open_shards(f, kind);
     f->ends_count = 0;
     for (uint32_t i = 0; i < f->count; i++) {
         speed += f->speed[i];
-        f->free_at[i] = 0;
+        memset(f->free_at[i], 0, sizeof(f->free_at[i]));
     }
     for (uint32_t n = 0; n < 20000; n++) {
-        uint32_t i;
-        double start;
+        uint32_t shard = below(f->shards), i;
+        double *free_at;
 
-        now += exponential(1 / (use * speed));
+        now += exponential(1 / (use * speed * f->workers));
         for (uint32_t e = 0; e < f->ends_count;) {
             if (f->ends[e].at <= now) {
-                ag_balance_end(&b, f->ends[e].server);
-                ag_balance_observe(&b, f->ends[e].server, f->ends[e].took_us, (uint64_t)(now * 10));
+                struct ag_balance *its = &f->of[f->ends[e].shard];
+
+                ag_balance_end(its, f->ends[e].server);
+                ag_balance_observe(its, f->ends[e].server, f->ends[e].took_us,
+                                   (uint64_t)(now * 10));
                 f->ends[e] = f->ends[--f->ends_count];
             } else {
                 e++;
             }
         }
-        i = pick(&s, 0);
-        ag_balance_begin(&b, i);
-        start = f->free_at[i] > now ? f->free_at[i] : now;
-        f->free_at[i] = start + exponential(1 / f->speed[i]);
-        sum += f->free_at[i] - now;
+        i = (uint32_t)ag_balance_pick(&f->of[shard], &s, 0);
+        ag_balance_begin(&f->of[shard], i);
+        free_at = &f->free_at[i][0];
+        for (uint32_t k = 1; k < f->workers; k++) {
+            free_at = f->free_at[i][k] < *free_at ? &f->free_at[i][k] : free_at;
+        }
+        *free_at = (*free_at > now ? *free_at : now) + exponential(1 / f->speed[i]);
+        sum += *free_at - now;
         cr_assert(f->ends_count < AG_COUNT(f->ends));
-        f->ends[f->ends_count].at = f->free_at[i];
+        f->ends[f->ends_count].at = *free_at;
         f->ends[f->ends_count].server = i;
-        f->ends[f->ends_count++].took_us = (uint32_t)((f->free_at[i] - now) * 10000);
+        f->ends[f->ends_count].shard = shard;
+        f->ends[f->ends_count++].took_us = (uint32_t)((*free_at - now) * 10000);
     }
     return sum / 20000;
 }
 
 Test(balance, load_goes_where_it_is_worked_off)
 {
-    static struct fleet f = {.count = 10};
+    static struct fleet f = {.count = 10, .shards = 1, .workers = 1};
     double turns, least, two, ewma;
 
     for (uint32_t i = 0; i < f.count; i++) {
@@ -621,4 +642,33 @@ Test(balance, load_goes_where_it_is_worked_off)
     cr_assert(turns > 20, "in turn the slow ones are overrun: %f", turns);
     cr_assert(least < 2.2 && two < 3.2 && ewma < 2.6, "%f %f %f", least, two, ewma);
     cr_assert(least < two && ewma < two, "%f %f %f", least, two, ewma);
+}
+
+/* What a shard does not see of the others' requests costs little where servers take several at a time; where they take
+ * one, it is still far better than turns. */
+Test(balance, the_least_loaded_of_a_shard_follows_the_load_of_all)
+{
+    static struct fleet f = {.count = 10};
+    static const double uses[] = {0.3, 0.5, 0.7, 0.9};
+
+    for (unsigned k = 0; k < 2 * AG_COUNT(uses); k++) {
+        double use = uses[k / 2], turns, one, two;
+
+        for (uint32_t i = 0; i < f.count; i++) {
+            f.speed[i] = k % 2 && i < 2 ? 0.25 : 1;
+        }
+        f.workers = 8;
+        f.shards = 1;
+        one = mean_latency(&f, AG_BALANCE_LEAST_CONN, use);
+        f.shards = 2;
+        two = mean_latency(&f, AG_BALANCE_LEAST_CONN, use);
+        cr_assert(two < one * 1.1, "at %.1f: %f, and %f with two shards", use, one, two);
+        f.workers = 1;
+        two = mean_latency(&f, AG_BALANCE_LEAST_CONN, use);
+        f.shards = 1;
+        one = mean_latency(&f, AG_BALANCE_LEAST_CONN, use);
+        turns = mean_latency(&f, AG_BALANCE_ROUND_ROBIN, use);
+        cr_assert(two < one * 1.5, "at %.1f: %f, and %f with two shards", use, one, two);
+        cr_assert(use < 0.7 || two < turns * 0.95, "at %.1f: %f, in turn %f", use, two, turns);
+    }
 }

@@ -318,3 +318,51 @@ Test(balance_hash, nobody_is_beyond_his_bound)
         }
     }
 }
+
+/* The table only remembers: without it each choice is the same, whatever is left out or full. */
+Test(balance_hash, a_table_changes_nothing)
+{
+    for (unsigned trial = 0; trial < 12; trial++) {
+        uint32_t count = 1 + below(trial < 4 ? 4 : 60), held[64] = {0};
+        struct ag_balance none;
+
+        ag_balance_init(&none, AG_BALANCE_HASH, 1);
+        ag_balance_init(&b, AG_BALANCE_HASH, 1);
+        cr_assert_eq(ag_balance_settle(&b), AG_OK);
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t weight = trial % 2 ? 1 : 1 + below(9);
+
+            ag_balance_put(&b, i, weight, identity_of(i));
+            ag_balance_put(&none, i, weight, identity_of(i));
+        }
+        for (uint32_t n = 0; n < 20000; n++) {
+            /* Few keys, so that what is remembered is asked for, and many requests, so that some are full. */
+            uint64_t key = below(300) * UINT64_C(0x9e3779b97f4a7c15);
+            struct ag_balance_set set = {0};
+            int one, other;
+
+            for (uint32_t i = 0; i < count; i++) {
+                if (below(4) || i == n % count) {
+                    ag_balance_set_add(&set, i);
+                }
+            }
+            one = ag_balance_pick(&b, &set, key);
+            other = ag_balance_pick(&none, &set, key);
+            cr_assert_eq(one, other, "%u servers: %d, and %d without a table", count, one, other);
+            if (n >= AG_COUNT(held)) {
+                ag_balance_end(&b, held[n % AG_COUNT(held)]);
+                ag_balance_end(&none, held[n % AG_COUNT(held)]);
+            }
+            held[n % AG_COUNT(held)] = (uint32_t)one;
+            ag_balance_begin(&b, (uint32_t)one);
+            ag_balance_begin(&none, (uint32_t)one);
+            if (below(500) == 0) {
+                uint32_t i = below(count), weight = 1 + below(9);
+
+                ag_balance_weigh(&b, i, weight);
+                ag_balance_weigh(&none, i, weight);
+            }
+        }
+        ag_balance_deinit(&b);
+    }
+}

@@ -84,7 +84,7 @@ TestSuite(upstream_config, .init = setup, .fini = teardown);
 Test(upstream_config, servers_and_options)
 {
     const char *const servers[] = {"10.0.0.1:8080", "api.example weight=3", "[::1]:81",
-                                   "unix:/run/x.sock", NULL};
+                                   "unix:/run/x.sock max=50 weight=2", NULL};
     struct ag_node *node = upstream("api", servers), *t = group("timeouts", AG_NODE_MAP);
     struct ag_node *k = group("keepalive", AG_NODE_MAP);
     struct ag_upstream *up;
@@ -111,6 +111,9 @@ Test(upstream_config, servers_and_options)
     cr_expect(ag_span_eq(up->servers[2].authority, AG_SPAN("[::1]:81")));
     cr_expect_eq(up->servers[3].addr.sa.sa_family, AF_UNIX);
     cr_expect(ag_span_eq(up->servers[3].authority, AG_SPAN("localhost")));
+    cr_expect_eq(up->servers[2].max_connections, 0);
+    cr_expect_eq(up->servers[3].max_connections, 50);
+    cr_expect_eq(up->servers[3].weight, 2);
     cr_expect_eq(up->options.timeouts.connect_ms, 250);
     cr_expect_eq(up->options.timeouts.total_ms, 300000);
     cr_expect_eq(up->options.timeouts.read_ms, 60000);
@@ -146,6 +149,11 @@ static const struct mistake mistakes[] = {
     {NULL, NULL, "", "without an address", 10},
     {NULL, NULL, "a:80 weight=0", "weight", 22},
     {NULL, NULL, "a:80 wight=2", "unknown option", 15},
+    {NULL, NULL, "a:80 max=0", "not a number of connections", 19},
+    {NULL, NULL, "a:80 max=1000001", "not a number of connections", 19},
+    {NULL, NULL, "a:80 max=", "not a number of connections", 19},
+    {NULL, NULL, "a:80 max", "unknown option", 15},
+    {NULL, NULL, "a:80 maxconn=5", "unknown option", 15},
     {NULL, NULL, "unix:", "not a unix socket", 10},
 };
 

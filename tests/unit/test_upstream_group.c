@@ -103,6 +103,7 @@ Test(upstream_group, follows_a_newer_configuration_and_no_older_one)
     const struct ag_upstream_member *c = s.members[2];
 
     next.options.max_pending = 8;
+    w[0].max_connections = 4;
     ag_upstream_group_follow(g, &next, 2);
     t = look(g);
     cr_assert_neq(t.version, s.version);
@@ -111,6 +112,7 @@ Test(upstream_group, follows_a_newer_configuration_and_no_older_one)
     cr_assert_eq(t.count, 3, "new ones are where old ones were");
     cr_assert_eq(t.members[2], c);
     cr_assert_eq(c->weight, 9);
+    cr_assert_eq(c->max_connections, 4);
     cr_assert(ag_span_eq(t.members[0]->server.host, AG_SPAN("d")));
     ag_upstream_group_follow(g, &up, 2);
     ag_upstream_group_follow(g, &up, 1);
