@@ -141,6 +141,8 @@ struct ag_loop_stats {
     uint64_t completions; /* done() calls */
     uint64_t starved;     /* receive ended for want of buffers (ENOBUFS), then armed again */
     uint64_t overflows;   /* completion queue overflows drained */
+    /* Pieces of streams that were passed on (body.h): in the turn in which they came, or later. */
+    _Atomic uint64_t passed_at_once, passed_later;
 };
 
 struct ag_backend; /* the table of functions, engine/backend.h */

@@ -129,6 +129,9 @@ enum ag_status ag_body_write(struct ag_body *b, struct ag_slice s)
         return AG_OK;
     }
     s = unpin(b, s);
+    if (!b->q.head) {
+        b->begun_turn = (uint32_t)b->loop->stats.turns;
+    }
     if (!b->q.tail || b->q.tail->slice.owner != s.owner) {
         b->pinned_bytes += charge_of(&s);
     }
@@ -222,12 +225,26 @@ void ag_body_abort(struct ag_body *b, enum ag_reason why)
     wake_consumer(b);
 }
 
+/* The shard alone writes its counters: no exchange is needed. */
+static void count_passed(const struct ag_body *b)
+{
+    struct ag_loop_stats *stats = &b->loop->stats;
+    bool at_once = b->begun_turn == (uint32_t)stats->turns;
+    _Atomic uint64_t *n = at_once ? &stats->passed_at_once : &stats->passed_later;
+
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
+
 struct ag_slice ag_body_take(struct ag_body *b)
 {
     struct ag_slice s = {{.ptr = NULL}, 0, NULL};
 
     if (!b->q.head) {
         return s;
+    }
+    if (b->counted) {
+        count_passed(b);
     }
     s = ag_chain_pop(&b->q, &b->loop->nodes);
     if (!b->q.head) {
@@ -252,6 +269,9 @@ struct ag_slice ag_body_take_most(struct ag_body *b, size_t most)
     AG_ASSERT(most > 0);
     if (!b->q.head || b->q.head->slice.len <= most) {
         return ag_body_take(b);
+    }
+    if (b->counted) {
+        count_passed(b);
     }
     s = ag_slice_sub(&b->q.head->slice, 0, most);
     ag_slice_advance(&b->q.head->slice, most);

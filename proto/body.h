@@ -34,11 +34,14 @@ struct ag_body {
     uint64_t total_bytes;  /* written so far */
     uint32_t pinned_bytes; /* memory held by queued slices' blocks */
     uint32_t limit_bytes;  /* bound of pinned_bytes; when the loop is tight one block is */
+    uint32_t begun_turn;   /* of the loop, its low bits: when the queue was last begun */
     uint8_t reason;        /* enum ag_reason of the abort */
     bool ended;            /* no more writes */
     bool aborted;          /* no more writes, and the end is not the true one */
     bool discarding;       /* the consumer has left: what comes is dropped and counts as consumed */
     bool starved;          /* the producer was told there is no room: writable is owed */
+    bool counted;          /* a stream's: what is taken is counted in the loop's passed_at_once when the
+                              queue was begun in the same turn, else in its passed_later */
 };
 
 void ag_body_init(struct ag_body *b, struct ag_loop *l);

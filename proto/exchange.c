@@ -380,8 +380,11 @@ void ag_exchange_complete(struct ag_exchange *ex)
 {
     AG_ASSERT(!ex->ended && ex->head_sent);
     ex->ended = true;
-    /* Answered before the request was read to its end: whoever still takes it must stop. */
-    ag_body_abort(&ex->req_body, AG_REASON_ABORTED);
-    ag_exchange_abandon(ex, AG_REASON_ABORTED);
+    /* Both ways of a tunnel have ended: who passes its last bytes on has all it needs, and ends by itself. Else it was
+     * answered before the request was read to its end: whoever still takes it must stop. */
+    if (ex->res.framing != AG_FRAMING_TUNNEL || !ex->req_body.ended) {
+        ag_body_abort(&ex->req_body, AG_REASON_ABORTED);
+        ag_exchange_abandon(ex, AG_REASON_ABORTED);
+    }
     let_go(ex);
 }

@@ -47,8 +47,6 @@ struct ag_h2_role {
     void (*ended)(struct ag_h2_stream *);
     /* The source was sent to its end, END_STREAM is written. */
     void (*sent)(struct ag_h2_stream *);
-    /* Behind `ended`: all that the sink held was taken. NULL: not asked for. */
-    void (*taken)(struct ag_h2_stream *);
     /* The source was aborted, or holds another length than was told: the role resets the stream. */
     void (*broken)(struct ag_h2_stream *, enum ag_reason);
     /* It has left: the peer reset it, it broke the protocol, or the connection ended. `what` is static. */

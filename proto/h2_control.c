@@ -267,13 +267,16 @@ static void on_settings(struct ag_h2_conn *c, struct ag_span p)
 static void on_ping(struct ag_h2_conn *c, struct ag_span p)
 {
     uint8_t kind = p.ptr[7];
+    bool ack = c->in.frame.flags & AG_H2_ACK;
+    bool awaited = ack && kind < AG_H2_PINGS && c->ping_sent_ms[kind];
 
-    if (!ag_h2_conn_noise(c, "PING")) {
+    /* Whoever sends much content is asked once a round trip: its answers are no noise. */
+    if (!awaited && !ag_h2_conn_noise(c, "PING")) {
         return;
     }
-    if (!(c->in.frame.flags & AG_H2_ACK)) {
+    if (!ack) {
         (void)ag_h2_put_frame(c, AG_H2_PING, AG_H2_ACK, 0, p);
-    } else if (kind < AG_H2_PINGS && c->ping_sent_ms[kind]) {
+    } else if (awaited) {
         c->ping_sent_ms[kind] = 0;
         if (kind == AG_H2_PING_BDP) {
             ag_h2_flow_measured(c);

@@ -49,9 +49,6 @@ void ag_h2_server_answered(struct ag_h2_request *r)
         ag_h2_server_check_at(h, ag_h2_server_body_due(r));
         return;
     }
-    if (r->tunnel && ex->req_body.q.bytes > 0 && ex->holders > 1) {
-        return; /* the client's last bytes are still on their way to who works on it: see on_taken */
-    }
     if (!r->s.ended && !r->discards && ag_h2_server_rest_is_small(r)) {
         ag_h2_server_discard(r);
         return;
@@ -109,15 +106,6 @@ void ag_h2_server_drop(struct ag_h2_request *r, enum ag_h2_error code, enum ag_r
 static void on_sent(struct ag_h2_stream *s)
 {
     ag_h2_server_answered(ag_h2_request_of(s));
-}
-
-static void on_taken(struct ag_h2_stream *s)
-{
-    struct ag_h2_request *r = ag_h2_request_of(s);
-
-    if (r->tunnel && s->sent) {
-        ag_h2_server_answered_soon(r);
-    }
 }
 
 /* The client must not take a part for the whole. */
@@ -298,7 +286,6 @@ static const struct ag_h2_role role = {
     .content = ag_h2_server_content,
     .ended = ag_h2_server_ended,
     .sent = on_sent,
-    .taken = on_taken,
     .broken = on_broken,
     .lost = ag_h2_server_lost,
     .goaway = on_goaway,

@@ -121,9 +121,7 @@ void ag_h2_server_ended(struct ag_h2_stream *s)
     struct ag_h2_request *r = ag_h2_request_of(s);
 
     ag_body_end(&r->ex->req_body, r->ex->trailers);
-    if (s->sent && r->tunnel) {
-        ag_h2_server_answered_soon(r); /* behind whoever takes the end */
-    } else if (s->sent) {
+    if (s->sent) {
         ag_h2_server_answered(r);
     }
 }

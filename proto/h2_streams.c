@@ -336,9 +336,6 @@ static void on_taken(struct ag_body *sink, void *owner)
         ag_body_owe_room(sink);
     }
     ag_h2_flow_open(c, s);
-    if (s->live && s->ended && holds == 0 && c->role->taken) {
-        c->role->taken(s);
-    }
 }
 
 void ag_h2_stream_set_sink(struct ag_h2_stream *s, struct ag_body *sink, uint64_t length)

@@ -275,11 +275,12 @@ class Upstream:
     """A scripted upstream: records every byte, answers as `script(connection_index, head)` says.
 
     The script returns bytes to send, or a callable that is given the socket and the bytes read so far.
-    sock   listens already, instead of host and port
+    sock     listens already, instead of host and port
+    context  a server's ssl.SSLContext: it speaks TLS
     """
 
-    def __init__(self, script, host="127.0.0.1", port=0, sock=None):
-        self.script = script
+    def __init__(self, script, host="127.0.0.1", port=0, sock=None, context=None):
+        self.script, self.context = script, context
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = sock or socket.create_server((host, port), family=family, backlog=64)
         self.port = self.sock.getsockname()[1]
@@ -306,6 +307,8 @@ class Upstream:
     def _serve(self, conn, index):
         buffer = b""
         try:
+            if self.context:
+                conn = self.context.wrap_socket(conn, server_side=True)
             while True:
                 while b"\r\n\r\n" not in buffer:
                     data = conn.recv(65536)

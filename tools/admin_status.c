@@ -52,6 +52,23 @@ static uint64_t connections(const struct ag_serving *s)
     return sum;
 }
 
+/* Pieces of streams that were passed on by all shards. */
+static void put_passed(struct ag_json_out *o, const struct ag_board *b)
+{
+    uint64_t at_once = 0, later = 0;
+
+    for (uint32_t i = 0; i < b->shard_count; i++) {
+        const struct ag_loop_stats *l = atomic_load_explicit(&b->each[i].loop, memory_order_acquire);
+
+        if (l) {
+            at_once += atomic_load_explicit(&l->passed_at_once, memory_order_relaxed);
+            later += atomic_load_explicit(&l->passed_later, memory_order_relaxed);
+        }
+    }
+    put_number(o, "passed_at_once", at_once);
+    put_number(o, "passed_later", later);
+}
+
 static void answer_status(struct ag_admin *a, struct ag_exchange *ex)
 {
     const struct ag_serving *s = a->serving;
@@ -70,6 +87,9 @@ static void answer_status(struct ag_admin *a, struct ag_exchange *ex)
     put_number(&o, "routes", a->ctx.snapshot->route_count);
     put_number(&o, "connections", connections(s));
     put_number(&o, "max_connections", (uint64_t)s->down.max * a->ctx.shard_count);
+    if (s->board) {
+        put_passed(&o, s->board);
+    }
     ag_json_put(&o, AG_SPAN("}\n"));
     ag_admin_json(ex, 200, &o);
 }

@@ -96,6 +96,8 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     s->serving.owner = s;
     s->serving.commons = &server->commons;
     s->serving.board = &server->board;
+    atomic_store_explicit(&server->board.each[shard->index].loop, &shard->loop.stats,
+                          memory_order_release);
     s->serving.resolver = &server->snapshot->model->resolver;
     s->serving.ended = on_ended;
     s->serving.let_go = ag_server_let_go;

@@ -138,6 +138,7 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
         return;
     }
     p->answered = true;
+    ex->res_body.counted = ex->res.content_length == AG_LENGTH_UNKNOWN;
     ag_exchange_respond(ex);
     if (t->claim.state != AG_CLAIM_GIVEN) {
         return; /* the client was lost over it */
@@ -425,6 +426,7 @@ static void start(struct ag_exchange *ex)
     }
     memset(p, 0, offsetof(struct ag_proxy_call, req));
     p->ex = ex;
+    ex->req_body.counted = ex->req.content_length == AG_LENGTH_UNKNOWN;
     p->settings = ex->action->settings;
     p->timeouts = p->settings->timeouts;
     ag_proxy_try_init(&p->first, p, &ex->res_body);

@@ -1,6 +1,7 @@
 """gRPC from real clients through anygate to real servers, HTTP/2 on both sides, with and without TLS: all four
 kinds of calls, deadlines, large messages, errors with and without an answer before them, and who goes away.
 Messages are bytes, so no code has to be generated."""
+import json
 import threading
 import time
 from concurrent import futures
@@ -16,6 +17,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 CONFIG = """
 server:
   listen: ["127.0.0.1:$PORT"]
+  admin: "127.0.0.1:$PORT2"
   workers: 1
 routes:
   "/*": "h2c://127.0.0.1:%d"
@@ -24,6 +26,7 @@ routes:
 TLS_CONFIG = """
 server:
   listen: [{{address: "127.0.0.1:$PORT", tls: true}}]
+  admin: "127.0.0.1:$PORT2"
   workers: 1
 tls: {{certificates: {{cert: "{leaf.chain}", key: "{leaf.key}"}}}}
 proxy: {{tls: {{ca: "{leaf.ca}", server_name: grpc.example}}}}
@@ -118,6 +121,11 @@ class Running:
                 "bidi": "stream_stream"}[name.split("_")[0]]
         return getattr(channel or self.channel, kind)(f"/test.Service/{name}")
 
+    def passed(self):
+        """Pieces of streams that were passed on (in the turn in which they came, later)."""
+        told = json.loads(self.gate.get("/status", host="127.0.0.1", port=self.gate.ports[1]).body)
+        return told["passed_at_once"], told["passed_later"]
+
     def __enter__(self):
         return self
 
@@ -206,7 +214,10 @@ def test_an_error_behind_an_answer(grpc_gate):
 
 
 def test_bidirectional_streaming_has_no_delay(grpc_gate):
-    """Each message is sent after the answer to the one before: nothing is held back."""
+    """Each message is sent after the answer to the one before: nothing is held back, each leaves in the turn in which
+    it came."""
+    grpc_gate.call("unary_echo")(b"connected", timeout=10)
+    before = grpc_gate.passed()
     turn = threading.Semaphore(1)
 
     def requests():
@@ -219,6 +230,8 @@ def test_bidirectional_streaming_has_no_delay(grpc_gate):
         answers.append(answer)
         turn.release()
     assert answers == [str(i).encode() for i in range(200)]
+    at_once, later = (now - then for now, then in zip(grpc_gate.passed(), before))
+    assert at_once >= 400 and later == 0
 
 
 def test_bidirectional_streams_at_once(grpc_gate):

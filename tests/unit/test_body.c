@@ -264,3 +264,32 @@ Test(body, pieces_for_nobody)
     cr_expect_eq(block->refs, 1);
     ag_block_release(block);
 }
+
+/* At once: all of the queue has come in this turn. */
+Test(body, a_stream_s_pieces_are_counted_by_their_turn)
+{
+    struct ag_slice s;
+
+    write_buf(AG_BUF_SMALL, 10);
+    take();
+    cr_expect_eq(f->loop.stats.passed_at_once, 0, "it is not asked for");
+    b.counted = true;
+    write_buf(AG_BUF_SMALL, 10);
+    take();
+    cr_expect_eq(f->loop.stats.passed_at_once, 1);
+    write_buf(AG_BUF_SMALL, 10);
+    ag_loop_turn(&f->loop, 0);
+    write_buf(AG_BUF_SMALL, 10);
+    s = ag_body_take_most(&b, 5);
+    ag_slice_release(&s);
+    take();
+    take();
+    cr_expect_eq(f->loop.stats.passed_at_once, 1);
+    cr_expect_eq(f->loop.stats.passed_later, 3);
+    write_buf(AG_BUF_SMALL, 10);
+    s = ag_body_take_most(&b, 5);
+    ag_slice_release(&s);
+    take();
+    cr_expect_eq(f->loop.stats.passed_at_once, 3, "the queue was empty in between");
+    cr_expect_eq(f->loop.stats.passed_later, 3);
+}

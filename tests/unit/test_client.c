@@ -1,9 +1,10 @@
 /*
  * Goal: requests of the server's own get their answer whole, or a reason, once; nothing is left of them.
- * Method: real sockets, a scripted upstream.
+ * Method: real sockets, scripted upstreams of both versions. Over TLS: tests/integration/test_health.py, whose checks
+ * are such requests.
  */
 #include "actions/upstream/client.h"
-#include "tests/unit/proxying.h"
+#include "tests/unit/h2_fake.h"
 
 struct asked {
     struct ag_client_request r; /* first */
@@ -206,4 +207,126 @@ BOTH(client, a_long_answer_is_clipped_where_that_is_enough)
     cr_expect(strstr(f->head, "\r\nHost: other.example\r\n"), "%s", f->head);
     cr_expect(strstr(f->head, "\r\nX-A: b\r\n"));
     end(w);
+}
+
+BOTH(client, an_upstream_that_keeps_silent_is_given_up)
+{
+    struct world *w = world_new(kind);
+    struct fake *f = fake_new(w, NULL);
+    struct ag_client_target target;
+    struct asked a;
+
+    question(w, f->port, &a);
+    world_until(w, f->requests == 1);
+    ag_client_ops.cancel(&a.r);
+    target = *a.r.target;
+    target.timeouts.total_ms = 50;
+    a.r.target = &target;
+    cr_assert(ag_client_ops.request(ag_client_of(&w->ctx), &a.r));
+    world_until(w, a.done > 0);
+    world_settle(w);
+    cr_expect_eq(a.done, 1);
+    cr_expect_eq(a.status, 0);
+    cr_expect_eq(a.r.reason, AG_REASON_TIMEOUT);
+    end(w);
+}
+
+/* ---- HTTP/2 ---- */
+
+static void question_h2(struct world *w, struct h2_fake *f, struct asked *a, uint32_t total_ms)
+{
+    const struct ag_proxy_settings *s = route_to_h2(w, f);
+
+    ag_arena_init(&arena, NULL, 0);
+    *a = (struct asked){
+        .r = {.target = ag_client_target_of(&arena, s->upstream, AG_SPAN("/ocsp?x"), total_ms),
+              .method = AG_METHOD_POST,
+              .content_type = AG_SPAN("application/ocsp-request"),
+              .content = AG_SPAN("question"),
+              .done = on_done}};
+    cr_assert(a->r.target);
+    cr_assert(ag_client_ops.request(ag_client_of(&w->ctx), &a->r));
+}
+
+static void end_h2(struct world *w, struct h2_fake *f)
+{
+    h2_world_free(w, f);
+    ag_arena_release(&arena);
+}
+
+static void answer_in_parts(struct h2_fake_conn *c, uint32_t id, const struct ag_request *req)
+{
+    (void)req;
+    h2_send_fields(c, id, ":status: 200\ncontent-type: application/ocsp-response\n", false);
+    h2_send_data(c, id, "ans", false);
+    h2_send_data(c, id, "wer", true);
+}
+
+BOTH(client, an_answer_of_http2_comes_whole)
+{
+    struct world *w = world_new(kind);
+    struct h2_fake *f = h2_fake_new();
+    struct asked a;
+
+    f->script = answer_in_parts;
+    question_h2(w, f, &a, 2000);
+    h2_until(w, f, a.done > 0);
+    cr_expect_eq(a.done, 1);
+    cr_expect_eq(a.status, 200);
+    cr_expect_str_eq(a.answer, "answer");
+    cr_expect_str_eq(a.type, "application/ocsp-response");
+    cr_expect(strncmp(f->head, "POST /ocsp?x \n", 14) == 0, "%s", f->head);
+    end_h2(w, f);
+}
+
+static void begin_answer(struct h2_fake_conn *c, uint32_t id, const struct ag_request *req)
+{
+    (void)req;
+    h2_send_fields(c, id, ":status: 200\n", false);
+}
+
+/* Within the windows that the client opens. */
+BOTH(client, too_large_an_answer_of_http2_is_none)
+{
+    struct world *w = world_new(kind);
+    struct h2_fake *f = h2_fake_new();
+    struct asked a;
+    char part[4096];
+
+    f->script = begin_answer;
+    question_h2(w, f, &a, 2000);
+    h2_until(w, f, f->requests == 1);
+    memset(part, 'x', sizeof(part) - 1);
+    part[sizeof(part) - 1] = 0;
+    for (unsigned sent = 0; a.done == 0 && sent <= AG_CLIENT_ANSWER_MAX; sent += sizeof(part) - 1) {
+        h2_send_data(&f->conns[0], 1, part, false);
+        h2_settle(w, f);
+    }
+    h2_until(w, f, a.done > 0);
+    cr_expect_eq(a.status, 0);
+    cr_expect_eq(a.r.reason, AG_REASON_LIMIT);
+    end_h2(w, f);
+}
+
+static void keep_silent(struct h2_fake_conn *c, uint32_t id, const struct ag_request *req)
+{
+    (void)c;
+    (void)id;
+    (void)req;
+}
+
+BOTH(client, a_stream_that_keeps_silent_is_given_up)
+{
+    struct world *w = world_new(kind);
+    struct h2_fake *f = h2_fake_new();
+    struct asked a;
+
+    f->script = keep_silent;
+    question_h2(w, f, &a, 50);
+    h2_until(w, f, a.done > 0);
+    h2_settle(w, f);
+    cr_expect_eq(a.done, 1);
+    cr_expect_eq(a.status, 0);
+    cr_expect_eq(a.r.reason, AG_REASON_TIMEOUT);
+    end_h2(w, f);
 }
