@@ -227,6 +227,15 @@ static bool is_about_chain(int error)
     case ASN_NAME_INVALID_E:
     case KEYUSE_SIGNATURE_E:
     case EXTKEYUSE_AUTH_E:
+#    ifdef OPENSSL_EXTRA /* the same by other names, in builds that have OpenSSL's interface */
+    case X509_V_ERR_CERT_SIGNATURE_FAILURE:
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_INVALID_CA:
+    case X509_V_ERR_PATH_LENGTH_EXCEEDED:
+#    endif
         return true;
     default:
         return false;

@@ -35,6 +35,16 @@ static bool cpu_has_aes(void)
 
 #    endif
 
+/* By what only our build sets (tools/deps.sh). */
+bool ag_tls_info_is_ours(void)
+{
+#    ifdef WOLFSSL_NO_DEF_TICKET_ENC_CB
+    return true;
+#    else
+    return false;
+#    endif
+}
+
 struct ag_tls_info ag_tls_info_get(void)
 {
     struct ag_tls_info info = {
@@ -53,6 +63,11 @@ struct ag_tls_info ag_tls_info_get(void)
 }
 
 #else
+
+bool ag_tls_info_is_ours(void)
+{
+    return true;
+}
 
 struct ag_tls_info ag_tls_info_get(void)
 {

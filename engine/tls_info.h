@@ -18,3 +18,7 @@ struct ag_tls_info {
 
 /* The strings are constants. Cannot fail. */
 struct ag_tls_info ag_tls_info_get(void);
+
+/* False: the library is a distribution's, which loses memory with each response that it staples, and keeps tables that it
+ * has made. Without TLS: true, for nothing of it can be asked for. */
+bool ag_tls_info_is_ours(void);

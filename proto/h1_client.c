@@ -1,4 +1,4 @@
-#include "proto/h1_client.h"
+#include "proto/h1_client_parts.h"
 
 /* Content from here on is received in large buffers: less fits a few small ones as well. */
 #define LARGE_BYTES (16u * 1024u)
@@ -17,11 +17,6 @@ _Static_assert(AG_BUF_LARGE_BYTES > 32768u,
 static struct ag_pool *nodes_of(struct ag_h1_client *c)
 {
     return &c->stream->loop->nodes;
-}
-
-static bool is_live(const struct ag_h1_client *c)
-{
-    return c->state == AG_H1_CLIENT_CALL || c->state == AG_H1_CLIENT_TUNNEL;
 }
 
 static void set_state(struct ag_h1_client *c, enum ag_h1_client_state to)
@@ -90,7 +85,7 @@ static bool has_left(const struct ag_h1_client *c)
            ag_stream_queued(c->stream) != c->written;
 }
 
-static void fail(struct ag_h1_client *c, enum ag_reason why, const char *detail)
+void ag_h1_client_fail(struct ag_h1_client *c, enum ag_reason why, const char *detail)
 {
     c->call->sent = has_left(c); /* if not, the call may be made elsewhere */
     ag_stream_abort(c->stream, why);
@@ -133,7 +128,7 @@ static void become_ready(struct ag_h1_client *c, uint64_t answer_bytes)
 }
 
 /* The answer is complete in res_body; in a tunnel both sides have ended. */
-static void complete(struct ag_h1_client *c)
+void ag_h1_client_complete(struct ag_h1_client *c)
 {
     bool tunnel = c->state == AG_H1_CLIENT_TUNNEL;
     /* Bytes beyond the answer, or an upstream that has not taken the whole request, would be mixed
@@ -158,94 +153,6 @@ static void complete(struct ag_h1_client *c)
         }
     }
     call->events->done(call);
-}
-
-/* ---- the request's content ---- */
-
-static enum ag_status send_chunk(struct ag_stream *s, struct ag_slice slice)
-{
-    uint8_t *room = ag_stream_reserve(s, AG_H1_CHUNK_HEADER_MAX);
-
-    if (!room) {
-        ag_slice_release(&slice);
-        return AG_ENOMEM;
-    }
-    ag_stream_commit(s, ag_h1_chunk_header(slice.len, room));
-    enum ag_status st = ag_stream_write(s, slice);
-    return st == AG_OK ? ag_stream_put(s, AG_SPAN("\r\n")) : st;
-}
-
-/* False when the call has failed. */
-static bool send_slice(struct ag_h1_client *c)
-{
-    struct ag_slice s = ag_body_take(c->call->req_body);
-    enum ag_status st;
-
-    c->call->sent = true;
-    c->call->progress_ms = c->stream->loop->now_ms;
-    if (c->req_framing == AG_FRAMING_LENGTH) {
-        if (s.len > c->req_left) {
-            ag_slice_release(&s);
-            fail(c, AG_REASON_ABORTED, "request content beyond its length");
-            return false;
-        }
-        c->req_left -= s.len;
-    }
-    st = c->req_framing == AG_FRAMING_CHUNKED ? send_chunk(c->stream, s)
-                                              : ag_stream_write(c->stream, s);
-    if (st != AG_OK) {
-        fail(c, AG_REASON_RESOURCES, "out of buffers towards the upstream");
-        return false;
-    }
-    return true;
-}
-
-static void end_request(struct ag_h1_client *c)
-{
-    if (c->call->req_body->aborted || (c->req_framing == AG_FRAMING_LENGTH && c->req_left > 0)) {
-        /* Never a clean end: the upstream must not take a part for the whole. */
-        fail(c, AG_REASON_ABORTED, "request content was cut short");
-        return;
-    }
-    c->req_done = true;
-    c->call->progress_ms = c->stream->loop->now_ms;
-    if (c->req_framing == AG_FRAMING_CHUNKED &&
-        ag_h1_write_last_chunk(c->stream, c->call->req_body->trailers) != AG_OK) {
-        fail(c, AG_REASON_RESOURCES, "out of buffers towards the upstream");
-    } else if (c->state == AG_H1_CLIENT_TUNNEL) {
-        ag_stream_shut(c->stream);
-        if (c->res_done) {
-            complete(c);
-        }
-    }
-}
-
-/* Moves content to the stream while that takes it. */
-static void send_content(struct ag_h1_client *c)
-{
-    while (is_live(c) && !c->req_done && !ag_stream_full(c->stream)) {
-        if (c->call->req_body->q.bytes > 0) {
-            if (!send_slice(c)) {
-                return;
-            }
-        } else {
-            if (ag_body_has_news(c->call->req_body)) {
-                end_request(c);
-            }
-            return;
-        }
-    }
-}
-
-static void on_req_readable(struct ag_body *b, void *owner)
-{
-    (void)b;
-    send_content(owner);
-}
-
-static void work_task(struct ag_task *t)
-{
-    send_content(ag_container_of(t, struct ag_h1_client, work));
 }
 
 /* ---- heads ---- */
@@ -291,9 +198,9 @@ static enum ag_status parse(struct ag_h1_client *c, struct ag_span in, struct ag
 static void parse_failed(struct ag_h1_client *c, enum ag_status st)
 {
     if (st == AG_EPROTO) {
-        fail(c, AG_REASON_PROTOCOL, c->parser.error);
+        ag_h1_client_fail(c, AG_REASON_PROTOCOL, c->parser.error);
     } else {
-        fail(c, AG_REASON_RESOURCES, "out of memory for the upstream's answer");
+        ag_h1_client_fail(c, AG_REASON_RESOURCES, "out of memory for the upstream's answer");
     }
 }
 
@@ -352,7 +259,7 @@ static enum ag_status parse_section(struct ag_h1_client *c, struct ag_response *
 static void on_interim(struct ag_h1_client *c, const struct ag_response *res)
 {
     if (++c->interim_count > AG_CALL_INTERIM_MAX) {
-        fail(c, AG_REASON_PROTOCOL, "too many interim answers");
+        ag_h1_client_fail(c, AG_REASON_PROTOCOL, "too many interim answers");
         return;
     }
     c->call->events->interim(c->call, res);
@@ -363,7 +270,7 @@ static void on_final(struct ag_h1_client *c, const struct ag_response *res)
     bool switching = res->status == 101;
 
     if (res->framing == AG_FRAMING_TUNNEL && !(switching && c->upgrade)) {
-        fail(c, AG_REASON_PROTOCOL, "switched protocols unasked");
+        ag_h1_client_fail(c, AG_REASON_PROTOCOL, "switched protocols unasked");
         return;
     }
     c->head_done = true;
@@ -375,7 +282,7 @@ static void on_final(struct ag_h1_client *c, const struct ag_response *res)
     }
     c->call->events->head(c->call, res);
     if (switching && c->state == AG_H1_CLIENT_CALL) {
-        fail(c, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
+        ag_h1_client_fail(c, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
     }
 }
 
@@ -402,7 +309,7 @@ static void read_head(struct ag_h1_client *c)
     } else {
         on_final(c, res);
     }
-    if (is_live(c)) {
+    if (ag_h1_client_is_live(c)) {
         c->call->head_owner = NULL;
         drop_gathered(c);
     }
@@ -417,7 +324,7 @@ static void end_content(struct ag_h1_client *c, const struct ag_fields *trailers
     c->res_done = true;
     ag_body_end(c->call->res_body, trailers);
     if (c->state == AG_H1_CLIENT_CALL || c->req_done) {
-        complete(c);
+        ag_h1_client_complete(c);
     }
 }
 
@@ -428,7 +335,7 @@ static void give(struct ag_h1_client *c, size_t skip, size_t len, size_t used)
 
     ag_chain_consume(&c->in, nodes_of(c), used);
     if (ag_body_write(c->call->res_body, part) != AG_OK) {
-        fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
+        ag_h1_client_fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
     }
 }
 
@@ -439,7 +346,7 @@ static void read_chunked(struct ag_h1_client *c)
     enum ag_status st = ag_h1_chunk_decode(&c->chunk, in, &used, &body);
 
     if (st != AG_OK && st != AG_AGAIN) {
-        fail(c, AG_REASON_PROTOCOL, "malformed chunked content");
+        ag_h1_client_fail(c, AG_REASON_PROTOCOL, "malformed chunked content");
         return;
     }
     c->in_trailers = st == AG_OK;
@@ -508,7 +415,7 @@ static void read_content(struct ag_h1_client *c)
         if (len) {
             give(c, 0, len, len);
         }
-        if (is_live(c) && c->res_left == 0) {
+        if (ag_h1_client_is_live(c) && c->res_left == 0) {
             end_content(c, NULL);
         }
         return;
@@ -544,12 +451,13 @@ static void input_ended(struct ag_h1_client *c)
         return;
     }
     if (!c->head_done) {
-        fail(c, AG_REASON_EOF,
-             c->call->received ? "closed within the answer's head" : "closed before an answer");
+        ag_h1_client_fail(c, AG_REASON_EOF,
+                          c->call->received ? "closed within the answer's head"
+                                            : "closed before an answer");
     } else if (c->res_framing == AG_FRAMING_CLOSE || c->res_framing == AG_FRAMING_TUNNEL) {
         end_content(c, NULL);
     } else {
-        fail(c, AG_REASON_EOF, "closed within the answer's content");
+        ag_h1_client_fail(c, AG_REASON_EOF, "closed within the answer's content");
     }
 }
 
@@ -557,7 +465,7 @@ static void input_ended(struct ag_h1_client *c)
  * begun another one: then that one's own events go on. */
 static void receive(struct ag_h1_client *c)
 {
-    while (is_live(c) && !c->res_done && (c->in.head || is_empty_answer(c))) {
+    while (ag_h1_client_is_live(c) && !c->res_done && (c->in.head || is_empty_answer(c))) {
         if (!c->head_done) {
             read_head(c);
         } else if (c->in.head && !c->in_trailers && !ag_body_room(c->call->res_body)) {
@@ -566,7 +474,7 @@ static void receive(struct ag_h1_client *c)
             read_content(c);
         }
     }
-    if (!is_live(c)) {
+    if (!ag_h1_client_is_live(c)) {
         return;
     }
     if (c->in.head && !c->res_done) {
@@ -604,7 +512,7 @@ static void fail_call(struct ag_call *call, enum ag_reason why, const char *deta
     struct ag_h1_client *c = call->carrier;
 
     AG_ASSERT(c->call == call);
-    fail(c, why, detail);
+    ag_h1_client_fail(c, why, detail);
 }
 
 static void accept_tunnel(struct ag_call *call)
@@ -615,7 +523,7 @@ static void accept_tunnel(struct ag_call *call)
     set_state(c, AG_H1_CLIENT_TUNNEL);
     c->req_framing = AG_FRAMING_TUNNEL;
     c->req_done = false;
-    ag_body_set_consumer(call->req_body, on_req_readable, c);
+    ag_body_set_consumer(call->req_body, ag_h1_client_req_readable, c);
 }
 
 /* When anything moved last, either way. */
@@ -659,7 +567,7 @@ void ag_h1_client_init(struct ag_h1_client *c, struct ag_stream *s)
 {
     *c = (struct ag_h1_client){.stream = s, .ahead_bytes = (uint32_t)ag_stream_queued(s)};
     ag_arena_init(&c->arena, &s->loop->pages, ARENA_PAGES);
-    ag_task_init(&c->work, work_task);
+    ag_task_init(&c->work, ag_h1_client_work);
 }
 
 enum ag_status ag_h1_client_start(struct ag_h1_client *c, struct ag_call *call)
@@ -698,7 +606,7 @@ enum ag_status ag_h1_client_start(struct ag_h1_client *c, struct ag_call *call)
     c->keep_alive = !opts->close;
     c->upgrade = opts->upgrade;
     if (content) {
-        ag_body_set_consumer(call->req_body, on_req_readable, c);
+        ag_body_set_consumer(call->req_body, ag_h1_client_req_readable, c);
     }
     ag_body_set_producer(call->res_body, on_res_writable, c);
     return AG_OK;
@@ -708,7 +616,7 @@ enum ag_status ag_h1_client_start(struct ag_h1_client *c, struct ag_call *call)
 
 void ag_h1_client_data(struct ag_h1_client *c, struct ag_slice s)
 {
-    if (!is_live(c)) {
+    if (!ag_h1_client_is_live(c)) {
         ag_slice_release(&s);
         if (c->state == AG_H1_CLIENT_READY) { /* an answer to no request */
             set_state(c, AG_H1_CLIENT_DEAD);
@@ -719,7 +627,7 @@ void ag_h1_client_data(struct ag_h1_client *c, struct ag_slice s)
     if (c->repeated && !c->call->received && !has_left(c)) {
         /* It lay there before the request was made: what is left of another's answer. */
         ag_slice_release(&s);
-        fail(c, AG_REASON_PROTOCOL, "an answer to no request");
+        ag_h1_client_fail(c, AG_REASON_PROTOCOL, "an answer to no request");
         return;
     }
     c->call->received = true;
@@ -731,7 +639,7 @@ void ag_h1_client_data(struct ag_h1_client *c, struct ag_slice s)
         }
     }
     if (ag_chain_push(&c->in, nodes_of(c), s) != AG_OK) {
-        fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
+        ag_h1_client_fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
         return;
     }
     receive(c);
@@ -750,12 +658,12 @@ void ag_h1_client_eof(struct ag_h1_client *c)
 
 void ag_h1_client_drained(struct ag_h1_client *c)
 {
-    send_content(c);
+    ag_h1_client_send_content(c);
 }
 
 void ag_h1_client_closed(struct ag_h1_client *c, enum ag_reason why)
 {
-    if (is_live(c)) {
+    if (ag_h1_client_is_live(c)) {
         c->call->sent = true; /* nobody can tell any more */
         end_badly(c, why == AG_REASON_NONE ? AG_REASON_EOF : why,
                   why == AG_REASON_TIMEOUT ? "upstream: timeout" : ag_reason_text(why));

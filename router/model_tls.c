@@ -3,6 +3,7 @@
  *
  *   section --read--> draft --copied for each TLS listener, its map over it--> settings
  */
+#include "engine/tls_info.h"
 #include "engine/tls_tickets.h"
 #include "router/model_impl.h"
 
@@ -250,7 +251,13 @@ static void read_settings(struct reader *r, struct draft *d, const struct ag_nod
     s->session_cache = (uint32_t)sessions;
     (void)ag_node_enum(ag_node_get(n, "stapling"), r->diags, staplings, AG_COUNT(staplings),
                        &stapling);
-    s->stapling = stapling != 0;
+    s->stapling = stapling != 0 && ag_tls_info_is_ours();
+    if (is_there(ag_node_get(n, "stapling")) && stapling != 0 && !s->stapling) {
+        ag_diag_warn(r->diags, ag_node_get(n, "stapling")->pos,
+                     "build with WOLFSSL=source, which is the default",
+                     "no responses are stapled: this build has the distribution's wolfSSL, which "
+                     "loses memory with each of them");
+    }
     (void)read_ms(ag_node_get(n, "handshake_timeout"), r->diags, 1, HANDSHAKE_MAX_MS,
                   "use 1ms to 10m", &ms);
     s->handshake_ms = (uint32_t)ms;
@@ -472,9 +479,11 @@ void ag_model_read_tls(struct ag_model *m, const struct ag_node *root, struct ag
     static const char *const keys[] = {SETTING_KEYS, "tickets", "hsts"};
     const struct ag_node *n = ag_node_get(root, "tls");
     struct reader r = {files, files->diags, files->arena};
-    struct draft base = {
-        .settings = {.h2 = true, .stapling = true, .handshake_ms = 10000, .session_cache = 20000},
-        .no_certificates = true};
+    struct draft base = {.settings = {.h2 = true,
+                                      .stapling = ag_tls_info_is_ours(),
+                                      .handshake_ms = 10000,
+                                      .session_cache = 20000},
+                         .no_certificates = true};
 
     m->tickets = (struct ag_ticket_settings){.on = true, .rotate_ms = 12 * 3600000u, .keep = 3};
     if (is_there(n) && ag_node_check_keys(n, r.diags, "tls", keys, AG_COUNT(keys))) {

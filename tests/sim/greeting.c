@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
 #define SIGNATURE     "\r\n\r\n\0\r\nQUIT\n"
 #define SIGNATURE_LEN 12u
@@ -128,24 +129,41 @@ static uint32_t whole_len(struct net_end *e, const struct greeting_seen *g)
     return g->len < HEAD_LEN ? HEAD_LEN : HEAD_LEN + number_at(g->bytes + 14, 2);
 }
 
+/* "192.0.2.1 192.0.2.2 56324 443\r\n": the numbers of it, which these signs end. */
+static bool read_numbers(const char *at, uint32_t out[static 10])
+{
+    static const char ends[] = "... ...  \r";
+
+    for (unsigned i = 0; i < 10; i++) {
+        char *end;
+
+        out[i] = (uint32_t)strtoul(at, &end, 10);
+        if (end == at || *end != ends[i]) {
+            return false;
+        }
+        at = end + 1;
+    }
+    return strcmp(at, "\n") == 0;
+}
+
 static void read_line(struct net_end *e, struct greeting_seen *g)
 {
-    unsigned f[4], t[4], from, to;
-    int used = 0;
+    static const char begin[] = "PROXY TCP4 ";
     char text[LINE_MAX_LEN + 1];
+    uint32_t n[10];
 
     memcpy(text, g->bytes, g->len);
     text[g->len] = '\0';
     if (strcmp(text, "PROXY UNKNOWN\r\n") == 0) {
         return;
     }
-    if (sscanf(text, "PROXY TCP4 %u.%u.%u.%u %u.%u.%u.%u %u %u\r\n%n", &f[0], &f[1], &f[2], &f[3],
-               &t[0], &t[1], &t[2], &t[3], &from, &to, &used) != 10 ||
-        (uint32_t)used != g->len) {
+    if (strncmp(text, begin, sizeof(begin) - 1) != 0 ||
+        !read_numbers(text + sizeof(begin) - 1, n)) {
         sim_fail(e->conn->sim, "conn %u: malformed: %s", e->conn->id, text);
     }
-    g->ends = (struct greeting_ends){true, NET_IP(f[0], f[1], f[2], f[3]),
-                                     NET_IP(t[0], t[1], t[2], t[3]), (uint16_t)from, (uint16_t)to};
+    g->ends =
+        (struct greeting_ends){true, NET_IP(n[0], n[1], n[2], n[3]), NET_IP(n[4], n[5], n[6], n[7]),
+                               (uint16_t)n[8], (uint16_t)n[9]};
 }
 
 static void read_binary(struct net_end *e, struct greeting_seen *g)
