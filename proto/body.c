@@ -222,6 +222,16 @@ void ag_body_abort(struct ag_body *b, enum ag_reason why)
     wake_consumer(b);
 }
 
+/* Room came back: the producer is woken when there is enough of it. */
+static void owe_no_more(struct ag_body *b)
+{
+    if (b->starved && b->pinned_bytes <= b->limit_bytes / 2 &&
+        b->q.count <= AG_BODY_SLICES_MAX / 2) {
+        b->starved = false;
+        wake_producer(b);
+    }
+}
+
 struct ag_slice ag_body_take(struct ag_body *b)
 {
     struct ag_slice s = {{.ptr = NULL}, 0, NULL};
@@ -237,12 +247,15 @@ struct ag_slice ag_body_take(struct ag_body *b)
 
         b->pinned_bytes -= charge < b->pinned_bytes ? charge : b->pinned_bytes;
     }
-    if (b->starved && b->pinned_bytes <= b->limit_bytes / 2 &&
-        b->q.count <= AG_BODY_SLICES_MAX / 2) {
-        b->starved = false;
-        wake_producer(b);
-    }
+    owe_no_more(b);
     return s;
+}
+
+void ag_body_take_all(struct ag_body *b, struct ag_chain *to)
+{
+    ag_chain_splice(to, &b->q);
+    b->pinned_bytes = 0;
+    owe_no_more(b);
 }
 
 struct ag_slice ag_body_take_most(struct ag_body *b, size_t most)

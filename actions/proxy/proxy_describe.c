@@ -91,6 +91,9 @@ static void put_route(struct ag_buf *out, const struct ag_proxy_route *r)
     if (r->retry) {
         ag_retry_describe(&r->settings->retry, out);
     }
+    if (r->buffer) {
+        ag_buffer_describe(&r->settings->buffer, out);
+    }
     if (m) {
         ag_buf_printf(out, "    mirrored to %.*s: %u.%02u%%, content up to %uk\n",
                       (int)m->upstream->name.len, (const char *)m->upstream->name.ptr,
@@ -124,10 +127,15 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
             put_choice(&n->upstream->options.balance, out);
             ag_health_describe(&n->upstream->options.health, out);
             ag_retry_describe(&n->upstream->options.retry, out);
+            ag_buffer_describe(&n->upstream->options.buffer, out);
         }
         for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
             put_variant(out, v);
         }
+    }
+    if (s->folder_path) {
+        ag_buf_printf(out, "buffers on disk\n  %s, %lluk in all\n", s->folder_path,
+                      (unsigned long long)(s->place.total_bytes / 1024));
     }
     put_rewriting(out, s->first_rewriting);
     ag_buf_put(out, s->first_route ? AG_SPAN("routes to them with settings of their own\n")
@@ -183,7 +191,12 @@ void ag_proxy_examine(const void *section, struct ag_diags *diags)
 {
     const struct ag_proxy_section *s = section;
     unsigned asked = 0;
+    const char *why;
 
+    if (ag_proxy_try_folder(s, &why) != 0) {
+        ag_diag_warn(diags, s->folder_pos, AG_PROXY_FOLDER_HINT,
+                     "no file to buffer in can be made in %s: %s", s->folder_path, why);
+    }
     for (const struct ag_proxy_name *n = s->first; n; n = n->following) {
         examine_tls(n, diags);
         for (uint32_t i = 0; n->upstream && i < n->upstream->server_count; i++) {

@@ -23,6 +23,7 @@ struct ag_upstream_options ag_upstream_default_options(void)
         .max_age_ms = 3600000,
         .max_pending = 1024,
         .retry = ag_retry_default_policy(),
+        .buffer = ag_buffer_default_policy(),
         .tls = {.verify = true, .h2 = true, .handshake_ms = 10000},
     };
 
@@ -215,8 +216,8 @@ static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *dia
                                        "max_connections", "max_pending",    "timeouts", "tls",
                                        "pending_timeout", "sticky",         "health",   "breaker",
                                        "ejection",        "slow_start",     "panic",    "retry",
-                                       "hedge",           "proxy_protocol", "protocol", "buffer"};
-    const size_t supported = 18;
+                                       "hedge",           "proxy_protocol", "buffer",   "protocol"};
+    const size_t supported = 19;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {
@@ -243,6 +244,7 @@ struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct
         return NULL;
     }
     ok = ag_upstream_read_options(node, diags, &options) && ok;
+    ok = ag_buffer_read(node, diags, &options.buffer, NULL) && ok;
     ok = ag_balance_read(ag_node_get(node, "balance"), ag_node_get(node, "sticky"), diags,
                          &options.balance) &&
          ok;
