@@ -289,15 +289,19 @@ bool ag_file_is_warm(struct ag_loop *l, int fd, uint64_t offset, size_t len)
 
 int ag_file_make_now(int dir_fd, int *out_fd)
 {
-    int fd;
+    struct open_how how = {.flags = MAKE_FLAGS, .mode = 0600};
+    long fd;
 
     do {
-        fd = AG_SYS("openat.make", openat(dir_fd, ".", MAKE_FLAGS, 0600));
+        fd = AG_SYS("openat2.make", syscall(SYS_openat2, dir_fd, ".", &how, sizeof(how)));
+        if (fd < 0 && errno == ENOSYS) { /* an old seccomp profile */
+            fd = openat(dir_fd, ".", MAKE_FLAGS, 0600);
+        }
     } while (fd < 0 && errno == EINTR);
     if (fd < 0) {
         return errno;
     }
-    *out_fd = fd;
+    *out_fd = (int)fd;
     return 0;
 }
 

@@ -93,7 +93,8 @@ static void begin_whole(struct ag_proxy_call *p)
 {
     const struct ag_body *content = &p->ex->req_body;
 
-    if (p->req.framing == AG_FRAMING_CHUNKED && !content->trailers) {
+    if (p->req.framing == AG_FRAMING_CHUNKED &&
+        (!content->trailers || content->trailers->count == 0)) {
         p->req.framing = AG_FRAMING_LENGTH;
         p->req.content_length = content->total_bytes;
     }

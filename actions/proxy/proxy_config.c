@@ -331,35 +331,37 @@ static void want_folder(struct ag_action_build *build, struct ag_proxy_section *
     }
 }
 
-int ag_proxy_try_folder(const struct ag_proxy_section *s, const char **out_why)
+int ag_proxy_folder_fd(const void *section)
 {
-    int error = s->folder ? ag_spool_folder_try(s->folder) : s->folder_path ? s->folder_error : 0;
+    const struct ag_proxy_section *s = section;
 
-    *out_why = error == EOPNOTSUPP || error == EISDIR
-                   ? "its file system has no files without a name"
-               : error ? strerrordesc_np(error)
-                       : NULL;
-    return error;
+    return s && s->folder ? s->folder->fd : -1;
 }
 
 /* ---- what is needed to serve ---- */
 
-static enum ag_status check_folder(const struct ag_proxy_section *s, struct ag_diags *diags)
+/* A file can be made where content is to be buffered. */
+static bool check_folder(const struct ag_proxy_section *s, struct ag_diags *diags)
 {
-    const char *why;
+    int error = s->folder ? ag_spool_folder_try(s->folder) : s->folder_error;
 
-    if (ag_proxy_try_folder(s, &why) == 0) {
-        return AG_OK;
+    if (error == 0) {
+        return true;
     }
-    ag_diag_error(diags, s->folder_pos, AG_PROXY_FOLDER_HINT,
-                  "no file to buffer in can be made in %s: %s", s->folder_path, why);
-    return AG_EINVAL;
+    ag_diag_error(
+        diags, s->folder_pos,
+        "name a folder that the server may write to by proxy.buffer.folder, or use memory "
+        "alone: disk: 0",
+        "no file to buffer in can be made in %s: %s", s->folder_path,
+        error == EOPNOTSUPP || error == EISDIR ? "its file system has no files without a name"
+                                               : strerrordesc_np(error));
+    return false;
 }
 
 enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags)
 {
     struct ag_proxy_section *s = section;
-    enum ag_status st = check_folder(s, diags);
+    enum ag_status st = check_folder(s, diags) ? AG_OK : AG_EINVAL;
     const char *why = "there is no TLS library, or it fails";
 
     for (struct ag_proxy_name *n = s->first; n; n = n->following) {

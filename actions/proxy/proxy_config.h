@@ -111,10 +111,8 @@ void ag_proxy_release_section(void *section);
 enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
                                   const void **out_settings);
 
-#define AG_PROXY_FOLDER_HINT \
-    "name a folder that the server may write to by proxy.buffer.folder, or use memory alone: disk: 0"
-/* Whether files can be made where content is to be buffered: 0, or errno and why. Nothing is buffered: 0. */
-int ag_proxy_try_folder(const struct ag_proxy_section *s, const char **out_why);
+/* The folder that content is buffered in; the section's. -1: there is none. */
+int ag_proxy_folder_fd(const void *section);
 
 /* The plain upstream that the config calls so, or of that authority. NULL: it has mistakes, which were told. */
 const struct ag_upstream *ag_proxy_upstream_named(struct ag_action_build *build,

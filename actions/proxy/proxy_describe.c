@@ -191,12 +191,7 @@ void ag_proxy_examine(const void *section, struct ag_diags *diags)
 {
     const struct ag_proxy_section *s = section;
     unsigned asked = 0;
-    const char *why;
 
-    if (ag_proxy_try_folder(s, &why) != 0) {
-        ag_diag_warn(diags, s->folder_pos, AG_PROXY_FOLDER_HINT,
-                     "no file to buffer in can be made in %s: %s", s->folder_path, why);
-    }
     for (const struct ag_proxy_name *n = s->first; n; n = n->following) {
         examine_tls(n, diags);
         for (uint32_t i = 0; n->upstream && i < n->upstream->server_count; i++) {
