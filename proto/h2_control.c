@@ -265,7 +265,7 @@ static void on_settings(struct ag_h2_conn *c, struct ag_span p)
 }
 
 /* What we have asked for is no noise: a fast peer of a large answer is asked thousands of times a second. */
-static void on_pong(struct ag_h2_conn *c, enum ag_h2_ping kind)
+static void on_pong(struct ag_h2_conn *c, uint8_t kind)
 {
     c->ping_sent_ms[kind] = 0;
     if (kind == AG_H2_PING_BDP) {
@@ -281,7 +281,7 @@ static void on_ping(struct ag_h2_conn *c, struct ag_span p)
     uint8_t kind = p.ptr[7];
 
     if (ack && kind < AG_H2_PINGS && c->ping_sent_ms[kind]) {
-        on_pong(c, (enum ag_h2_ping)kind);
+        on_pong(c, kind);
     } else if (ag_h2_conn_noise(c, "PING") && !ack) {
         (void)ag_h2_put_frame(c, AG_H2_PING, AG_H2_ACK, 0, p);
     }

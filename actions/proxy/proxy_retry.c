@@ -234,16 +234,17 @@ static const struct ag_chain *shareable(const struct ag_proxy_call *p)
 }
 
 /* All content that is kept into the hedge's own body. What fails aborts that, and so the hedge. */
-static void share_content(const struct ag_proxy_call *p, struct ag_body *to)
+static void share_content(const struct ag_proxy_call *p, const struct ag_chain *content,
+                          struct ag_body *to)
 {
-    for (struct ag_slice_node *n = shareable(p)->head; n; n = n->next) {
+    for (struct ag_slice_node *n = content->head; n; n = n->next) {
         (void)!ag_body_write(to, ag_slice_sub(&n->slice, 0, n->slice.len));
     }
     ag_body_end(to, p->ex->req_body.trailers);
 }
 
-/* The same request, to a server that was not asked yet. */
-static void hedge(struct ag_proxy_call *p)
+/* The same request, to a server that was not asked yet; NULL: it has no content. */
+static void hedge(struct ag_proxy_call *p, const struct ag_chain *content)
 {
     struct ag_proxy_more *more = p->more;
     struct ag_upstream_claim *claim = &p->first.claim;
@@ -255,8 +256,8 @@ static void hedge(struct ag_proxy_call *p)
     }
     ag_body_init(&h->req_body, ag_proxy_loop(p));
     ag_body_init(&h->res_body, ag_proxy_loop(p));
-    if (ag_proxy_has_content(p)) {
-        share_content(p, &h->req_body);
+    if (content) {
+        share_content(p, content, &h->req_body);
     }
     ag_proxy_try_init(&h->one, p, &h->res_body);
     more->hedges[more->hedge_count++] = h;
@@ -274,9 +275,11 @@ static void on_hedging(struct ag_timer *timer)
 {
     struct ag_proxy_more *more = ag_container_of(timer, struct ag_proxy_more, hedging);
     struct ag_proxy_call *p = more->whole;
+    const struct ag_chain *content;
     uint8_t state = p->first.claim.state;
 
-    if (ag_proxy_has_content(p) && !shareable(p)) {
+    content = ag_proxy_has_content(p) ? shareable(p) : NULL;
+    if (ag_proxy_has_content(p) && !content) {
         if (!p->ex->req_body.ended && is_whole(p)) { /* the client still sends */
             ag_loop_arm(ag_proxy_loop(p), &more->hedging, p->settings->retry.after_ms);
         }
@@ -284,7 +287,7 @@ static void on_hedging(struct ag_timer *timer)
     }
     /* Where requests wait for a connection, more of them would not help. */
     if (state == AG_CLAIM_GIVEN || state == AG_CLAIM_CONNECTING) {
-        hedge(p);
+        hedge(p, content);
     }
 }
 

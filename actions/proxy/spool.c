@@ -88,7 +88,7 @@ static void on_made(struct ag_file_op *op)
     sp->fd = op->out_fd;
     sp->file = op->status == AG_OK ? AG_SPOOL_MADE : AG_SPOOL_REFUSED;
     if (op->status != AG_OK) {
-        sp->set.disk->files--;
+        atomic_fetch_sub(&sp->set.disk->files, 1);
     }
     go_on(sp);
 }
@@ -101,8 +101,8 @@ static void make(struct ag_spool *sp)
         sp->file = AG_SPOOL_REFUSED;
         return;
     }
-    if (disk->files++ >= disk->files_max) {
-        disk->files--;
+    if (atomic_fetch_add(&disk->files, 1) >= disk->files_max) {
+        atomic_fetch_sub(&disk->files, 1);
         sp->file = AG_SPOOL_REFUSED;
         return;
     }
@@ -116,8 +116,8 @@ static void on_closed(struct ag_file_op *op)
     struct ag_spool *sp = ag_container_of(op, struct ag_spool, op);
 
     sp->changing = false;
-    sp->set.disk->bytes -= sp->extent;
-    sp->set.disk->files--;
+    atomic_fetch_sub(&sp->set.disk->bytes, sp->extent);
+    atomic_fetch_sub(&sp->set.disk->files, 1);
     sp->extent = 0;
     go_on(sp);
 }
@@ -165,8 +165,8 @@ static bool charge(struct ag_spool *sp, uint64_t len)
         return true;
     }
     more = end - sp->extent;
-    if ((disk->bytes += more) > sp->set.total_bytes) {
-        disk->bytes -= more;
+    if (atomic_fetch_add(&disk->bytes, more) + more > sp->set.total_bytes) {
+        atomic_fetch_sub(&disk->bytes, more);
         return false;
     }
     sp->extent = end;
@@ -563,14 +563,14 @@ int ag_spool_folder_try(const struct ag_spool_folder *folder)
 struct ag_spool_folder *ag_spool_folder_hold(struct ag_spool_folder *folder)
 {
     if (folder) {
-        folder->refs++;
+        atomic_fetch_add(&folder->refs, 1);
     }
     return folder;
 }
 
 void ag_spool_folder_release(struct ag_spool_folder *folder)
 {
-    if (folder && --folder->refs == 0) {
+    if (folder && atomic_fetch_sub(&folder->refs, 1) == 1) {
         (void)close(folder->fd);
         free(folder);
     }

@@ -194,7 +194,7 @@ def test_a_request_in_memory_is_hedged_and_mirrored_as_ever(backend, tmp_path):
                 got = gate.get("/", "Content-Length: 5\r\n", method="POST", body=b"hello")
                 assert (got.status, got.body) == (200, digest(b"hello"))
             # Two copies, and the try that was hedged.
-            await_that(lambda: len(seen) == 3, lambda: seen)
+            await_that(lambda: len(seen) >= 3, lambda: seen)
 
 
 def test_a_client_that_leaves_half_way_leaves_nothing(backend, tmp_path):
