@@ -9,8 +9,8 @@
 static const char *const fixed_keys[] = {"headers"};
 static const char *const static_keys[] = {"index", "follow", "dotfiles", "spa", "cache_control"};
 static const char *const proxy_keys[] = {
-    "timeouts",          "host",    "strip_prefix", "add_prefix", "query",
-    "rewrite_redirects", "cookies", "retry",        "hedge",      "mirror"};
+    "timeouts", "host",  "strip_prefix", "add_prefix", "query", "rewrite_redirects",
+    "cookies",  "retry", "hedge",        "mirror",     "buffer"};
 
 static const struct row {
     const struct ag_action_ops *ops;

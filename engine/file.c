@@ -12,6 +12,7 @@
 
 #define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
 #define STAT_FLAGS (O_PATH | O_CLOEXEC)
+#define MAKE_FLAGS (O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC)
 /* Of a step of the walk: a symlink is opened as itself and then is no directory. */
 #define STEP_FLAGS (O_PATH | O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY)
 
@@ -21,7 +22,7 @@
 #define PAGE_BYTES   4096u
 #define WARM_SAMPLES 6u /* pages that ag_file_is_warm looks at */
 
-enum what { WHAT_OPEN, WHAT_STAT, WHAT_READ, WHAT_WARM };
+enum what { WHAT_OPEN, WHAT_STAT, WHAT_READ, WHAT_WARM, WHAT_MAKE, WHAT_WRITE, WHAT_CLOSE };
 
 /* ---- outcome ---- */
 
@@ -44,6 +45,9 @@ static enum ag_status status_of(int error)
     case EMFILE:
     case ENFILE:
     case ENOMEM:
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
         return AG_ELIMIT;
     default:
         return AG_ESYS;
@@ -281,6 +285,60 @@ bool ag_file_is_warm(struct ag_loop *l, int fd, uint64_t offset, size_t len)
     return touch(fd, offset + len - 1, RWF_NOWAIT) >= 0;
 }
 
+/* ---- files without a name ---- */
+
+int ag_file_make_now(int dir_fd, int *out_fd)
+{
+    struct open_how how = {.flags = MAKE_FLAGS, .mode = 0600};
+    long fd;
+
+    do {
+        fd = AG_SYS("openat2.make", syscall(SYS_openat2, dir_fd, ".", &how, sizeof(how)));
+        if (fd < 0 && errno == ENOSYS) { /* an old seccomp profile */
+            fd = openat(dir_fd, ".", MAKE_FLAGS, 0600);
+        }
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0) {
+        return errno;
+    }
+    *out_fd = (int)fd;
+    return 0;
+}
+
+/* The first `n` bytes of what is to be written are. */
+static void advance(struct ag_file_op *op, size_t n)
+{
+    op->out_len += n;
+    while (op->len > 0 && n >= op->iov->iov_len) {
+        n -= op->iov->iov_len;
+        op->iov++;
+        op->len--;
+    }
+    if (n > 0) {
+        op->iov->iov_base = (uint8_t *)op->iov->iov_base + n;
+        op->iov->iov_len -= n;
+    }
+}
+
+static int write_all(struct ag_file_op *op)
+{
+    while (op->len > 0) {
+        struct iovec one = {op->iov->iov_base, 1};
+        bool cut = AG_FAULT("pwritev.short");
+        ssize_t n = AG_SYS("pwritev", pwritev(op->fd, cut ? &one : op->iov, cut ? 1 : (int)op->len,
+                                              (off_t)(op->offset + op->out_len)));
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return n < 0 ? errno : ENOSPC;
+        }
+        advance(op, (size_t)n);
+    }
+    return 0;
+}
+
 /* ---- operations ---- */
 
 static int run_blocking(struct ag_file_op *op)
@@ -293,6 +351,13 @@ static int run_blocking(struct ag_file_op *op)
         return read_on(op, 0);
     case WHAT_WARM:
         return warm_blocking(op);
+    case WHAT_MAKE:
+        return ag_file_make_now(op->dir_fd, &op->out_fd);
+    case WHAT_WRITE:
+        return write_all(op);
+    case WHAT_CLOSE:
+        (void)close(op->fd);
+        return 0;
     }
     AG_UNREACHABLE("no such file operation");
 }
@@ -312,16 +377,19 @@ static void on_helped(struct ag_job *j)
     op->done(op);
 }
 
+static bool submit(struct ag_file_op *op)
+{
+    op->job.run = on_helper;
+    op->job.done = on_helped;
+    return ag_helpers_submit(op->loop->helpers, op->loop, &op->job) == AG_OK;
+}
+
 /* For what might block. */
 static void hand_over(struct ag_file_op *op)
 {
     if (!op->loop->helpers) {
         finish(op, run_blocking(op));
-        return;
-    }
-    op->job.run = on_helper;
-    op->job.done = on_helped;
-    if (ag_helpers_submit(op->loop->helpers, op->loop, &op->job) != AG_OK) {
+    } else if (!submit(op)) {
         finish(op, EAGAIN);
         op->status = AG_ELIMIT;
     }
@@ -419,6 +487,43 @@ void ag_file_warm(struct ag_loop *l, struct ag_file_op *op, int fd, uint64_t off
     ag_task_init(&op->task, on_task);
     if (!taken_over(op)) {
         hand_over(op);
+    }
+}
+
+void ag_file_make(struct ag_loop *l, struct ag_file_op *op, int dir_fd, ag_file_fn *done)
+{
+    *op = begin(l, WHAT_MAKE, done);
+    op->dir_fd = dir_fd;
+    ag_task_init(&op->task, on_task);
+    if (!taken_over(op)) {
+        hand_over(op);
+    }
+}
+
+/* NOLINTNEXTLINE(readability-function-size): pwritev's arguments, and where to */
+void ag_file_write(struct ag_loop *l, struct ag_file_op *op, int fd, struct iovec *iov,
+                   uint32_t count, uint64_t offset, ag_file_fn *done)
+{
+    AG_ASSERT(count > 0 && offset <= INT64_MAX);
+    *op = begin(l, WHAT_WRITE, done);
+    op->fd = fd;
+    op->iov = iov;
+    op->len = count;
+    op->offset = offset;
+    ag_task_init(&op->task, on_task);
+    if (!taken_over(op)) {
+        hand_over(op);
+    }
+}
+
+void ag_file_close(struct ag_loop *l, struct ag_file_op *op, int fd, ag_file_fn *done)
+{
+    *op = begin(l, WHAT_CLOSE, done);
+    op->fd = fd;
+    ag_task_init(&op->task, on_task);
+    /* A simulation has no say in it. */
+    if (l->backend->system->file || !l->helpers || !submit(op)) {
+        finish(op, run_blocking(op));
     }
 }
 

@@ -1,8 +1,9 @@
 /*
- * file: open and read below a root without ever blocking the shard.
+ * file: open and read below a root, and keep bytes in files without a name, without ever blocking the shard.
  *
  * An operation first tries what cannot block (openat2 with RESOLVE_CACHED, preadv2 with RWF_NOWAIT);
- * what would block goes to a helper thread. done() always comes from the loop.
+ * what would block goes to a helper thread. A write goes there at once: it may wait for the disk, for room in
+ * the page cache and for other writers, and few file systems can tell. done() always comes from the loop.
  *
  * Where openat2 is forbidden (an old seccomp profile) a walk component by component stands in; it
  * follows no symlink below BENEATH either, since it could not tell where one leads.
@@ -33,22 +34,25 @@ typedef void ag_file_fn(struct ag_file_op *);
 struct ag_file_op {
     ag_file_fn *done;
     struct ag_loop *loop;
-    /* open: path (relative, NUL-terminated, borrowed until done) below dir_fd */
+    /* open: path (relative, NUL-terminated, borrowed until done) below dir_fd; make: the folder */
     int dir_fd;
     const char *path;
     enum ag_follow follow;
-    /* read */
+    /* read, write */
     int fd;
-    uint8_t *buf;
+    uint8_t *buf;      /* read */
+    struct iovec *iov; /* write: `len` pieces, used up; they stay until done, as do their bytes */
     size_t len;
     uint64_t offset;
     /* outputs: AG_OK, AG_ENOENT (also ENOTDIR, ELOOP, EXDEV: it left the root, ENAMETOOLONG, ENXIO: no
-     * file to read), AG_EACCES, AG_ELIMIT (no descriptor, memory or helper is free), AG_ESYS */
+     * file to read), AG_EACCES, AG_ELIMIT (no descriptor, memory, helper or room on the disk is free), AG_ESYS */
     enum ag_status status;
     int error;                /* errno behind a failure, for the log */
-    int out_fd;               /* open: the caller owns it */
+    int out_fd;               /* open, make: the caller owns it */
     struct ag_file_stat stat; /* open, stat */
-    size_t out_len;           /* read: bytes; less than len only at the end of the file */
+    size_t
+        out_len; /* read: bytes; less than len only at the end of the file. write: those that are in the
+                     * file, also after a failure */
     /* private */
     uint8_t what;
     struct ag_task task;
@@ -74,6 +78,19 @@ void ag_file_warm(struct ag_loop *l, struct ag_file_op *op, int fd, uint64_t off
  * first byte, the last and a few in between are asked for. False also where the file system cannot tell
  * (overlayfs, FUSE): so after a warm send without asking again. */
 bool ag_file_is_warm(struct ag_loop *l, int fd, uint64_t offset, size_t len);
+
+/* Makes a file without a name in the folder `dir_fd` (O_TMPFILE), to be written and read, that nobody can give one
+ * (O_EXCL): whatever happens to the process, nothing of it is left. AG_ESYS with EOPNOTSUPP: the file system has
+ * no such files. */
+void ag_file_make(struct ag_loop *l, struct ag_file_op *op, int dir_fd, ag_file_fn *done);
+/* The same now, whatever it waits for; 0 or errno. */
+AG_MUST_USE int ag_file_make_now(int dir_fd, int *out_fd);
+/* Writes the `count` pieces (at least one, IOV_MAX at most; none empty) at `offset`: all, or it has failed. */
+void ag_file_write(struct ag_loop *l, struct ag_file_op *op, int fd, struct iovec *iov,
+                   uint32_t count, uint64_t offset, ag_file_fn *done);
+/* Closes `fd`, which is gone when this returns as far as the caller goes: giving back a large file that has no name
+ * takes its time. It always goes well. */
+void ag_file_close(struct ag_loop *l, struct ag_file_op *op, int fd, ag_file_fn *done);
 
 /* A file in a chain of slices. */
 struct ag_file_block {

@@ -236,6 +236,16 @@ static void count_passed(const struct ag_body *b)
                           memory_order_relaxed);
 }
 
+/* Room came back: the producer is woken when there is enough of it. */
+static void owe_no_more(struct ag_body *b)
+{
+    if (b->starved && b->pinned_bytes <= b->limit_bytes / 2 &&
+        b->q.count <= AG_BODY_SLICES_MAX / 2) {
+        b->starved = false;
+        wake_producer(b);
+    }
+}
+
 struct ag_slice ag_body_take(struct ag_body *b)
 {
     struct ag_slice s = {{.ptr = NULL}, 0, NULL};
@@ -254,12 +264,15 @@ struct ag_slice ag_body_take(struct ag_body *b)
 
         b->pinned_bytes -= charge < b->pinned_bytes ? charge : b->pinned_bytes;
     }
-    if (b->starved && b->pinned_bytes <= b->limit_bytes / 2 &&
-        b->q.count <= AG_BODY_SLICES_MAX / 2) {
-        b->starved = false;
-        wake_producer(b);
-    }
+    owe_no_more(b);
     return s;
+}
+
+void ag_body_take_all(struct ag_body *b, struct ag_chain *to)
+{
+    ag_chain_splice(to, &b->q);
+    b->pinned_bytes = 0;
+    owe_no_more(b);
 }
 
 struct ag_slice ag_body_take_most(struct ag_body *b, size_t most)

@@ -94,5 +94,7 @@ static inline bool ag_body_at_end(const struct ag_body *b)
 struct ag_slice ag_body_take(struct ag_body *b);
 /* The same, of its first `most` (> 0) bytes. */
 struct ag_slice ag_body_take_most(struct ag_body *b, size_t most);
+/* All that is queued, at the end of `to`. */
+void ag_body_take_all(struct ag_body *b, struct ag_chain *to);
 /* The consumer wants no more: queued and later bytes are dropped. */
 void ag_body_discard(struct ag_body *b);

@@ -264,25 +264,26 @@ static void on_settings(struct ag_h2_conn *c, struct ag_span p)
     }
 }
 
+/* What we have asked for is no noise: a fast peer of a large answer is asked thousands of times a second. */
+static void on_pong(struct ag_h2_conn *c, uint8_t kind)
+{
+    c->ping_sent_ms[kind] = 0;
+    if (kind == AG_H2_PING_BDP) {
+        ag_h2_flow_measured(c);
+    } else {
+        c->role->pong(c, kind);
+    }
+}
+
 static void on_ping(struct ag_h2_conn *c, struct ag_span p)
 {
-    uint8_t kind = p.ptr[7];
     bool ack = c->in.frame.flags & AG_H2_ACK;
-    bool awaited = ack && kind < AG_H2_PINGS && c->ping_sent_ms[kind];
+    uint8_t kind = p.ptr[7];
 
-    /* Whoever sends much content is asked once a round trip: its answers are no noise. */
-    if (!awaited && !ag_h2_conn_noise(c, "PING")) {
-        return;
-    }
-    if (!ack) {
+    if (ack && kind < AG_H2_PINGS && c->ping_sent_ms[kind]) {
+        on_pong(c, kind);
+    } else if (ag_h2_conn_noise(c, "PING") && !ack) {
         (void)ag_h2_put_frame(c, AG_H2_PING, AG_H2_ACK, 0, p);
-    } else if (awaited) {
-        c->ping_sent_ms[kind] = 0;
-        if (kind == AG_H2_PING_BDP) {
-            ag_h2_flow_measured(c);
-        } else {
-            c->role->pong(c, kind);
-        }
     }
 }
 

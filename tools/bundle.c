@@ -93,10 +93,10 @@ static int make_file(struct ag_opener *answers, const struct ag_sockets *sockets
 }
 
 /* The directory as a mount that is bound nowhere: ".." of its root is its root. -1: not to be had. */
-static int detach_dir(int dir)
+static int detach_dir(int dir, bool writable)
 {
-    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
-                                          MOUNT_ATTR_NOEXEC};
+    struct mount_attr attr = {.attr_set = (writable ? 0 : MOUNT_ATTR_RDONLY) | MOUNT_ATTR_NOSUID |
+                                          MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
     long fd = syscall(SYS_open_tree, dir, "",
                       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
 
@@ -108,14 +108,22 @@ static int detach_dir(int dir)
     return (int)fd;
 }
 
-bool ag_bundle_detach(struct ag_opener *answers)
+static bool is_same(int dir, const struct stat *other)
+{
+    struct stat st;
+
+    return other && fstat(dir, &st) == 0 && st.st_dev == other->st_dev &&
+           st.st_ino == other->st_ino;
+}
+
+bool ag_bundle_detach(struct ag_opener *answers, const struct stat *writable)
 {
     uint32_t count;
     int *dirs = ag_opener_fds(answers, &count);
     bool all = true;
 
     for (uint32_t i = 0; i < count; i++) {
-        int fd = detach_dir(dirs[i]);
+        int fd = detach_dir(dirs[i], is_same(dirs[i], writable));
 
         if (fd < 0) {
             all = false;

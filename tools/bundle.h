@@ -13,11 +13,13 @@
 #include "tools/channel.h"
 #include "tools/sockets.h"
 
+#include <sys/stat.h>
+
 /* ---- the master's side ---- */
 
-/* Makes mounts of their own of the directories. False: some could not be (no such right here, or an old
- * kernel), and stay as they are. */
-bool ag_bundle_detach(struct ag_opener *answers);
+/* Makes mounts of their own of the directories, to be read alone but for `writable` (NULL: none is), which is known
+ * by its device and inode. False: some could not be (no such right here, or an old kernel), and stay as they are. */
+bool ag_bundle_detach(struct ag_opener *answers, const struct stat *writable);
 /* Sends what `answers` holds and the fresh ones of `sockets` over `end`. AG_OK, or with the reason
  * appended to `why`: AG_AGAIN (the worker does not read), AG_ENOENT (it is gone), AG_ESYS. */
 AG_MUST_USE enum ag_status ag_bundle_send(int end, uint32_t generation, struct ag_opener *answers,

@@ -20,7 +20,7 @@ void ag_load_open_tls(struct ag_load *l, uint32_t shard_count, struct ag_tls_tic
 {
     if (l->snapshot &&
         ag_snapshot_open_tls(l->snapshot, shard_count, tickets, &l->diags) != AG_OK) {
-        ag_snapshot_free(l->snapshot);
+        l->refused = l->snapshot;
         l->snapshot = NULL;
     }
 }
@@ -41,6 +41,7 @@ void ag_load_release(struct ag_load *l)
 {
     /* What was diagnosed after the snapshot took the arena is in a new one. */
     ag_snapshot_free(l->snapshot);
+    ag_snapshot_free(l->refused);
     ag_arena_release(&l->arena);
     *l = (struct ag_load){0};
 }

@@ -6,6 +6,8 @@ struct ag_load {
     struct ag_arena arena; /* moves into the snapshot when there is one */
     struct ag_diags diags;
     struct ag_snapshot *snapshot; /* NULL after errors */
+    struct ag_snapshot
+        *refused; /* by ag_load_open_tls: what it was told of lies there; NULL: none */
 };
 
 /* Loads and compiles; prints nothing. */

@@ -1,5 +1,6 @@
 #include "tools/master.h"
 
+#include "actions/proxy/proxy_config.h"
 #include "tools/commands.h"
 #include "tools/crash.h"
 #include "tools/lifecycle.h"
@@ -36,6 +37,8 @@ struct master {
     struct ag_user user;
     char *chroot; /* or NULL */
     enum ag_confine seccomp;
+    bool buffers; /* the last configuration does, in `folder` */
+    struct stat folder;
     int signal_fd;
     int channel; /* to the worker; -1: closed */
     pid_t worker;
@@ -160,10 +163,18 @@ static int judge(const struct master *m, int status)
     return AG_EXIT_ERROR;
 }
 
+/* Where the configuration buffers content, which the worker may write to. */
+static void note_folder(struct master *m, const struct ag_snapshot *snapshot)
+{
+    int fd = ag_proxy_folder_fd(snapshot->shared[AG_ACTION_PROXY]);
+
+    m->buffers = fd >= 0 && fstat(fd, &m->folder) == 0;
+}
+
 /* Sends what was loaded and what the plan has bound. */
 static enum ag_status send_bundle(struct master *m, struct ag_buf *why)
 {
-    if (m->chroot && !ag_bundle_detach(m->input.opener)) {
+    if (m->chroot && !ag_bundle_detach(m->input.opener, m->buffers ? &m->folder : NULL)) {
         ag_log(AG_LOG_WARN, "this system gives no mounts of their own: a worker that is taken over "
                             "could leave server.chroot by way of a served directory outside of it");
     }
@@ -186,6 +197,7 @@ static bool load_and_send(struct master *m, struct ag_buf *why)
     if (!load.snapshot) {
         ag_buf_printf(why, "%u error%s", load.diags.errors, load.diags.errors == 1 ? "" : "s");
     } else if (ag_sockets_plan(&m->sockets, load.snapshot->model, why) == AG_OK) {
+        note_folder(m, load.snapshot);
         sent = send_bundle(m, why) == AG_OK;
         if (sent) {
             m->drain_timeout_ms = load.snapshot->model->drain_timeout_ms;
@@ -549,6 +561,7 @@ static bool prepare(struct master *m, const struct ag_snapshot *snapshot)
     }
     m->chroot = model->chroot ? strdup(model->chroot) : NULL;
     m->seccomp = model->seccomp;
+    note_folder(m, snapshot);
     m->drain_timeout_ms = model->drain_timeout_ms;
     ag_log_direct(STDERR_FILENO, model->log_level, model->log_format);
     ag_material_follow(&m->material, snapshot);

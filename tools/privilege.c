@@ -162,9 +162,19 @@ static int drop_bounding(void)
 
 /* ---- Landlock ---- */
 
-/* All that changes a file system, and running programs; no rule allows any of it anywhere. Descriptors
- * that are open already (the log) are not concerned. */
-static bool forbid_writing(void)
+/* Nothing is made there that has a name, nor removed. */
+static bool allow_writing(long ruleset, int folder)
+{
+    const struct landlock_path_beneath_attr attr = {.allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE,
+                                                    .parent_fd = folder};
+
+    return folder < 0 ||
+           syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &attr, 0) == 0;
+}
+
+/* All that changes a file system, and running programs; no rule allows any of it anywhere, but for `folder`.
+ * Descriptors that are open already (the log) are not concerned. */
+static bool forbid_writing(int folder)
 {
     struct landlock_ruleset_attr attr = {
         .handled_access_fs = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_WRITE_FILE |
@@ -183,7 +193,7 @@ static bool forbid_writing(void)
     attr.handled_access_fs |= abi >= 3 ? LANDLOCK_ACCESS_FS_TRUNCATE : 0;
     long fd = syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
     if (fd >= 0) {
-        done = syscall(SYS_landlock_restrict_self, fd, 0) == 0;
+        done = allow_writing(fd, folder) && syscall(SYS_landlock_restrict_self, fd, 0) == 0;
         (void)close((int)fd);
     }
     return done;
@@ -191,7 +201,8 @@ static bool forbid_writing(void)
 
 /* ---- the two steps ---- */
 
-enum ag_status ag_privilege_bind_hands(struct ag_privilege_report *out, struct ag_buf *why)
+enum ag_status ag_privilege_bind_hands(int folder, struct ag_privilege_report *out,
+                                       struct ag_buf *why)
 {
     int error;
 
@@ -208,7 +219,7 @@ enum ag_status ag_privilege_bind_hands(struct ag_privilege_report *out, struct a
     if (error != 0) {
         return fail(why, "capabilities", error);
     }
-    out->landlock = forbid_writing();
+    out->landlock = forbid_writing(folder);
     return AG_OK;
 }
 

@@ -2,7 +2,8 @@
  * privilege: from root to a process that may do nothing but serve.
  *
  *   root --ag_privilege_bind_hands--> still root, but: no new privileges, no capability to come back to,
- *     |                               no file may be written, made or removed by path (Landlock)
+ *     |                               no file may be written, made or removed by path (Landlock), but for
+ *     |                               those without a name that content is buffered in
  *     |     threads start, rings are set up (they may need more locked memory than a user has)
  *     +--ag_privilege_drop--> chroot, groups, group, user: no capability is left
  *
@@ -31,8 +32,9 @@ struct ag_privilege_report {
     bool landlock; /* false: this kernel has none; what the user may write, an intruder may */
 };
 
-/* With one thread running. AG_ESYS with the reason appended to `why`. */
-AG_MUST_USE enum ag_status ag_privilege_bind_hands(struct ag_privilege_report *out,
+/* With one thread running. `folder`: a directory below which what is there may be written, and files without a name
+ * made; -1: none. AG_ESYS with the reason appended to `why`. */
+AG_MUST_USE enum ag_status ag_privilege_bind_hands(int folder, struct ag_privilege_report *out,
                                                    struct ag_buf *why);
 /* With all threads started; `root` may be NULL: no chroot. Makes sure that there is no way back. AG_ESYS
  * with the reason appended to `why`: the process must end. */

@@ -1,5 +1,8 @@
 #include "tools/worker.h"
 
+#include "actions/proxy/proxy_config.h"
+#include "engine/file.h"
+#include "router/snapshot.h"
 #include "tools/commands.h"
 #include "tools/seccomp.h"
 #include "tools/server.h"
@@ -128,6 +131,20 @@ static enum ag_status filter(const struct ag_worker *w, const char **out_state,
     return st;
 }
 
+/* Whether the user may make files to buffer in. */
+static bool may_buffer(const struct ag_worker *w, struct ag_buf *why)
+{
+    int fd, error = ag_file_make_now(w->folder, &fd);
+
+    if (error == 0) {
+        (void)close(fd);
+        return true;
+    }
+    ag_buf_printf(why, "user %u can make no file in the folder of proxy.buffer: %s", w->user->uid,
+                  strerrordesc_np(error));
+    return false;
+}
+
 enum ag_status ag_worker_drop(struct ag_worker *w, const char **out_why)
 {
     const char *seccomp;
@@ -135,6 +152,12 @@ enum ag_status ag_worker_drop(struct ag_worker *w, const char **out_why)
     struct ag_buf why = ag_buf(text, sizeof(text) - 1);
 
     if (ag_privilege_drop(w->user, w->chroot, &why) != AG_OK) {
+        text[why.len] = '\0';
+        *out_why = text;
+        return AG_ESYS;
+    }
+    /* Root could, at the start of the configuration. */
+    if (w->folder >= 0 && !may_buffer(w, &why)) {
         text[why.len] = '\0';
         *out_why = text;
         return AG_ESYS;
@@ -176,11 +199,6 @@ int ag_worker_run(struct ag_worker *w, const struct ag_config_input *input)
     struct ag_load load;
 
     (void)pthread_setname_np(pthread_self(), "anygate-worker");
-    if (ag_privilege_bind_hands(&report, &why) != AG_OK) {
-        (void)fprintf(stderr, "anygate: error: %.*s\n", (int)why.len, text);
-        return AG_EXIT_ERROR;
-    }
-    w->landlock = report.landlock;
     if (!await_bundle(w)) {
         ag_bundle_close(&w->bundle);
         return AG_EXIT_ERROR;
@@ -193,5 +211,12 @@ int ag_worker_run(struct ag_worker *w, const struct ag_config_input *input)
         ag_load_release(&load);
         return AG_EXIT_ERROR;
     }
+    w->folder = ag_proxy_folder_fd(load.snapshot->shared[AG_ACTION_PROXY]);
+    if (ag_privilege_bind_hands(w->folder, &report, &why) != AG_OK) {
+        (void)fprintf(stderr, "anygate: error: %.*s\n", (int)why.len, text);
+        ag_load_release(&load);
+        return AG_EXIT_ERROR;
+    }
+    w->landlock = report.landlock;
     return ag_server_run(input, load.snapshot, w);
 }

@@ -18,6 +18,7 @@ struct ag_worker {
     const char *chroot; /* or NULL */
     enum ag_confine seccomp;
     bool landlock;
+    int folder; /* where the first configuration buffers content; its own; -1: nowhere */
     struct ag_bundle bundle;
     struct ag_channel_msg msg; /* the last one */
 };

@@ -24,8 +24,7 @@ void ag_proxy_let_go(struct ag_proxy_call *p)
     }
 }
 
-/* The answer is ours then, or what was begun ends in a reset. Nothing may be under way upstream. */
-static void fail(struct ag_proxy_call *p, unsigned status, enum ag_reason why, const char *detail)
+void ag_proxy_fail(struct ag_proxy_call *p, unsigned status, enum ag_reason why, const char *detail)
 {
     struct ag_exchange *ex = p->ex;
 
@@ -107,14 +106,14 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
     ag_proxy_won(t);
     if (agreement == AG_PROXY_DISAGREED) {
         ag_upstream_cancel(&t->claim);
-        fail(p, 502, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
+        ag_proxy_fail(p, 502, AG_REASON_PROTOCOL, "the new protocol is not the one asked for");
         return;
     }
     if (res->status >= 400 && ag_error_pages_take(ex, res)) {
         unsigned status = res->status; /* the head goes with the call */
 
         ag_upstream_cancel(&t->claim);
-        fail(p, status, AG_REASON_NONE, "the upstream answered with an error");
+        ag_proxy_fail(p, status, AG_REASON_NONE, "the upstream answered with an error");
         return;
     }
     st = ag_proxy_response(ex, res, call->head_owner);
@@ -131,14 +130,16 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
     if (st != AG_OK) {
         ag_upstream_cancel(&t->claim);
         if (st == AG_EPROTO) {
-            fail(p, 502, AG_REASON_PROTOCOL, "the upstream lists too many connection options");
+            ag_proxy_fail(p, 502, AG_REASON_PROTOCOL,
+                          "the upstream lists too many connection options");
         } else {
-            fail(p, 503, AG_REASON_RESOURCES, "out of memory for the upstream's answer");
+            ag_proxy_fail(p, 503, AG_REASON_RESOURCES, "out of memory for the upstream's answer");
         }
         return;
     }
     p->answered = true;
     ex->res_body.counted = ex->res.content_length == AG_LENGTH_UNKNOWN;
+    ag_proxy_pass_on(t, res);
     ag_exchange_respond(ex);
     if (t->claim.state != AG_CLAIM_GIVEN) {
         return; /* the client was lost over it */
@@ -171,19 +172,23 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
         ag_upstream_failed(&t->claim, call, why);
     }
     ag_upstream_release(&t->claim);
-    if (ag_proxy_retry_failed(t, why)) {
+    if (ag_proxy_retry_failed(t, why) || ag_proxy_breaks_off(p, why, detail)) {
+        return;
+    }
+    if (ag_proxy_buffers_lost(p->buffers)) {
+        ag_proxy_fail(p, 503, AG_REASON_RESOURCES, "the buffered request cannot be read back");
         return;
     }
     switch (why) {
     case AG_REASON_TIMEOUT:
-        fail(p, 504, why, detail);
+        ag_proxy_fail(p, 504, why, detail);
         return;
     case AG_REASON_RESOURCES:
     case AG_REASON_LIMIT:
-        fail(p, 503, why, detail);
+        ag_proxy_fail(p, 503, why, detail);
         return;
     case AG_REASON_RESET:
-        fail(p, 502, why, "read from upstream: connection reset");
+        ag_proxy_fail(p, 502, why, "read from upstream: connection reset");
         return;
     case AG_REASON_NONE:
     case AG_REASON_EOF:
@@ -194,7 +199,7 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
     case AG_REASON_ABORTED:
     case AG_REASON_TLS:
     case AG_REASON_OTHER:
-        fail(p, 502, why, detail);
+        ag_proxy_fail(p, 502, why, detail);
         return;
     }
     AG_UNREACHABLE("a reason that is none");
@@ -236,7 +241,7 @@ static void begin(struct ag_proxy_try *t)
                                   ag_upstream_tunnels(&t->claim));
         if (why) {
             ag_upstream_release(&t->claim);
-            fail(p, 502, AG_REASON_PROTOCOL, why);
+            ag_proxy_fail(p, 502, AG_REASON_PROTOCOL, why);
             return;
         }
     }
@@ -250,7 +255,7 @@ static void begin(struct ag_proxy_try *t)
     if (ag_upstream_start(&t->claim, &t->call) != AG_OK) {
         ag_upstream_release(&t->claim);
         if (!ag_proxy_retry_failed(t, AG_REASON_RESOURCES)) {
-            fail(p, 503, AG_REASON_RESOURCES, "out of buffers towards the upstream");
+            ag_proxy_fail(p, 503, AG_REASON_RESOURCES, "out of buffers towards the upstream");
         }
     }
 }
@@ -278,8 +283,8 @@ void ag_proxy_go_on(struct ag_proxy_try *t, enum ag_status st)
     if (st == AG_OK) {
         begin(t);
     } else if (st != AG_AGAIN && !ag_proxy_retry_unconnected(t)) {
-        fail(t->whole, claim->status, (enum ag_reason)claim->reason,
-             claim->reason == AG_REASON_TLS ? tls_detail(t) : claim->detail);
+        ag_proxy_fail(t->whole, claim->status, (enum ag_reason)claim->reason,
+                      claim->reason == AG_REASON_TLS ? tls_detail(t) : claim->detail);
     }
 }
 
@@ -375,7 +380,7 @@ static bool prepare(struct ag_proxy_call *p, const struct ag_proxy_section *sect
     p->tunnel.asked = (uint8_t)ag_proxy_tunnel_asked(&ex->req);
     p->opts.target = make_target(ex, p->settings);
     if (!p->opts.target.ptr) {
-        fail(p, 414, AG_REASON_LIMIT, "the target is too long for the upstream");
+        ag_proxy_fail(p, 414, AG_REASON_LIMIT, "the target is too long for the upstream");
         return false;
     }
     st = ag_proxy_request_fields(ex, &section->trust, p->tunnel.asked == AG_PROXY_UPGRADE,
@@ -385,11 +390,11 @@ static bool prepare(struct ag_proxy_call *p, const struct ag_proxy_section *sect
         st = ag_rewrite_fields(p->settings->rewrite, ex, &p->req.fields);
     }
     if (st == AG_EPROTO) {
-        fail(p, 400, AG_REASON_PROTOCOL, "too many connection options");
+        ag_proxy_fail(p, 400, AG_REASON_PROTOCOL, "too many connection options");
     } else if (st != AG_OK) {
-        fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
+        ag_proxy_fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
     } else if (told.hops > AG_PROXY_HOPS_MAX) {
-        fail(p, 508, AG_REASON_PROTOCOL, "the request goes in a loop");
+        ag_proxy_fail(p, 508, AG_REASON_PROTOCOL, "the request goes in a loop");
         st = AG_EPROTO;
     }
     return st == AG_OK;
@@ -406,14 +411,13 @@ static bool greet(struct ag_proxy_call *p)
     p->first.claim.client = ag_exchange_client(p->ex);
     p->first.claim.greeting = ag_proxy_greeting(p->ex, version);
     if (p->first.claim.greeting.len == 0) {
-        fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
+        ag_proxy_fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
     }
     return p->first.claim.greeting.len > 0;
 }
 
 static void start(struct ag_exchange *ex)
 {
-    struct ag_upstreams *upstreams = ex->context->action_state[AG_ACTION_PROXY];
     struct ag_proxy_call *p;
 
     /* It waits for the upstream: its receive buffer must not wait too. Without room it does. */
@@ -437,10 +441,10 @@ static void start(struct ag_exchange *ex)
     ag_proxy_steer(ex, p->settings->upstream,
                    &((const struct ag_proxy_section *)ex->action->shared)->trust, &p->first.claim);
     if (!ag_proxy_prepare_more(p)) {
-        fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
+        ag_proxy_fail(p, 503, AG_REASON_RESOURCES, "out of memory for the request");
         return;
     }
-    ag_proxy_begin(p, upstreams);
+    ag_proxy_buffers_begin(p);
 }
 
 static void abort_call(struct ag_exchange *ex, enum ag_reason why)
@@ -483,19 +487,35 @@ static bool outlive(struct ag_exchange *ex)
 
 static enum ag_status common_open(void **out_common)
 {
-    *out_common = ag_upstream_groups_new();
-    return *out_common ? AG_OK : AG_ENOMEM;
+    struct ag_proxy_common *common = malloc(sizeof(*common));
+
+    if (!common) {
+        return AG_ENOMEM;
+    }
+    *common = (struct ag_proxy_common){.groups = ag_upstream_groups_new()};
+    ag_spool_disk_init(&common->disk);
+    if (!common->groups) {
+        free(common);
+        return AG_ENOMEM;
+    }
+    *out_common = common;
+    return AG_OK;
 }
 
-static void common_close(void *common)
+static void common_close(void *state)
 {
-    ag_upstream_groups_free(common);
+    struct ag_proxy_common *common = state;
+
+    AG_ASSERT(common->disk.files == 0 && common->disk.bytes == 0);
+    ag_upstream_groups_free(common->groups);
+    free(common);
 }
 
 static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
 {
+    const struct ag_proxy_common *common = ctx->action_common[AG_ACTION_PROXY];
     struct ag_upstreams *u =
-        ag_upstreams_new(ctx->loop, ctx->shard_count, ctx->action_common[AG_ACTION_PROXY]);
+        ag_upstreams_new(ctx->loop, ctx->shard_count, common ? common->groups : NULL);
     struct ag_mirrors *mirrors = malloc(sizeof(*mirrors));
 
     if (!u || !mirrors) {

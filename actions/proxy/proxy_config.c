@@ -2,12 +2,17 @@
 
 #include "actions/proxy/relay_config.h"
 #include "actions/proxy/rewrite_config.h"
+#include "actions/proxy/spool.h"
 #include "actions/upstream/upstream_config.h"
 #include "proto/uri.h"
 
+#include <errno.h>
+#include <string.h>
 #include <xxhash.h>
 
 #define BUCKETS 1024u
+/* On the disk for all that is buffered, unless the config says otherwise. */
+#define BUFFER_TOTAL (UINT64_C(8) << 30)
 
 /* ---- upstreams by name ---- */
 
@@ -102,9 +107,10 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
 {
     static const char *const keys[] = {
-        "upstreams",       "timeouts", "host",  "keepalive", "max_connections", "max_pending",
-        "pending_timeout", "tls",      "zone",  "health",    "breaker",         "ejection",
-        "slow_start",      "panic",    "retry", "hedge",     "proxy_protocol",  "addresses"};
+        "upstreams",   "timeouts",        "host",       "keepalive", "max_connections",
+        "max_pending", "pending_timeout", "tls",        "zone",      "health",
+        "breaker",     "ejection",        "slow_start", "panic",     "retry",
+        "hedge",       "proxy_protocol",  "addresses",  "buffer"};
     const struct ag_node *node = ag_node_get(build->config, "proxy");
     const struct ag_node *server = ag_node_get(build->config, "server");
     struct ag_proxy_section *s = ag_arena_zalloc(build->arena, sizeof(*s));
@@ -113,6 +119,7 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
     AG_ASSERT(s);
     s->own_resolver = ag_node_get(ag_node_get(server, "resolver"), "servers") != NULL;
     s->defaults = ag_upstream_default_options();
+    s->place.total_bytes = BUFFER_TOTAL;
     s->buckets = ag_arena_zalloc(build->arena, BUCKETS * sizeof(struct ag_proxy_name *));
     build->shared[AG_ACTION_PROXY] = s;
     ok = ag_networks_read(build->arena, ag_node_get(server, "trusted_proxies"), build->diags,
@@ -120,6 +127,7 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
     if (node && node->kind != AG_NODE_NULL) {
         ok = ag_node_check_keys(node, build->diags, "proxy", keys, AG_COUNT(keys)) && ok;
         ok = ag_upstream_read_options(node, build->diags, &s->defaults) && ok;
+        ok = ag_buffer_read(node, build->diags, &s->defaults.buffer, &s->place) && ok;
         ok = read_zone(ag_node_get(node, "zone"), build->diags, &s->zone) && ok;
         ok = read_upstreams(build, s, ag_node_get(node, "upstreams")) && ok;
     }
@@ -288,14 +296,15 @@ static void note_route(struct ag_action_build *build, struct ag_proxy_section *s
                        const struct ag_action_decl *decl, const struct ag_proxy_settings *s)
 {
     bool retry = ag_node_get(decl->options, "retry") || ag_node_get(decl->options, "hedge");
+    bool buffer = ag_node_get(decl->options, "buffer") != NULL;
     struct ag_proxy_route *r;
 
-    if (!retry && !s->mirror) {
+    if (!retry && !s->mirror && !buffer) {
         return;
     }
     r = ag_arena_alloc(build->arena, sizeof(*r));
     AG_ASSERT(r);
-    *r = (struct ag_proxy_route){NULL, build->pattern, s, retry};
+    *r = (struct ag_proxy_route){NULL, build->pattern, s, retry, buffer};
     if (section->last_route) {
         section->last_route->next = r;
     } else {
@@ -304,12 +313,61 @@ static void note_route(struct ag_action_build *build, struct ag_proxy_section *s
     section->last_route = r;
 }
 
-/* ---- what the TLS library makes of them ---- */
+/* The folder of what is buffered, for a route that may need it. */
+static void want_folder(struct ag_action_build *build, struct ag_proxy_section *section,
+                        const struct ag_action_decl *decl, const struct ag_buffer_policy *policy)
+{
+    const struct ag_node *named = section->place.node;
+    const char *system = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): nobody sets it */
+    struct ag_answer found;
+
+    if (section->folder_path || policy->disk_bytes == 0 ||
+        (!policy->request && !policy->response)) {
+        return;
+    }
+    section->folder_pos = named ? named->pos : decl->pos;
+    section->folder_path =
+        section->place.folder.len    ? ag_node_path(build->arena, named, section->place.folder)
+        : system && system[0] == '/' ? ag_arena_printf(build->arena, "%s", system)
+                                     : "/var/tmp";
+    ag_opener_dir(build->opener, section->folder_path, &found);
+    section->folder_error = found.error;
+    if (found.error == 0) {
+        section->folder = ag_spool_folder_new(found.fd);
+    }
+}
+
+int ag_proxy_folder_fd(const void *section)
+{
+    const struct ag_proxy_section *s = section;
+
+    return s && s->folder ? s->folder->fd : -1;
+}
+
+/* ---- what is needed to serve ---- */
+
+/* A file can be made where content is to be buffered. */
+static bool check_folder(const struct ag_proxy_section *s, struct ag_diags *diags)
+{
+    int error = s->folder ? ag_spool_folder_try(s->folder) : s->folder_error;
+
+    if (error == 0) {
+        return true;
+    }
+    ag_diag_error(
+        diags, s->folder_pos,
+        "name a folder that the server may write to by proxy.buffer.folder, or use memory "
+        "alone: disk: 0",
+        "no file to buffer in can be made in %s: %s", s->folder_path,
+        error == EOPNOTSUPP || error == EISDIR ? "its file system has no files without a name"
+                                               : strerrordesc_np(error));
+    return false;
+}
 
 enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags)
 {
     struct ag_proxy_section *s = section;
-    enum ag_status st = AG_OK;
+    enum ag_status st = check_folder(s, diags) ? AG_OK : AG_EINVAL;
     const char *why = "there is no TLS library, or it fails";
 
     for (struct ag_proxy_name *n = s->first; n; n = n->following) {
@@ -341,6 +399,8 @@ void ag_proxy_release_section(void *section)
             }
         }
     }
+    ag_spool_folder_release(s->folder);
+    s->folder = NULL;
 }
 
 /* ---- targets ---- */
@@ -411,10 +471,13 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
                                    &options.timeouts) ||
         !ag_upstream_read_host(ag_node_get(decl->options, "host"), build->diags, &options) ||
         !ag_retry_read(decl->options, build->diags, &options.retry) ||
+        !ag_buffer_read(decl->options, build->diags, &options.buffer, NULL) ||
         !read_mirror(build, section, ag_node_get(decl->options, "mirror"), &s->mirror)) {
         return AG_EINVAL;
     }
     s->retry = options.retry;
+    s->buffer = options.buffer;
+    want_folder(build, section, decl, &s->buffer);
     s->timeouts = options.timeouts;
     s->host_mode = options.host_mode;
     s->host = options.host;

@@ -51,10 +51,12 @@ struct ag_proxy_route {
     struct ag_proxy_route *next;
     struct ag_span pattern;
     const struct ag_proxy_settings *settings;
-    bool retry; /* of its own */
+    bool retry;  /* of its own */
+    bool buffer; /* of its own */
 };
 
 struct ag_relay_settings;
+struct ag_spool_folder;
 
 struct ag_proxy_section {
     struct ag_span zone; /* where this process stands; empty: not said */
@@ -70,6 +72,12 @@ struct ag_proxy_section {
     const struct ag_upstream **used;
     uint32_t used_count, used_room;
     struct ag_proxy_route *first_route, *last_route;
+    /* Where content is buffered; opened when the first route wants it. */
+    struct ag_buffer_place place;
+    const char *folder_path;        /* NULL: nobody wants it */
+    struct ag_pos folder_pos;       /* of what names it, or of the first route */
+    struct ag_spool_folder *folder; /* NULL: it is not there, see folder_error */
+    int folder_error;
 };
 
 struct ag_proxy_settings {
@@ -78,6 +86,7 @@ struct ag_proxy_settings {
     const struct ag_upstream *upstream;
     const struct ag_mirror_settings *mirror; /* NULL: none */
     struct ag_retry_policy retry;
+    struct ag_buffer_policy buffer;
     struct ag_upstream_timeouts timeouts;
     enum ag_upstream_host_mode host_mode;
     struct ag_span host;       /* LITERAL */
@@ -96,11 +105,14 @@ const struct ag_upstream *ag_proxy_upstream_of(struct ag_action_build *build,
                                                const struct ag_action_decl *decl);
 
 enum ag_status ag_proxy_configure_section(struct ag_action_build *build);
-/* Makes the TLS contexts of upstreams, and lets them go. */
+/* Makes the TLS contexts of upstreams, and tries the folder of buffers; lets both go. */
 enum ag_status ag_proxy_open_section(void *section, struct ag_diags *diags);
 void ag_proxy_release_section(void *section);
 enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
                                   const void **out_settings);
+
+/* The folder that content is buffered in; the section's. -1: there is none. */
+int ag_proxy_folder_fd(const void *section);
 
 /* The plain upstream that the config calls so, or of that authority. NULL: it has mistakes, which were told. */
 const struct ag_upstream *ag_proxy_upstream_named(struct ag_action_build *build,

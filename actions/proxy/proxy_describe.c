@@ -123,6 +123,9 @@ static void put_route(struct ag_buf *out, const struct ag_proxy_route *r)
     if (r->retry) {
         ag_retry_describe(&r->settings->retry, out);
     }
+    if (r->buffer) {
+        ag_buffer_describe(&r->settings->buffer, out);
+    }
     if (m) {
         ag_buf_printf(out, "    mirrored to %.*s: %u.%02u%%, content up to %uk\n",
                       (int)m->upstream->name.len, (const char *)m->upstream->name.ptr,
@@ -159,10 +162,15 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
             put_choice(&n->upstream->options.balance, out);
             ag_health_describe(&n->upstream->options.health, out);
             ag_retry_describe(&n->upstream->options.retry, out);
+            ag_buffer_describe(&n->upstream->options.buffer, out);
         }
         for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
             put_variant(out, v);
         }
+    }
+    if (s->folder_path) {
+        ag_buf_printf(out, "buffers on disk\n  %s, %lluk in all\n", s->folder_path,
+                      (unsigned long long)(s->place.total_bytes / 1024));
     }
     put_rewriting(out, s->first_rewriting);
     ag_buf_put(out, s->first_route ? AG_SPAN("routes to them with settings of their own\n")

@@ -57,6 +57,9 @@ static bool is_whole(const struct ag_proxy_call *p)
 {
     const struct ag_body *body = &p->ex->req_body;
 
+    if (ag_proxy_holds(p)) {
+        return ag_spool_is_whole(p->buffers->request);
+    }
     if (p->more && p->more->replays) {
         return ag_replay_is_whole(&p->more->content);
     }
@@ -83,10 +86,18 @@ static bool may_repeat(const struct ag_proxy_try *t, enum ag_reason why)
     return dead && !p->retried && !t->call.received && t->claim.pooled && is_whole(p) && is_safe(t);
 }
 
+/* It can be sent again, as far as it is here. */
+static bool keeps_content(const struct ag_proxy_call *p)
+{
+    return ag_proxy_holds(p) || (p->more && p->more->replays);
+}
+
 /* Until the next try takes it, the rest of the content waits where it is. */
 static void stop_content(struct ag_proxy_call *p)
 {
-    if (p->more && p->more->replays) {
+    if (ag_proxy_holds(p)) {
+        ag_spool_close(p->buffers->request);
+    } else if (p->more && p->more->replays) {
         ag_replay_stop(&p->more->content);
     }
 }
@@ -210,20 +221,30 @@ bool ag_proxy_may_hedge(const struct ag_proxy_call *p)
 
     return policy->hedges > 0 && !ag_proxy_has_tunnel(p) &&
            (ag_proxy_is_idempotent(p) || policy->all_methods) &&
-           (!ag_proxy_has_content(p) || (p->more && p->more->replays));
+           (!ag_proxy_has_content(p) || keeps_content(p));
+}
+
+/* All content, when it is here and in memory; else NULL. */
+static const struct ag_chain *shareable(const struct ag_proxy_call *p)
+{
+    if (ag_proxy_holds(p)) {
+        return ag_spool_in_memory(p->buffers->request);
+    }
+    return ag_replay_is_complete(&p->more->content) ? &p->more->content.kept : NULL;
 }
 
 /* All content that is kept into the hedge's own body. What fails aborts that, and so the hedge. */
-static void share_content(const struct ag_replay *r, struct ag_body *to)
+static void share_content(const struct ag_proxy_call *p, const struct ag_chain *content,
+                          struct ag_body *to)
 {
-    for (struct ag_slice_node *n = r->kept.head; n; n = n->next) {
+    for (struct ag_slice_node *n = content->head; n; n = n->next) {
         (void)!ag_body_write(to, ag_slice_sub(&n->slice, 0, n->slice.len));
     }
-    ag_body_end(to, r->from->trailers);
+    ag_body_end(to, p->ex->req_body.trailers);
 }
 
-/* The same request, to a server that was not asked yet. */
-static void hedge(struct ag_proxy_call *p)
+/* The same request, to a server that was not asked yet; NULL: it has no content. */
+static void hedge(struct ag_proxy_call *p, const struct ag_chain *content)
 {
     struct ag_proxy_more *more = p->more;
     struct ag_upstream_claim *claim = &p->first.claim;
@@ -235,8 +256,8 @@ static void hedge(struct ag_proxy_call *p)
     }
     ag_body_init(&h->req_body, ag_proxy_loop(p));
     ag_body_init(&h->res_body, ag_proxy_loop(p));
-    if (ag_proxy_has_content(p)) {
-        share_content(&more->content, &h->req_body);
+    if (content) {
+        share_content(p, content, &h->req_body);
     }
     ag_proxy_try_init(&h->one, p, &h->res_body);
     more->hedges[more->hedge_count++] = h;
@@ -254,17 +275,19 @@ static void on_hedging(struct ag_timer *timer)
 {
     struct ag_proxy_more *more = ag_container_of(timer, struct ag_proxy_more, hedging);
     struct ag_proxy_call *p = more->whole;
+    const struct ag_chain *content;
     uint8_t state = p->first.claim.state;
 
-    if (ag_proxy_has_content(p) && !ag_replay_is_complete(&more->content)) {
-        if (ag_replay_is_whole(&more->content)) { /* the client still sends */
+    content = ag_proxy_has_content(p) ? shareable(p) : NULL;
+    if (ag_proxy_has_content(p) && !content) {
+        if (!p->ex->req_body.ended && is_whole(p)) { /* the client still sends */
             ag_loop_arm(ag_proxy_loop(p), &more->hedging, p->settings->retry.after_ms);
         }
         return;
     }
     /* Where requests wait for a connection, more of them would not help. */
     if (state == AG_CLAIM_GIVEN || state == AG_CLAIM_CONNECTING) {
-        hedge(p);
+        hedge(p, content);
     }
 }
 
@@ -346,7 +369,7 @@ bool ag_proxy_retry_answer(struct ag_proxy_try *t, const struct ag_response *res
         return true;
     }
     /* An upstream that answers early has its content discarded: it has to be kept. */
-    if ((ag_proxy_has_content(p) && !(p->more && p->more->replays)) || !ag_proxy_more_of(p) ||
+    if ((ag_proxy_has_content(p) && !keeps_content(p)) || !ag_proxy_more_of(p) ||
         !retry(t, AG_RETRY_STATUS)) {
         return false;
     }
@@ -355,15 +378,17 @@ bool ag_proxy_retry_answer(struct ag_proxy_try *t, const struct ag_response *res
     return true;
 }
 
-/* The answer of a hedge has been passed on to its end. */
-static void on_relayed(struct ag_replay *r, void *owner)
+void ag_proxy_passed(struct ag_proxy_call *p)
 {
-    struct ag_proxy_call *p = owner;
-
-    (void)r;
     if (!is_alive(&p->first) && !hedge_alive(p, NULL)) {
         ag_proxy_let_go(p);
     }
+}
+
+static void on_relayed(struct ag_replay *r, void *owner)
+{
+    (void)r;
+    ag_proxy_passed(owner);
 }
 
 void ag_proxy_won(struct ag_proxy_try *t)
@@ -376,23 +401,45 @@ void ag_proxy_won(struct ag_proxy_try *t)
     }
     ag_proxy_stop_timers(p);
     cancel_others(p, t);
+    if (ag_proxy_holds(p)) {
+        ag_spool_forget(p->buffers->request);
+    }
     if (more->replays && !p->mirrored) {
         ag_replay_forget(&more->content);
     }
-    if (t != &p->first) {
-        more->relays = true;
-        ag_replay_init(&more->answer, t->call.res_body, &p->ex->res_body, 0);
-        more->answer.ended = on_relayed;
-        more->answer.owner = p;
-        ag_replay_open(&more->answer);
+}
+
+void ag_proxy_pass_on(struct ag_proxy_try *t, const struct ag_response *res)
+{
+    struct ag_proxy_call *p = t->whole;
+    struct ag_proxy_more *more = p->more;
+
+    if (t->call.res_body == &p->ex->res_body || ag_proxy_buffers_answer(p, t->call.res_body, res)) {
+        return;
     }
+    more->relays = true;
+    ag_replay_init(&more->answer, t->call.res_body, &p->ex->res_body, 0);
+    more->answer.ended = on_relayed;
+    more->answer.owner = p;
+    ag_replay_open(&more->answer);
 }
 
 bool ag_proxy_goes_on(struct ag_proxy_try *t)
 {
     const struct ag_proxy_more *more = t->whole->more;
 
-    return more && (more->draining == t || (more->relays && more->answer.ended));
+    return more && (more->draining == t || (more->relays && more->answer.ended) ||
+                    ag_proxy_buffers_pass(t->whole->buffers));
+}
+
+bool ag_proxy_breaks_off(struct ag_proxy_call *p, enum ag_reason why, const char *detail)
+{
+    if (!p->answered || !ag_proxy_buffers_pass(p->buffers)) {
+        return false;
+    }
+    p->ex->reason = (uint8_t)why;
+    p->ex->detail = detail;
+    return true;
 }
 
 /* ---- the end ---- */
@@ -412,6 +459,9 @@ bool ag_proxy_outlive(struct ag_proxy_call *p)
         if (more->replays) {
             ag_replay_forget(&more->content);
         }
+    }
+    if (ag_proxy_holds(p)) {
+        ag_spool_forget(p->buffers->request);
     }
     p->settings = NULL;
     return true;

@@ -13,6 +13,7 @@
  */
 #pragma once
 #include "actions/proxy/mirror.h"
+#include "actions/proxy/proxy_buffer.h"
 #include "actions/proxy/proxy_config.h"
 #include "actions/proxy/proxy_tunnel.h"
 #include "actions/proxy/replay.h"
@@ -42,7 +43,8 @@ struct ag_proxy_more {
     struct ag_timer hedging;  /* until the next hedge */
     struct ag_replay content; /* of the request */
     struct ag_body sending;   /* where `content` goes, and the call takes it */
-    struct ag_replay answer;  /* of a hedge that won, into res_body */
+    struct ag_replay
+        answer; /* into res_body: of a hedge that won, or one that was to be buffered and is not */
     struct ag_proxy_hedge *hedges[AG_RETRY_HEDGES_MAX];
     struct ag_proxy_try
         *draining;       /* its answer, which nobody wants, is taken until `pause` fires */
@@ -62,16 +64,17 @@ struct ag_proxy_call {
     struct ag_proxy_try first;
     struct ag_h1_request_opts opts;
     struct ag_proxy_tunneling tunnel;
-    struct ag_proxy_more *more; /* NULL: nothing of it */
-    uint8_t replays;            /* after the upstream had refused it unseen */
-    uint8_t retries;            /* by the policy */
-    bool answered;              /* the head was given to the exchange */
-    bool retried;               /* a dead pooled connection was made up for */
-    bool fresh;                 /* the next try wants a connection of its own */
-    bool mirrored;              /* a copy is still to be sent */
-    bool over;                  /* the hold on the exchange is gone */
-    struct ag_request
-        req; /* as it goes to the upstream; last, for it needs no zeros before it is set */
+    struct ag_proxy_more *more;       /* NULL: nothing of it */
+    struct ag_proxy_buffers *buffers; /* NULL: nothing is buffered */
+    uint8_t replays;                  /* after the upstream had refused it unseen */
+    uint8_t retries;                  /* by the policy */
+    bool answered;                    /* the head was given to the exchange */
+    bool retried;                     /* a dead pooled connection was made up for */
+    bool fresh;                       /* the next try wants a connection of its own */
+    bool mirrored;                    /* a copy is still to be sent */
+    bool over;                        /* the hold on the exchange is gone */
+    /* As it goes to the upstream; last, for it needs no zeros before it is set. */
+    struct ag_request req;
 };
 
 /* ---- proxy.c ---- */
@@ -82,12 +85,15 @@ void ag_proxy_try_init(struct ag_proxy_try *t, struct ag_proxy_call *p, struct a
 void ag_proxy_go_on(struct ag_proxy_try *t, enum ag_status st);
 /* Everything is over upstream. */
 void ag_proxy_let_go(struct ag_proxy_call *p);
+/* The answer is ours then, or what was begun ends in a reset. Nothing may be under way upstream. */
+void ag_proxy_fail(struct ag_proxy_call *p, unsigned status, enum ag_reason why,
+                   const char *detail);
 
 /* ---- proxy_retry.c, proxy_retry_more.c ---- */
 
 /* Before the first try: what retries, hedges and mirrors of this request need. False: out of memory. */
 AG_MUST_USE bool ag_proxy_prepare_more(struct ag_proxy_call *p);
-/* The first try, and a copy for the mirror. */
+/* The request is ready: the first try, and a copy for the mirror. */
 void ag_proxy_begin(struct ag_proxy_call *p, struct ag_upstreams *u);
 /* The try's call is about to begin: its content, from the first byte on. NULL: it has none. */
 struct ag_body *ag_proxy_content(struct ag_proxy_try *t);
@@ -99,6 +105,13 @@ AG_MUST_USE bool ag_proxy_retry_unconnected(struct ag_proxy_try *t);
 AG_MUST_USE bool ag_proxy_retry_answer(struct ag_proxy_try *t, const struct ag_response *res);
 /* This try's answer goes to the client: the others are given up. */
 void ag_proxy_won(struct ag_proxy_try *t);
+/* Its content is about to come: lays its way to the client, where it does not go there by itself. */
+void ag_proxy_pass_on(struct ag_proxy_try *t, const struct ag_response *res);
+/* The answer has been passed on to its end. */
+void ag_proxy_passed(struct ag_proxy_call *p);
+/* The call has failed after its head. True: what came of it is still to be passed on, and then its abort. */
+AG_MUST_USE bool ag_proxy_breaks_off(struct ag_proxy_call *p, enum ag_reason why,
+                                     const char *detail);
 /* The call is over, in order. True: there is more to come all the same, a retry or what is left of a relayed
  * answer. */
 AG_MUST_USE bool ag_proxy_goes_on(struct ag_proxy_try *t);

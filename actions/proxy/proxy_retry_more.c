@@ -19,8 +19,7 @@ struct ag_proxy_more *ag_proxy_more_of(struct ag_proxy_call *p)
     return more;
 }
 
-/* The bytes of content that are to be kept; 0: none. */
-static uint32_t kept_bytes(struct ag_proxy_call *p)
+uint32_t ag_proxy_kept_bytes(const struct ag_proxy_call *p)
 {
     const struct ag_proxy_settings *s = p->settings;
     uint32_t limit = 0;
@@ -71,18 +70,35 @@ static void on_complete(struct ag_replay *r, void *owner)
     }
 }
 
+/* A copy of a request that was buffered, if memory has it. */
+static void send_held_copy(struct ag_proxy_call *p)
+{
+    const struct ag_chain *content = ag_spool_in_memory(p->buffers->request);
+
+    if (content && content->bytes <= p->settings->mirror->buffer_bytes) {
+        send_copy(p, content);
+    } else {
+        leave_copy_out(p);
+    }
+}
+
 bool ag_proxy_prepare_more(struct ag_proxy_call *p)
 {
     const struct ag_proxy_settings *s = p->settings;
+    bool held;
     uint32_t limit;
 
     p->mirrored = s->mirror && !ag_proxy_has_tunnel(p) &&
                   ag_mirror_wants(ag_proxy_upstreams(p)->mirrors, s->mirror);
-    limit = kept_bytes(p);
-    if (ag_proxy_has_content(p) && limit == 0) {
+    if ((s->buffer.request || s->buffer.response) && !ag_proxy_buffers_init(p)) {
+        return false;
+    }
+    held = ag_proxy_holds(p);
+    limit = held ? 0 : ag_proxy_kept_bytes(p);
+    if (ag_proxy_has_content(p) && limit == 0 && !held) {
         leave_copy_out(p);
     }
-    if (limit == 0 && !s->retry.per_try_ms && !ag_proxy_may_hedge(p)) {
+    if (limit == 0 && !s->retry.per_try_ms && !ag_proxy_may_hedge(p) && !p->buffers) {
         return true;
     }
     if (!ag_proxy_more_of(p)) {
@@ -112,7 +128,9 @@ void ag_proxy_begin(struct ag_proxy_call *p, struct ag_upstreams *u)
         ag_loop_arm(ag_proxy_loop(p), &p->more->hedging, policy->after_ms);
     }
     ag_proxy_go_on(&p->first, st);
-    if (p->mirrored && !ag_proxy_has_content(p)) {
+    if (p->mirrored && ag_proxy_holds(p)) {
+        send_held_copy(p);
+    } else if (p->mirrored && !ag_proxy_has_content(p)) {
         send_copy(p, NULL);
     }
 }
@@ -128,6 +146,9 @@ struct ag_body *ag_proxy_content(struct ag_proxy_try *t)
     if (t != &p->first) {
         return &ag_container_of(t, struct ag_proxy_hedge, one)->req_body;
     }
+    if (ag_proxy_holds(p)) {
+        return ag_proxy_buffers_content(p->buffers);
+    }
     if (!more || !more->replays) {
         return &p->ex->req_body;
     }
@@ -142,6 +163,7 @@ void ag_proxy_end_more(struct ag_proxy_call *p)
     struct ag_proxy_more *more = p->more;
 
     leave_copy_out(p);
+    ag_proxy_buffers_end(p);
     if (!more) {
         return;
     }

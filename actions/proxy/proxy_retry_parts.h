@@ -27,6 +27,12 @@ static inline bool ag_proxy_has_content(const struct ag_proxy_call *p)
     return p->req.framing != AG_FRAMING_NONE && !ag_proxy_has_tunnel(p);
 }
 
+/* All of the content was taken in before the first try. */
+static inline bool ag_proxy_holds(const struct ag_proxy_call *p)
+{
+    return p->buffers && p->buffers->request;
+}
+
 static inline bool ag_proxy_is_idempotent(const struct ag_proxy_call *p)
 {
     return ag_method_is_idempotent((enum ag_method)p->req.method);
@@ -50,6 +56,9 @@ void ag_proxy_begin_patience(struct ag_proxy_call *p);
 bool ag_proxy_may_hedge(const struct ag_proxy_call *p);
 
 /* ---- proxy_retry_more.c ---- */
+
+/* The bytes of content that are to be kept for tries and copies; 0: none. */
+uint32_t ag_proxy_kept_bytes(const struct ag_proxy_call *p);
 
 /* The call's; made when it is not there. NULL: out of memory. */
 AG_MUST_USE struct ag_proxy_more *ag_proxy_more_of(struct ag_proxy_call *p);

@@ -13,6 +13,7 @@
  */
 #pragma once
 #include "actions/upstream/balance_config.h"
+#include "actions/upstream/buffer_policy.h"
 #include "actions/upstream/health_options.h"
 #include "actions/upstream/proxy_retry_policy.h"
 #include "actions/upstream/upstream_addresses.h"
@@ -68,6 +69,7 @@ struct ag_upstream_options {
     uint32_t pending_ms;      /* how long they do; 0: as long as timeouts.connect */
     struct ag_balance_options balance;
     struct ag_retry_policy retry;
+    struct ag_buffer_policy buffer;
     struct ag_upstream_tls_options tls;
     struct ag_health_options health;
     /* enum ag_proxy_protocol: a connection begins with a header that tells whose it is. It carries one call then:

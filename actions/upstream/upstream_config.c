@@ -22,6 +22,7 @@ struct ag_upstream_options ag_upstream_default_options(void)
         .max_age_ms = 3600000,
         .max_pending = 1024,
         .retry = ag_retry_default_policy(),
+        .buffer = ag_buffer_default_policy(),
         .tls = {.verify = true, .h2 = true, .handshake_ms = 10000},
     };
 
@@ -228,6 +229,7 @@ struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct
         return NULL;
     }
     ok = ag_upstream_read_options(node, diags, &options) && ok;
+    ok = ag_buffer_read(node, diags, &options.buffer, NULL) && ok;
     ok = ag_balance_read(ag_node_get(node, "balance"), ag_node_get(node, "sticky"), diags,
                          &options.balance) &&
          ok;

@@ -14,6 +14,7 @@
  *         max_pending: 1024
  *         pending_timeout: 3s
  *         retry, hedge                        # proxy_retry_policy.h
+ *         buffer: request                     # buffer_policy.h
  *         proxy_protocol: v2                  # off, v1, v2: what a connection begins with
  *         addresses: public                   # upstream_addresses.h
  *         timeouts: {connect: 3s, first_byte: 60s, read: 60s, write: 60s, idle: 60s, total: 0}

@@ -42,7 +42,7 @@ TIMEOUTS = table("proxy", 1)
 RETRY, HEDGE, MIRROR = table("retry"), table("hedge"), table("mirror")
 TLS, UPSTREAM_TLS = table("tls"), table("proxy", 3)
 HEALTH = {key: table("Health", i) for i, key in enumerate(["health", "breaker", "ejection"])}
-NOT_YET = {"root": {"cache", "tunnel", "acme"}, "upstream": {"protocol", "buffer"}}
+NOT_YET = {"root": {"cache", "tunnel", "acme"}, "upstream": {"protocol"}}
 
 
 def route(kind):

@@ -64,7 +64,7 @@ static void send_bundle(bool detach)
     struct ag_opener *answers = record();
     struct ag_buf why = ag_buf(NULL, 0);
 
-    cr_assert(!detach || ag_bundle_detach(answers));
+    cr_assert(!detach || ag_bundle_detach(answers, NULL));
     cr_assert_eq(ag_bundle_send(ends[0], 5, answers, &ours, &why), AG_OK);
     ag_opener_free(answers);
 }

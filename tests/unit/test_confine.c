@@ -66,7 +66,7 @@ static void confine(const struct confinement *c)
     const char *reason = "";
 
     if (ag_user_find("65534:65534", &user, &why) != AG_OK ||
-        ag_privilege_bind_hands(&report, &why) != AG_OK ||
+        ag_privilege_bind_hands(-1, &report, &why) != AG_OK ||
         (!c->keep_user && ag_privilege_drop(&user, c->root, &why) != AG_OK) ||
         (!c->no_filter && ag_seccomp_apply(c->profile, c->log_only, &reason) != AG_OK)) {
         (void)dprintf(STDERR_FILENO, "%.*s%s\n", (int)why.len, text, reason);
@@ -496,7 +496,7 @@ static void drop_with_a_thread(void)
     pthread_t thread;
 
     if (pipe(go) != 0 || ag_user_find("65534:65534", &user, &why) != AG_OK ||
-        ag_privilege_bind_hands(&report, &why) != AG_OK ||
+        ag_privilege_bind_hands(-1, &report, &why) != AG_OK ||
         pthread_create(&thread, NULL, wait_for_end, NULL) != 0 ||
         ag_privilege_drop(&user, NULL, &why) != AG_OK) {
         _exit(BROKEN);

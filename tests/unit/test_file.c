@@ -369,6 +369,78 @@ Test(file, warm)
     stop();
 }
 
+/* Pieces of several sizes at an offset, and what is read of them. */
+static void check_write(void)
+{
+    static uint8_t bytes[SIZE], back[SIZE];
+    struct iovec iov[] = {{bytes, 1}, {bytes + 1, 4095}, {bytes + 4096, SIZE - 4096}};
+    struct ag_file_op op;
+    struct stat st;
+    char path[32];
+
+    for (size_t i = 0; i < SIZE; i++) {
+        bytes[i] = (uint8_t)(i * 2654435761u >> 13);
+    }
+    ag_file_make(&loop, &op, root, on_done);
+    await();
+    cr_assert_eq(op.status, AG_OK);
+    int fd = op.out_fd;
+    cr_assert_eq(fstat(fd, &st), 0);
+    cr_expect_eq(st.st_nlink, 0u, "it has no name");
+    cr_expect_eq(st.st_mode & 07777, 0600u);
+    cr_expect_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    cr_expect_neq(linkat(AT_FDCWD, path, root, "named", AT_SYMLINK_FOLLOW), 0,
+                  "nor can it get one");
+    ag_file_write(&loop, &op, fd, iov, 3, 5000, on_done);
+    await();
+    cr_expect_eq(op.status, AG_OK);
+    cr_expect_eq(op.out_len, (size_t)SIZE);
+    ag_file_read(&loop, &op, fd, back, SIZE, 5000, on_done);
+    await();
+    cr_expect(op.out_len == SIZE && memcmp(back, bytes, SIZE) == 0);
+    ag_file_close(&loop, &op, fd, on_done);
+    await();
+    cr_expect_eq(op.status, AG_OK);
+    cr_expect_eq(fcntl(fd, F_GETFD), -1);
+    ag_file_write(&loop, &op, -1, (struct iovec[]){{bytes, 1}}, 1, 0, on_done);
+    await();
+    cr_expect(op.status == AG_ESYS && op.error == EBADF && op.out_len == 0);
+}
+
+Test(file, write)
+{
+    start(false);
+    check_write();
+    stop();
+    start(true);
+    check_write();
+    stop();
+}
+
+Test(file, a_full_disk_is_told_with_what_it_took)
+{
+    static uint8_t bytes[SIZE];
+    const struct rlimit full = {100000, RLIM_INFINITY};
+    struct iovec iov[] = {{bytes, 70000}, {bytes, 70000}};
+    struct ag_file_op op;
+
+    start(true); /* whose threads block the signal */
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &full), 0);
+    ag_file_make(&loop, &op, root, on_done);
+    await();
+    int fd = op.out_fd;
+    ag_file_write(&loop, &op, fd, iov, 2, 0, on_done);
+    await();
+    cr_expect(op.status == AG_ELIMIT && op.error == EFBIG && op.out_len == 100000);
+    ag_file_close(&loop, &op, fd, on_done);
+    await();
+    ag_file_make(&loop, &op, -1, on_done);
+    await();
+    cr_expect(op.status == AG_ESYS && op.out_fd == -1);
+    stop();
+}
+
 Test(file, blocks_close_at_the_last_release)
 {
     struct ag_block *all[8];
