@@ -170,6 +170,9 @@ static enum ag_status wait_for_servers(struct ag_upstream_claim *c)
 /* Whether it has a connection that this claim may have, without a new one. */
 static bool has_connection(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
 {
+    if (c->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
+        return !c->raw && !c->fresh && ag_upstream_find_own(c, p) != NULL;
+    }
     return !c->raw && (!ag_list_empty(&p->making) ||
                        (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
 }
@@ -320,12 +323,12 @@ static struct ag_upstream_peer *find_peer(struct ag_upstream_claim *c)
     return p;
 }
 
-/* To `p`, or whoever else has room: each time that none is left a slot has gone to another shard. */
+/* To `p`, or whoever else has room: each time that none is left a slot has gone to another shard, and not for ever. */
 static enum ag_status go_to(struct ag_upstream_claim *c, struct ag_upstream_peer *p)
 {
     enum ag_status st;
 
-    for (; p; p = find_peer(c)) {
+    for (unsigned i = 0; p && i < AG_UPSTREAM_TRIES; i++, p = find_peer(c)) {
         charge(c, p);
         st = try_peer(c);
         if (st != AG_ELIMIT) {

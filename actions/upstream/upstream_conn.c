@@ -85,7 +85,7 @@ struct ag_upstream_conn *ag_upstream_take(const struct ag_upstream_claim *claim)
     struct ag_upstream_peer *p = claim->peer;
 
     if (claim->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
-        return ag_upstream_take_own(claim);
+        return ag_upstream_find_own(claim, p);
     }
     while (!ag_list_empty(&p->open)) {
         struct ag_upstream_conn *c = ag_container_of(p->open.next, struct ag_upstream_conn, link);

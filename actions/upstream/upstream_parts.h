@@ -140,8 +140,9 @@ static inline bool ag_upstream_is_private(const struct ag_upstream_conn *c)
 /* The new connection, of that kind, is the claim's client's; and nobody's any more: it carries no other call. */
 void ag_upstream_own(struct ag_upstream_conn *c, const struct ag_upstream_claim *claim);
 void ag_upstream_disown(struct ag_upstream_conn *c);
-/* The idle connection of the claim's client to its peer. NULL: there is none. */
-struct ag_upstream_conn *ag_upstream_take_own(const struct ag_upstream_claim *claim);
+/* The idle connection of the claim's client to `p`. NULL: there is none. */
+struct ag_upstream_conn *ag_upstream_find_own(const struct ag_upstream_claim *claim,
+                                              const struct ag_upstream_peer *p);
 /* It is about to be idle: the client has no other one there, and nobody waits for its slot. False: it had better end. */
 bool ag_upstream_keep_own(const struct ag_upstream_conn *c);
 

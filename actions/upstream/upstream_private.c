@@ -64,14 +64,15 @@ static struct ag_upstream_conn *find_idle(struct ag_link *kins, const struct ag_
     return NULL;
 }
 
-struct ag_upstream_conn *ag_upstream_take_own(const struct ag_upstream_claim *claim)
+struct ag_upstream_conn *ag_upstream_find_own(const struct ag_upstream_claim *claim,
+                                              const struct ag_upstream_peer *p)
 {
     struct ag_upstream_conn *c;
 
     if (!claim->client) {
         return NULL;
     }
-    c = find_idle(kins_of(claim->pool->all, claim->client), claim->peer, claim->client);
+    c = find_idle(kins_of(claim->pool->all, claim->client), p, claim->client);
     return c && is_claims(c, claim) && ag_upstream_conn_takes(c) ? c : NULL;
 }
 

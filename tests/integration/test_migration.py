@@ -29,6 +29,8 @@ PLACES = {
     "static": 'static: {%s}\nroutes:\n  "/": "./dist/"\n',
     "upstream": 'proxy: {upstreams: {app: {servers: ["10.0.0.1:80", "10.0.0.2:80"], %s}}}\n'
                 'routes:\n  "/*": "SCHEME://app"\n',
+    "found": 'server: {resolver: {servers: "127.0.0.1"}}\nproxy: {upstreams: {app: {%s}}}\n'
+             'routes: {"/*": "http://app"}\n',
     "servers": 'proxy: {upstreams: {app: {servers: [%s]}}}\nroutes:\n  "/*": "http://app"\n',
     "route": APP + 'routes: {"/api/*": {action: "http://app", %s}}\n',
     "files": 'routes: {"/": {action: "./dist/", %s}}\n',
@@ -51,7 +53,7 @@ FILES = {
     "var/www/blog/wp-content/uploads/evil.php": "<?php",
 }
 PAGES = [text.encode() for name, text in FILES.items() if name.endswith("404.html")]
-SAYS_NO = {"not yet", "not needed", "soon"}
+SAYS_NO = {"not yet", "not needed"}
 
 
 def part(name):
@@ -102,6 +104,8 @@ def in_place(folder, where, snippet):
         snippet = 'address: ":80", ' + snippet
     if where == "tls" and not snippet.startswith("certificates:"):
         snippet = "certificates: tls/internal.pem, " + snippet
+    if where == "upstream" and snippet.startswith("servers:"):
+        where = "found"  # and looked up by nobody here
     text = (PLACES[where] % snippet).replace("SCHEME", "https" if "tls:" in snippet else "http")
     return text.replace("/var/", f"{folder}/var/")
 
@@ -110,7 +114,7 @@ def in_place(folder, where, snippet):
 def test_a_row(folder, theirs, ours, where):
     snippets = re.findall(r"`([^`]+)`", ours)
     if where in SAYS_NO:
-        assert where == "soon" or not ours
+        assert not ours
         return
     assert snippets and re.sub(r"`[^`]+`", "", ours).strip() == "", ours
     if where == "routes":  # lines of one file
