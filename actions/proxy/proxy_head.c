@@ -278,11 +278,11 @@ static struct ag_span range_of(const struct ag_response *r)
     return ag_span(from, (size_t)(to - from));
 }
 
-/* An answer over HTTP/2 that tells a length of 0, its stream not ended by the head: what may come is trailers, as of
+/* Of an answer over HTTP/2: it tells a length of 0, its stream not ended by the head: what may come is trailers, as of
  * gRPC's errors. Those of HTTP/1 need chunks, which only a client that asked for trailers gets here. */
 static bool may_only_trail(const struct ag_exchange *ex, const struct ag_response *from)
 {
-    return from->framing == AG_FRAMING_H2 && from->content_length == 0 &&
+    return from->content_length == 0 &&
            (ex->req.version == AG_HTTP_2 ||
             (ex->req.version == AG_HTTP_11 &&
              ag_fields_list_has(&ex->req.fields, AG_FIELD_TE, AG_SPAN("trailers"))));
@@ -294,19 +294,18 @@ static void set_framing(const struct ag_exchange *ex, struct ag_response *to,
     bool empty = from->framing == AG_FRAMING_NONE && from->content_length == AG_LENGTH_UNKNOWN &&
                  ex->req.method != AG_METHOD_HEAD && from->status >= 200 && from->status != 204 &&
                  from->status != 304;
+    bool framed = from->framing == AG_FRAMING_H2, only_trails = framed && may_only_trail(ex, from);
 
     to->content_length = from->content_length;
     to->framing = from->framing;
     if (empty && ex->req.version != AG_HTTP_2) {
         to->content_length = 0; /* frames had told so; HTTP/1 would wait for the connection's end */
     }
-    if (may_only_trail(ex, from) && ex->req.version == AG_HTTP_2) {
+    if (only_trails && ex->req.version == AG_HTTP_2) {
         to->framing = AG_FRAMING_H2;
-    } else if (from->framing == AG_FRAMING_H2 && from->content_length != AG_LENGTH_UNKNOWN &&
-               !may_only_trail(ex, from)) {
+    } else if (framed && from->content_length != AG_LENGTH_UNKNOWN && !only_trails) {
         to->framing = AG_FRAMING_LENGTH;
-    } else if (from->framing == AG_FRAMING_CHUNKED || from->framing == AG_FRAMING_CLOSE ||
-               from->framing == AG_FRAMING_H2) {
+    } else if (framed || from->framing == AG_FRAMING_CHUNKED || from->framing == AG_FRAMING_CLOSE) {
         to->framing = AG_FRAMING_CHUNKED;
         to->content_length = AG_LENGTH_UNKNOWN;
     }

@@ -201,9 +201,9 @@ static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *dia
         "max_connections", "max_pending",    "timeouts",  "tls",
         "pending_timeout", "sticky",         "health",    "breaker",
         "ejection",        "slow_start",     "panic",     "retry",
-        "hedge",           "proxy_protocol", "addresses", "protocol",
-        "buffer"};
-    const size_t supported = 19;
+        "hedge",           "proxy_protocol", "addresses", "buffer",
+        "protocol"};
+    const size_t supported = AG_COUNT(keys) - 1;
     bool ok = ag_node_check_keys(node, diags, "upstream", keys, AG_COUNT(keys));
 
     for (size_t i = supported; ok && i < AG_COUNT(keys); i++) {
