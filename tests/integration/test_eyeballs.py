@@ -264,7 +264,7 @@ class Secure(Upstream):
     """Shakes hands when `ready` is set, which it is at first."""
 
     def __init__(self, certs, host, port, name):
-        self.context = h2wire.server_context(certs.leaf(name, [f"{name}.test"]), alpn=("http/1.1",))
+        self.shakes = h2wire.server_context(certs.leaf(name, [f"{name}.test"]), alpn=("http/1.1",))
         self.ready, self.reached = threading.Event(), threading.Event()
         self.ready.set()
         body = b"six" if host == SIX else b"four"
@@ -274,7 +274,7 @@ class Secure(Upstream):
         self.reached.set()
         self.ready.wait()
         try:
-            super()._serve(self.context.wrap_socket(conn, server_side=True), index)
+            super()._serve(self.shakes.wrap_socket(conn, server_side=True), index)
         except OSError:
             conn.close()
 

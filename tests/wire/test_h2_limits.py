@@ -343,4 +343,5 @@ def test_a_drain_says_goodbye_twice(backend, tmp_path):
                 release.set()
                 assert client.response(waiting).body == b"late"
                 client.expect_close()
+            gate.process.wait(20)
             gate.stop()

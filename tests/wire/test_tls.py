@@ -474,4 +474,5 @@ def test_a_drain_ends_tls_in_order(backend, leaves, tmp_path):
             assert client.expect_goaway(E.NO_ERROR)
             client.expect_close()
             assert idle.recv(1) == b""
+        gate.process.wait(20)
         gate.stop()
