@@ -5,7 +5,8 @@
 #   replay       fuzz/corpus/X through fuzz/fuzz_X, built by gcc with ASan+UBSan
 #   sim          whole servers on a simulated network (tests/sim), ASan+UBSan
 #   wire         pytest against the ASan+UBSan server
-#   integration  the same: peers, life, faults
+#   integration  the same: peers, life (in two parts)
+#   fault        the same: failing calls, names and networks
 #   worker       a part of wire again, through a master and its worker (as root)
 #
 # Whole logs are kept in build/test-logs; the end of one is shown when something in it failed. The
@@ -156,7 +157,9 @@ finish() {
 start_python() {
     build asan all
     start wire tests/wire
-    start integration tests/integration tests/fault
+    start integration tests/integration/test_[a-l]*.py
+    start integration-2 tests/integration/test_[m-z]*.py
+    start fault tests/fault
     if [ "$(id -u)" -eq 0 ]; then
         export ANYGATE_SERVER__USER=nobody
         start worker tests/wire/test_answers.py tests/wire/test_paths.py tests/wire/test_proxy.py
@@ -168,6 +171,8 @@ finish_python() {
     wait
     finish wire
     finish integration
+    finish integration-2
+    finish fault
     [ ! -e "$logs/worker.log" ] || finish worker
 }
 
