@@ -40,7 +40,7 @@ struct ag_body {
     bool aborted;          /* no more writes, and the end is not the true one */
     bool discarding;       /* the consumer has left: what comes is dropped and counts as consumed */
     bool starved;          /* the producer was told there is no room: writable is owed */
-    bool counted;          /* a stream's: what is taken is counted in the loop's passed_at_once when the
+    bool counted; /* a stream's: what is taken is counted in the loop's passed_at_once when the
                               queue was begun in the same turn, else in its passed_later */
 };
 

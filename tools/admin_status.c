@@ -58,7 +58,8 @@ static void put_passed(struct ag_json_out *o, const struct ag_board *b)
     uint64_t at_once = 0, later = 0;
 
     for (uint32_t i = 0; i < b->shard_count; i++) {
-        const struct ag_loop_stats *l = atomic_load_explicit(&b->each[i].loop, memory_order_acquire);
+        const struct ag_loop_stats *l =
+            atomic_load_explicit(&b->each[i].loop, memory_order_acquire);
 
         if (l) {
             at_once += atomic_load_explicit(&l->passed_at_once, memory_order_relaxed);

@@ -39,8 +39,8 @@ static const char *const always[] = {
     "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall", "nanosleep",
     "clock_nanosleep", "clock_gettime", "gettimeofday", "time",
     /* descriptors */
-    "read", "readv", "pread64", "preadv2", "write", "writev", "pwritev", "close", "lseek", "poll", "ppoll",
-    "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2", "io_uring_enter", "sendfile",
+    "read", "readv", "pread64", "preadv2", "write", "writev", "pwritev", "close", "lseek", "poll",
+    "ppoll", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2", "io_uring_enter", "sendfile",
     /* files, for reading */
     "openat2", "fstat", "newfstatat", "stat", "lstat", "statx", "readahead",
     /* sockets */
