@@ -95,7 +95,7 @@ bool ag_upstream_read_source(struct ag_action_build *build, const struct ag_node
 {
     const struct ag_node *srv = ag_node_get(map, "srv"), *dns = ag_node_get(map, "dns");
     const struct ag_node *zone = ag_node_get(map, "zone");
-    struct ag_upstream_source s = {.pos = srv ? srv->pos : dns->pos, .like = {.weight = 1}};
+    struct ag_upstream_source s = {.like = {.weight = 1}};
     bool ok;
 
     if (srv && dns) {
@@ -103,6 +103,7 @@ bool ag_upstream_read_source(struct ag_action_build *build, const struct ag_node
                       "servers has both srv and dns");
         return false;
     }
+    s.pos = (srv ? srv : dns)->pos;
     s.kind = srv ? AG_SOURCE_SRV : AG_SOURCE_NAME;
     ok = srv ? read_service(srv, build->diags, &s.like) : read_name(dns, build->diags, &s.like);
     ok = read_refresh(ag_node_get(map, "refresh"), build->diags, &s.refresh_ms) && ok;

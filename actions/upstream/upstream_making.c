@@ -286,13 +286,15 @@ static void end_race(struct ag_upstream_race *race, struct ag_upstream_conn *win
     if (winner && winner != lead) {
         hand_over(lead, winner);
     }
+    if (winner) {
+        ag_list_remove(&winner->rival);
+        winner->race = NULL;
+    }
     while ((it = ag_list_pop(&race->members)) != NULL) {
         struct ag_upstream_conn *c = ag_container_of(it, struct ag_upstream_conn, rival);
 
         c->race = NULL;
-        if (c != winner) {
-            discard(c);
-        }
+        discard(c);
     }
     free_race(race, p->pool->all);
 }

@@ -59,7 +59,8 @@ RELOAD = {
     "listen": (("EADDRINUSE",), (1,)),
 }
 # What another test makes fail.
-ELSEWHERE = {"tcp_info", "so_linger", "load.stat", "load.dup", "log.direct", "dns.connect", "dns.recvfrom", "dns.sendmsg", "poll", "uring.cqe.poll"}
+ELSEWHERE = {"tcp_info", "so_linger", "load.stat", "load.dup", "log.direct", "dns.connect", "dns.recvfrom", "dns.sendmsg", "poll", "uring.cqe.poll",
+             "openat2.make", "pwritev", "pwritev.short"}
 
 
 def outcome(gate):
