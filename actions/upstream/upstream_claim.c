@@ -523,9 +523,7 @@ void ag_upstream_wake_task(struct ag_task *t)
     if (served && asks_again && pool->pending_count > 0) {
         ag_upstream_slot_wanted(pool, &pool->usable); /* one slot was told of; there may be more */
     }
-    if (asks_again || pool->pending_count == 0) {
-        ag_upstream_evict_for_others(pool); /* what nobody here wants, now that all were asked */
-    }
+    ag_upstream_evict_for_others(pool); /* what nobody here wants, now that all were asked */
     pool->waking = false;
 }
 

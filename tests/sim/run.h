@@ -252,7 +252,6 @@ struct run {
     bool own_snapshots;
     struct ag_tls_tickets *tickets; /* TLS */
     uint32_t tls_bound; /* bytes that shards' handshakes may take; 0: as many as they like */
-    bool tls_was_short; /* so many for a while */
     uint64_t tls_bytes; /* of the library's memory, before the run */
     struct ag_snapshot *snapshot; /* the current one */
     uint32_t uses;                /* applied and not let go */
