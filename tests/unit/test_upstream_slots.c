@@ -265,9 +265,11 @@ static void check_bounds(struct fleet *f)
     check_bound(all, f->group->options.max_connections, &f->before_all);
 }
 
+/* Connections that are being made, and a message to it that the kernel has yet to bring. */
 static uint32_t under_way(const struct shard *s)
 {
-    uint32_t n = 0;
+    const struct ag_upstream_pool *p = pool_of(s);
+    uint32_t n = p && p->told;
 
     for (uint32_t i = 0; i < JOBS; i++) {
         n += s->jobs[i].state == WAITS && s->jobs[i].claim.state == AG_CLAIM_CONNECTING;
