@@ -511,6 +511,13 @@ static void common_close(void *state)
     free(common);
 }
 
+static void close_upstreams(struct ag_upstreams *u)
+{
+    ag_mirrors_deinit(u->mirrors);
+    free(u->mirrors);
+    ag_upstreams_free(u);
+}
+
 static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
 {
     const struct ag_proxy_common *common = ctx->action_common[AG_ACTION_PROXY];
@@ -520,9 +527,7 @@ static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
 
     if (!u || !mirrors) {
         free(mirrors);
-        if (u) {
-            ag_upstreams_free(u);
-        }
+        ag_upstreams_free(u);
         return AG_ENOMEM;
     }
     u->seed = ctx->shard_index;
@@ -532,7 +537,7 @@ static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
     u->health = ctx->shard_index == 0 ? ag_health_new(u) : NULL;
     u->discover = ctx->shard_index == 0 ? ag_discover_new(u) : NULL;
     if (ctx->shard_index == 0 && (!u->health || !u->discover)) {
-        ag_upstreams_free(u);
+        close_upstreams(u);
         return AG_ENOMEM;
     }
     *out_state = u;
@@ -541,12 +546,8 @@ static enum ag_status shard_open(struct ag_context *ctx, void **out_state)
 
 static void shard_close(struct ag_context *ctx, void *state)
 {
-    struct ag_upstreams *u = state;
-
     (void)ctx;
-    ag_mirrors_deinit(u->mirrors);
-    free(u->mirrors);
-    ag_upstreams_free(u);
+    close_upstreams(state);
 }
 
 static void shard_use(struct ag_context *ctx, void *state, const void *shared)
