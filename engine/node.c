@@ -257,6 +257,26 @@ bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out
     return refuse(n, d, hint, "a duration");
 }
 
+bool ag_node_ms(const struct ag_node *map, const char *key, struct ag_node_ms_bounds bounds,
+                struct ag_diags *d, uint32_t *io_ms)
+{
+    const struct ag_node *n = ag_node_get(map, key);
+    uint64_t ms = *io_ms;
+
+    if (!n) {
+        return true;
+    }
+    if (!ag_node_duration(n, d, &ms)) {
+        return false;
+    }
+    if (ms < bounds.min || ms > bounds.max) {
+        ag_diag_error(d, n->pos, bounds.hint, "%s is out of range", key);
+        return false;
+    }
+    *io_ms = (uint32_t)ms;
+    return true;
+}
+
 bool ag_node_size(const struct ag_node *n, struct ag_diags *d, uint64_t *out_bytes)
 {
     static const struct unit units[] = {

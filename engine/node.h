@@ -41,6 +41,13 @@ bool ag_node_number(const struct ag_node *map, const char *key, uint32_t min, ui
                     struct ag_diags *d, uint32_t *io);
 /* "250ms", "10s", "5m", "1h", "30d"; a plain 0 is allowed. Milliseconds. */
 bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out_ms);
+/* That of the key of a map, within bounds; one that is not there is as good as the value that stands. */
+struct ag_node_ms_bounds {
+    uint32_t min, max;
+    const char *hint; /* tells them; static */
+};
+bool ag_node_ms(const struct ag_node *map, const char *key, struct ag_node_ms_bounds bounds,
+                struct ag_diags *d, uint32_t *io_ms);
 /* "64k", "10m", "1g", or plain bytes; powers of 1024. */
 bool ag_node_size(const struct ag_node *n, struct ag_diags *d, uint64_t *out_bytes);
 /* "100/s", "5/m", "1000/h": how many in which period; never 0. */

@@ -18,26 +18,8 @@ struct ag_retry_policy ag_retry_default_policy(void)
 
 /* ---- the settings ---- */
 
-static bool read_ms(const struct ag_node *map, const char *key, uint64_t min_ms,
-                    struct ag_diags *diags, uint32_t *io)
-{
-    const struct ag_node *n = ag_node_get(map, key);
-    uint64_t ms = *io;
-
-    if (!n) {
-        return true;
-    }
-    if (!ag_node_duration(n, diags, &ms)) {
-        return false;
-    }
-    if (ms < min_ms || ms > DELAY_MAX_MS) {
-        ag_diag_error(diags, n->pos, min_ms ? "use 1ms to 60s" : "use 0 to 60s",
-                      "%s is out of range", key);
-        return false;
-    }
-    *io = (uint32_t)ms;
-    return true;
-}
+static const struct ag_node_ms_bounds any_delay = {0, DELAY_MAX_MS, "use 0 to 60s"};
+static const struct ag_node_ms_bounds some_delay = {1, DELAY_MAX_MS, "use 1ms to 60s"};
 
 static bool read_count(const struct ag_node *map, const char *key, uint32_t max,
                        struct ag_diags *diags, uint8_t *io)
@@ -189,9 +171,9 @@ static bool read_retry(const struct ag_node *n, struct ag_diags *diags, struct a
     ok = read_count(n, "attempts", AG_RETRY_ATTEMPTS_MAX, diags, &io->attempts);
     ok = read_causes(ag_node_get(n, "on"), diags, io) && ok;
     ok = read_methods(ag_node_get(n, "methods"), diags, io) && ok;
-    ok = read_ms(n, "backoff", 0, diags, &io->backoff_ms) && ok;
-    ok = read_ms(n, "max_backoff", 0, diags, &io->max_backoff_ms) && ok;
-    ok = read_ms(n, "per_try", 0, diags, &io->per_try_ms) && ok;
+    ok = ag_node_ms(n, "backoff", any_delay, diags, &io->backoff_ms) && ok;
+    ok = ag_node_ms(n, "max_backoff", any_delay, diags, &io->max_backoff_ms) && ok;
+    ok = ag_node_ms(n, "per_try", any_delay, diags, &io->per_try_ms) && ok;
     ok = ag_retry_read_buffer(ag_node_get(n, "buffer"), diags,
                               "use 0 to 1m: each request that is under way may hold so much",
                               &io->buffer_bytes) &&
@@ -222,7 +204,7 @@ static bool read_hedge(const struct ag_node *n, struct ag_diags *diags, struct a
         return false;
     }
     io->hedges = io->hedges ? io->hedges : 1;
-    return read_ms(n, "after", 1, diags, &io->after_ms) &&
+    return ag_node_ms(n, "after", some_delay, diags, &io->after_ms) &&
            read_count(n, "max", AG_RETRY_HEDGES_MAX, diags, &io->hedges);
 }
 

@@ -72,29 +72,12 @@ static bool read_name(const struct ag_node *n, struct ag_diags *diags,
     return true;
 }
 
-static bool read_refresh(const struct ag_node *n, struct ag_diags *diags, uint32_t *io)
-{
-    uint64_t ms = 0;
-
-    if (!n) {
-        return true;
-    }
-    if (!ag_node_duration(n, diags, &ms)) {
-        return false;
-    }
-    if (ms < REFRESH_MIN_MS || ms > REFRESH_MAX_MS) {
-        ag_diag_error(diags, n->pos, "use 1s to 1h", "refresh is out of range");
-        return false;
-    }
-    *io = (uint32_t)ms;
-    return true;
-}
-
 bool ag_upstream_read_source(struct ag_action_build *build, const struct ag_node *map,
                              struct ag_upstream_source *out)
 {
     const struct ag_node *srv = ag_node_get(map, "srv"), *dns = ag_node_get(map, "dns");
     const struct ag_node *zone = ag_node_get(map, "zone");
+    const struct ag_node_ms_bounds refresh = {REFRESH_MIN_MS, REFRESH_MAX_MS, "use 1s to 1h"};
     struct ag_upstream_source s = {.like = {.weight = 1}};
     bool ok;
 
@@ -106,7 +89,7 @@ bool ag_upstream_read_source(struct ag_action_build *build, const struct ag_node
     s.pos = (srv ? srv : dns)->pos;
     s.kind = srv ? AG_SOURCE_SRV : AG_SOURCE_NAME;
     ok = srv ? read_service(srv, build->diags, &s.like) : read_name(dns, build->diags, &s.like);
-    ok = read_refresh(ag_node_get(map, "refresh"), build->diags, &s.refresh_ms) && ok;
+    ok = ag_node_ms(map, "refresh", refresh, build->diags, &s.refresh_ms) && ok;
     ok = (!zone || ag_node_text(zone, build->diags, &s.like.zone)) && ok;
     *out = s;
     return ok;
