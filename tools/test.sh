@@ -44,10 +44,11 @@ ended() {
         $((failed - before_failed)) $((${1:-$(date +%s)} - start))
 }
 
-# build MODE GOAL: a build that fails is one failed test; what did get built is still run.
+# build MODE GOAL: a build that fails is one failed test; what did get built is still run. Tests build too:
+# two makes at once in one folder would spoil each other's files.
 build() {
     log=$logs/build-$1-${2##*/}.log
-    "$MAKE" --no-print-directory -k -j"$JOBS" CC=gcc MODE="$1" "$2" >"$log" 2>&1 ||
+    flock "build/gcc-$1.lock" "$MAKE" --no-print-directory -k -j"$JOBS" CC=gcc MODE="$1" "$2" >"$log" 2>&1 ||
         add 0 1 "build of $2, MODE=$1" "$log"
 }
 
@@ -156,6 +157,7 @@ finish() {
 # What crosses the wire comes once more, by a worker without rights whose system calls are filtered.
 start_python() {
     build asan all
+    build debug all # what measures memory
     start wire tests/wire
     start integration tests/integration/test_[a-l]*.py
     start integration-2 tests/integration/test_[m-z]*.py
@@ -179,7 +181,6 @@ finish_python() {
 # They wait more than they work: what works most, builds above all, goes on beside them, behind them in rank.
 start_python
 renice -n 10 $$ >/dev/null
-unit debug
 unit asan
 # The kernel's wide address randomisation can leave ThreadSanitizer no room for its shadow.
 if setarch -R true 2>/dev/null; then
@@ -187,6 +188,7 @@ if setarch -R true 2>/dev/null; then
 else
     unit tsan
 fi
+unit debug
 replay
 sim
 finish_python

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from faults import Rig
-from gate import ROOT, free_port
+from gate import built, free_port
 
 LOAD_S = 6
 CONFIG = """
@@ -29,11 +29,7 @@ routes:
 
 @pytest.fixture(scope="module")
 def tsan():
-    # Built here where `make test` has not done so.
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "MFLAGS"}
-    goal = "build/gcc-tsan/anygate"
-    subprocess.run(["make", "-j2", goal], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
-    return str(ROOT / goal)
+    return built("build/gcc-tsan/anygate")
 
 
 def test_no_race_between_reload_inbox_log_and_requests(backend, tsan, tmp_path):

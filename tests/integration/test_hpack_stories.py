@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hpack
 import pytest
+from gate import built
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = 10_000
@@ -68,9 +69,8 @@ def sizes(rng, largest):
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
-    library = "build/gcc-debug/libanygate.a"
+    library = built("build/gcc-debug/libanygate.a")
     out = tmp_path_factory.mktemp("hpack") / "hpack_stories"
-    subprocess.run(["make", "-s", "-j2", library], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["gcc", "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-I.", "-o", out,
                     "tests/integration/hpack_stories.c", library, "-luring", "-lxxhash", "-lcares",
                     "-pthread"], cwd=ROOT, check=True)
