@@ -169,14 +169,14 @@ def add_rest(page, results):
     body = tables.shards_table(results.get("shards") or ())
     if body:
         page.add("## Shards: one against two",
-                 "`scale` is twice the CPU per request with one shard divided by that with two: at 2.00 two shards cost "
-                 "a request no more than one does, and two cores do twice the work.", body)
+                 "`scale` is twice the CPU per request with one shard divided by that with two: at 2.00 a request "
+                 "costs no more with two shards, and two cores do twice the work.", body)
     overload = results.get("overload") or ()
     body = tables.overload_table(overload)
     if body:
         page.add("## Overload",
-                 "Offered more than it can do, a server should still answer near its peak. Goodput is what it answered; "
-                 "`of peak` is the share of its own peak.", body)
+                 "Offered more than it can do, a server should still answer near its peak. Goodput is what it "
+                 "answered; `of peak` is the share of its own peak.", body)
         page.commands(overload, lambda e: e["title"])
 
 
@@ -190,7 +190,8 @@ def write(results, folder):
     page.add(f"# Bench of {meta['date']}, Linux {meta['kernel']}", summary(results))
     goal_table = tables.goal_table(results)
     if goal_table:
-        page.add("## Goals", "Figures of servers are us of CPU per request, or bytes per connection.", goal_table)
+        page.add("## Goals", "Servers' figures are us of CPU per request; of memory, bytes per connection; of two "
+                 "shards, the scale; of overload, the share of the peak.", goal_table)
     page.add("## How to read", HOW_TO_READ, "## Machine", machine(meta))
     add_cpu(page, results)
     add_latency(page, results)
