@@ -241,11 +241,12 @@ def test_plots_keep_text_apart_and_within(written):
 @pytest.mark.parametrize("scale", [0.0123, 0.45, 1, 9.99, 1234, 999999])
 def test_bars_of_any_size(scale):
     names = [s for s in SERVERS if not s.startswith("floor")]
-    panels = [plot.Panel(f"a title that is much longer than all others there are, number {i}", "us of server CPU per request",
+    panels = [plot.Panel(f"a title that is much longer than all others there are, number {i}",
+                         "us of server CPU per request",
                          [plot.Bar(n, scale * (1 + j), scale * (0.8 + j), scale * (1.3 + j), extra)
                           for j, n in enumerate(names[:i + 1])], line)
-              for i, (extra, line) in enumerate([(None, None), (scale * 9, (scale / 9, "floor 1,234")),
-                                                 (None, (scale * 40, "a long name of a line"))])]
+              for i, (extra, line) in enumerate([(None, None), (None, (scale * 40, "a long name of a line")),
+                                                 (scale * 9, (scale / 9, "floor 1,234"))])]
     check_drawing(plot.bars("A title " * 12, "A line below it. " * 9, report.CPU_MARKS | report.MEMORY_MARKS, panels))
 
 
@@ -263,7 +264,7 @@ def test_curves_of_any_shape(points):
     root = check_drawing(plot.latency("Latency", "Lower is better.", {"anygate epoll": points, "envoy": points}))
     axis = min(float(e.get("points").split(",")[0]) for e in root.iter("{http://www.w3.org/2000/svg}polyline"))
     marks = [float(e.get("cx")) for e in root.iter("{http://www.w3.org/2000/svg}circle")]
-    assert min(marks) == axis and len(marks) == 1 + sum(0.5 <= q < 1 for q, _ in points)  # one is the legend's
+    assert min(marks) == axis and len(marks) == 1 + sum(0.5 <= q < 1 for q, _ in points)  # the legend has one
     labels = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
     assert labels.index("50") < labels.index("90") < labels.index("99")
 
