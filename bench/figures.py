@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 OURS, FLOOR, PEER = "anygate", "floor", "peer"
-# sign of `figure`: what is less is better for costs, what is more for these lists
+# less is better of costs, more of what these lists tell
 MORE_IS_BETTER = {"shards", "overload"}
 LISTS = ("cpu", "memory", "shards", "overload")
 
