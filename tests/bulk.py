@@ -81,7 +81,7 @@ class End(threading.Thread):
     # An answer that is whole before its request would end both.
 
     def is_early(self):
-        return self.waits and self.received < self.expected
+        return self.waits and not End.has_read(self)
 
     def may_answer(self):
         return self.total > 0 or not self.is_early()

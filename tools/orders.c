@@ -64,6 +64,9 @@ void ag_server_report(struct ag_server *s)
 {
     if (s->untold && atomic_load(&s->changing) == 0) {
         s->untold = false;
+        if (s->serves) {
+            ag_server_tell_reloaded(s);
+        }
         ag_worker_tell(s->worker, s->serves ? AG_CHANNEL_APPLIED : AG_CHANNEL_READY, s->generation,
                        AG_SPAN(""));
         s->serves = true;

@@ -183,6 +183,10 @@ void ag_server_switch(struct ag_server *s, struct ag_load *load)
         ag_material_follow(&s->material, s->snapshot);
     }
     ag_server_publish(s);
+}
+
+void ag_server_tell_reloaded(const struct ag_server *s)
+{
     ag_log(AG_LOG_INFO, "reloaded: %u route%s", s->snapshot->route_count,
            s->snapshot->route_count == 1 ? "" : "s");
 }

@@ -313,6 +313,7 @@ static void settle(struct ag_server *s)
 
         describe(s, status, sizeof(status));
         if (s->life.is_up) {
+            ag_server_tell_reloaded(s);
             ag_lifecycle_reload_applied(&s->life, status);
         } else {
             ag_lifecycle_up(&s->life, status);

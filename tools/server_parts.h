@@ -90,6 +90,9 @@ void ag_server_reload(struct ag_server *s);
 void ag_server_open_tls(struct ag_server *s, struct ag_load *load);
 /* Publishes what was loaded, its sockets planned, in the place of the current snapshot. Takes it over. */
 void ag_server_switch(struct ag_server *s, struct ag_load *load);
+
+/* Logs that every shard serves what it was switched to. */
+void ag_server_tell_reloaded(const struct ag_server *s);
 /* On a shard's thread: it uses the snapshot no more. The last one sends it to ag_server_reclaim. */
 void ag_server_let_go(struct ag_serving *serving, struct ag_snapshot *snapshot);
 /* Frees what the shards have let go. */

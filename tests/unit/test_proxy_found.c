@@ -100,14 +100,15 @@ static void send_chunk(struct world *w, struct fake *f, unsigned size)
     world_turn(w);
 }
 
-/* The answer waits for a client that reads nothing: what it pipelines meanwhile must not pile up. */
-BOTH(proxy_found, input_waits_behind_answers_that_do_not_leave)
+/* Returns false where the kernel took more of the answer after all, so that nothing was shown. */
+static bool input_waits(enum ag_backend_kind kind)
 {
     struct world *w = world_new(kind);
     struct fake *f = fake_new(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     struct client *c = client_new(w);
     struct ag_h1_server *h = &w->downs[0].h;
     const int bytes = 16384;
+    bool shown;
 
     (void)route_to_fake(w, f);
     client_send(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -124,13 +125,26 @@ BOTH(proxy_found, input_waits_behind_answers_that_do_not_leave)
     } while (!ag_stream_full(h->stream));
     fake_send(&f->conns[0], "0\r\n\r\n");
     world_until(w, h->state == AG_H1_IDLE);
-    cr_assert(ag_stream_full(h->stream));
-    for (unsigned i = 0; i < 100; i++) {
+    for (unsigned i = 0; i < 100 && h->state == AG_H1_IDLE; i++) {
         client_send(c, "GET / HTTP/1.1\r\n");
         world_turn(w);
     }
     world_settle(w);
-    cr_expect_leq(h->in.count, 20);
-    cr_expect(h->paused);
+    shown = h->state == AG_H1_IDLE && ag_stream_full(h->stream);
+    if (shown) {
+        cr_expect_leq(h->in.count, 20);
+        cr_expect(h->paused);
+    }
     world_free(w);
+    return shown;
+}
+
+/* The answer waits for a client that reads nothing: what it pipelines meanwhile must not pile up. */
+BOTH(proxy_found, input_waits_behind_answers_that_do_not_leave)
+{
+    unsigned tries = 1;
+
+    while (!input_waits(kind)) {
+        cr_assert_lt(tries++, 10u);
+    }
 }
