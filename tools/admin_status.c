@@ -3,6 +3,7 @@
 #include "tools/commands.h"
 #include "tools/serving.h"
 
+#include <stdio.h>
 #include <unistd.h>
 
 static bool serves(const struct ag_serving *s)
@@ -70,6 +71,18 @@ static void put_passed(struct ag_json_out *o, const struct ag_board *b)
     put_number(o, "passed_later", later);
 }
 
+/* Of clients, by shard. */
+static void put_shards(struct ag_json_out *o, const struct ag_board *b)
+{
+    for (uint32_t i = 0; i < b->shard_count; i++) {
+        char number[16];
+        int n = snprintf(number, sizeof(number), "%s%u", i > 0 ? "," : "",
+                         atomic_load_explicit(&b->each[i].connections, memory_order_relaxed));
+
+        ag_json_put(o, ag_span(number, (size_t)n));
+    }
+}
+
 static void answer_status(struct ag_admin *a, struct ag_exchange *ex)
 {
     const struct ag_serving *s = a->serving;
@@ -89,6 +102,9 @@ static void answer_status(struct ag_admin *a, struct ag_exchange *ex)
     put_number(&o, "connections", connections(s));
     put_number(&o, "max_connections", (uint64_t)s->down.max * a->ctx.shard_count);
     if (s->board) {
+        ag_json_put(&o, AG_SPAN(",\"shard_connections\":["));
+        put_shards(&o, s->board);
+        ag_json_put(&o, AG_SPAN("]"));
         put_passed(&o, s->board);
     }
     ag_json_put(&o, AG_SPAN("}\n"));

@@ -13,6 +13,7 @@ struct ag_board_shard {
     alignas(64) _Atomic uint32_t connections; /* of clients */
     _Atomic bool serves;                      /* it has listeners, and is not draining */
     const struct ag_loop_stats *_Atomic loop; /* its counters; NULL: it has not opened */
+    struct ag_spread *_Atomic spread; /* where connections for it go; set before it serves */
 };
 
 struct ag_board {

@@ -79,6 +79,11 @@ static void on_ended(struct ag_serving *serving)
     ag_loop_stop(serving->ctx.loop);
 }
 
+static bool post_to(void *server, uint32_t shard, struct ag_msg *m)
+{
+    return ag_server_post(server, shard, m);
+}
+
 static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char **out_why)
 {
     struct ag_server *server = arg;
@@ -96,6 +101,8 @@ static enum ag_status start_shard(struct ag_shard *shard, void *arg, const char 
     s->serving.owner = s;
     s->serving.commons = &server->commons;
     s->serving.board = &server->board;
+    s->serving.spread.post = post_to;
+    s->serving.spread.owner = server;
     atomic_store_explicit(&server->board.each[shard->index].loop, &shard->loop.stats,
                           memory_order_release);
     s->serving.resolver = &server->snapshot->model->resolver;

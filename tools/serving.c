@@ -156,7 +156,7 @@ static void end_if_idle(struct ag_task *t)
 {
     struct ag_serving *s = ag_container_of(t, struct ag_serving, end_task);
 
-    if (!s->draining || s->listening > 0 || !ag_list_empty(&s->down.open)) {
+    if (!s->draining || s->listening > 0 || s->spread.out > 0 || !ag_list_empty(&s->down.open)) {
         return;
     }
     if (s->admin_listening > 0 || !ag_list_empty(&s->admin.down.open)) {
@@ -299,9 +299,8 @@ static void on_admin_changed(struct ag_downstreams *d, struct ag_downstream_orig
 
 /* Accept stops at the limit, but what the kernel had accepted by then still comes: it waits here for
  * the next free slot, so that no client that was let in is turned away. */
-static void on_accepted(struct ag_listener *ls, int fd)
+static void accept_here(struct listener *l, int fd)
 {
-    struct listener *l = ls->user;
     struct ag_serving *s = l->serving;
 
     if (has_room(l) && ag_downstream_accept(down_of(l), fd, &l->origin)) {
@@ -316,6 +315,53 @@ static void on_accepted(struct ag_listener *ls, int fd)
     } else {
         close_descriptor(s, fd);
     }
+}
+
+static void on_accepted(struct ag_listener *ls, int fd)
+{
+    struct listener *l = ls->user;
+    struct ag_serving *s = l->serving;
+
+    if (!l->admin && !ls->closing &&
+        ag_spread_pass(&s->spread, s->down.count, l->socket_id, l, fd)) {
+        l->origin.connections++; /* until it is home */
+        l->waiting++;
+    } else {
+        accept_here(l, fd);
+    }
+}
+
+/* Of another shard, accepted by its listener of the same socket. */
+static bool take_passed(struct ag_spread *sp, uint32_t socket_id, int fd)
+{
+    struct ag_serving *s = ag_container_of(sp, struct ag_serving, spread);
+
+    ag_list_foreach(it, &s->listeners) {
+        struct listener *l = listener_of(it);
+
+        if (l->socket_id == socket_id && !l->admin && !l->ls.closing) {
+            if (!has_room(l) || !ag_downstream_accept(&s->down, fd, &l->origin)) {
+                return false;
+            }
+            tell_board(s);
+            settle_accept(s);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void on_home(struct ag_spread *sp, void *origin, int fd)
+{
+    struct listener *l = origin;
+
+    l->origin.connections--;
+    l->waiting--;
+    if (fd >= 0) {
+        accept_here(l, fd);
+    }
+    free_if_done(l);
+    end_soon(ag_container_of(sp, struct ag_serving, spread));
 }
 
 /* A listener outlives snapshots. */
@@ -572,6 +618,14 @@ enum ag_status ag_serving_open(struct ag_serving *s, struct ag_loop *l, uint32_t
         goto free_waiting;
     }
     s->down.changed = on_changed;
+    s->spread.index = index;
+    s->spread.board = s->board;
+    s->spread.take = take_passed;
+    s->spread.home = on_home;
+    ag_spread_open(&s->spread);
+    if (s->board) {
+        atomic_store_explicit(&s->board->each[index].spread, &s->spread, memory_order_release);
+    }
     st = ag_admin_init(&s->admin, s, on_admin_changed);
     if (st != AG_OK) {
         goto free_downstreams;

@@ -13,6 +13,7 @@
 #include "tools/admin.h"
 #include "tools/board.h"
 #include "tools/downstream.h"
+#include "tools/spread.h"
 
 /* A listener after the change; those of other sockets are closed. */
 struct ag_serving_listen {
@@ -45,6 +46,7 @@ struct ag_serving_change {
 struct ag_serving {
     struct ag_context ctx;
     struct ag_downstreams down;
+    struct ag_spread spread; /* its `post` is the owner's, with that of `board` */
     struct ag_admin admin;
     struct ag_link listeners; /* struct listener, closing ones too */
     uint32_t listening;       /* not closed yet, but for those of admin */

@@ -337,6 +337,18 @@ static void on_early_drain(struct sim *s, void *arg)
     }
 }
 
+/* What has ended gets no message; what was on its way by then still comes. */
+static bool post_to(void *run, uint32_t shard, struct ag_msg *m)
+{
+    struct run *r = run;
+
+    if (r->shards[shard].ended) {
+        return false;
+    }
+    ag_loop_post(&r->host.loops[shard].loop, m);
+    return true;
+}
+
 static void on_ended(struct ag_serving *v)
 {
     AG_ASSERT(!shard_of(v)->ended);
@@ -421,12 +433,16 @@ static void start_server(struct run *r)
     if (ag_action_commons_open(&r->commons) != AG_OK) {
         sim_fail(s, "no memory");
     }
+    r->board = (struct ag_board){.shard_count = r->shard_count, .each = r->board_each};
     for (uint32_t i = 0; i < r->shard_count; i++) {
         struct shard *d = &r->shards[i];
 
         *d = (struct shard){.run = r};
         d->serving.let_go = let_go;
         d->serving.ended = on_ended;
+        d->serving.board = &r->board;
+        d->serving.spread.post = post_to;
+        d->serving.spread.owner = r;
         d->serving.commons = &r->commons;
         host_loop_init(&r->host, i, sim_chance(s, 500), &config);
         if (ag_serving_open(&d->serving, &r->host.loops[i].loop, i, r->shard_count,

@@ -233,6 +233,8 @@ struct run {
     struct weather weather;
     uint32_t shard_count;
     struct shard shards[HOST_LOOPS];
+    struct ag_board board;
+    struct ag_board_shard board_each[HOST_LOOPS];
     struct ag_action_commons commons;
     uint32_t connection_max;
     struct request *requests[RUN_REQUESTS];
