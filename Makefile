@@ -152,6 +152,9 @@ sim-coverage:                    ## lines of the server that SEEDS simulated run
 mutate:                          ## remove each check in turn: a test must fail (LIST=, ONLY=name)
 	$(Q)tools/deps.sh test
 	$(Q)nice /usr/bin/python3 tests/mutate/run.py --jobs $(JOBS) $(LIST:%=--list %) $(ONLY:%=--only %)
+bench: all                       ## measure beside nginx, HAProxy, h2o and floors, 15 minutes (CASE=name: that)
+	$(Q)tools/deps.sh bench
+	$(Q)/usr/bin/python3 bench/run.py $(CASE:%=--case %)
 soak: all                        ## a mix of everything for SOAK_S seconds (600): memory must stay flat
 	$(Q)/usr/bin/python3 bench/soak/soak.py --seconds $(SOAK_S)
 lint:                            ## format, clang-tidy, cppcheck, -fanalyzer, headers, layers
@@ -171,7 +174,7 @@ clean:                           ## remove what was built, but for build/deps an
 	$(Q)rm -rf $(filter-out build/deps build/npm,$(wildcard build/*))
 help:                            ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
-.PHONY: all deps run test fault soak unit unit-build sim sim-build sim-coverage replay fuzz fuzz-run fuzz-coverage mutate \
+.PHONY: all deps run test fault bench soak unit unit-build sim sim-build sim-coverage replay fuzz fuzz-run fuzz-coverage mutate \
   lint lint-all lint-tree install clean help FORCE
 .SECONDARY:
 -include $(wildcard $(OUT)/*/*.d $(OUT)/*/*/*.d build/lint/*/*.d build/lint/*/*/*.d)

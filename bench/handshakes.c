@@ -1,5 +1,5 @@
 /*
- * TLS 1.3 handshakes with one GET each, for bench/compare.py: connects, shakes hands, asks, reads the answer,
+ * TLS 1.3 handshakes with one GET each, for bench/run.py: connects, shakes hands, asks, reads the answer,
  * closes with close_notify, and again, on so many connections at a time.
  *
  * usage: handshakes full|resumed PORT CONNECTIONS SECONDS PATH
@@ -246,7 +246,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < count; i++) {
         open_conn(&conns[i]);
     }
-    run(now_ms() + strtoull(argv[4], NULL, 10) * 1000u);
+    run(now_ms() + (uint64_t)(strtod(argv[4], NULL) * 1000));
     (void)printf("%llu %llu\n", (unsigned long long)requests, (unsigned long long)failures);
     return 0;
 }

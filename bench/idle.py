@@ -9,7 +9,7 @@ HTTP/1.1 over TLS. Slabs are mapped at start and touched on first use, so that g
 share of them too. Requests of HTTP/2 are literals without indexing (RFC 7541 section 6.2.2), so that header
 tables stay empty. Each kind has a server of its own, so that none is given what another left behind.
 
-Needs what compare.py needs. The peers alone: bench/idle.py --connections 1000 --server nginx --server haproxy
+Needs what run.py needs. The peers alone: bench/idle.py --connections 1000 --server nginx --server haproxy
 """
 import argparse
 import pathlib
@@ -20,7 +20,8 @@ import ssl
 import tempfile
 import time
 
-from servers import HERE, NAMES, Server, make_files
+from cases import NAMES
+from servers import HERE, Server, make_files
 
 REQUEST = b"GET /fixed HTTP/1.1\r\nHost: localhost\r\n\r\n"
 H2_REQUESTS = 10

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""User-space instructions (callgrind) and system calls (strace) per request of a case of compare.py.
+"""User-space instructions (callgrind) and system calls (strace) per request of a case of cases.py.
 
 usage: instructions.py [--case NAME ...] [--server "anygate epoll" ...] [--binary build/anygate] [--seconds 2]
                        [--top 0] [--inclusive] [--keep FOLDER]
@@ -11,7 +11,7 @@ own instructions or, with --inclusive, those of what they call too; --keep leave
 
 A case's connections are begun in that time, too: those of TLS that are kept alive want --seconds 20.
 
-Needs valgrind, strace and what compare.py needs.
+Needs valgrind, strace and what run.py needs.
 """
 import argparse
 import collections
@@ -23,21 +23,26 @@ import subprocess
 import tempfile
 import time
 
-from compare import CASES, NOT_FOR
+from cases import CASES, NAMES
 from loads import Loads
-from servers import HERE, NAMES, Origins, Server, make_files
+from servers import HERE, Origins, Server, build, make_files
+
+
+def ask(loads, server, case):
+    """Returns the number of requests answered; ends the program where one failed."""
+    load = getattr(loads, CASES[case].load)(server.ports[CASES[case].port], CASES[case].path)
+    if load.bad or not load.requests:
+        raise SystemExit(f"{case}, {server.name}: {load.requests} requests; {load.bad}")
+    return load.requests
 
 
 def instructions(server, loads, case, out):
     """Instructions of all functions and requests, after as long a load that is not counted."""
-    load, port, path = CASES[case]
     pid = str(server.process.pid)
-    load(loads, server.ports[port], path)
+    ask(loads, server, case)
     subprocess.run(["callgrind_control", "-z", pid], check=True, capture_output=True)
-    requests, bad = load(loads, server.ports[port], path)
+    requests = ask(loads, server, case)
     subprocess.run(["callgrind_control", "-d", pid], check=True, capture_output=True)
-    if bad or not requests:
-        raise SystemExit(f"{case}, {server.name}: {requests} requests; {bad}")
     dump = sorted(out.parent.glob(f"{out.name}.*"), key=lambda p: int(p.suffix[1:]))[-1]
     total = sum(int(n) for n in re.findall(r"^totals: (\d+)", dump.read_text(), re.M))
     return total / requests, requests, dump
@@ -67,17 +72,16 @@ def functions(dump, requests, top, inclusive):
 
 def system_calls(server, loads, case):
     """{name: calls per request}, by strace on all the server's threads."""
-    load, port, path = CASES[case]
-    load(loads, server.ports[port], path)
+    ask(loads, server, case)
     with tempfile.NamedTemporaryFile("r") as table:
         tracer = subprocess.Popen(["strace", "-q", "-c", "-f", "-U", "name,calls", "-o", table.name,
                                    "-p", str(server.process.pid)], stderr=subprocess.DEVNULL)
         time.sleep(0.3)
-        requests, _ = load(loads, server.ports[port], path)
+        requests = ask(loads, server, case)
         tracer.send_signal(signal.SIGINT)
         tracer.wait()
         rows = re.findall(r"^ *(\w+) +(\d+)$", pathlib.Path(table.name).read_text(), re.M)
-    return {name: int(calls) / max(requests, 1) for name, calls in rows if name != "total"}
+    return {name: int(calls) / requests for name, calls in rows if name != "total"}
 
 
 def main():
@@ -99,15 +103,14 @@ def main():
 
     try:
         make_files(work)
+        build(work)
         loads = Loads(work, options.seconds)
         running.append(Origins(work))
         for case in options.case or CASES:
             for name in options.server or ("anygate epoll", "anygate io_uring"):
-                if case in NOT_FOR.get(name, ()):
+                if name not in CASES[case].servers:
                     continue
                 plain = start(name)
-                if CASES[case][1] not in plain.ports:
-                    continue
                 calls = system_calls(plain, loads, case)
                 running.pop().stop()
                 text = ", ".join(f"{call} {n:.3f}" for call, n in calls.items() if n >= 0.001)

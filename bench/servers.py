@@ -1,8 +1,9 @@
 """The servers that are measured side by side: how each is started, and what it spends.
 
 Each listens on three ports: HTTP/1.1 in the clear (PORT), HTTP/2 in the clear by prior knowledge (H2C), and TLS
-with both by ALPN (TLS). Configurations are in peers/, as each server's own documentation advises: one worker, connections to
-origins kept, session tickets, no access log. Certificates are made by the openssl command at each run.
+with both by ALPN (TLS). Configurations are in peers/, as each server's own documentation advises: one worker,
+connections to origins kept, session tickets, no access log. Floors (floor/) have PORT alone, and do one thing each.
+Certificates are made by the openssl command at each run.
 """
 import os
 import pathlib
@@ -22,8 +23,7 @@ PEERS = {
     "haproxy": ("haproxy.cfg", ["haproxy", "-db", "-f"], {}),
     "h2o": ("h2o.conf", ["h2o", "-c"], {}),
 }
-BACKENDS = ("epoll", "io_uring")
-NAMES = [*PEERS, *(f"anygate {backend}" for backend in BACKENDS)]
+PROGRAMS = ("floor/respond_epoll", "floor/respond_uring", "floor/relay_epoll", "floor/relay_uring", "sink", "ws_echo")
 
 
 def free_port():
@@ -73,7 +73,8 @@ def make_files(work):
     """What is served, and the certificate (ECDSA P-256, signed by itself)."""
     (work / "files").mkdir()
     (work / "fixed").write_text("OK")
-    for name, size in (("1k.txt", 1024), ("64k.bin", 65536), ("1m.bin", 1 << 20)):
+    for name, size in (("1k.txt", 1024), ("64k.bin", 65536), ("1m.bin", 1 << 20),
+                       ("10m.bin", 10 << 20)):
         (work / "files" / name).write_bytes(os.urandom(size // 2).hex().encode()[:size])
     (work / "files" / "small").write_text("OK")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
@@ -85,27 +86,46 @@ def make_files(work):
     os.chmod(work, 0o755)
 
 
+def build(work):
+    """The programs of our own, at work/NAME."""
+    for program in PROGRAMS:
+        subprocess.run(["cc", "-O2", "-std=gnu17", "-D_GNU_SOURCE", "-o", work / pathlib.Path(program).name,
+                        HERE / f"{program}.c", "-luring", "-lcrypto"], check=True)
+
+
 class Server:
     """One server on its core, and the ports that its configuration says it listens on.
 
-    wrapper is a command that runs the server's, in the same process.
+    wrapper is a command that runs the server's, in the same process; task is what a floor does: ("respond", BYTES), or
+    ("relay", BUF), ("relay-sink", BUF), ("relay-ws", BUF) to that origin; workers > 1: ours alone, on as many cores.
     """
 
-    def __init__(self, name, work, values, binary, wrapper=()):
+    def __init__(self, name, work, values, binary, wrapper=(), task=None, workers=1):
         self.name = name
+        if task:
+            kind, size = task
+            program, _, origin = kind.partition("-")
+            to = {"": "ORIGIN", "sink": "SINK", "ws": "WS"}[origin]
+            self.ports = {"PORT": free_port()}
+            command = [str(work / f"{program}_{name.split()[1].removeprefix('io_')}"), str(self.ports["PORT"]),
+                       *([str(values[to])] if program == "relay" else []), str(size)]
+        else:
+            command = self.configured(name, work, values, binary, workers)
+        cores = SERVER_CORE if workers == 1 else f"0-{workers - 1}"
+        with open(work / f"{self.ports['PORT']}.log", "wb") as log:
+            self.process = subprocess.Popen(["taskset", "-c", cores, *wrapper, *command], stdout=log, stderr=log)
+        wait_ports(name, self.process, self.ports.values())
+
+    def configured(self, name, work, values, binary, workers):
         if name in PEERS:
             source, command, more = PEERS[name]
         else:
             source, command = "anygate.yml", [binary, "serve", "-c"]
-            more = {"BACKEND": name.split()[1]}
+            more = {"BACKEND": name.split()[1], "WORKERS": workers}
         text = (HERE / "peers" / source).read_text()
         self.ports = {key: free_port() for key in ("PORT", "H2C", "TLS") if f"@{key}@" in text}
         config = work / f"{self.ports['PORT']}.{source.split('.')[1]}"
-        fill(source, config, {**values, **self.ports, **more})
-        with open(work / f"{self.ports['PORT']}.log", "wb") as log:
-            self.process = subprocess.Popen(
-                ["taskset", "-c", SERVER_CORE, *wrapper, *command, str(config)], stdout=log, stderr=log)
-        wait_ports(name, self.process, self.ports.values())
+        return [*command, fill(source, config, {**values, **self.ports, **more})]
 
     def cpu_ns(self):
         """Run time of all its tasks so far, kernel helpers included."""
@@ -125,19 +145,21 @@ class Server:
 
 
 class Origins:
-    """What the proxies ask, on the load's core: nginx for HTTP/1.1, h2o for HTTP/2 in the clear."""
+    """What the proxies ask, on the load's core: nginx for HTTP/1.1, h2o for HTTP/2 in the clear, a sink and an echo."""
 
     def __init__(self, work):
-        self.values = {"DIR": work, "ORIGIN": free_port(), "ORIGIN_H2": free_port()}
+        self.values = {"DIR": work, **{key: free_port() for key in ("ORIGIN", "ORIGIN_H2", "SINK", "WS")}}
         self.processes = []
-        for name, command, port in (("origin.conf", ["nginx", "-c"], "ORIGIN"),
-                                    ("origin_h2.conf", ["h2o", "-c"], "ORIGIN_H2")):
-            config = fill(name, work / name, self.values)
-            process = subprocess.Popen(["taskset", "-c", LOAD_CORE, *command, config],
+        for key, command in (("ORIGIN", ["nginx", "-c", "origin.conf"]), ("ORIGIN_H2", ["h2o", "-c", "origin_h2.conf"]),
+                             ("SINK", [str(work / "sink")]), ("WS", [str(work / "ws_echo")])):
+            *program, last = command
+            last = fill(last, work / last, self.values) if program else last
+            more = [] if program else [str(self.values[key])]
+            process = subprocess.Popen(["taskset", "-c", LOAD_CORE, *program, last, *more],
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             self.processes.append(process)
             try:
-                wait_ports(name, process, [self.values[port]])
+                wait_ports(command[0], process, [self.values[key]])
             except SystemExit:
                 self.stop()
                 raise
