@@ -98,6 +98,9 @@ void ag_loop_ready(struct ag_loop *l, struct ag_op *op);
 /* Takes one connection without waiting: a descriptor or -errno (-EAGAIN: none). For the last ones of
  * a listener that closes; no accept may be in flight. */
 int ag_loop_accept_now(struct ag_loop *l, struct ag_fd *f);
+/* Performs an accept op: takes a few connections, fewer when its owner cancels it meanwhile. True: no more
+ * are there, and it is WAITING for the listener to be readable; else it is queued or has ended. */
+bool ag_loop_accept_some(struct ag_loop *l, struct ag_op *op);
 /* What look_up was asked for (resolver.c): `count` addresses, whose ports do not matter, for `ttl_ms`, or
  * a failure (AG_ENOENT, AG_AGAIN). Ignored when nobody waits for `name`. */
 void ag_resolver_answer(struct ag_loop *l, const char *name, enum ag_status st,

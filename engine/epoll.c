@@ -21,8 +21,6 @@
 
 /* Events taken by one wait; more come with the next. */
 #define EVENTS 256
-/* Connections that one accept op takes before the others get their turn. */
-#define ACCEPT_BATCH 16u
 /* Descriptor numbers that can be registered at most: bounds the table where the limit is huge. */
 #define TABLE_MAX (1u << 22)
 
@@ -181,26 +179,9 @@ static void perform_accept(struct ag_loop *l, struct ag_op *op)
 {
     struct ag_fd *f = op->fd;
 
-    for (unsigned i = 0; i < ACCEPT_BATCH; i++) {
-        int32_t res = ag_sockio_accept(f->fd);
-        if (res == -EAGAIN) {
-            f->readable = false;
-            return;
-        }
-        if (res < 0) {
-            if (ag_sockio_accept_again(res)) {
-                continue;
-            }
-            ag_loop_deliver_res(l, op, res);
-            return;
-        }
-        ag_loop_deliver(l, op, &(struct ag_result){.res = res, .more = true});
-        if (op->state !=
-            AG_OP_WAITING) { /* cancelled by its owner; the last completion is queued */
-            return;
-        }
+    if (ag_loop_accept_some(l, op)) {
+        f->readable = false;
     }
-    ag_loop_ready(l, op);
 }
 
 static void perform_recv(struct ag_loop *l, struct ag_op *op)

@@ -135,7 +135,7 @@ static void end(struct ag_listener *ls)
 static void update(struct ag_listener *ls)
 {
     if (!ls->paused && !ls->closing && !ag_op_in_flight(&ls->op) && !ag_timer_armed(&ls->retry)) {
-        ag_loop_accept(ls->loop, &ls->fd, &ls->op);
+        ag_loop_accept(ls->loop, &ls->fd, &ls->op, ls->way);
     }
 }
 
@@ -174,7 +174,8 @@ void ag_listener_open(struct ag_listener *ls, struct ag_loop *l, int fd,
 {
     void *user = ls->user;
 
-    *ls = (struct ag_listener){.loop = l, .accepted = accepted, .user = user};
+    *ls = (struct ag_listener){
+        .loop = l, .accepted = accepted, .user = user, .way = AG_ACCEPT_SPARING};
     ag_fd_init(&ls->fd, fd);
     ls->fd.shared = true; /* with a successor, or a master */
     ag_op_init(&ls->op, on_accept);
@@ -193,6 +194,14 @@ void ag_listener_resume(struct ag_listener *ls)
 {
     ls->paused = false;
     update(ls);
+}
+
+void ag_listener_set_way(struct ag_listener *ls, enum ag_accept_way way)
+{
+    if (ls->way != way) {
+        ls->way = way;
+        ag_loop_cancel(ls->loop, &ls->op);
+    }
 }
 
 void ag_listener_close(struct ag_listener *ls, void (*closed)(struct ag_listener *))

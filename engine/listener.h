@@ -1,6 +1,7 @@
 /*
  * listener: a listening socket of one shard (SO_REUSEPORT for TCP; unix sockets are shared by
- * descriptor), its multishot accept, and the pause at the limit.
+ * descriptor), its multishot accept, and the pause at the limit. Accept begins sparing: whoever has room for a
+ * whole queue of connections says so.
  */
 #pragma once
 #include "engine/loop.h"
@@ -16,6 +17,7 @@ struct ag_listener {
     void (*closed)(struct ag_listener *); /* after ag_listener_close; may free */
     void *user;
     union ag_addr addr; /* the bound address, real port */
+    enum ag_accept_way way;
     bool paused, closing;
 };
 
@@ -30,8 +32,11 @@ AG_MUST_USE enum ag_status ag_listener_bind(const union ag_addr *addr, bool reus
 /* Starts accepting on `fd` (taken over). TCP_NODELAY is set on what is accepted. */
 void ag_listener_open(struct ag_listener *ls, struct ag_loop *l, int fd,
                       void (*accepted)(struct ag_listener *, int fd));
-/* At the connection limit; resume when there is room. Accepted ones still come once. */
+/* At the connection limit; resume when there is room. Where not sparing, those that were accepted by then still
+ * come. */
 void ag_listener_pause(struct ag_listener *ls);
 void ag_listener_resume(struct ag_listener *ls);
+/* From now on, as soon as what is under way has come. */
+void ag_listener_set_way(struct ag_listener *ls, enum ag_accept_way way);
 /* Cancels accept, serves its last completions, closes, calls `closed`. */
 void ag_listener_close(struct ag_listener *ls, void (*closed)(struct ag_listener *));

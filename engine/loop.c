@@ -15,6 +15,8 @@
 /* Passes over tasks and results known at once before the kernel is asked again, so that a connection
  * that is always ready cannot keep the others waiting. */
 #define ROUNDS 16u
+/* Connections that one accept op takes before the others get their turn. */
+#define ACCEPT_BATCH 16u
 
 #define DEFAULT_RING  1024u
 #define DEFAULT_SMALL 4096u
@@ -304,6 +306,32 @@ int ag_loop_accept_now(struct ag_loop *l, struct ag_fd *f)
     return l->backend->system->accept(l, f->fd);
 }
 
+bool ag_loop_accept_some(struct ag_loop *l, struct ag_op *op)
+{
+    int fd = op->fd->fd;
+
+    op->state = AG_OP_READY; /* in no queue: a cancel by its owner ends it at once */
+    for (unsigned i = 0; i < ACCEPT_BATCH; i++) {
+        int32_t res = ag_sockio_accept(fd);
+
+        if (res == -EAGAIN) {
+            op->state = AG_OP_WAITING;
+            return true;
+        }
+        if (res >= 0) {
+            ag_loop_deliver(l, op, &(struct ag_result){.res = res, .more = true});
+            if (op->state != AG_OP_READY) {
+                return false;
+            }
+        } else if (!ag_sockio_accept_again(res)) {
+            ag_loop_deliver_res(l, op, res);
+            return false;
+        }
+    }
+    ag_loop_ready(l, op);
+    return false;
+}
+
 static void begin(struct ag_fd *f, struct ag_op *op, enum ag_op_kind kind, struct ag_op **slot)
 {
     AG_ASSERT(op->kind == AG_OP_NONE && !*slot && f->fd >= 0);
@@ -316,9 +344,10 @@ static void begin(struct ag_fd *f, struct ag_op *op, enum ag_op_kind kind, struc
     op->arg = 0;
 }
 
-void ag_loop_accept(struct ag_loop *l, struct ag_fd *f, struct ag_op *op)
+void ag_loop_accept(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, enum ag_accept_way way)
 {
     begin(f, op, AG_OP_ACCEPT, &f->rd);
+    op->arg = (uint8_t)way;
     l->backend->start(l, op);
 }
 

@@ -65,8 +65,9 @@ struct ag_op {
     struct ag_fd *fd;    /* while in flight */
     int32_t res;         /* the backend's: progress, then a result that waits to be delivered */
     uint8_t kind;        /* enum ag_op_kind */
-    uint8_t arg;         /* recv: enum ag_buf_group; poll: events; send: see backend.h */
-    uint8_t state;       /* enum ag_op_state */
+    uint8_t arg;   /* recv: enum ag_buf_group; accept: enum ag_accept_way; poll: events; send: see
+                            backend.h */
+    uint8_t state; /* enum ag_op_state */
     bool cancelled;
     union { /* what a write must remember until the socket has room; the submitter's arguments */
         struct {
@@ -257,10 +258,13 @@ uint32_t ag_loop_progress(struct ag_loop *l, const struct ag_fd *f);
 void ag_loop_peer(struct ag_loop *l, const struct ag_fd *f, union ag_addr *out_addr);
 void ag_loop_local(struct ag_loop *l, const struct ag_fd *f, union ag_addr *out_addr);
 
+/* How connections are taken: as many at once as wait (io_uring; the cheaper way), which come even behind a cancel;
+ * or few at a time, each of which its owner may make the last. */
+enum ag_accept_way { AG_ACCEPT_ALL, AG_ACCEPT_SPARING };
 /* Multishot: a completion per connection, res being the new descriptor (non-blocking, close-on-exec).
  * EMFILE, ENFILE, ENOBUFS and ENOMEM end it (res is the error, `more` false): the owner arms it again
  * when descriptors are free. ECONNABORTED and its like are swallowed. */
-void ag_loop_accept(struct ag_loop *l, struct ag_fd *f, struct ag_op *op);
+void ag_loop_accept(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, enum ag_accept_way way);
 /* Multishot: a completion per received piece, in buffers of `group`. Ends with res 0 (end of input),
  * an error, or -ECANCELED. Want of buffers is handled inside: receive resumes when one is returned. */
 void ag_loop_recv(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, enum ag_buf_group group);

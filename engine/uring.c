@@ -4,6 +4,7 @@
  * One io_uring_enter a turn submits all that was queued and waits. user_data is the op's pointer;
  * IGNORED marks requests whose completion says nothing (cancels).
  *
+ *   accept multishot; a sparing one is a poll, and then calls
  *   recv   multishot, buffers from the group's ring; ends of the kernel's own making (no buffer, a
  *          full completion queue) are mended here and not seen by the owner
  *   send   MSG_WAITALL; a short one is finished by tries and a poll for room, as sendfile always is
@@ -81,16 +82,6 @@ static struct io_uring_sqe *op_sqe(struct ag_loop *l, struct ag_op *op)
     return sqe;
 }
 
-static void submit_accept(struct ag_loop *l, struct ag_op *op)
-{
-    struct io_uring_sqe *sqe = op_sqe(l, op);
-
-    if (sqe) {
-        io_uring_prep_multishot_accept(sqe, op->fd->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        io_uring_sqe_set_data(sqe, op);
-    }
-}
-
 static void submit_recv(struct ag_loop *l, struct ag_op *op)
 {
     struct io_uring_sqe *sqe = op_sqe(l, op);
@@ -137,6 +128,22 @@ static void submit_poll(struct ag_loop *l, struct ag_op *op, unsigned events)
     }
 }
 
+/* The kernel's multishot takes all that the listener's queue holds, at once. */
+static void submit_accept(struct ag_loop *l, struct ag_op *op)
+{
+    struct io_uring_sqe *sqe;
+
+    if (op->arg == AG_ACCEPT_SPARING) {
+        submit_poll(l, op, POLLIN);
+        return;
+    }
+    sqe = op_sqe(l, op);
+    if (sqe) {
+        io_uring_prep_multishot_accept(sqe, op->fd->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        io_uring_sqe_set_data(sqe, op);
+    }
+}
+
 /* The result of a write tried now, or -EAGAIN with a poll for room on its way. */
 static int32_t try_write(struct ag_loop *l, struct ag_op *op)
 {
@@ -179,9 +186,15 @@ static void uring_start(struct ag_loop *l, struct ag_op *op)
     AG_UNREACHABLE("connect has a function of its own");
 }
 
-/* Only receives become READY here: a buffer came back, or the next piece is wanted. */
+/* What becomes READY here: a receive whose buffer came back, or whose next piece is wanted; a sparing accept. */
 static void uring_perform(struct ag_loop *l, struct ag_op *op)
 {
+    if (op->kind == AG_OP_ACCEPT) {
+        if (ag_loop_accept_some(l, op)) {
+            submit_accept(l, op);
+        }
+        return;
+    }
     AG_ASSERT(op->kind == AG_OP_RECV);
     submit_recv(l, op);
 }
@@ -252,10 +265,14 @@ static void on_accept(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t
         final(l, op, res);
         return;
     }
+    if (op->arg == AG_ACCEPT_SPARING && res >= 0 && !op->cancelled) {
+        ag_loop_ready(l, op);
+        return;
+    }
     if (!more) {
         go_on(l, op);
     }
-    if (res >= 0) {
+    if (res >= 0 && op->arg != AG_ACCEPT_SPARING) {
         ag_loop_deliver(l, op, &(struct ag_result){.res = res, .more = true});
     }
 }
@@ -381,7 +398,8 @@ static int32_t cqe_fault(const struct ag_op *op)
  * it brought and then ended with the error, as the kernel does it: op->res keeps it meanwhile. */
 static int32_t spoil(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t flags)
 {
-    bool multishot = op->kind == AG_OP_RECV || op->kind == AG_OP_ACCEPT,
+    bool multishot =
+             op->kind == AG_OP_RECV || (op->kind == AG_OP_ACCEPT && op->arg != AG_ACCEPT_SPARING),
          more = flags & IORING_CQE_F_MORE;
 
     if (multishot && op->res < 0) {

@@ -402,7 +402,7 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
     struct ag_pool *pool = origin->tls ? &d->tls : &d->plain;
     struct ag_downstream *ds;
 
-    if (ag_downstreams_full(d)) {
+    if (ag_downstreams_room(d) == 0) {
         return false;
     }
     ds = ag_pool_get(pool);

@@ -101,9 +101,10 @@ void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin 
 void ag_downstreams_yield(struct ag_downstreams *d);
 /* Ends all at once. False: some were not idle. */
 bool ag_downstreams_abort(struct ag_downstreams *d);
-static inline bool ag_downstreams_full(const struct ag_downstreams *d)
+/* How many more there may be. */
+static inline uint32_t ag_downstreams_room(const struct ag_downstreams *d)
 {
-    return d->count == d->max;
+    return d->max - d->count;
 }
 
 /* ---- between the files of downstream ---- */

@@ -2,6 +2,7 @@
 
 #include "actions/action.h"
 #include "engine/resolver.h"
+#include "tools/sockets.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -9,6 +10,9 @@
 #define CLOSE_TURNS_MAX 200   /* of 10 ms: for cancelled operations to come home */
 #define ADMIN_GRACE_MS  1000u /* for who has just asked when all else has ended */
 #define RETIRE_AGAIN_MS 5000u /* for exchanges that could not do without their snapshot yet */
+
+/* As many as may come at once, where accept is not sparing: what a listener's queue holds. */
+#define CROWD ((uint32_t)AG_LISTEN_BACKLOG)
 
 /* Accepted beyond the limit. */
 struct waiting {
@@ -208,22 +212,32 @@ static void on_closed(struct ag_listener *ls)
     end_soon(s);
 }
 
-/* This shard's share of what the listener may have. */
-static bool has_room(const struct listener *l)
+/* How many more connections the listener may have: of all, and of this shard's share of its own limit. */
+static uint32_t room_of(const struct listener *l)
 {
-    uint32_t max = l->origin.limits.max_connections, shards = l->serving->ctx.shard_count;
+    uint32_t room = ag_downstreams_room(down_of(l)), max = l->origin.limits.max_connections,
+             shards = l->serving->ctx.shard_count, own = max < shards ? 1 : max / shards,
+             served = l->origin.connections - l->waiting;
 
-    return max == 0 || l->origin.connections - l->waiting < (max < shards ? 1 : max / shards);
+    if (max > 0) {
+        room = (uint32_t)ag_min_u64(room, served < own ? own - served : 0);
+    }
+    return room;
 }
 
-/* Accept where there is room, and nowhere else. */
+/* Accept where there is room, and nowhere else; sparingly where what a listener's queue holds would not go in. */
 static void settle_accept(struct ag_serving *s)
 {
     ag_list_foreach(it, &s->listeners) {
         struct listener *l = listener_of(it);
-        bool pause = ag_downstreams_full(down_of(l)) || !has_room(l);
+        uint32_t room = room_of(l);
+        bool pause = room == 0, ample = room >= (l->ls.way == AG_ACCEPT_ALL ? CROWD : 2 * CROWD);
 
-        if (l->closed || l->ls.paused == pause) {
+        if (l->closed) {
+            continue;
+        }
+        ag_listener_set_way(&l->ls, ample ? AG_ACCEPT_ALL : AG_ACCEPT_SPARING);
+        if (l->ls.paused == pause) {
             continue;
         }
         if (pause) {
@@ -232,6 +246,15 @@ static void settle_accept(struct ag_serving *s)
             ag_listener_resume(&l->ls);
         }
     }
+}
+
+/* One more connection of `l` is one too many for the way that it, or another one of its shard, accepts. */
+static bool has_narrowed(const struct listener *l)
+{
+    uint32_t room = room_of(l);
+
+    return room == 0 || (l->ls.way == AG_ACCEPT_ALL && room < CROWD) ||
+           ag_downstreams_room(down_of(l)) == CROWD - 1;
 }
 
 static void close_descriptor(struct ag_serving *s, int fd)
@@ -256,8 +279,8 @@ static struct waiting take_waiting(struct ag_serving *s, uint32_t at)
 /* The first that waits and whose listener has room goes on. */
 static bool serve_waiting(struct ag_serving *s)
 {
-    for (uint32_t i = 0; i < s->waiting_count && !ag_downstreams_full(&s->down); i++) {
-        if (has_room(s->waiting[i].from)) {
+    for (uint32_t i = 0; i < s->waiting_count && ag_downstreams_room(&s->down) > 0; i++) {
+        if (room_of(s->waiting[i].from) > 0) {
             struct waiting w = take_waiting(s, i);
 
             AG_ASSERT(ag_downstream_accept(&s->down, w.fd, &w.from->origin));
@@ -297,15 +320,15 @@ static void on_admin_changed(struct ag_downstreams *d, struct ag_downstream_orig
     }
 }
 
-/* Accept stops at the limit, but what the kernel had accepted by then still comes: it waits here for
- * the next free slot, so that no client that was let in is turned away. */
+/* Accept stops at the limit, but what the kernel had accepted by then may still come, and what is in the queue of a
+ * listener that closes: it waits here for the next free slot, so that no client that was let in is turned away. */
 static void accept_here(struct listener *l, int fd)
 {
     struct ag_serving *s = l->serving;
 
-    if (has_room(l) && ag_downstream_accept(down_of(l), fd, &l->origin)) {
+    if (room_of(l) > 0 && ag_downstream_accept(down_of(l), fd, &l->origin)) {
         tell_board(s);
-        if ((ag_downstreams_full(down_of(l)) || !has_room(l)) && !s->draining) {
+        if (!s->draining && has_narrowed(l)) {
             settle_accept(s);
         }
     } else if (!l->admin && s->waiting_count < AG_SERVING_WAITING) {
@@ -340,11 +363,13 @@ static bool take_passed(struct ag_spread *sp, uint32_t socket_id, int fd)
         struct listener *l = listener_of(it);
 
         if (l->socket_id == socket_id && !l->admin && !l->ls.closing) {
-            if (!has_room(l) || !ag_downstream_accept(&s->down, fd, &l->origin)) {
+            if (room_of(l) == 0 || !ag_downstream_accept(&s->down, fd, &l->origin)) {
                 return false;
             }
             tell_board(s);
-            settle_accept(s);
+            if (has_narrowed(l)) {
+                settle_accept(s);
+            }
             return true;
         }
     }
@@ -403,7 +428,7 @@ static void open_listener(struct ag_serving *s, const struct ag_serving_listen *
     ag_list_push(&s->listeners, &l->link);
     (*count_of(l))++;
     ag_listener_open(&l->ls, s->ctx.loop, from->fd, on_accepted);
-    if (ag_downstreams_full(down_of(l))) {
+    if (room_of(l) == 0) {
         ag_listener_pause(&l->ls);
     }
 }

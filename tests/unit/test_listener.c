@@ -17,6 +17,8 @@ struct server {
     struct ag_loop *l;
     int fds[256];
     unsigned count, closed, pause_at;
+    struct ag_task between; /* runs after each part of a crowd, as what else is ready does */
+    unsigned in_a_row, in_a_row_max;
 };
 
 static void on_accepted(struct ag_listener *ls, int fd)
@@ -25,9 +27,20 @@ static void on_accepted(struct ag_listener *ls, int fd)
 
     cr_assert(s->count < AG_COUNT(s->fds));
     s->fds[s->count++] = fd;
+    if (++s->in_a_row > s->in_a_row_max) {
+        s->in_a_row_max = s->in_a_row;
+    }
+    if (s->between.run) {
+        ag_task_queue(s->l, &s->between);
+    }
     if (s->count == s->pause_at) {
         ag_listener_pause(ls);
     }
+}
+
+static void between(struct ag_task *t)
+{
+    ag_container_of(t, struct server, between)->in_a_row = 0;
 }
 
 static void on_closed(struct ag_listener *ls)
@@ -110,11 +123,82 @@ BOTH(listener, accepts)
     server_free(s);
 }
 
+/* Who has room for so many and no more gets no more, however many wait. */
+BOTH(listener, pause_is_at_once_where_sparing)
+{
+    struct server *s = server_new(kind);
+    int fds[50];
+
+    s->pause_at = 5;
+    for (size_t i = 0; i < AG_COUNT(fds); i++) {
+        fds[i] = dial(&s->ls.addr);
+    }
+    while (s->count < AG_COUNT(fds)) {
+        unsigned count = s->count;
+
+        s->pause_at = count + 5;
+        ag_listener_resume(&s->ls);
+        turn_until(s->l, s->count >= s->pause_at);
+        for (unsigned i = 0; i < 10; i++) {
+            ag_loop_turn(s->l, 0);
+        }
+        cr_assert_eq(s->count, count + 5, "accepted while paused");
+    }
+    for (size_t i = 0; i < AG_COUNT(fds); i++) {
+        (void)close(fds[i]);
+    }
+    server_close(s);
+    server_free(s);
+}
+
+/* A crowd is taken in parts: whoever is ready beside it does not wait for all of it. */
+BOTH(listener, others_have_their_turn_where_sparing)
+{
+    struct server *s = server_new(kind);
+    int fds[100];
+
+    ag_listener_pause(&s->ls);
+    turn_until(s->l, !ag_op_in_flight(&s->ls.op));
+    for (size_t i = 0; i < AG_COUNT(fds); i++) {
+        fds[i] = dial(&s->ls.addr);
+    }
+    ag_task_init(&s->between, between);
+    ag_listener_resume(&s->ls);
+    turn_until(s->l, s->count == AG_COUNT(fds));
+    cr_expect(s->in_a_row_max <= 20, "%u in a row", s->in_a_row_max);
+    for (size_t i = 0; i < AG_COUNT(fds); i++) {
+        (void)close(fds[i]);
+    }
+    server_close(s);
+    server_free(s);
+}
+
+BOTH(listener, way_changes_under_way)
+{
+    struct server *s = server_new(kind);
+    int fds[60];
+
+    for (size_t i = 0; i < AG_COUNT(fds); i++) {
+        fds[i] = dial(&s->ls.addr);
+        ag_listener_set_way(&s->ls, i % 2 ? AG_ACCEPT_SPARING : AG_ACCEPT_ALL);
+        if (i % 3 == 0) {
+            ag_loop_turn(s->l, 0);
+        }
+    }
+    turn_until(s->l, s->count == AG_COUNT(fds));
+    for (size_t i = 0; i < AG_COUNT(fds); i++) {
+        (void)close(fds[i]);
+    }
+    server_close(s);
+    server_free(s);
+}
+
 BOTH(listener, pause_and_resume)
 {
     struct server *s = server_new(kind);
     int fds[50];
 
+    ag_listener_set_way(&s->ls, AG_ACCEPT_ALL);
     s->pause_at = 5;
     for (size_t i = 0; i < AG_COUNT(fds); i++) {
         fds[i] = dial(&s->ls.addr);

@@ -533,7 +533,7 @@ BOTH(loop, accept_and_connect)
     struct ag_fd ls, fds[CONNS];
     union ag_addr addr = listen_on(&ls, CONNS);
 
-    ag_loop_accept(l, &ls, &acc->op);
+    ag_loop_accept(l, &ls, &acc->op, AG_ACCEPT_ALL);
     for (size_t i = 0; i < CONNS; i++) {
         con[i] = probe_new();
         ag_fd_init(&fds[i], ag_loop_socket(l, AF_INET, SOCK_STREAM));

@@ -1,5 +1,6 @@
 """THREATS.md, resources: slow and large requests end as SPEC says, others are not disturbed."""
 import contextlib
+import resource
 import socket
 import threading
 import time
@@ -431,6 +432,29 @@ def test_connections_beyond_the_limit_wait_their_turn(backend, tmp_path):
         for s in waiting:
             assert Reader(s).response().body == b"OK"
             s.close()
+
+
+def test_a_crowd_beyond_the_limit_waits_its_turn(backend, tmp_path):
+    """More of them than a shard would let wait itself (AG_SERVING_WAITING) stay in the kernel's queue."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+    config = CONFIG.replace("  workers: 1", "  workers: 1\n  max_connections: 4") % 1
+    try:
+        with Gate(tmp_path, config.replace("idle_timeout: 400ms", "idle_timeout: 20s"), backend) as gate:
+            held = [gate.connect() for _ in range(4)]
+            for s in held:
+                s.sendall(PROBE)
+                assert Reader(s).response().body == b"OK"
+            waiting = [gate.connect() for _ in range(1500)]
+            for s in waiting:
+                s.sendall(PROBE)
+            for s in held:
+                s.close()
+            for i, s in enumerate(waiting):
+                assert Reader(s).response().body == b"OK", i
+                s.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_many_broken_clients_leave_the_others_alone(setup):
