@@ -69,6 +69,7 @@ MAIN   := $(OUT)/tools/anygate.o
 UNIT   := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
 FUZZ   := $(patsubst %.c,$(OUT)/%,$(wildcard fuzz/fuzz_*.c))
 SIM    := $(OUT)/tests/sim/sim
+MICRO  := $(OUT)/bench/micro/micro
 # What targets share.
 FUZZ_PARTS := $(filter-out fuzz/fuzz_% fuzz/replay.c,$(wildcard fuzz/*.c))
 LINTED := $(patsubst ./%,build/lint/%.ok,$(shell find . -path ./build -prune -o -path ./.git \
@@ -89,6 +90,8 @@ $(FUZZ): %: %.o $(FUZZ_PARTS:%.c=$(OUT)/%.o) $(if $(filter fuzz,$(MODE)),,$(OUT)
 	$(LINK) $^ $(LIBS)
 $(SIM): $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/sim/*.c)) $(LIB)
 	$(LINK) $^ $(LIBS) -lssl -lcrypto
+$(MICRO): $(patsubst %.c,$(OUT)/%.o,$(wildcard bench/micro/*.c)) $(LIB)
+	$(LINK) $^ $(LIBS)
 
 # What `anygate version` tells.
 empty :=
@@ -103,7 +106,7 @@ $(OUT)/tests/%.o: CFLAGS += $(RELAX)
 # Of ours only engine/tls* sees wolfSSL, and so do its tests; who links needs the library.
 $(filter $(OUT)/engine/tls%,$(OBJ)) $(filter $(OUT)/tests/unit/test_tls%,$(UNIT:=.o)): \
   $(WOLFSSL_STAMP)
-$(OUT)/anygate $(UNIT) $(FUZZ) $(SIM): | $(WOLFSSL_STAMP)
+$(OUT)/anygate $(UNIT) $(FUZZ) $(SIM) $(MICRO): | $(WOLFSSL_STAMP)
 $(WOLFSSL_STAMP): tools/deps.sh tools/wolfssl.patch
 	$(Q)tools/deps.sh wolfssl
 # Files whose content is a command line or a list: when it changes, all that depends is rebuilt.
@@ -133,6 +136,9 @@ sim: $(SIM)                      ## run whole simulated servers: SEEDS=n [FROM=n
 	$(Q)$(SIM) $(if $(SEED),--seed $(SEED) $(if $(VERBOSE),--verbose),--from $(or $(FROM),1) \
 	  --count $(or $(SEEDS),1000) --jobs $(JOBS))
 sim-build: $(SIM)
+micro: $(MICRO)                  ## nanoseconds of parsers, router, HPACK, timers, balancers (ONLY=part of a name)
+	$(Q)$(MICRO) $(if $(ONLY),"$(ONLY)")
+micro-build: $(MICRO)
 fuzz:                            ## run every fuzz/fuzz_*.c for FUZZ_S seconds (clang)
 	$(Q)$(MAKE) --no-print-directory CC=clang MODE=fuzz fuzz-run
 fuzz-run: $(FUZZ)
@@ -174,7 +180,7 @@ clean:                           ## remove what was built, but for build/deps an
 	$(Q)rm -rf $(filter-out build/deps build/npm,$(wildcard build/*))
 help:                            ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
-.PHONY: all deps run test fault bench soak unit unit-build sim sim-build sim-coverage replay fuzz fuzz-run fuzz-coverage mutate \
-  lint lint-all lint-tree install clean help FORCE
+.PHONY: all deps run test fault bench soak unit unit-build sim sim-build sim-coverage micro micro-build replay \
+  fuzz fuzz-run fuzz-coverage mutate lint lint-all lint-tree install clean help FORCE
 .SECONDARY:
 -include $(wildcard $(OUT)/*/*.d $(OUT)/*/*/*.d build/lint/*/*.d build/lint/*/*/*.d)

@@ -17,7 +17,7 @@ DEPS=${DEPS:-build/deps}
 build_packages='gcc make libc6-dev pkg-config liburing-dev libxxhash-dev libyaml-dev libc-ares-dev
     libseccomp-dev zlib1g-dev libbrotli-dev libzstd-dev'
 source_packages='autoconf automake libtool dpkg-dev'
-test_packages='libcriterion-dev clang clang-format clang-tidy libclang-rt-dev llvm cppcheck
+test_packages='libcriterion-dev clang clang-format clang-tidy libclang-rt-dev llvm cppcheck valgrind
     curl nginx haproxy nghttp2-client openssl libssl-dev gnutls-bin chromium procps iproute2
     python3 python3-pytest python3-grpcio python3-h2 python3-hpack python3-httpx
     python3-websockets'

@@ -4,6 +4,7 @@
 #   unit         tests/unit by Criterion: gcc debug, ASan+UBSan, TSan
 #   replay       fuzz/corpus/X through fuzz/fuzz_X, built by gcc with ASan+UBSan
 #   sim          whole servers on a simulated network (tests/sim), ASan+UBSan
+#   instructions of operations and whole requests of the release build, against bench/instructions.tsv
 #   wire         pytest against the ASan+UBSan server
 #   integration  the same: peers, life (in two parts)
 #   fault        the same: failing calls, names and networks
@@ -120,6 +121,20 @@ sim() {
     ended
 }
 
+# Each row of the table is a test.
+instructions() {
+    began instructions
+    build release all
+    build release micro-build
+    log=$logs/instructions.log
+    timeout 600 /usr/bin/python3 -B bench/instructions_check.py >"$log" 2>&1
+    # shellcheck disable=SC2046 # words
+    set -- $(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$log") # without a result: none
+    add "${1:-0}" "${2:-1}" instructions "$log"
+    grep -E '^(skipped|table is stale)' "$log" | sed 's/^/  instructions /'
+    ended
+}
+
 # The number in attribute $1 of pytest's report.
 reported() {
     sed -nE "s/.*<testsuite [^>]*\\<$1=\"([0-9]+)\".*/\\1/p" "$report" | head -n 1
@@ -191,6 +206,7 @@ fi
 unit debug
 replay
 sim
+instructions
 finish_python
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

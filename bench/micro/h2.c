@@ -1,20 +1,13 @@
 /*
- * What a request costs the server of HTTP/2: fixed answers to GET, 32 at a time on each of 16 connections in
- * memory, as h2load asks for them, without kernel and without router. Prints nanoseconds a request (the
- * median of the batches). Under `valgrind --tool=callgrind` an argument bounds the batches: the difference of
- * two runs, divided by their requests, is what one costs in instructions.
- *
- *   gcc -O2 -I. -D_GNU_SOURCE -o /tmp/micro_h2 bench/micro_h2.c build/gcc-release/libanygate.a ...
+ * A request to the server of HTTP/2, without kernel and router: fixed answers to GET, 32 at a time on each of 16
+ * connections in memory, as h2load asks for them.
  */
+#include "bench/micro/micro.h"
 #include "proto/h2_server.h"
 #include "tests/memwire.h"
 
-#include <stdio.h>
-#include <time.h>
-
 #define CONNECTIONS 16u
 #define AT_ONCE     32u
-#define BATCHES     4000u
 #define OUT_BYTES   8192u
 
 struct client {
@@ -24,7 +17,7 @@ struct client {
     uint8_t out[OUT_BYTES];
 };
 
-static struct memloop m;
+static struct memloop loop;
 static struct client clients[CONNECTIONS];
 
 static const struct ag_prepared fixed = {
@@ -95,14 +88,6 @@ static const struct ag_stream_user user = {.on_data = on_data,
                                            .on_deadline = on_deadline,
                                            .on_close = on_close};
 
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static void feed(struct client *c, struct ag_span bytes)
 {
     AG_ASSERT(memwire_feed(&c->wire, bytes) == bytes.len);
@@ -141,45 +126,36 @@ static void ask(struct client *c)
     feed(c, ag_span(room, n));
 }
 
-static int compare_u64(const void *a, const void *b)
+static void set_up(const struct micro *m)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    static struct ag_context ctx = {.loop = &loop.loop, .pipeline = &pipeline, .shard_count = 1};
+    static struct ag_server_limits limits = {.head = {8192, 32768, 100},
+                                             .header_timeout_ms = 10000,
+                                             .idle_timeout_ms = 75000,
+                                             .route = AG_ROUTE_LIMITS_DEFAULT};
 
-    return x < y ? -1 : x > y;
-}
-
-int main(int argc, char **argv)
-{
-    static uint64_t took[BATCHES];
-    unsigned batches = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : BATCHES;
-    struct ag_context ctx = {.loop = &m.loop, .pipeline = &pipeline, .shard_count = 1};
-    struct ag_server_limits limits = {.head = AG_H1_LIMITS_DEFAULT,
-                                      .header_timeout_ms = 10000,
-                                      .idle_timeout_ms = 75000,
-                                      .route = AG_ROUTE_LIMITS_DEFAULT};
-    const unsigned middle = batches / 2;
-
-    AG_ASSERT(batches > 0 && batches <= BATCHES);
-    memloop_init(&m, (struct ag_loop_config){.buf_count = {1024, 16}});
+    (void)m;
+    memloop_init(&loop, (struct ag_loop_config){.buf_count = {1024, 16}});
     for (unsigned i = 0; i < CONNECTIONS; i++) {
-        memwire_init(&clients[i].wire, &m, &user, ag_buf(clients[i].out, OUT_BYTES));
+        memwire_init(&clients[i].wire, &loop, &user, ag_buf(clients[i].out, OUT_BYTES));
         ag_h2_server_init(&clients[i].h2, &clients[i].wire.stream, &ctx, &limits, 80);
         greet(&clients[i]);
     }
-    memloop_turn(&m, 0);
-    for (unsigned b = 0; b < batches; b++) {
-        uint64_t begun = now_ns();
-
-        for (unsigned i = 0; i < CONNECTIONS; i++) {
-            ask(&clients[i]);
-        }
-        memloop_turn(&m, 0);
-        took[b] = now_ns() - begun;
-        /* The longest answer, so that none is missing: two headers, the section, two bytes. */
-        AG_ASSERT(clients[0].wire.out.len >= (size_t)AT_ONCE * 60);
-    }
-    qsort(took, batches, sizeof(*took), compare_u64);
-    printf("h2 fixed, %u x %u in memory: %.0f ns a request\n", CONNECTIONS, AT_ONCE,
-           (double)took[middle] / (CONNECTIONS * AT_ONCE));
-    return 0;
+    memloop_turn(&loop, 0);
 }
+
+static void run(const struct micro *m)
+{
+    (void)m;
+    for (unsigned i = 0; i < CONNECTIONS; i++) {
+        ask(&clients[i]);
+    }
+    memloop_turn(&loop, 0);
+    /* The longest answer, so that none is missing: two headers, the section, two bytes. */
+    AG_ASSERT(clients[0].wire.out.len >= (size_t)AT_ONCE * 60);
+}
+
+static const struct micro all[] = {
+    {"h2, fixed answer, 32 streams", CONNECTIONS *AT_ONCE, 0, set_up, NULL, run, NULL, NULL},
+};
+const struct micro_list micro_h2 = {all, AG_COUNT(all)};
