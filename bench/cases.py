@@ -54,7 +54,7 @@ CASES = {case.name: case for case in (
     Case("static1k", ONE, "file of 1 KB", "h1", "PORT", "/static/1k.txt", FILES,
          floor(1.106, "floor + 0.5 of 4.7 us"), ("respond", 1024)),
     Case("static64k", ONE, "file of 64 KB", "h1", "PORT", "/static/64k.bin", FILES, best(0.9)),
-    Case("static10m", ONE, "file of 10 MB", "h1", "PORT", "/static/10m.bin", FILES),
+    Case("static10m", ONE, "file of 10 MB", "large", "PORT", "/static/10m.bin", FILES),
     Case("proxy2", RELAY, "proxied answer of 2 bytes", "h1", "PORT", "/proxy/small", PROXIES,
          floor(1.084, "floor + 0.8 of 9.5 us"), ("relay", 262144)),
     Case("proxy64k", RELAY, "proxied answer of 64 KB", "h1", "PORT", "/proxy/64k.bin", PROXIES,

@@ -85,8 +85,8 @@ class Loads:
             raise SystemExit(f"{self.command}: exit code {process.returncode}\n{out[-500:]}")
         return out
 
-    def wrk(self, url, *options, script="plain"):
-        out = self.run("wrk", f"-t{self.threads}", f"-c{self.connections}", "-d60s", "--timeout=10s", "-s",
+    def wrk(self, url, *options, script="plain", connections=None):
+        out = self.run("wrk", f"-t{self.threads}", f"-c{connections or self.connections}", "-d60s", "--timeout=10s", "-s",
                        str(self.work / f"{script}.lua"), *options, url, stop=True)
         self.command = self.command.replace("-d60s", f"-d{self.seconds:g}s")
         bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors:(.*)", out)
@@ -96,8 +96,14 @@ class Loads:
     def h1(self, port, path):
         return self.wrk(f"http://127.0.0.1:{port}{path}")
 
+    def large(self, port, path):
+        """On few connections, so that answers end within the time."""
+        return self.wrk(f"http://127.0.0.1:{port}{path}", connections=8)
+
     def pipelined(self, port, path):
-        return self.wrk(f"http://127.0.0.1:{port}{path}", script="pipeline")
+        """wrk's latencies are not those of single requests here."""
+        load = self.wrk(f"http://127.0.0.1:{port}{path}", script="pipeline")
+        return Load(load.requests, load.bad)
 
     def connects(self, port, path):
         return self.wrk(f"http://127.0.0.1:{port}{path}", "-H", "Connection: close")

@@ -78,7 +78,8 @@ class Bench:
                 servers = [self.servers[s] for s in ALL if s in self.servers]
                 peak = min(statistics.median(entry["servers"][s.name]["rate"]) for s in servers)
                 results["latency"] += latency.measure(name, CASES[name].path, servers, self.work,
-                                                      [(share, round(peak * share, -2)) for share in SHARES], 2, 64)
+                                                      [(share, round(peak * share, -2)) for share in SHARES], 2, 64,
+                                                      CASES[name].title)
 
     def memory(self, results):
         results["memory"] = idle.measure([n for n in ALL if n in self.names], ("h1", "tls", "h2"), 10_000, self.work,
@@ -89,7 +90,7 @@ class Bench:
                                                self.options.seconds, min(3, self.options.rounds))
 
     def overload(self, results):
-        results["overload"] = overload.measure(self.work, self.origins.values, self.options.binary)
+        results["overload"] = overload.measure(self.work, self.options.binary, 1)
 
 
 PARTS = ("cpu", "latency", "memory", "shards", "overload")

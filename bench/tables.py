@@ -150,6 +150,6 @@ def overload_table(entries):
             rates = [cell(got.get(key), count) for key in ("peak_rate", "offered_rate", "goodput_rate")]
             rows.append(row(name, [entry["title"] if i == 0 else ""], [*rates, cell(at.value(name), share)], [
                 *(cell(got.get(key), count) for key in ("refused_rate", "failed")),
-                *(cell(got.get(key)) for key in ("p50_us", "p99_us"))]))
+                *(cell(got.get(key)) for key in ("p50_us", "p99_us", "p99_goal_us"))]))
     return table(["case", "server", "peak/s", "offered/s", "goodput/s", "of peak", "refused/s", "failed", "p50, us",
-                  "p99, us"], rows, 2)
+                  "p99, us", "bound of p99, us"], rows, 2)

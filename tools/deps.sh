@@ -20,8 +20,8 @@ source_packages='autoconf automake libtool dpkg-dev'
 test_packages='libcriterion-dev clang clang-format clang-tidy libclang-rt-dev llvm cppcheck valgrind
     curl nginx haproxy nghttp2-client openssl libssl-dev gnutls-bin chromium procps iproute2
     python3 python3-pytest python3-grpcio python3-h2 python3-hpack python3-httpx
-    python3-websockets'
-bench_packages='nginx haproxy h2o wrk nghttp2-client openssl libssl-dev python3'
+    python3-websockets h2o wrk'
+bench_packages='nginx haproxy h2o wrk valgrind strace nghttp2-client openssl libssl-dev python3'
 playwright=1.55.1 # the last line of releases that runs on Debian 12's node
 
 wolfssl_flags='--enable-sp --enable-sp-asm --enable-sp-math --enable-alpn --enable-sni
