@@ -33,7 +33,7 @@ def measure(server, loads, case):
     elapsed = time.monotonic() - begun
     spent, busy = (server.cpu_ns() - before) / 1000, cores_busy_us() - busy
     if load.bad or not load.requests:
-        print(f"  {case.name}, {server.name}: {load.requests} requests; {load.bad}")
+        print(f"  {case.name}, {server.name}: {load.requests} requests; {load.bad}", flush=True)
     count = max(load.requests, 1)
     figures = {"us": spent / count, "both_us": busy / count, "busy": spent / elapsed / 1e6, "rate": count / elapsed,
                "p50_us": load.p50_us, "p99_us": load.p99_us, "p999_us": load.p999_us}
@@ -54,7 +54,7 @@ def compare(case, servers, loads, rounds):
                 held.enter_context(loads.hold_idle(servers[turn[0]].ports[case.port]))
             seconds, loads.seconds = loads.seconds, WARM_S
             for name in turn:
-                measure(servers[name], loads, case)
+                getattr(loads, case.load)(servers[name].ports[case.port], case.path)
             loads.seconds = seconds
             for _ in range(rounds):
                 for name in turn:
