@@ -8,7 +8,7 @@ The peak is found by a closed loop; then an open loop (bench/rate.c) offers twic
            queue, and then SYNs are lost. The answer is a file of 64k, for a connection alone costs the generator as much
            as the server; so twice the peak can be offered from one core
   origin   a proxy to an origin of WORKERS / WORK_MS (bench/slow_origin.c), which the proxy knows the bound of: what is too
-           much waits in a queue of 200, and what finds that full is told so (503)
+           much waits in a queue of PENDING, and what finds that full is told so (503)
 
 Each server has bounds in its configuration (peers/overload*). Little's law says what they allow: with so many in all that
 may wait before a request, it takes that number divided by the rate. The goal is twice that time at most, and 90 % of
@@ -20,8 +20,8 @@ import subprocess
 from latency import run
 from servers import HERE, LOAD_CORE, SERVER_CORE, fill, free_port, stop, wait_ports
 
-WORKERS, WORK_MS = 50, 5
-PENDING = 200
+WORKERS, WORK_MS = 50, 20
+PENDING = 50
 SERVED, BACKLOG = 128, 4096  # connections of `fresh` that a server has at once; what the kernel keeps beside
 ROUNDS = 3
 SERVERS = {
@@ -74,7 +74,7 @@ def figures(pairs, seconds, most_waiting):
     return {"peak_rate": peak, "offered_rate": median("offered_rate"), "goodput_rate": median("rate"),
             "goodput_share": statistics.median(r["rate"] / max(p, 1) for p, r in pairs),
             "refused_rate": median("refused") / seconds,
-            "unsent_share": sum(r["unsent"] for r in runs) / sum(r["unsent"] + r["sent"] for r in runs),
+            "unsent_share": sum(r["unsent"] for r in runs) / max(sum(r["unsent"] + r["sent"] for r in runs), 1),
             "p50_us": quantile(0.5), "p99_us": quantile(0.99), "p99_goal_us": 2e6 * most_waiting / max(peak, 1),
             "refused_p99_us": median("refused_p99_us"),
             "failed": sum(r["failed"] for r in runs), "late": sum(r["late"] for r in runs),

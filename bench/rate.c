@@ -19,7 +19,7 @@
  *   offered_rate  due a second;  rate: answers a second of the measured time, whenever they were due
  *   answered      with 2xx;  refused: with another status;  late, failed (connection lost or refused, not HTTP);
  *                 unsent: by -x, or nobody was there to send them before they were late
- *   quantiles     [[share, us], ...];  max_us
+ *   quantiles     [[share, us], ...], empty when nothing was answered;  max_us
  *   refused_p99_us  how soon they were told no
  *   lag_p99_us    how long after they were due requests left, which had a free connection: the generator's own part
  *   busy          the share of its core that it used: near 1 without -s it was what limited the rate
@@ -420,7 +420,7 @@ static void print(double busy_share)
                  (unsigned long long)(due_measured - unsent), (unsigned long long)answered,
                  (unsigned long long)refused, (unsigned long long)late, (unsigned long long)failed,
                  (unsigned long long)unsent);
-    for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
+    for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]) && latency.count > 0; i++) {
         (void)printf("%s[%g, %.2f]", i ? ", " : "", shares[i],
                      histogram_quantile(&latency, shares[i]) / 1e3);
     }
