@@ -36,6 +36,7 @@ struct ag_hpack_table {
     struct ag_arena *memory;        /* of the connection */
     struct ag_hpack_entry *entries; /* AG_HPACK_ENTRIES_MAX; NULL: nothing was added yet */
     uint8_t *text;                  /* AG_HPACK_TEXT_BYTES */
+    uint64_t changes;               /* of what indices mean, so far; never goes back */
     uint16_t next;                  /* the place of the next entry; the newest is before it */
     uint16_t count;
     uint16_t text_end;  /* where the next entry's text goes */
