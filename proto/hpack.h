@@ -67,6 +67,7 @@ struct ag_hpack_section {
     bool begun;     /* a field was read: no table size update any more */
     /* Of the field that was given out, as long as the next was not asked for: */
     uint8_t known; /* its static index, when that tells name and value; 0: it does not */
+    uint8_t named; /* the static index that tells its name, its value being literal; 0: none does */
     struct ag_hpack_entry *entry; /* what it is a copy of, in the dynamic table; NULL: of none */
 };
 
