@@ -89,11 +89,14 @@ AG_MUST_USE enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_h
 #define AG_HPACK_SEEN 16u
 /* Lists of entries, by the last bits of their hashes. */
 #define AG_HPACK_LISTS 64u
+/* Names that are known by a number: those of the static table, and struct ag_field's. */
+#define AG_HPACK_KEYS (62u + AG_FIELDS)
 
 struct ag_hpack_encoder {
     struct ag_hpack_table table;
     uint32_t seen[AG_HPACK_SEEN][2]; /* by the hash's last bits: told lately, and not added */
     uint8_t newest[AG_HPACK_LISTS];  /* places in the table; may be stale, see hpack_encode.c */
+    uint8_t last[AG_HPACK_KEYS];     /* of each known name: the place of its last value; the same */
     uint16_t least_bytes; /* of the sizes since the last section; to be told when below max_bytes */
     bool size_owed;       /* the next section begins with a table size update */
 };
