@@ -23,8 +23,8 @@ struct side {
 };
 
 static struct memloop loop;
-static struct side peer, mirror, other, plain; /* `plain` reads requests without the memo */
-static struct ag_h2_memo memo;
+static struct side peer, mirror, other, plain; /* `plain` has no memo */
+static struct ag_h2_memo requests, responses;
 static struct ag_arena arena, second, third;
 static struct ag_h1_limits limits;
 static const struct ag_h1_limits wide = {1u << 17, 1u << 18, 1000};
@@ -191,7 +191,8 @@ static enum ag_status request(struct ag_span section, struct ag_h2_field_error *
 {
     struct ag_field room[3];
     struct ag_request req = {.fields = {room, 0, AG_COUNT(room)}};
-    enum ag_status st = ag_h2_memo_read(&memo, &peer.decoder, section, &limits, &req, &arena, e);
+    enum ag_status st =
+        ag_h2_memo_request(&requests, &peer.decoder, section, &limits, &req, &arena, e);
     struct ag_h2_priority priority = AG_H2_PRIORITY_DEFAULT;
     const struct ag_field *f;
 
@@ -232,15 +233,35 @@ static void prepared(const struct ag_response *res)
     ag_arena_release(&fresh.memory);
 }
 
+static void check_plain_response(struct ag_span section, enum ag_method method, enum ag_status st,
+                                 const struct ag_response *res, const struct ag_h2_field_error *e)
+{
+    struct ag_field room[3];
+    struct ag_response back = {.fields = {room, 0, AG_COUNT(room)}};
+    struct ag_h2_field_error f = {0};
+
+    AG_ASSERT(ag_h2_read_response(&plain.decoder, section, &limits, method, &back, &third, &f) ==
+              st);
+    AG_ASSERT(e->status == f.status && e->connection == f.connection && e->why == f.why);
+    if (st == AG_OK) {
+        check_equal(&res->fields, &back.fields);
+        AG_ASSERT(res->status == back.status && res->framing == back.framing &&
+                  res->content_length == back.content_length && res->version == back.version &&
+                  res->keep_alive == back.keep_alive);
+    }
+}
+
 static enum ag_status response(struct ag_span section, enum ag_method method,
                                struct ag_h2_field_error *e)
 {
-    struct ag_response res = {0}, back = {0};
+    struct ag_field room[3];
+    struct ag_response res = {.fields = {room, 0, AG_COUNT(room)}}, back = {0};
     enum ag_status st =
-        ag_h2_read_response(&peer.decoder, section, &limits, method, &res, &arena, e);
+        ag_h2_memo_response(&responses, &peer.decoder, section, &limits, method, &res, &arena, e);
     struct ag_h2_field_error f = {0};
     struct ag_buf out;
 
+    check_plain_response(section, method, st, &res, e);
     if (st != AG_OK) {
         return st;
     }
@@ -363,7 +384,7 @@ static bool section(unsigned kind, struct ag_span in)
         return false;
     }
     check_tables(&peer.decoder.table, &mirror.decoder.table);
-    if (kind != REQUEST) {
+    if (kind == TRAILERS || kind == SKIP) {
         AG_ASSERT(ag_h2_skip_section(&plain.decoder, in, &limits) == AG_OK);
     }
     check_tables(&peer.decoder.table, &plain.decoder.table);
@@ -399,7 +420,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     begin(&mirror);
     begin(&other);
     begin(&plain);
-    memo = (struct ag_h2_memo){0};
+    requests = responses = (struct ag_h2_memo){0};
     sections(ag_span(data + 1, size - 1));
     ag_arena_release(&peer.memory);
     ag_arena_release(&mirror.memory);

@@ -1,8 +1,8 @@
 /*
- * Goal: a request's section that comes again is what reading it again would give, whatever came between; what is
+ * Goal: a section that comes again is what reading it again would give, whatever came between; what is
  * kept is bounded, and nothing that was refused is.
  * Method: each section is read twice, by way of a memo and without, by two decoders of one connection; the
- * requests, the tables and what is wrong have to be the same. Sections, limits and room are chosen so that they
+ * messages, the tables and what is wrong have to be the same. Sections, limits and room are chosen so that they
  * repeat, change what indices mean, are refused, or do not fit.
  */
 #include "proto/h2_memo.h"
@@ -69,7 +69,7 @@ static enum ag_status read_with(struct ag_h2_memo *m, struct ag_hpack_decoder *d
 
     cr_assert_leq(block.len, sizeof(in));
     memcpy(in, block.ptr, block.len);
-    st = ag_h2_memo_read(m, d, ag_span(in, block.len), &limits, &req, a, &e);
+    st = ag_h2_memo_request(m, d, ag_span(in, block.len), &limits, &req, a, &e);
     memset(in, 0xee, sizeof(in)); /* nothing may point into the section */
     cr_assert(req.tls);
     if (st == AG_OK) {
@@ -149,7 +149,8 @@ Test(h2_memo, each_request_has_its_own)
     first_page(&arena);
     for (unsigned i = 0; i < 2; i++) {
         cr_assert_eq(
-            ag_h2_memo_read(&memo, &decoder, ag_buf_span(&b), &limits, &req[i], &arena, &e), AG_OK);
+            ag_h2_memo_request(&memo, &decoder, ag_buf_span(&b), &limits, &req[i], &arena, &e),
+            AG_OK);
     }
     cr_expect_neq(req[0].path.ptr, req[1].path.ptr);
     cr_expect_neq(req[0].fields.v, req[1].fields.v);
@@ -272,7 +273,105 @@ Test(h2_memo, room_that_is_wanting)
     ag_arena_release(&small);
 }
 
-/* ---- random stories ---- */
+/* ---- responses ---- */
+
+static enum ag_status response_with(struct ag_h2_memo *m, struct ag_hpack_decoder *d,
+                                    struct ag_span block, enum ag_method method, struct ag_arena *a,
+                                    uint16_t cap, char to[static TEXT_BYTES])
+{
+    struct ag_field room[24];
+    struct ag_response res = {.fields = {room, 0, cap}};
+    struct ag_h2_field_error e = {0};
+    struct ag_buf b = ag_buf(to, TEXT_BYTES);
+    enum ag_status st = ag_h2_memo_response(m, d, block, &limits, method, &res, a, &e);
+
+    if (st == AG_OK) {
+        ag_buf_printf(&b, "%u %u %u %d %lld ", res.status, res.version, res.framing, res.keep_alive,
+                      (long long)res.content_length);
+        describe_fields(&res.fields, &b);
+    } else {
+        ag_buf_printf(&b, "%d %u %d %s", st, e.status, e.connection, e.why);
+    }
+    ag_buf_putc(&b, 0);
+    cr_assert_not(b.overflow);
+    return st;
+}
+
+static enum ag_status response_both(struct ag_span block, enum ag_method method, uint16_t cap)
+{
+    static char other[TEXT_BYTES];
+    enum ag_status st;
+
+    first_page(&arena);
+    first_page(&other_arena);
+    st = response_with(&memo, &decoder, block, method, &arena, cap, text);
+    cr_assert_eq(response_with(NULL, &plain, block, method, &other_arena, cap, other), st);
+    cr_assert_str_eq(text, other);
+    cr_assert_eq(decoder.table.bytes, plain.table.bytes);
+    return st;
+}
+
+#define OK_200 ":status: 200\ncontent-type: text/plain\ncontent-length: 5\n"
+
+/* What it means depends on the request's method. */
+Test(h2_memo, a_response_is_kept_for_its_method)
+{
+    static const enum ag_method methods[] = {AG_METHOD_GET, AG_METHOD_HEAD, AG_METHOD_CONNECT};
+    struct ag_buf b = ag_buf(bytes, sizeof(bytes));
+    static char said[AG_COUNT(methods)][TEXT_BYTES];
+
+    coded(&b, OK_200, AG_HPACK_PLAIN);
+    for (size_t i = 0; i < AG_COUNT(methods); i++) {
+        for (unsigned k = 0; k < 3; k++) {
+            cr_assert_eq(response_both(ag_buf_span(&b), methods[i], 24), AG_OK);
+            cr_expect_eq(memo.kept, k > 0);
+        }
+        (void)snprintf(said[i], TEXT_BYTES, "%s", text);
+        for (size_t k = 0; k < i; k++) {
+            cr_expect_str_neq(said[i], said[k]);
+        }
+    }
+}
+
+static const char *const answers[] = {
+    OK_200,
+    ":status: 200\ndate: Sun, 06 Nov 1994 08:49:37 GMT\nserver: s\nx: y\n",
+    ":status: 304\netag: \"a\"\n",
+    ":status: 103\nlink: </a>\n",
+    ":status: 101\n",
+    ":status: 200\nConnection: close\n",
+    ":status: 200\nset-cookie: a=b\nset-cookie: c=d\nvary: \n",
+    ":status: 200\ncontent-type: application/grpc\n"};
+
+Test(h2_memo, random_responses_are_read_as_without_it)
+{
+    static const enum ag_method methods[] = {AG_METHOD_GET, AG_METHOD_HEAD, AG_METHOD_CONNECT};
+    struct ag_buf b = ag_buf(bytes, sizeof(bytes));
+    enum ag_method method = AG_METHOD_GET;
+    unsigned kept = 0;
+
+    srand(9);
+    for (unsigned round = 0; round < 20000; round++) {
+        if (round == 0 || rand() % 3 == 0) {
+            if (rand() % 50 == 0) {
+                ag_hpack_resize(&encoder, (uint32_t)rand() % 400);
+            }
+            coded(&b, answers[(size_t)rand() % AG_COUNT(answers)],
+                  rand() % 3 ? AG_HPACK_INDEX : AG_HPACK_PLAIN);
+        }
+        if (rand() % 10 == 0) {
+            method = methods[(size_t)rand() % AG_COUNT(methods)];
+        }
+        if (rand() % 20 == 0) {
+            limits.head_max = rand() % 2 ? 32768 : 60 + (uint32_t)rand() % 200;
+        }
+        (void)response_both(ag_buf_span(&b), method, rand() % 5 ? 24 : 1);
+        kept += memo.kept;
+    }
+    cr_expect_gt(kept, 1000u);
+}
+
+/* ---- random requests ---- */
 
 static const char *const fields[] = {
     "",
