@@ -1,12 +1,13 @@
 /*
  * Field sections of HTTP/2, one after another on one connection: what is let pass keeps the rules of RFC 9113
  * and means the same in HTTP/1, whose parser takes it; written again and read again it is the same; the
- * table goes on as that of a decoder that keeps nothing; and no bound is passed.
+ * table goes on as that of a decoder that keeps nothing; what comes again byte for byte is read as if it were new;
+ * and no bound is passed.
  *
- *   input: [ bounds | sections: kind, length, bytes ]
+ *   input: [ bounds | sections: kind and how often, length, bytes ]
  */
 #include "proto/h1_scan.h"
-#include "proto/h2_fields.h"
+#include "proto/h2_memo.h"
 #include "proto/hpack_table.h"
 #include "tests/memwire.h"
 
@@ -22,8 +23,9 @@ struct side {
 };
 
 static struct memloop loop;
-static struct side peer, mirror, other;
-static struct ag_arena arena, second;
+static struct side peer, mirror, other, plain; /* `plain` has no memo */
+static struct ag_h2_memo requests, responses;
+static struct ag_arena arena, second, third;
 static struct ag_h1_limits limits;
 static const struct ag_h1_limits wide = {1u << 17, 1u << 18, 1000};
 static uint8_t bytes[SECTION_BYTES];
@@ -154,14 +156,47 @@ static void by_http1(const struct ag_request *req)
     check_same_request(req, &back);
 }
 
+/* Field by field, name and value. */
+static void check_equal(const struct ag_fields *a, const struct ag_fields *b)
+{
+    AG_ASSERT(a->count == b->count);
+    for (size_t i = 0; i < a->count; i++) {
+        AG_ASSERT(ag_span_eq(ag_field_key(&a->v[i]), ag_field_key(&b->v[i])));
+        AG_ASSERT(ag_span_eq(ag_field_value(&a->v[i]), ag_field_value(&b->v[i])));
+        AG_ASSERT(a->v[i].id == b->v[i].id && a->v[i].removed == b->v[i].removed);
+    }
+}
+
+/* Without the memo it is the same request, or the same mistake. */
+static void check_plain(struct ag_span section, enum ag_status st, const struct ag_request *req,
+                        const struct ag_h2_field_error *e)
+{
+    struct ag_field room[3];
+    struct ag_request back = {.fields = {room, 0, AG_COUNT(room)}};
+    struct ag_h2_field_error f = {0};
+
+    AG_ASSERT(ag_h2_read_request(&plain.decoder, section, &limits, &back, &third, &f) == st);
+    AG_ASSERT(e->status == f.status && e->connection == f.connection && e->why == f.why);
+    if (st == AG_OK) {
+        check_same_request(req, &back);
+        check_equal(&req->fields, &back.fields);
+        AG_ASSERT(ag_span_eq(req->target, back.target) && ag_span_eq(req->protocol, back.protocol));
+        AG_ASSERT(req->received_count == back.received_count && req->version == back.version &&
+                  req->framing == back.framing && req->keep_alive == back.keep_alive &&
+                  req->https_target == back.https_target);
+    }
+}
+
 static enum ag_status request(struct ag_span section, struct ag_h2_field_error *e)
 {
     struct ag_field room[3];
     struct ag_request req = {.fields = {room, 0, AG_COUNT(room)}};
-    enum ag_status st = ag_h2_read_request(&peer.decoder, section, &limits, &req, &arena, e);
+    enum ag_status st =
+        ag_h2_memo_request(&requests, &peer.decoder, section, &limits, &req, &arena, e);
     struct ag_h2_priority priority = AG_H2_PRIORITY_DEFAULT;
     const struct ag_field *f;
 
+    check_plain(section, st, &req, e);
     if (st != AG_OK) {
         return st;
     }
@@ -198,15 +233,35 @@ static void prepared(const struct ag_response *res)
     ag_arena_release(&fresh.memory);
 }
 
+static void check_plain_response(struct ag_span section, enum ag_method method, enum ag_status st,
+                                 const struct ag_response *res, const struct ag_h2_field_error *e)
+{
+    struct ag_field room[3];
+    struct ag_response back = {.fields = {room, 0, AG_COUNT(room)}};
+    struct ag_h2_field_error f = {0};
+
+    AG_ASSERT(ag_h2_read_response(&plain.decoder, section, &limits, method, &back, &third, &f) ==
+              st);
+    AG_ASSERT(e->status == f.status && e->connection == f.connection && e->why == f.why);
+    if (st == AG_OK) {
+        check_equal(&res->fields, &back.fields);
+        AG_ASSERT(res->status == back.status && res->framing == back.framing &&
+                  res->content_length == back.content_length && res->version == back.version &&
+                  res->keep_alive == back.keep_alive);
+    }
+}
+
 static enum ag_status response(struct ag_span section, enum ag_method method,
                                struct ag_h2_field_error *e)
 {
-    struct ag_response res = {0}, back = {0};
+    struct ag_field room[3];
+    struct ag_response res = {.fields = {room, 0, AG_COUNT(room)}}, back = {0};
     enum ag_status st =
-        ag_h2_read_response(&peer.decoder, section, &limits, method, &res, &arena, e);
+        ag_h2_memo_response(&responses, &peer.decoder, section, &limits, method, &res, &arena, e);
     struct ag_h2_field_error f = {0};
     struct ag_buf out;
 
+    check_plain_response(section, method, st, &res, e);
     if (st != AG_OK) {
         return st;
     }
@@ -310,14 +365,18 @@ static bool section(unsigned kind, struct ag_span in)
     }
     ag_arena_init(&arena, &loop.loop.pages, PAGES_MAX);
     ag_arena_init(&second, NULL, 0);
+    ag_arena_init(&third, &loop.loop.pages, PAGES_MAX);
     if (limits.head_max > AG_ARENA_ALLOC_MAX) {
         ag_arena_widen(&arena, &loop.loop);
+        ag_arena_widen(&third, &loop.loop);
     }
+    AG_ASSERT(ag_arena_alloc(&arena, 8) && ag_arena_alloc(&third, 8)); /* as an exchange does */
     st = read_section(kind, in, &e);
     AG_ASSERT(kind == SKIP || (st == AG_OK) == (e.why == NULL));
     AG_ASSERT(!e.connection || (st != AG_OK && e.status == 0));
     ag_arena_release(&arena);
     ag_arena_release(&second);
+    ag_arena_release(&third);
     mirrored = ag_h2_skip_section(&mirror.decoder, in, &limits);
     /* Each counts a flood by what it does not keep. */
     AG_ASSERT(!e.connection || st == AG_ELIMIT || mirrored == AG_ELIMIT || mirrored == st);
@@ -325,6 +384,10 @@ static bool section(unsigned kind, struct ag_span in)
         return false;
     }
     check_tables(&peer.decoder.table, &mirror.decoder.table);
+    if (kind == TRAILERS || kind == SKIP) {
+        AG_ASSERT(ag_h2_skip_section(&plain.decoder, in, &limits) == AG_OK);
+    }
+    check_tables(&peer.decoder.table, &plain.decoder.table);
     return true;
 }
 
@@ -333,8 +396,10 @@ static void sections(struct ag_span in)
     while (in.len > 3) {
         size_t len = ag_min_size(in.ptr[1] | (size_t)in.ptr[2] << 8, in.len - 3);
 
-        if (!section(in.ptr[0] % KINDS, ag_span_sub(in, 3, 3 + len))) {
-            return;
+        for (unsigned times = 1 + in.ptr[0] / KINDS % 4; times > 0; times--) {
+            if (!section(in.ptr[0] % KINDS, ag_span_sub(in, 3, 3 + len))) {
+                return;
+            }
         }
         in = ag_span_sub(in, 3 + len, in.len);
     }
@@ -354,9 +419,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     begin(&peer);
     begin(&mirror);
     begin(&other);
+    begin(&plain);
+    requests = responses = (struct ag_h2_memo){0};
     sections(ag_span(data + 1, size - 1));
     ag_arena_release(&peer.memory);
     ag_arena_release(&mirror.memory);
     ag_arena_release(&other.memory);
+    ag_arena_release(&plain.memory);
     return 0;
 }

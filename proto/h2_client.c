@@ -135,9 +135,14 @@ static void read_head(struct h2_call *h, struct ag_span section, bool end)
     struct ag_field room[FIELD_ROOM];
     struct ag_response res = {.fields = {room, 0, FIELD_ROOM}};
     struct ag_h2_field_error error = {0};
-    enum ag_status st = ag_h2_read_response(&h->stream.conn->decoder, section, &limits,
-                                            (enum ag_method)h->method, &res, h->call->keep, &error);
+    struct ag_h2_client *c = client_of(h->stream.conn);
+    enum ag_status st;
 
+    if (!c->memo && h->stream.id > 1) { /* not for the sake of one call */
+        c->memo = ag_arena_zalloc(&c->conn.memory, sizeof(*c->memo));
+    }
+    st = ag_h2_memo_response(c->memo, &c->conn.decoder, section, &limits, (enum ag_method)h->method,
+                             &res, h->call->keep, &error);
     if (st != AG_OK) {
         read_failed(h, st, &error);
     } else if (res.status < 200) {

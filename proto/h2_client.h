@@ -17,6 +17,7 @@
 #pragma once
 #include "proto/call.h"
 #include "proto/h2_conn.h"
+#include "proto/h2_memo.h"
 
 /* Calls at a time on one connection, if the upstream allows as many. */
 #define AG_H2_CLIENT_CALLS_MAX 128u
@@ -40,6 +41,7 @@ struct ag_h2_client_ops {
 struct ag_h2_client {
     struct ag_h2_conn conn; /* first */
     const struct ag_h2_client_ops *ops;
+    struct ag_h2_memo *memo; /* of responses; in the connection's memory; NULL: none (yet) */
     uint64_t heard_ms;   /* loop time of the last bytes received, or of the first call after none */
     uint32_t silence_ms; /* before the next ping */
     uint32_t calls_max;  /* as many as it took; less than it allows after REFUSED_STREAM */

@@ -170,7 +170,7 @@ struct ag_h2_conn {
     struct ag_loop *loop;
     const struct ag_h2_role *role;
     struct ag_task work;
-    struct ag_arena memory; /* of the tables */
+    struct ag_arena memory; /* of the tables, and what the role keeps with them */
     struct ag_hpack_decoder decoder;
     struct ag_hpack_encoder encoder;
     struct ag_h2_input in;

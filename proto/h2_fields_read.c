@@ -211,14 +211,24 @@ static enum ag_status take_special(struct reader *r, const struct ag_field *f)
     return AG_OK;
 }
 
+/* The kind of one that has a name of the static table. */
+static inline uint8_t kind_named(uint8_t index)
+{
+    return index < sizeof(known_kinds) ? known_kinds[index] : FIELD_KIND;
+}
+
 /* Its kind; 0: it is malformed. */
 static uint8_t check(struct reader *r, const struct ag_field *f)
 {
     enum pseudo p;
+    uint8_t named = r->section.named;
 
     if (ag_unlikely(!is_value(ag_field_value(f)))) {
         (void)malformed(r, "invalid field value");
         return 0;
+    }
+    if (named) {
+        return kind_named(named);
     }
     if (f->name_len > 0 && f->name[0] == ':') {
         p = pseudo_of(ag_field_key(f));
@@ -241,7 +251,7 @@ static inline uint8_t kind_of(struct reader *r, const struct ag_field *f)
     const struct ag_hpack_section *s = &r->section;
 
     if (s->known) {
-        return s->known < sizeof(known_kinds) ? known_kinds[s->known] : FIELD_KIND;
+        return kind_named(s->known);
     }
     if (s->entry) {
         if (s->entry->mark == 0) {
@@ -387,27 +397,42 @@ static uint16_t port_of(const struct ag_request *r, struct ag_span scheme)
                                                  : 0;
 }
 
+/* Whether Host says what ":authority" does, which is read already. */
+static enum ag_status compare_host(struct reader *r, const struct ag_request *out,
+                                   struct ag_span host)
+{
+    struct ag_request by_host = {0};
+
+    if (ag_head_set_authority(&by_host, host) != AG_OK) {
+        return malformed(r, "invalid Host");
+    }
+    return ag_span_ieq(by_host.host, out->host) &&
+                   port_of(&by_host, r->pseudo[SCHEME]) == port_of(out, r->pseudo[SCHEME])
+               ? AG_OK
+               : malformed(r, "Host differs from :authority");
+}
+
 /* The one that routes is ":authority"; Host is there afterwards in any case, and says the same (RFC 9113
  * section 8.3.1). */
 static enum ag_status set_authority(struct reader *r, struct ag_request *out)
 {
     bool host = (r->ids & BIT(AG_FIELD_HOST)) != 0, told = (r->seen & PSEUDO_BIT(AUTHORITY)) != 0;
     struct ag_field *f = host ? &out->fields.v[r->host_at] : NULL;
-    struct ag_request by_host = {0};
 
     if (!host && !told) {
         return malformed(r, "neither :authority nor Host");
     }
-    if (host && ag_head_set_authority(told ? &by_host : out, ag_field_value(f)) != AG_OK) {
+    if (!told && ag_head_set_authority(out, ag_field_value(f)) != AG_OK) {
         return malformed(r, "invalid Host");
     }
     if (told && ag_head_set_authority(out, r->pseudo[AUTHORITY]) != AG_OK) {
         return malformed(r, "invalid :authority");
     }
     if (host && told) {
-        if (!ag_span_ieq(by_host.host, out->host) ||
-            port_of(&by_host, r->pseudo[SCHEME]) != port_of(out, r->pseudo[SCHEME])) {
-            return malformed(r, "Host differs from :authority");
+        enum ag_status st = compare_host(r, out, ag_field_value(f));
+
+        if (st != AG_OK) {
+            return st;
         }
         f->value = out->authority.ptr;
         f->value_len = (uint32_t)out->authority.len;

@@ -15,20 +15,22 @@
 #pragma once
 #include "proto/h1_server.h"
 #include "proto/h2_conn.h"
+#include "proto/h2_memo.h"
 
 struct ag_h2_server {
     struct ag_h2_conn conn; /* first */
     struct ag_context *context;
     const struct ag_server_limits *limits;
     const struct ag_proxied
-        *proxied;           /* set by the owner after init; NULL: no header told anything */
-    struct ag_link done;    /* streams whose answers were complete inside of a call */
-    struct ag_link orphans; /* streams that have left, with exchanges that live */
-    uint64_t idle_due_ms;   /* loop time; while no stream lives */
-    uint64_t check_due_ms;  /* of the earliest look at the streams' content; 0: none */
-    uint64_t drain_due_ms;  /* of the drain's second step; 0: not begun, or over */
-    uint32_t slots;         /* exchanges that live */
-    uint32_t requests;      /* begun on this connection */
+        *proxied;            /* set by the owner after init; NULL: no header told anything */
+    struct ag_h2_memo *memo; /* of requests; in the connection's memory; NULL: none (yet) */
+    struct ag_link done;     /* streams whose answers were complete inside of a call */
+    struct ag_link orphans;  /* streams that have left, with exchanges that live */
+    uint64_t idle_due_ms;    /* loop time; while no stream lives */
+    uint64_t check_due_ms;   /* of the earliest look at the streams' content; 0: none */
+    uint64_t drain_due_ms;   /* of the drain's second step; 0: not begun, or over */
+    uint32_t slots;          /* exchanges that live */
+    uint32_t requests;       /* begun on this connection */
     uint16_t listener_port;
     struct ag_peer peer;
     bool tls;

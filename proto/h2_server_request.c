@@ -283,7 +283,11 @@ void ag_h2_server_open(struct ag_h2_conn *c, uint32_t id, struct ag_span section
         return;
     }
     ex = r->ex;
-    st = ag_h2_read_request(&c->decoder, section, &h->limits->head, &ex->req, &ex->arena, &error);
+    if (!h->memo && h->requests == 1) { /* not for the sake of one request */
+        h->memo = ag_arena_zalloc(&c->memory, sizeof(*h->memo));
+    }
+    st = ag_h2_memo_request(h->memo, &c->decoder, section, &h->limits->head, &ex->req, &ex->arena,
+                            &error);
     if (st == AG_OK && end && ex->req.content_length != AG_LENGTH_UNKNOWN &&
         ex->req.content_length > 0) {
         st = AG_EPROTO;

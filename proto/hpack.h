@@ -36,6 +36,7 @@ struct ag_hpack_table {
     struct ag_arena *memory;        /* of the connection */
     struct ag_hpack_entry *entries; /* AG_HPACK_ENTRIES_MAX; NULL: nothing was added yet */
     uint8_t *text;                  /* AG_HPACK_TEXT_BYTES */
+    uint64_t changes;               /* of what indices mean, so far; never goes back */
     uint16_t next;                  /* the place of the next entry; the newest is before it */
     uint16_t count;
     uint16_t text_end;  /* where the next entry's text goes */
@@ -66,6 +67,7 @@ struct ag_hpack_section {
     bool begun;     /* a field was read: no table size update any more */
     /* Of the field that was given out, as long as the next was not asked for: */
     uint8_t known; /* its static index, when that tells name and value; 0: it does not */
+    uint8_t named; /* the static index that tells its name, its value being literal; 0: none does */
     struct ag_hpack_entry *entry; /* what it is a copy of, in the dynamic table; NULL: of none */
 };
 
@@ -87,11 +89,14 @@ AG_MUST_USE enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_h
 #define AG_HPACK_SEEN 16u
 /* Lists of entries, by the last bits of their hashes. */
 #define AG_HPACK_LISTS 64u
+/* Names that are known by a number: those of the static table, and struct ag_field's. */
+#define AG_HPACK_KEYS (62u + AG_FIELDS)
 
 struct ag_hpack_encoder {
     struct ag_hpack_table table;
     uint32_t seen[AG_HPACK_SEEN][2]; /* by the hash's last bits: told lately, and not added */
     uint8_t newest[AG_HPACK_LISTS];  /* places in the table; may be stale, see hpack_encode.c */
+    uint8_t last[AG_HPACK_KEYS];     /* of each known name: the place of its last value; the same */
     uint16_t least_bytes; /* of the sizes since the last section; to be told when below max_bytes */
     bool size_owed;       /* the next section begins with a table size update */
 };

@@ -3,6 +3,7 @@
 
 /* Integers are lengths and indices: what is larger than this means nothing. */
 #define INTEGER_MAX (1u << 24)
+#define NO_INTEGER  UINT32_MAX
 
 void ag_hpack_decoder_init(struct ag_hpack_decoder *d, struct ag_arena *memory)
 {
@@ -12,35 +13,39 @@ void ag_hpack_decoder_init(struct ag_hpack_decoder *d, struct ag_arena *memory)
 
 /* ---- primitives (section 5) ---- */
 
-/* The integer whose first byte has `bits` bits of it, at the start of `in`. */
-static enum ag_status take_integer(struct ag_span *in, unsigned bits, uint32_t *out)
+/* What follows a first byte that says no more than `value`; it is at in->ptr[0]. */
+static AG_NOINLINE uint32_t take_long_integer(struct ag_span *in, uint32_t value)
+{
+    size_t at = 1;
+    unsigned shift = 0;
+    uint8_t byte;
+
+    do {
+        if (at == in->len || shift > 21) {
+            return NO_INTEGER;
+        }
+        byte = in->ptr[at++];
+        value += (uint32_t)(byte & 0x7f) << shift;
+        shift += 7;
+    } while (byte & 0x80);
+    *in = ag_span_sub(*in, at, in->len);
+    return value > INTEGER_MAX ? NO_INTEGER : value;
+}
+
+/* The integer whose first byte has `bits` bits of it, at the start of `in`; NO_INTEGER: there is none. */
+static inline uint32_t take_integer(struct ag_span *in, unsigned bits)
 {
     uint32_t max = (1u << bits) - 1, value;
-    size_t at = 0;
 
-    if (in->len == 0) {
-        return AG_EPROTO;
+    if (ag_unlikely(in->len == 0)) {
+        return NO_INTEGER;
     }
-    value = in->ptr[at++] & max;
-    if (value == max) {
-        unsigned shift = 0;
-        uint8_t byte;
-
-        do {
-            if (at == in->len || shift > 21) {
-                return AG_EPROTO;
-            }
-            byte = in->ptr[at++];
-            value += (uint32_t)(byte & 0x7f) << shift;
-            shift += 7;
-        } while (byte & 0x80);
-        if (value > INTEGER_MAX) {
-            return AG_EPROTO;
-        }
+    value = in->ptr[0] & max;
+    if (ag_unlikely(value == max)) {
+        return take_long_integer(in, value);
     }
-    *in = ag_span_sub(*in, at, in->len);
-    *out = value;
-    return AG_OK;
+    *in = ag_span(in->ptr + 1, in->len - 1);
+    return value;
 }
 
 /* A string as it was sent. */
@@ -52,13 +57,13 @@ struct literal {
 static enum ag_status take_literal(struct ag_span *in, struct literal *out)
 {
     bool huffman = in->len > 0 && in->ptr[0] & 0x80;
-    uint32_t len = 0;
+    uint32_t len = take_integer(in, 7);
 
-    if (take_integer(in, 7, &len) != AG_OK || len > in->len) {
+    if (len > in->len) { /* or there was none */
         return AG_EPROTO;
     }
     *out = (struct literal){ag_span(in->ptr, len), huffman};
-    *in = ag_span_sub(*in, len, in->len);
+    *in = ag_span(in->ptr + len, in->len - len);
     return AG_OK;
 }
 
@@ -93,12 +98,9 @@ struct source {
 static enum ag_status take_index(const struct ag_hpack_table *t, struct ag_span *in, unsigned bits,
                                  struct source *out)
 {
-    uint32_t index = 0;
+    uint32_t index = take_integer(in, bits);
 
-    if (take_integer(in, bits, &index) != AG_OK) {
-        return AG_EPROTO;
-    }
-    if (index > AG_HPACK_STATIC) {
+    if (index > AG_HPACK_STATIC) { /* or there was none */
         out->dynamic = ag_hpack_table_at(t, index - AG_HPACK_STATIC - 1);
         return out->dynamic ? AG_OK : AG_EPROTO;
     }
@@ -199,9 +201,9 @@ static enum ag_status pass_over(struct ag_hpack_decoder *d, const struct source 
 /* A dynamic table size update (section 6.3): only at the start, and no more than was allowed. */
 static enum ag_status update_size(struct ag_hpack_decoder *d, struct ag_hpack_section *s)
 {
-    uint32_t size = 0;
+    uint32_t size = take_integer(&s->in, 5);
 
-    if (s->begun || take_integer(&s->in, 5, &size) != AG_OK || size > AG_HPACK_TABLE_BYTES) {
+    if (s->begun || size > AG_HPACK_TABLE_BYTES) { /* or there was none */
         return AG_EPROTO;
     }
     ag_hpack_table_resize(&d->table, size);
@@ -219,56 +221,64 @@ static inline enum ag_status make_room(struct ag_hpack_section *s, size_t bytes)
     return st == AG_ELIMIT ? AG_OK : st;
 }
 
-/* A field that is an index (section 6.1): most of those that come. */
-static enum ag_status next_indexed(struct ag_hpack_table *t, struct ag_hpack_section *s,
-                                   struct ag_field *out)
+/* Counts a field that has so many bytes of text. False: it is beyond the limit. */
+static inline bool count_field(struct ag_hpack_section *s, size_t len)
 {
-    uint32_t index = s->in.ptr[0] & 0x7f;
-    struct ag_hpack_entry *e;
+    if (ag_unlikely(len + AG_HPACK_ENTRY_BYTES > s->left_bytes)) {
+        return false;
+    }
+    s->left_bytes -= len + AG_HPACK_ENTRY_BYTES;
+    return true;
+}
+
+/* A field that is an index (section 6.1): most of those that come. */
+static inline enum ag_status next_static(struct ag_hpack_section *s, uint32_t index,
+                                         struct ag_field *out)
+{
+    const struct ag_hpack_static *k = &ag_hpack_static[index];
+
+    s->in = ag_span(s->in.ptr + 1, s->in.len - 1);
+    s->known = (uint8_t)index;
+    *out = (struct ag_field){.name = k->name.ptr,
+                             .value = k->value.ptr,
+                             .value_len = (uint32_t)k->value.len,
+                             .name_len = (uint16_t)k->name.len,
+                             .id = k->id};
+    return count_field(s, k->name.len + k->value.len) ? AG_OK : AG_ELIMIT;
+}
+
+/* The same of the dynamic table. */
+static AG_NOINLINE enum ag_status next_dynamic(struct ag_hpack_table *t, struct ag_hpack_section *s,
+                                               struct ag_field *out)
+{
+    uint32_t index = take_integer(&s->in, 7); /* NO_INTEGER: of no entry */
+    struct ag_hpack_entry *e =
+        index > AG_HPACK_STATIC ? ag_hpack_table_at(t, index - AG_HPACK_STATIC - 1) : NULL;
+    uint8_t *text;
     size_t len;
 
-    if (ag_likely(index < 0x7f)) {
-        s->in = ag_span(s->in.ptr + 1, s->in.len - 1);
-    } else if (take_integer(&s->in, 7, &index) != AG_OK) {
+    if (!e) {
         return AG_EPROTO;
     }
-    if (index - 1 < AG_HPACK_STATIC) {
-        const struct ag_hpack_static *k = &ag_hpack_static[index];
-
-        len = k->name.len + k->value.len;
-        s->known = (uint8_t)index;
-        *out = (struct ag_field){.name = k->name.ptr,
-                                 .value = k->value.ptr,
-                                 .value_len = (uint32_t)k->value.len,
-                                 .name_len = (uint16_t)k->name.len,
-                                 .id = k->id};
-    } else {
-        e = index ? ag_hpack_table_at(t, index - AG_HPACK_STATIC - 1) : NULL;
-        if (!e) {
-            return AG_EPROTO;
-        }
-        len = (size_t)e->name_len + e->value_len;
-        if (len + AG_HPACK_ENTRY_BYTES > s->left_bytes) {
-            return AG_ELIMIT;
-        }
-        if (make_room(s, len) != AG_OK) {
-            return AG_ENOMEM;
-        }
-        if (len > s->text.cap - s->text.len) {
-            return AG_ELIMIT;
-        }
-        s->entry = e;
-        ag_hpack_table_copy(t, e, 0, len, s->text.ptr + s->text.len);
-        *out = (struct ag_field){.name = s->text.ptr + s->text.len,
-                                 .value = s->text.ptr + s->text.len + e->name_len,
-                                 .value_len = e->value_len,
-                                 .name_len = e->name_len,
-                                 .id = e->id};
-        s->text.len += len;
-    }
+    len = (size_t)e->name_len + e->value_len;
     if (len + AG_HPACK_ENTRY_BYTES > s->left_bytes) {
         return AG_ELIMIT;
     }
+    if (make_room(s, len) != AG_OK) {
+        return AG_ENOMEM;
+    }
+    if (len > s->text.cap - s->text.len) {
+        return AG_ELIMIT;
+    }
+    s->entry = e;
+    text = s->text.ptr + s->text.len;
+    s->text.len += len;
+    ag_hpack_table_copy(t, e, 0, len, text);
+    *out = (struct ag_field){.name = text,
+                             .value = text + e->name_len,
+                             .value_len = e->value_len,
+                             .name_len = e->name_len,
+                             .id = e->id};
     s->left_bytes -= len + AG_HPACK_ENTRY_BYTES;
     return AG_OK;
 }
@@ -302,17 +312,17 @@ static AG_NOINLINE enum ag_status next_literal(struct ag_hpack_decoder *d,
     id = source.known     ? (enum ag_field_id)source.known->id
          : source.dynamic ? (enum ag_field_id)source.dynamic->id
                           : ag_field_id_from_name(name);
+    s->named = source.known ? (uint8_t)(source.known - ag_hpack_static) : 0;
     if (source.add) {
         st = ag_hpack_table_add(t, name, value, (uint8_t)id, 0);
         if (st != AG_OK) {
             return st;
         }
     }
-    if (name.len + value.len + AG_HPACK_ENTRY_BYTES > s->left_bytes || name.len > UINT16_MAX) {
+    if (name.len > UINT16_MAX || !count_field(s, name.len + value.len)) {
         s->text.len = from;
         return AG_ELIMIT;
     }
-    s->left_bytes -= name.len + value.len + AG_HPACK_ENTRY_BYTES;
     *out = (struct ag_field){.name = name.ptr,
                              .value = value.ptr,
                              .value_len = (uint32_t)value.len,
@@ -321,22 +331,46 @@ static AG_NOINLINE enum ag_status next_literal(struct ag_hpack_decoder *d,
     return AG_OK;
 }
 
-enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section *s,
-                             struct ag_field *out)
+/* There is one, and it is no update of the table's size. */
+static inline enum ag_status next_field(struct ag_hpack_decoder *d, struct ag_hpack_section *s,
+                                        struct ag_field *out)
 {
-    while (s->in.len && (s->in.ptr[0] & 0xe0) == 0x20) {
-        if (update_size(d, s) != AG_OK) {
-            return AG_EPROTO;
-        }
-    }
-    if (s->in.len == 0) {
-        return AG_AGAIN;
+    uint32_t first = s->in.ptr[0];
+
+    s->begun = true;
+    s->known = s->named = 0;
+    s->entry = NULL;
+    if (first - 0x81 < AG_HPACK_STATIC) {
+        return next_static(s, first & 0x7f, out);
     }
     if (ag_unlikely(!s->text.ptr)) {
         s->text = ag_buf(s, 0); /* there is no arithmetic on NULL */
     }
-    s->begun = true;
-    s->known = 0;
-    s->entry = NULL;
-    return s->in.ptr[0] & 0x80 ? next_indexed(&d->table, s, out) : next_literal(d, s, out);
+    return first & 0x80 ? next_dynamic(&d->table, s, out) : next_literal(d, s, out);
+}
+
+static inline bool is_update(const struct ag_hpack_section *s)
+{
+    return (s->in.ptr[0] & 0xe0) == 0x20;
+}
+
+/* Behind updates of the table's size. */
+static AG_NOINLINE enum ag_status next_resized(struct ag_hpack_decoder *d,
+                                               struct ag_hpack_section *s, struct ag_field *out)
+{
+    while (s->in.len && is_update(s)) {
+        if (update_size(d, s) != AG_OK) {
+            return AG_EPROTO;
+        }
+    }
+    return s->in.len ? next_field(d, s, out) : AG_AGAIN;
+}
+
+enum ag_status ag_hpack_next(struct ag_hpack_decoder *d, struct ag_hpack_section *s,
+                             struct ag_field *out)
+{
+    if (s->in.len == 0) {
+        return AG_AGAIN;
+    }
+    return ag_unlikely(is_update(s)) ? next_resized(d, s, out) : next_field(d, s, out);
 }

@@ -12,19 +12,25 @@ void ag_hpack_encoder_init(struct ag_hpack_encoder *e, struct ag_arena *memory)
 
 /* ---- primitives (section 5) ---- */
 
-static void put_integer(struct ag_buf *out, uint8_t pattern, unsigned bits, uint32_t value)
+/* What is left of it behind a first byte that is full. */
+static AG_NOINLINE void put_long_integer(struct ag_buf *out, uint8_t first, uint32_t value)
+{
+    ag_buf_putc(out, first);
+    for (; value >= 0x80; value >>= 7) {
+        ag_buf_putc(out, (uint8_t)(value | 0x80));
+    }
+    ag_buf_putc(out, (uint8_t)value);
+}
+
+static inline void put_integer(struct ag_buf *out, uint8_t pattern, unsigned bits, uint32_t value)
 {
     uint32_t max = (1u << bits) - 1;
 
     if (value < max) {
         ag_buf_putc(out, (uint8_t)(pattern | value));
-        return;
+    } else {
+        put_long_integer(out, (uint8_t)(pattern | max), value - max);
     }
-    ag_buf_putc(out, (uint8_t)(pattern | max));
-    for (value -= max; value >= 0x80; value >>= 7) {
-        ag_buf_putc(out, (uint8_t)(value | 0x80));
-    }
-    ag_buf_putc(out, (uint8_t)value);
 }
 
 /* The shorter of its two forms. */
@@ -125,7 +131,7 @@ struct known {
 
 /* Names that are in the static table, and behind them those that we know else. */
 #define KEY_OF(id) (AG_HPACK_STATIC + (id))
-_Static_assert(KEY_OF(AG_FIELDS) <= UINT8_MAX, "a key is a byte");
+_Static_assert(KEY_OF(AG_FIELDS) < AG_HPACK_KEYS && AG_HPACK_KEYS <= UINT8_MAX, "a key is a byte");
 
 static uint32_t hash_of(const struct known *k)
 {
@@ -159,9 +165,28 @@ static uint32_t age_of(const struct ag_hpack_table *t, uint32_t place)
     return (t->next + AG_HPACK_ENTRIES_MAX - 1 - place) % AG_HPACK_ENTRIES_MAX;
 }
 
+/* Where the last value of a known name was in the dynamic table: its index if it is this one, else 0. Most come again
+ * so, and need no hash. */
+static inline uint32_t look_up_last(const struct ag_hpack_encoder *e, uint8_t key,
+                                    struct ag_span value)
+{
+    const struct ag_hpack_table *t = &e->table;
+    uint32_t place = e->last[key], age = age_of(t, place);
+    const struct ag_hpack_entry *entry;
+
+    if (age >= t->count) {
+        return 0; /* it was evicted */
+    }
+    entry = &t->entries[place];
+    return entry->id == key && entry->value_len == value.len &&
+                   ag_hpack_table_is(t, entry, entry->name_len, value)
+               ? AG_HPACK_STATIC + 1 + age
+               : 0;
+}
+
 /* In the dynamic table. A list goes from newer entries to older ones; nobody mends it when they are
  * evicted, which the oldest are first: it ends at a place that is free, or that a newer entry has taken. */
-static void look_up(const struct ag_hpack_encoder *e, struct known *k)
+static void look_up(struct ag_hpack_encoder *e, struct known *k)
 {
     const struct ag_hpack_table *t = &e->table;
     uint32_t place = e->newest[k->hash % AG_HPACK_LISTS], age = age_of(t, place), before = 0;
@@ -172,6 +197,7 @@ static void look_up(const struct ag_hpack_encoder *e, struct known *k)
         if (entry->hash == k->hash && entry->value_len == k->value.len && is_name(t, entry, k) &&
             ag_hpack_table_is(t, entry, entry->name_len, k->value)) {
             k->whole = AG_HPACK_STATIC + 1 + age;
+            e->last[k->key] = (uint8_t)place;
             return;
         }
         before = age + 1;
@@ -229,6 +255,7 @@ static bool add(struct ag_hpack_encoder *e, const struct known *k, enum ag_hpack
     place = (t->next + AG_HPACK_ENTRIES_MAX - 1) % AG_HPACK_ENTRIES_MAX;
     t->entries[place].older = *newest;
     *newest = (uint8_t)place;
+    e->last[k->key] = (uint8_t)place;
     return true;
 }
 
@@ -247,67 +274,85 @@ static struct ag_span lower_name(enum ag_field_id id, uint8_t room[static KNOWN_
 }
 
 /* What is not in a table as a whole. */
-static void put_new(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
+static void put_new(struct ag_hpack_encoder *e, struct ag_buf *out, struct known k,
                     enum ag_hpack_indexing how)
 {
     uint8_t room[KNOWN_NAME_MAX];
 
-    if (k->key > AG_HPACK_STATIC) {
-        k->name = lower_name((enum ag_field_id)(k->key - AG_HPACK_STATIC), room);
+    if (k.key > AG_HPACK_STATIC) {
+        k.name = lower_name((enum ag_field_id)(k.key - AG_HPACK_STATIC), room);
     }
-    k->name_index = k->name_static;
-    if (how <= AG_HPACK_REPEATED && k->name_index == 0) {
-        look_up_name(&e->table, k);
+    k.name_index = k.name_static;
+    if (how <= AG_HPACK_REPEATED && k.name_index == 0) {
+        look_up_name(&e->table, &k);
     }
-    if (how <= AG_HPACK_REPEATED && add(e, k, how)) {
-        put_integer(out, 0x40, 6, k->name_index);
+    if (how <= AG_HPACK_REPEATED && add(e, &k, how)) {
+        put_integer(out, 0x40, 6, k.name_index);
     } else {
-        put_integer(out, how == AG_HPACK_SECRET ? 0x10 : 0, 4, k->name_index);
+        put_integer(out, how == AG_HPACK_SECRET ? 0x10 : 0, 4, k.name_index);
     }
-    if (k->name_index == 0) {
-        put_literal(out, k->name);
+    if (k.name_index == 0) {
+        put_literal(out, k.name);
     }
-    put_literal(out, k->value);
+    put_literal(out, k.value);
 }
 
-static void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known *k,
-                enum ag_hpack_indexing how)
+/* Any field; apart, so that what most fields take stays small. */
+static AG_NOINLINE void put(struct ag_hpack_encoder *e, struct ag_buf *out, struct known k,
+                            enum ag_hpack_indexing how)
 {
     if (how != AG_HPACK_SECRET) {
-        look_up_known(k);
+        look_up_known(&k);
     }
-    if (!k->whole && how <= AG_HPACK_REPEATED) {
-        k->hash = hash_of(k);
-        look_up(e, k);
+    if (!k.whole && how <= AG_HPACK_REPEATED) {
+        k.hash = hash_of(&k);
+        look_up(e, &k);
     }
-    if (ag_likely(k->whole)) {
-        put_integer(out, 0x80, 7, k->whole);
+    if (ag_likely(k.whole)) {
+        put_integer(out, 0x80, 7, k.whole);
     } else {
         put_new(e, out, k, how);
     }
 }
 
+/* What is where its name's last value was. */
+static inline bool put_last(struct ag_hpack_encoder *e, struct ag_buf *out, uint8_t key,
+                            struct ag_span value, enum ag_hpack_indexing how)
+{
+    uint32_t whole = how <= AG_HPACK_REPEATED && key ? look_up_last(e, key, value) : 0;
+
+    if (whole) {
+        put_integer(out, 0x80, 7, whole);
+    }
+    return whole != 0;
+}
+
 void ag_hpack_put_pseudo(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_hpack_pseudo name,
                          struct ag_span value, enum ag_hpack_indexing how)
 {
-    struct known k = {.name = ag_hpack_static[name].name,
-                      .value = value,
-                      .name_static = (uint8_t)name,
-                      .key = (uint8_t)name};
-
-    put(e, out, &k, how);
+    if (!put_last(e, out, (uint8_t)name, value, how)) {
+        put(e, out,
+            (struct known){.name = ag_hpack_static[name].name,
+                           .value = value,
+                           .name_static = (uint8_t)name,
+                           .key = (uint8_t)name},
+            how);
+    }
 }
 
 void ag_hpack_put(struct ag_hpack_encoder *e, struct ag_buf *out, enum ag_field_id id,
                   struct ag_span name, struct ag_span value, enum ag_hpack_indexing how)
 {
-    uint8_t index = static_of[id];
-    struct known k = {.name = index ? ag_hpack_static[index].name : name,
-                      .value = value,
-                      .name_static = index,
-                      .key = (uint8_t)(index                  ? index
-                                       : id != AG_FIELD_OTHER ? KEY_OF(id)
-                                                              : 0)};
+    uint8_t index = static_of[id], key = (uint8_t)(index                  ? index
+                                                   : id != AG_FIELD_OTHER ? KEY_OF(id)
+                                                                          : 0);
 
-    put(e, out, &k, how);
+    if (!put_last(e, out, key, value, how)) {
+        put(e, out,
+            (struct known){.name = index ? ag_hpack_static[index].name : name,
+                           .value = value,
+                           .name_static = index,
+                           .key = key},
+            how);
+    }
 }

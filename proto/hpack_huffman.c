@@ -71,26 +71,43 @@ struct bits {
     unsigned count;
 };
 
+/* The next 1 .. 7 bytes on top, zeros below. */
+static uint64_t load_few(const uint8_t *p, size_t n)
+{
+    uint32_t first, last;
+
+    if (n < 4) {
+        return (uint64_t)p[0] << 56 | (uint64_t)p[n / 2] << (56 - n / 2 * 8) |
+               (uint64_t)p[n - 1] << (64 - n * 8);
+    }
+    memcpy(&first, p, sizeof(first));
+    memcpy(&last, p + n - 4, sizeof(last));
+    return (uint64_t)__builtin_bswap32(first) << 32 | (uint64_t)__builtin_bswap32(last)
+                                                          << (64 - n * 8);
+}
+
+/* As many whole bytes as there is room for. */
 static void refill(struct bits *b, struct ag_span s, size_t *at)
 {
-    if (s.len - *at >= 8) {
-        uint64_t word;
-        unsigned bytes = (64 - b->count) / 8;
+    size_t left = s.len - *at;
+    unsigned bytes = (64 - b->count) / 8;
+    uint64_t word;
 
+    if (left >= 8) {
         memcpy(&word, s.ptr + *at, sizeof(word));
         word = __builtin_bswap64(word);
-        if (bytes < 8) {
-            word &= ~(UINT64_MAX >> (8 * bytes));
-        }
-        b->acc |= word >> b->count;
-        b->count += 8 * bytes;
-        *at += bytes;
+    } else if (left > 0) {
+        word = load_few(s.ptr + *at, left);
+        bytes = (unsigned)ag_min_size(left, bytes);
+    } else {
         return;
     }
-    while (b->count <= 56 && *at < s.len) {
-        b->acc |= (uint64_t)s.ptr[(*at)++] << (56 - b->count);
-        b->count += 8;
+    if (bytes < 8) {
+        word &= ~(UINT64_MAX >> (8 * bytes));
     }
+    b->acc |= word >> b->count;
+    b->count += 8 * bytes;
+    *at += bytes;
 }
 
 /* A code that is longer than FAST_BITS: EOS when it is that, or none at all. */

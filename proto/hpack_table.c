@@ -99,12 +99,14 @@ static void shrink_to(struct ag_hpack_table *t, uint32_t bytes)
 void ag_hpack_table_resize(struct ag_hpack_table *t, uint32_t max_bytes)
 {
     AG_ASSERT(max_bytes <= AG_HPACK_TABLE_BYTES);
+    t->changes++;
     t->max_bytes = (uint16_t)max_bytes;
     shrink_to(t, max_bytes);
 }
 
 void ag_hpack_table_clear(struct ag_hpack_table *t)
 {
+    t->changes++;
     shrink_to(t, 0);
 }
 
@@ -122,20 +124,20 @@ static void append_text(struct ag_hpack_table *t, struct ag_span s)
 enum ag_status ag_hpack_table_add(struct ag_hpack_table *t, struct ag_span name,
                                   struct ag_span value, uint8_t id, uint32_t hash)
 {
+    t->changes++;
     if (name.len > t->max_bytes || value.len > t->max_bytes ||
         cost_of(name.len, value.len) > t->max_bytes) {
         shrink_to(t, 0);
         return AG_OK;
     }
     if (!t->entries) {
-        struct ag_hpack_entry *entries =
-            ag_arena_alloc(t->memory, AG_HPACK_ENTRIES_MAX * sizeof(*entries));
-
-        t->text = entries ? ag_arena_alloc(t->memory, AG_HPACK_TEXT_BYTES) : NULL;
-        if (!t->text) {
+        /* The text first: it fills a page of its own, what lies behind the entries has the rest of theirs. */
+        t->text = ag_arena_alloc(t->memory, AG_HPACK_TEXT_BYTES);
+        t->entries =
+            t->text ? ag_arena_alloc(t->memory, AG_HPACK_ENTRIES_MAX * sizeof(*t->entries)) : NULL;
+        if (!t->entries) {
             return AG_ENOMEM;
         }
-        t->entries = entries;
     }
     shrink_to(t, t->max_bytes - cost_of(name.len, value.len));
     t->entries[t->next] = (struct ag_hpack_entry){.at = t->text_end,

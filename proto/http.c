@@ -29,6 +29,7 @@ void ag_request_rebase(struct ag_request *r, const uint8_t *from, size_t len, co
     move_span(&r->authority, from, len, to);
     move_span(&r->path, from, len, to);
     move_span(&r->query, from, len, to);
+    move_span(&r->protocol, from, len, to);
     ag_fields_rebase(&r->fields, from, len, to);
 }
 

@@ -217,10 +217,29 @@ static size_t reg_name_len(struct ag_span s)
     return len;
 }
 
+/* 1 to 5 digits that say 1 .. 65535; 0: other ones. */
+static uint32_t read_port(struct ag_span s)
+{
+    uint32_t port = 0;
+
+    if (s.len > 5) {
+        return 0;
+    }
+    for (size_t i = 0; i < s.len; i++) {
+        uint32_t digit = (uint32_t)s.ptr[i] - '0';
+
+        if (digit > 9) {
+            return 0;
+        }
+        port = port * 10 + digit;
+    }
+    return port <= UINT16_MAX ? port : 0;
+}
+
 enum ag_status ag_authority_parse(struct ag_span authority, struct ag_span *out_host,
                                   uint16_t *out_port)
 {
-    uint64_t port = 0;
+    uint32_t port = 0;
     size_t host_len;
 
     if (authority.len == 0) {
@@ -233,9 +252,8 @@ enum ag_status ag_authority_parse(struct ag_span authority, struct ag_span *out_
     struct ag_span rest = ag_span_sub(authority, host_len, authority.len);
     if (rest.len) {
         /* ":" and 1..5 digits; a lone ":" is legal but never sent, and peers disagree on it. */
-        if (rest.ptr[0] != ':' || rest.len > 6 ||
-            ag_span_u64(ag_span_sub(rest, 1, rest.len), &port) != AG_OK || port < 1 ||
-            port > UINT16_MAX) {
+        port = rest.ptr[0] == ':' ? read_port(ag_span_sub(rest, 1, rest.len)) : 0;
+        if (port == 0) {
             return AG_EPROTO;
         }
     }
