@@ -6,7 +6,7 @@
 
 /* Records of a group: their text is compared in turn, in lines of memory that lie side by side; fewer
  * groups make a table that stays in the cache. */
-#define GROUP_RECORDS 4u
+#define GROUP_RECORDS 5u
 
 /* Parameter children lie behind their parent up to this size in all. */
 #define BUNDLE_BYTES_MAX 1024u
