@@ -1,4 +1,4 @@
-# make [MODE=release|debug|asan|tsan|fuzz|coverage] [CC=gcc|clang] [V=1]
+# make [MODE=release|debug|asan|tsan|fuzz|coverage|train|pgo] [CC=gcc|clang] [V=1]
 #      [WOLFSSL=source|system|none]
 # All output is under build/, per compiler and mode; `make help` lists the goals.
 # A goal that names its folder (build/gcc-asan/tests/unit/test_x) sets CC and MODE itself.
@@ -15,7 +15,7 @@ SOAK_S ?= 600
 WOLFSSL ?= source
 DEPS    ?= build/deps
 export WOLFSSL DEPS
-$(if $(filter release debug asan tsan fuzz coverage,$(MODE)),,$(error MODE=$(MODE) is not known))
+$(if $(filter release debug asan tsan fuzz coverage train pgo,$(MODE)),,$(error MODE=$(MODE) is not known))
 
 STD  := -std=gnu17 -D_GNU_SOURCE -I. -pthread -g -fno-common -fno-omit-frame-pointer \
   -ffile-prefix-map=$(CURDIR)=.
@@ -45,7 +45,16 @@ asan    := -O1 $(FAULTS) -fsanitize=address,undefined -fno-sanitize-recover=all
 tsan    := -O1 $(FAULTS) -fsanitize=thread
 fuzz    := $(asan) -fsanitize=fuzzer-no-link
 coverage := -O1 -fprofile-instr-generate -fcoverage-mapping
+# `make pgo`: release, with counters (train), and laid out by what they have counted (pgo); gcc alone. Each
+# object has a profile of its own, and functions that the training has not seen are compiled as in release.
+# By default gcc would count the loops alone as hot, and make what each request does once small.
+train   := $(release) -fprofile-generate -fprofile-update=atomic
+pgo     := $(release) -fprofile-use -fprofile-partial-training -Wno-missing-profile --param=hot-bb-count-ws-permille=999
+TRAINED := $(if $(filter pgo,$(MODE)),build/$(CC)-train/trained)
+PROFILE  = $(if $(TRAINED),-fprofile-use=$(@:$(OUT)/%.o=build/$(CC)-train/%.gcda))
 release_link := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+train_link   := $(release_link)
+pgo_link     := $(release_link)
 fuzz_link    := -fsanitize=fuzzer
 
 # wolfSSL: built from the distribution's source (tools/deps.sh says why), the distribution's, none.
@@ -100,8 +109,8 @@ VERSION = -DAG_BUILD='"$(MODE)"' -DAG_LIBRARIES='"$(subst $(empty) $(empty),$(em
 $(OUT)/tools/cmd_version.o: CFLAGS += $(VERSION)
 build/lint/tools/cmd_version.c.ok: STD += $(VERSION)
 build/lint/engine/fault.%.ok build/lint/engine/uring.c.ok: STD += $(FAULTS)
-$(OUT)/%.o: %.c $(OUT)/flags
-	$(Q)echo "  CC $<"; mkdir -p $(@D); $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(OUT)/%.o: %.c $(OUT)/flags $(TRAINED)
+	$(Q)echo "  CC $<"; mkdir -p $(@D); $(CC) $(CFLAGS) $(PROFILE) -MMD -MP -c -o $@ $<
 $(OUT)/tests/%.o: CFLAGS += $(RELAX)
 # Of ours only engine/tls* sees wolfSSL, and so do its tests; who links needs the library.
 $(filter $(OUT)/engine/tls%,$(OBJ)) $(filter $(OUT)/tests/unit/test_tls%,$(UNIT:=.o)): \
@@ -125,6 +134,11 @@ run: deps                        ## build and serve docs/examples/anygate.yml
 test:                            ## run every test there is; ends with "N passed, N failed"
 	$(Q)tools/deps.sh test
 	$(Q)MAKE='$(MAKE)' JOBS='$(JOBS)' tools/test.sh
+pgo:                             ## build build/gcc-pgo/anygate: release, laid out by a training run
+	$(Q)tools/deps.sh bench
+	$(Q)MAKE='$(MAKE)' JOBS='$(JOBS)' tools/pgo.sh
+build/%-train/trained:
+	$(Q)echo "MODE=pgo needs a training run: make pgo" >&2; false
 unit: $(UNIT)                    ## run tests/unit in this MODE
 	$(Q)set -e; for t in $^; do echo "  TEST $$t"; $(RUN) $$t; done
 # The kernel's wide address randomisation leaves ThreadSanitizer no room for its shadow.
@@ -174,13 +188,13 @@ build/lint/%.ok: % tools/lint.sh .clang-tidy $(OUT)/flags
 	$(Q)echo "  LINT $<"; mkdir -p $(@D); CLANG_WARN='$(CLANG_WARN)' \
 	  tools/lint.sh file $< $@ $(STD) $(WARN)
 install: all                     ## copy the server to DESTDIR and PREFIX (/usr/local)
-	install -D -m 755 build/anygate $(DESTDIR)$(PREFIX)/bin/anygate
+	install -D -m 755 $(if $(filter release,$(MODE)),build,$(OUT))/anygate $(DESTDIR)$(PREFIX)/bin/anygate
 	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/anygate/LICENSE
 clean:                           ## remove what was built, but for build/deps and build/npm
 	$(Q)rm -rf $(filter-out build/deps build/npm,$(wildcard build/*))
 help:                            ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
-.PHONY: all deps run test fault bench soak unit unit-build sim sim-build sim-coverage micro micro-build replay \
+.PHONY: all deps run pgo test fault bench soak unit unit-build sim sim-build sim-coverage micro micro-build replay \
   fuzz fuzz-run fuzz-coverage mutate lint lint-all lint-tree install clean help FORCE
 .SECONDARY:
 -include $(wildcard $(OUT)/*/*.d $(OUT)/*/*/*.d build/lint/*/*.d build/lint/*/*/*.d)

@@ -23,6 +23,7 @@ PEERS = {
     "haproxy": ("haproxy.cfg", ["haproxy", "-db", "-f"], {}),
     "h2o": ("h2o.conf", ["h2o", "-c"], {}),
 }
+NO_ORIGINS = {"ORIGIN": 1, "ORIGIN_H2": 1, "SINK": 1, "WS": 1}  # their ports where nobody asks them
 PROGRAMS = ("floor/respond_epoll", "floor/respond_uring", "floor/relay_epoll", "floor/relay_uring", "sink", "ws_echo")
 
 
@@ -148,7 +149,7 @@ class Origins:
     """What the proxies ask, on the load's core: nginx for HTTP/1.1, h2o for HTTP/2 in the clear, a sink and an echo."""
 
     def __init__(self, work):
-        self.values = {"DIR": work, **{key: free_port() for key in ("ORIGIN", "ORIGIN_H2", "SINK", "WS")}}
+        self.values = {"DIR": work, **{key: free_port() for key in NO_ORIGINS}}
         self.processes = []
         for key, command in (("ORIGIN", ["nginx", "-c", "origin.conf"]), ("ORIGIN_H2", ["h2o", "-c", "origin_h2.conf"]),
                              ("SINK", [str(work / "sink")]), ("WS", [str(work / "ws_echo")])):

@@ -118,8 +118,8 @@ const char *ag_loop_why(const char *fmt, ...) AG_PRINTF(1, 2);
 /* Goes on with a send or sendfile: its final result, or -EAGAIN when the socket has no room (progress
  * is kept in op->res). */
 int32_t ag_sockio_write(struct ag_op *op);
-/* Bytes that a send op is to send in all. */
-size_t ag_sockio_send_len(const struct ag_op *op);
+/* Bytes that a send is to send in all. */
+size_t ag_sockio_send_len(const struct ag_write *w);
 /* accept4 with the flags that every descriptor gets: a descriptor or -errno. */
 int32_t ag_sockio_accept(int fd);
 /* True for errors of accept that concern the one connection, not the listener (accept(2)). */

@@ -15,7 +15,8 @@ static const char ping[] = "ping";
 struct test {
     struct ag_loop loop;
     struct ag_fd rd_fd, wr_fd;
-    struct ag_op rd, wr;
+    struct ag_op rd;
+    struct ag_write wr;
     unsigned pieces; /* received right and with the multishot still armed */
     bool bad;
     bool stuck; /* an op never ended */
@@ -38,7 +39,7 @@ static void on_recv(struct ag_loop *l, struct ag_op *op, const struct ag_result 
 
 static void on_send(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
 {
-    struct test *t = ag_container_of(op, struct test, wr);
+    struct test *t = ag_container_of(op, struct test, wr.op);
 
     (void)l;
     t->bad |= r->res != (int32_t)sizeof(ping);
@@ -46,7 +47,7 @@ static void on_send(struct ag_loop *l, struct ag_op *op, const struct ag_result 
 
 static bool in_flight(const struct test *t)
 {
-    return ag_op_in_flight(&t->rd) || ag_op_in_flight(&t->wr);
+    return ag_op_in_flight(&t->rd) || ag_op_in_flight(&t->wr.op);
 }
 
 /* Two pieces through one multishot receive. */
@@ -55,7 +56,7 @@ static bool round_trips(struct test *t)
     ag_loop_recv(&t->loop, &t->rd_fd, &t->rd, AG_BUF_SMALL);
     for (unsigned round = 1; round <= 2; round++) {
         ag_loop_send_one(&t->loop, &t->wr_fd, &t->wr, ping, sizeof(ping));
-        for (unsigned i = 0; t->pieces < round || ag_op_in_flight(&t->wr); i++) {
+        for (unsigned i = 0; t->pieces < round || ag_op_in_flight(&t->wr.op); i++) {
             if (t->bad || i == TEST_TURNS) {
                 return false;
             }
@@ -69,7 +70,7 @@ static bool round_trips(struct test *t)
 static bool cancels(struct test *t)
 {
     ag_loop_cancel(&t->loop, &t->rd);
-    ag_loop_cancel(&t->loop, &t->wr);
+    ag_loop_cancel(&t->loop, &t->wr.op);
     for (unsigned i = 0; in_flight(t) && i < TEST_TURNS; i++) {
         ag_loop_turn(&t->loop, TEST_WAIT_MS);
     }
@@ -98,7 +99,7 @@ static const char *test_uring(struct test *t)
     ag_fd_init(&t->rd_fd, pair[0]);
     ag_fd_init(&t->wr_fd, pair[1]);
     ag_op_init(&t->rd, on_recv);
-    ag_op_init(&t->wr, on_send);
+    ag_write_init(&t->wr, on_send);
     t->bad |= !round_trips(t);
     if (!cancels(t)) { /* the kernel may still write to it: it must stay */
         t->stuck = true;

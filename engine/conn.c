@@ -7,17 +7,17 @@
 /* Bytes that one send takes at most: its memory is free only when all of it has gone. */
 #define SEND_MAX ((size_t)1024 * 1024)
 
-/* A buffer leased for a gathered send. */
+/* A gathered send's, in a buffer leased for it. */
 struct ag_conn_iov {
-    struct ag_block *block; /* where it lies */
     struct msghdr msg;
     struct iovec iov[AG_CONN_IOV];
 };
 
 _Static_assert(sizeof(struct ag_conn_iov) <= AG_BUF_SMALL_BYTES, "it lies in a small buffer");
-_Static_assert(sizeof(struct ag_conn) <= 384, "an idle connection is to cost at most 512 bytes");
+_Static_assert(sizeof(struct ag_conn) <= 248, "idle connections are what there is most of");
 _Static_assert(SEND_MAX <= INT32_MAX, "a send's result is an int32_t");
 
+static void on_wr(struct ag_loop *l, struct ag_op *op, const struct ag_result *r);
 static void update_read(struct ag_conn *c);
 static void maybe_close(struct ag_conn *c);
 
@@ -47,6 +47,9 @@ static void begin_close(struct ag_conn *c, enum ag_reason why)
     if (c->state >= AG_CONN_CLOSING) {
         return;
     }
+    if (c->state != AG_CONN_CONNECTING && c->send) {
+        ag_loop_cancel(s->loop, &c->send->wr.op);
+    }
     set_state(c, AG_CONN_CLOSING);
     if (c->reason == AG_REASON_NONE) {
         c->reason = (uint8_t)why;
@@ -55,7 +58,6 @@ static void begin_close(struct ag_conn *c, enum ag_reason why)
     ag_chain_clear(&s->out, &s->loop->nodes);
     ag_timer_cancel(&s->loop->wheel, &s->deadline);
     ag_loop_cancel(s->loop, &c->rd);
-    ag_loop_cancel(s->loop, &c->wr);
     ag_task_queue(s->loop, &s->flush_task);
 }
 
@@ -67,12 +69,15 @@ static void break_off(struct ag_conn *c, enum ag_reason why)
     begin_close(c, why);
 }
 
-static void release_iov(struct ag_conn *c)
+/* The kernel has let go of it. */
+static void end_send(struct ag_conn *c)
 {
-    if (c->iov) {
-        ag_block_release(c->iov->block);
-        c->iov = NULL;
-    }
+    struct ag_loop *l = c->stream.loop;
+
+    ag_chain_clear(&c->send->chain, &l->nodes);
+    ag_block_release(c->send->block);
+    ag_pool_put(&l->sends, c->send);
+    c->send = NULL;
 }
 
 /* The one place that ends a connection. Its memory may be gone afterwards. */
@@ -80,13 +85,14 @@ static void maybe_close(struct ag_conn *c)
 {
     struct ag_stream *s = &c->stream;
 
-    if (c->state != AG_CONN_CLOSING || ag_op_in_flight(&c->rd) || ag_op_in_flight(&c->wr)) {
+    if (c->state != AG_CONN_CLOSING || ag_op_in_flight(&c->rd) || ag_conn_is_sending(c)) {
         return;
     }
     set_state(c, AG_CONN_CLOSED);
     ag_loop_close(s->loop, &c->fd);
-    ag_chain_clear(&c->sending, &s->loop->nodes);
-    release_iov(c);
+    if (c->send) {
+        end_send(c);
+    }
     ag_stream_deinit(s);
     s->user->on_close(s, (enum ag_reason)c->reason);
 }
@@ -123,11 +129,18 @@ static void flushed(struct ag_conn *c)
 
 /* ---- sending ---- */
 
-/* Moves the next slices of the queue into `sending`: all memory up to a file, or one file. */
+/* Moves the next slices of the queue into the send: all memory up to a file, or one file. */
 static void take_output(struct ag_conn *c)
 {
     struct ag_chain *out = &c->stream.out;
     struct ag_slice_node *last = out->head;
+
+    if (out->count == 1) { /* most often */
+        c->stream.sending_bytes += out->bytes;
+        c->send->chain = *out;
+        *out = (struct ag_chain){0};
+        return;
+    }
     uint64_t bytes = last->slice.len;
     uint32_t count = 1;
 
@@ -138,7 +151,7 @@ static void take_output(struct ag_conn *c)
             count++;
         }
     }
-    c->sending = (struct ag_chain){out->head, last, bytes, count};
+    c->send->chain = (struct ag_chain){out->head, last, bytes, count};
     out->head = last->next;
     out->tail = out->head ? out->tail : NULL;
     out->bytes -= bytes;
@@ -147,51 +160,60 @@ static void take_output(struct ag_conn *c)
     c->stream.sending_bytes += bytes;
 }
 
-/* A gathered send of what `sending` holds; false when no buffer is left for its iovec. */
+/* A gathered send of what the chain holds; false when no buffer is left for its iovec. */
 static bool send_gathered(struct ag_conn *c)
 {
-    struct ag_block *block = c->iov ? NULL : ag_loop_buf(c->stream.loop, AG_BUF_SMALL);
+    struct ag_conn_send *send = c->send;
+    struct ag_conn_iov *iov;
     size_t n = 0, left = SEND_MAX;
 
-    if (block) {
-        c->iov = (struct ag_conn_iov *)(void *)block->data;
-        c->iov->block = block;
-    }
-    if (!c->iov) {
+    AG_ASSERT(!send->block);
+    send->block = ag_loop_buf(c->stream.loop, AG_BUF_SMALL);
+    if (!send->block) {
         return false;
     }
-    for (const struct ag_slice_node *it = c->sending.head; it && left > 0; it = it->next) {
+    iov = (struct ag_conn_iov *)(void *)send->block->data;
+    for (const struct ag_slice_node *it = send->chain.head; it && left > 0; it = it->next) {
         size_t len = ag_min_size(it->slice.len, left);
         AG_ASSERT(n < AG_CONN_IOV);
         /* sendmsg only reads, yet iov_base is not const. */
-        c->iov->iov[n++] = (struct iovec){(void *)(uintptr_t)it->slice.ptr, len};
+        iov->iov[n++] = (struct iovec){(void *)(uintptr_t)it->slice.ptr, len};
         left -= len;
     }
-    c->iov->msg = (struct msghdr){.msg_iov = c->iov->iov, .msg_iovlen = n};
+    iov->msg = (struct msghdr){.msg_iov = iov->iov, .msg_iovlen = n};
     /* What follows at once fills the last packet up: a head and the first bytes of its file. */
-    if (c->stream.out.count > 0 || SEND_MAX - left < c->sending.bytes) {
-        c->iov->msg.msg_flags = MSG_MORE;
+    if (c->stream.out.count > 0 || SEND_MAX - left < send->chain.bytes) {
+        iov->msg.msg_flags = MSG_MORE;
     }
-    ag_loop_send(c->stream.loop, &c->fd, &c->wr, &c->iov->msg);
+    ag_loop_send(c->stream.loop, &c->fd, &send->wr, &iov->msg);
     return true;
 }
 
 static void start_send(struct ag_conn *c)
 {
     struct ag_stream *s = &c->stream;
+    struct ag_conn_send *send = c->send;
 
-    if (c->sending.count == 0) {
+    if (!send) {
+        send = c->send = ag_pool_get(&s->loop->sends);
+        if (!send) { /* a fault's doing */
+            break_off(c, AG_REASON_RESOURCES);
+            return;
+        }
+        ag_op_init(&send->wr.op, on_wr);
+        send->block = NULL;
+        send->conn = c;
         take_output(c);
     }
-    const struct ag_slice *first = &c->sending.head->slice;
+    const struct ag_slice *first = &send->chain.head->slice;
     if (ag_slice_is_file(first)) {
-        ag_loop_sendfile(s->loop, &c->fd, &c->wr, first->owner->fd, first->offset, first->len);
+        ag_loop_sendfile(s->loop, &c->fd, &send->wr, first->owner->fd, first->offset, first->len);
         return;
     }
-    if ((c->sending.count > 1 || s->out.count > 0) && send_gathered(c)) {
+    if ((send->chain.count > 1 || s->out.count > 0) && send_gathered(c)) {
         return;
     }
-    ag_loop_send_one(s->loop, &c->fd, &c->wr, first->ptr, ag_min_size(first->len, SEND_MAX));
+    ag_loop_send_one(s->loop, &c->fd, &send->wr, first->ptr, ag_min_size(first->len, SEND_MAX));
 }
 
 static void conn_flush(struct ag_stream *s)
@@ -200,7 +222,7 @@ static void conn_flush(struct ag_stream *s)
 
     if (c->state == AG_CONN_CLOSING) {
         maybe_close(c);
-    } else if (c->state == AG_CONN_CONNECTING || ag_op_in_flight(&c->wr)) {
+    } else if (c->state == AG_CONN_CONNECTING || ag_conn_is_sending(c)) {
         return; /* goes on when that completes */
     } else if (c->reason != AG_REASON_NONE) {
         ag_chain_clear(&s->out, &s->loop->nodes); /* broken: see send_failed */
@@ -224,20 +246,26 @@ static void send_failed(struct ag_conn *c, enum ag_reason why)
         return;
     }
     c->reason = (uint8_t)why;
-    ag_chain_clear(&c->sending, &s->loop->nodes);
+    end_send(c);
     ag_chain_clear(&s->out, &s->loop->nodes);
     s->sending_bytes = 0;
 }
 
 static void on_wr(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
 {
-    struct ag_conn *c = ag_container_of(op, struct ag_conn, wr);
+    struct ag_conn_send *send = ag_container_of(op, struct ag_conn_send, wr.op);
+    struct ag_conn *c = send->conn;
     struct ag_stream *s = &c->stream;
 
     if (c->state != AG_CONN_CLOSING) {
-        release_iov(c);
+        if (r->res > 0 && (uint64_t)r->res == send->chain.bytes) {
+            end_send(c);
+        } else if (r->res > 0) {
+            ag_block_release(send->block);
+            send->block = NULL;
+            ag_chain_consume(&send->chain, &l->nodes, (uint64_t)r->res);
+        }
         if (r->res > 0) {
-            ag_chain_consume(&c->sending, &l->nodes, (uint64_t)r->res);
             ag_task_queue(l, &s->flush_task); /* with what else this turn writes */
             ag_stream_sent(s, (uint64_t)r->res);
         } else {
@@ -409,7 +437,7 @@ static void conn_abort(struct ag_stream *s, enum ag_reason why)
         return;
     }
     if (c->state != AG_CONN_CONNECTING &&
-        (s->incomplete || ag_stream_queued(s) > 0 || ag_op_in_flight(&c->wr) ||
+        (s->incomplete || ag_stream_queued(s) > 0 || ag_conn_is_sending(c) ||
          ag_loop_unsent(s->loop, &c->fd) > 0)) {
         ag_loop_reset_on_close(s->loop, &c->fd);
     }
@@ -462,7 +490,6 @@ static void init(struct ag_conn *c, struct ag_loop *l, const struct ag_stream_us
     ag_stream_init(&c->stream, l, &conn_ops, user);
     ag_fd_init(&c->fd, fd);
     ag_op_init(&c->rd, on_rd);
-    ag_op_init(&c->wr, on_wr);
 }
 
 void ag_conn_accept(struct ag_conn *c, struct ag_loop *l, int fd, const struct ag_stream_user *user)
@@ -475,16 +502,18 @@ void ag_conn_accept(struct ag_conn *c, struct ag_loop *l, int fd, const struct a
 
 static void on_connect(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
 {
-    struct ag_conn *c = ag_container_of(op, struct ag_conn, wr);
+    struct ag_conn *c = ag_container_of(op, struct ag_conn, rd);
+    void (*connected)(struct ag_conn *) = c->connected;
 
-    c->wr.done = on_wr;
+    c->rd.done = on_rd;
+    c->send = NULL;
     if (c->state == AG_CONN_CONNECTING) {
         if (r->res < 0) {
             begin_close(c, ag_reason_from_errno(r->res));
         } else {
             set_state(c, AG_CONN_OPEN);
             ag_task_queue(l, &c->stream.flush_task); /* what was written meanwhile */
-            c->connected(c);
+            connected(c);
             update_read(c);
         }
     }
@@ -499,18 +528,18 @@ void ag_conn_connect(struct ag_conn *c, struct ag_loop *l, const union ag_addr *
     int fd = ag_loop_socket(l, addr->sa.sa_family, SOCK_STREAM);
 
     init(c, l, user, fd < 0 ? -1 : fd);
-    c->connected = connected;
     c->group = (uint8_t)group;
     c->state = AG_CONN_CONNECTING;
     if (fd < 0) {
         begin_close(c, ag_reason_from_errno(fd));
         return;
     }
+    c->connected = connected;
     if (addr->sa.sa_family != AF_UNIX) {
         ag_loop_nodelay(l, &c->fd);
     }
-    c->wr.done = on_connect;
-    ag_loop_connect(l, &c->fd, &c->wr, addr, addr_len);
+    c->rd.done = on_connect;
+    ag_loop_connect(l, &c->fd, &c->rd, addr, addr_len);
 }
 
 void ag_conn_peer(const struct ag_conn *c, union ag_addr *out_addr)

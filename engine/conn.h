@@ -1,6 +1,8 @@
 /*
  * conn: a plain socket as a stream. Owns the descriptor, one receive and one send in flight.
  *
+ * An idle one is to be small: what only a send needs comes from a pool of the loop's and goes back there.
+ *
  * Sending: flush takes up to AG_CONN_IOV memory slices into one sendmsg, or one file slice into
  * sendfile; head and first bytes leave together (MSG_MORE before a file). The slices are released
  * when the kernel has taken the bytes.
@@ -23,24 +25,34 @@ enum ag_conn_state {
     AG_CONN_CLOSED,         /* on_close called */
 };
 
+/* A send in flight, or one that goes on with the next flush. It holds a slice at least: there are as many
+ * in the loop's pool as slices. */
+struct ag_conn_send {
+    struct ag_write wr;     /* send, sendfile; memory: `chain` */
+    struct ag_chain chain;  /* what the kernel may still read */
+    struct ag_block *block; /* struct ag_conn_iov of a gathered send, while in flight */
+    struct ag_conn *conn;
+};
+
 struct ag_conn {
     struct ag_stream stream; /* first: a stream of this kind is a conn */
     struct ag_fd fd;
-    struct ag_op rd;         /* recv; memory: the loop's buffers; final: end, error, cancelled */
-    struct ag_op wr;         /* send, sendfile, connect; memory: `sending` */
-    struct ag_chain sending; /* what the kernel may still read */
-    struct ag_conn_iov *iov; /* msghdr and iovec of a gathered send, while in flight */
-    void (*connected)(struct ag_conn *); /* set by ag_conn_connect */
-    uint32_t lingered_bytes;             /* input discarded since finish */
-    uint8_t state;                       /* enum ag_conn_state */
-    uint8_t reason; /* enum ag_reason, given to on_close; set while OPEN: sending has failed */
-    uint8_t group;  /* enum ag_buf_group wanted */
-    bool reading;   /* the user wants data */
-    bool eof;       /* the peer's FIN was seen */
-    bool shut;      /* a FIN is owed (after the output) or sent */
-    bool shut_done;
-    bool
-        hasty; /* of finish: what it discards of the peer's is of no interest, it closes when all has gone */
+    struct ag_op
+        rd; /* connect; then recv; memory: the loop's buffers; final: end, error, cancelled */
+    union {
+        struct ag_conn_send *send;           /* NULL: nothing is being sent */
+        void (*connected)(struct ag_conn *); /* while `rd` is the connect */
+    };
+    uint32_t lingered_bytes; /* input discarded since finish */
+    uint8_t state;           /* enum ag_conn_state */
+    uint8_t reason;     /* enum ag_reason, given to on_close; set while OPEN: sending has failed */
+    uint8_t group;      /* enum ag_buf_group wanted */
+    bool reading   : 1; /* the user wants data */
+    bool eof       : 1; /* the peer's FIN was seen */
+    bool shut      : 1; /* a FIN is owed (after the output) or sent */
+    bool shut_done : 1;
+    /* Of finish: what it discards of the peer's is of no interest, it closes when all has gone. */
+    bool hasty : 1;
 };
 
 /* Takes over an accepted, non-blocking descriptor and starts reading in small buffers. */
@@ -53,6 +65,11 @@ void ag_conn_accept(struct ag_conn *c, struct ag_loop *l, int fd,
 void ag_conn_connect(struct ag_conn *c, struct ag_loop *l, const union ag_addr *addr,
                      socklen_t addr_len, const struct ag_stream_user *user,
                      void (*connected)(struct ag_conn *), enum ag_buf_group group);
+
+static inline bool ag_conn_is_sending(const struct ag_conn *c)
+{
+    return c->state != AG_CONN_CONNECTING && c->send && ag_op_in_flight(&c->send->wr.op);
+}
 
 static inline struct ag_conn *ag_conn_of(struct ag_stream *s)
 {

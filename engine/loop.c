@@ -2,6 +2,7 @@
 
 #include "engine/arena.h"
 #include "engine/backend.h"
+#include "engine/conn.h"
 #include "engine/file.h"
 #include "engine/random.h"
 
@@ -359,33 +360,33 @@ void ag_loop_recv(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, enum ag_
     l->backend->start(l, op);
 }
 
-void ag_loop_send(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const struct msghdr *msg)
+void ag_loop_send(struct ag_loop *l, struct ag_fd *f, struct ag_write *w, const struct msghdr *msg)
 {
-    begin(f, op, AG_OP_SEND, &f->wr);
-    op->send.ptr = NULL;
-    op->send.msg = msg;
-    l->backend->start(l, op);
+    begin(f, &w->op, AG_OP_SEND, &f->wr);
+    w->send.ptr = NULL;
+    w->send.msg = msg;
+    l->backend->start(l, &w->op);
 }
 
-void ag_loop_send_one(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const void *ptr,
+void ag_loop_send_one(struct ag_loop *l, struct ag_fd *f, struct ag_write *w, const void *ptr,
                       size_t len)
 {
     AG_ASSERT(ptr && len > 0 && len <= INT32_MAX);
-    begin(f, op, AG_OP_SEND, &f->wr);
-    op->send.ptr = ptr;
-    op->send.len = len;
-    l->backend->start(l, op);
+    begin(f, &w->op, AG_OP_SEND, &f->wr);
+    w->send.ptr = ptr;
+    w->send.len = len;
+    l->backend->start(l, &w->op);
 }
 
-void ag_loop_sendfile(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, int file_fd,
+void ag_loop_sendfile(struct ag_loop *l, struct ag_fd *f, struct ag_write *w, int file_fd,
                       uint64_t offset, size_t len)
 {
     AG_ASSERT(len > 0 && offset <= INT64_MAX);
-    begin(f, op, AG_OP_SENDFILE, &f->wr);
-    op->file.fd = file_fd;
-    op->file.offset = offset;
-    op->file.len = (uint32_t)ag_min_size(len, AG_SENDFILE_MAX);
-    l->backend->start(l, op);
+    begin(f, &w->op, AG_OP_SENDFILE, &f->wr);
+    w->file.fd = file_fd;
+    w->file.offset = offset;
+    w->file.len = (uint32_t)ag_min_size(len, AG_SENDFILE_MAX);
+    l->backend->start(l, &w->op);
 }
 
 void ag_loop_connect(struct ag_loop *l, struct ag_fd *f, struct ag_op *op,
@@ -431,44 +432,38 @@ static uint32_t or_default(uint32_t value, uint32_t dflt)
     return value ? value : dflt;
 }
 
+static void deinit_memory(struct ag_loop *l)
+{
+    struct ag_pool *const pools[] = {&l->files, &l->pages, &l->sends, &l->nodes};
+
+    ag_bufs_free(l->bufs);
+    for (size_t i = 0; i < AG_COUNT(pools); i++) {
+        if (pools[i]->base) {
+            ag_pool_deinit(pools[i]);
+        }
+    }
+}
+
 static enum ag_status init_memory(struct ag_loop *l, const struct ag_loop_config *c)
 {
+    const uint32_t nodes = or_default(c->node_count, DEFAULT_NODES);
+    const uint32_t pages = or_default(c->page_count, DEFAULT_PAGES);
     const uint32_t counts[AG_BUF_GROUPS] = {
         [AG_BUF_SMALL] = or_default(c->buf_count[AG_BUF_SMALL], DEFAULT_SMALL),
         [AG_BUF_LARGE] = or_default(c->buf_count[AG_BUF_LARGE], DEFAULT_LARGE),
     };
 
-    if (ag_pool_init(&l->nodes, "slice nodes", sizeof(struct ag_slice_node),
-                     or_default(c->node_count, DEFAULT_NODES)) != AG_OK) {
-        return AG_ENOMEM;
+    if (ag_pool_init(&l->nodes, "slice nodes", sizeof(struct ag_slice_node), nodes) == AG_OK &&
+        ag_pool_init(&l->sends, "sends", sizeof(struct ag_conn_send), nodes) == AG_OK &&
+        ag_pool_init(&l->pages, "arena pages", AG_ARENA_STRIDE_BYTES, pages) == AG_OK &&
+        ag_pool_init(&l->files, "open files", sizeof(struct ag_file_block), nodes) == AG_OK) {
+        l->bufs = ag_bufs_new(l, counts);
     }
-    if (ag_pool_init(&l->pages, "arena pages", AG_ARENA_STRIDE_BYTES,
-                     or_default(c->page_count, DEFAULT_PAGES)) != AG_OK) {
-        ag_pool_deinit(&l->nodes);
-        return AG_ENOMEM;
-    }
-    if (ag_pool_init(&l->files, "open files", sizeof(struct ag_file_block),
-                     or_default(c->node_count, DEFAULT_NODES)) != AG_OK) {
-        ag_pool_deinit(&l->pages);
-        ag_pool_deinit(&l->nodes);
-        return AG_ENOMEM;
-    }
-    l->bufs = ag_bufs_new(l, counts);
     if (!l->bufs) {
-        ag_pool_deinit(&l->files);
-        ag_pool_deinit(&l->pages);
-        ag_pool_deinit(&l->nodes);
+        deinit_memory(l);
         return AG_ENOMEM;
     }
     return AG_OK;
-}
-
-static void deinit_memory(struct ag_loop *l)
-{
-    ag_bufs_free(l->bufs);
-    ag_pool_deinit(&l->files);
-    ag_pool_deinit(&l->pages);
-    ag_pool_deinit(&l->nodes);
 }
 
 static const struct ag_backend *backend_of(const struct ag_loop_config *c)

@@ -69,7 +69,12 @@ struct ag_op {
                             backend.h */
     uint8_t state; /* enum ag_op_state */
     bool cancelled;
-    union { /* what a write must remember until the socket has room; the submitter's arguments */
+};
+
+/* A send or sendfile: what it must remember until the socket has room, the submitter's arguments. */
+struct ag_write {
+    struct ag_op op; /* first */
+    union {
         struct {
             const uint8_t *ptr; /* NULL: `msg` */
             union {
@@ -153,6 +158,7 @@ struct ag_loop {
     uint64_t now_ms;      /* monotonic, read once a turn */
     int64_t wall_s;       /* seconds since the epoch, read once a turn */
     struct ag_pool nodes; /* struct ag_slice_node */
+    struct ag_pool sends; /* struct ag_conn_send (conn.h), as many as there are nodes */
     struct ag_pool pages; /* AG_ARENA_PAGE_BYTES */
     struct ag_pool files; /* struct ag_file_block (file.h), as many as there are nodes */
     struct ag_wheel wheel;
@@ -270,13 +276,13 @@ void ag_loop_accept(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, enum a
 void ag_loop_recv(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, enum ag_buf_group group);
 /* One completion when all bytes are taken by the kernel (res: all of them, at most INT32_MAX), or an
  * error. `msg`, its iovec and the bytes must stay until then. msg_flags may hold MSG_MORE. */
-void ag_loop_send(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const struct msghdr *msg);
+void ag_loop_send(struct ag_loop *l, struct ag_fd *f, struct ag_write *w, const struct msghdr *msg);
 /* The same for one piece. */
-void ag_loop_send_one(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const void *ptr,
+void ag_loop_send_one(struct ag_loop *l, struct ag_fd *f, struct ag_write *w, const void *ptr,
                       size_t len);
 /* One completion with the bytes sent (at least 1, at most len and 512k), or an error; res 0: the file
  * is shorter than offset. Waits for room in the socket, not for the disk. */
-void ag_loop_sendfile(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, int file_fd,
+void ag_loop_sendfile(struct ag_loop *l, struct ag_fd *f, struct ag_write *w, int file_fd,
                       uint64_t offset, size_t len);
 /* res 0: connected. `addr` is copied or used at once. */
 void ag_loop_connect(struct ag_loop *l, struct ag_fd *f, struct ag_op *op,
@@ -290,6 +296,18 @@ static inline void ag_op_init(struct ag_op *op, ag_op_fn *done)
 {
     *op = (struct ag_op){.done = done};
     ag_list_init(&op->link);
+}
+
+/* The write that `op` is part of. */
+static inline struct ag_write *ag_write_of(struct ag_op *op)
+{
+    return ag_container_of(op, struct ag_write, op);
+}
+
+static inline void ag_write_init(struct ag_write *w, ag_op_fn *done)
+{
+    *w = (struct ag_write){.op.done = done};
+    ag_list_init(&w->op.link);
 }
 
 static inline bool ag_op_in_flight(const struct ag_op *op)

@@ -76,9 +76,17 @@ void ag_chain_splice(struct ag_chain *to, struct ag_chain *from)
 
 void ag_chain_clear(struct ag_chain *c, struct ag_pool *nodes)
 {
-    while (c->head) {
-        struct ag_slice s = ag_chain_pop(c, nodes);
+    struct ag_slice_node *next = c->head;
 
-        ag_slice_release(&s);
+    if (!next) {
+        return;
+    }
+    *c = (struct ag_chain){0};
+    while (next) {
+        struct ag_slice_node *n = next;
+
+        next = n->next;
+        ag_block_release(n->slice.owner);
+        ag_pool_put(nodes, n);
     }
 }

@@ -8,15 +8,15 @@
 /* Entries of a caller's iovec that one call takes; the rest goes by the next. */
 #define WINDOW 64u
 
-size_t ag_sockio_send_len(const struct ag_op *op)
+size_t ag_sockio_send_len(const struct ag_write *w)
 {
     size_t sum = 0;
 
-    if (op->send.ptr) {
-        return op->send.len;
+    if (w->send.ptr) {
+        return w->send.len;
     }
-    for (size_t i = 0; i < op->send.msg->msg_iovlen; i++) {
-        sum += op->send.msg->msg_iov[i].iov_len;
+    for (size_t i = 0; i < w->send.msg->msg_iovlen; i++) {
+        sum += w->send.msg->msg_iov[i].iov_len;
     }
     return sum;
 }
@@ -41,35 +41,35 @@ static size_t window(const struct msghdr *msg, size_t skip, struct iovec out[sta
     return n;
 }
 
-static ssize_t send_some(const struct ag_op *op, size_t done)
+static ssize_t send_some(const struct ag_write *w, size_t done)
 {
     struct iovec iov[WINDOW];
     int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
 
-    if (op->send.ptr) {
-        size_t len = AG_FAULT("send.short") ? 1 : op->send.len - done;
+    if (w->send.ptr) {
+        size_t len = AG_FAULT("send.short") ? 1 : w->send.len - done;
 
-        return AG_SYS_ON(op->fd->fd, "send", send(op->fd->fd, op->send.ptr + done, len, flags));
+        return AG_SYS_ON(w->op.fd->fd, "send", send(w->op.fd->fd, w->send.ptr + done, len, flags));
     }
     struct msghdr msg = {.msg_iov = iov};
-    msg.msg_iovlen = window(op->send.msg, done, iov);
+    msg.msg_iovlen = window(w->send.msg, done, iov);
     if (AG_FAULT("sendmsg.short")) {
         msg.msg_iovlen = iov[0].iov_len = 1;
     }
     /* More of this op follows when the window does not reach its end: do not push yet. */
-    flags |= op->send.msg->msg_flags & MSG_MORE;
-    flags |= msg.msg_iovlen == WINDOW && op->send.msg->msg_iovlen > WINDOW ? MSG_MORE : 0;
-    return AG_SYS_ON(op->fd->fd, "sendmsg", sendmsg(op->fd->fd, &msg, flags));
+    flags |= w->send.msg->msg_flags & MSG_MORE;
+    flags |= msg.msg_iovlen == WINDOW && w->send.msg->msg_iovlen > WINDOW ? MSG_MORE : 0;
+    return AG_SYS_ON(w->op.fd->fd, "sendmsg", sendmsg(w->op.fd->fd, &msg, flags));
 }
 
-static int32_t write_send(struct ag_op *op)
+static int32_t write_send(struct ag_write *w)
 {
-    size_t total = ag_sockio_send_len(op);
+    size_t total = ag_sockio_send_len(w);
 
-    while ((size_t)op->res < total) {
-        ssize_t n = send_some(op, (size_t)op->res);
+    while ((size_t)w->op.res < total) {
+        ssize_t n = send_some(w, (size_t)w->op.res);
         if (n > 0) {
-            op->res += (int32_t)n;
+            w->op.res += (int32_t)n;
             continue;
         }
         if (n == 0) { /* nothing taken and no error: not a stream socket */
@@ -79,17 +79,17 @@ static int32_t write_send(struct ag_op *op)
             return errno == EWOULDBLOCK ? -EAGAIN : -errno;
         }
     }
-    return op->res;
+    return w->op.res;
 }
 
-static int32_t write_file(const struct ag_op *op)
+static int32_t write_file(const struct ag_write *w)
 {
-    size_t len = AG_FAULT("sendfile.short") ? 1 : op->file.len;
-    off_t at = (off_t)op->file.offset;
+    size_t len = AG_FAULT("sendfile.short") ? 1 : w->file.len;
+    off_t at = (off_t)w->file.offset;
     ssize_t n;
 
     do {
-        n = AG_SYS_ON(op->fd->fd, "sendfile", sendfile(op->fd->fd, op->file.fd, &at, len));
+        n = AG_SYS_ON(w->op.fd->fd, "sendfile", sendfile(w->op.fd->fd, w->file.fd, &at, len));
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : (int32_t)n;
 }
@@ -97,7 +97,7 @@ static int32_t write_file(const struct ag_op *op)
 int32_t ag_sockio_write(struct ag_op *op)
 {
     AG_ASSERT(op->kind == AG_OP_SEND || op->kind == AG_OP_SENDFILE);
-    return op->kind == AG_OP_SEND ? write_send(op) : write_file(op);
+    return op->kind == AG_OP_SEND ? write_send(ag_write_of(op)) : write_file(ag_write_of(op));
 }
 
 int32_t ag_sockio_accept(int fd)

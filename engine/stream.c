@@ -178,7 +178,7 @@ void ag_stream_commit(struct ag_stream *s, size_t n)
             return;
         }
     }
-    s->scratch_used += (uint32_t)n;
+    s->scratch_used = (uint16_t)(s->scratch_used + n);
     ag_task_queue(s->loop, &s->flush_task);
 }
 
@@ -292,13 +292,13 @@ static uint32_t take_progress(struct ag_stream *s)
     uint32_t moved = mark > s->mark ? mark - s->mark : s->mark - mark;
 
     s->mark = mark;
-    s->owed_bytes = ag_stream_queued(s) + unsent;
+    s->owed_bytes = (uint32_t)ag_min_u64(ag_stream_queued(s) + unsent, UINT32_MAX);
     return moved;
 }
 
 bool ag_stream_has_moved(struct ag_stream *s)
 {
-    uint64_t owed = s->owed_bytes;
+    uint32_t owed = s->owed_bytes;
 
     return s->ops->progress && take_progress(s) > 0 && (owed > 0 || s->owed_bytes > 0);
 }
@@ -323,8 +323,8 @@ bool ag_stream_has_reached(struct ag_stream *s, uint32_t mark)
 
 bool ag_stream_too_slow(struct ag_stream *s)
 {
-    uint64_t now = s->loop->now_ms, owed = s->owed_bytes;
-    uint32_t moved;
+    uint64_t now = s->loop->now_ms;
+    uint32_t owed = s->owed_bytes, moved;
 
     if (!s->ops->progress) {
         return false;

@@ -91,16 +91,17 @@ struct ag_stream {
     struct ag_chain out;      /* accepted, not yet taken by flush */
     uint64_t sending_bytes;   /* taken by flush, not yet by the kernel */
     struct ag_block *scratch; /* where reserve writes; NULL when none is open */
-    uint32_t scratch_used;    /* bytes of it that are written */
+    uint16_t scratch_used;    /* bytes of it that are written */
+    bool above_high : 1;      /* on_drain is owed */
+    bool closing    : 1;      /* finish or abort was called: writes are dropped */
+    bool incomplete : 1;      /* the user's: what is sent ends by the close, which would now make a
+                                 part look whole; whoever aborts, the peer gets a reset */
     uint32_t rate, stall_ms;  /* of the peer taking output, see ag_stream_too_slow */
     uint32_t mark;            /* its progress at the last look */
-    uint32_t sent_ms;         /* loop time, its low bits, when bytes last left the queue */
-    uint64_t owed_bytes;      /* what it had not acknowledged then, here and in the kernel */
-    struct ag_pace pace;      /* due_ms 0: not looked yet */
-    bool above_high;          /* on_drain is owed */
-    bool closing;             /* finish or abort was called: writes are dropped */
-    bool incomplete;          /* the user's: what is sent ends by the close, which would now make a
-                                 part look whole; whoever aborts, the peer gets a reset */
+    uint32_t
+        owed_bytes; /* what it had not acknowledged then, here and in the kernel; the most: or more */
+    uint32_t sent_ms;    /* loop time, its low bits, when bytes last left the queue */
+    struct ag_pace pace; /* due_ms 0: not looked yet */
     struct ag_task flush_task;
     struct ag_timer deadline;
 };

@@ -101,19 +101,20 @@ static void submit_recv(struct ag_loop *l, struct ag_op *op)
 static void submit_send(struct ag_loop *l, struct ag_op *op)
 {
     struct io_uring_sqe *sqe = op_sqe(l, op);
+    const struct ag_write *w = ag_write_of(op);
     int flags = MSG_WAITALL | MSG_NOSIGNAL;
 
     if (!sqe) {
         return;
     }
-    if (op->send.ptr) {
-        size_t len = AG_FAULT("uring.send.short") ? 1 : op->send.len;
-        io_uring_prep_send(sqe, op->fd->fd, op->send.ptr, len, flags);
+    if (w->send.ptr) {
+        size_t len = AG_FAULT("uring.send.short") ? 1 : w->send.len;
+        io_uring_prep_send(sqe, op->fd->fd, w->send.ptr, len, flags);
     } else if (AG_FAULT("uring.sendmsg.short")) {
-        io_uring_prep_send(sqe, op->fd->fd, op->send.msg->msg_iov[0].iov_base, 1, flags);
+        io_uring_prep_send(sqe, op->fd->fd, w->send.msg->msg_iov[0].iov_base, 1, flags);
     } else {
-        flags |= op->send.msg->msg_flags & MSG_MORE;
-        io_uring_prep_sendmsg(sqe, op->fd->fd, op->send.msg, (unsigned)flags);
+        flags |= w->send.msg->msg_flags & MSG_MORE;
+        io_uring_prep_sendmsg(sqe, op->fd->fd, w->send.msg, (unsigned)flags);
     }
     io_uring_sqe_set_data(sqe, op);
 }
@@ -333,7 +334,7 @@ static void on_send(struct ag_loop *l, struct ag_op *op, int32_t res)
     }
     if (op->arg != ARG_POLLING) {
         op->res = res;
-        if ((size_t)res == ag_sockio_send_len(op)) {
+        if ((size_t)res == ag_sockio_send_len(ag_write_of(op))) {
             final(l, op, res);
             return;
         }

@@ -37,7 +37,7 @@ struct ag_exchange *ag_exchange_new(struct ag_context *ctx, const struct ag_serv
 
     ag_arena_init(&arena, &ctx->loop->pages, EXCHANGE_PAGES_MAX);
     ag_arena_widen(&arena, ctx->loop);
-    ex = ag_arena_alloc(&arena, sizeof(*ex));
+    ex = ag_arena_alloc(&arena, sizeof(*ex) + server->room_bytes);
     if (!ex) {
         return NULL;
     }

@@ -78,6 +78,8 @@ struct ag_proxied; /* proxy_protocol.h */
 struct ag_server_ops {
     /* Content goes in frames: it must be in memory, no slices of files. */
     bool memory_only;
+    /* What it keeps with each exchange rather than with each connection: see ag_exchange_room. */
+    uint16_t room_bytes;
     /* Sends ex->res as final head; content follows from *ex->res_source. */
     void (*send_head)(struct ag_exchange *);
     void (*send_prepared)(struct ag_exchange *, const struct ag_prepared *);
@@ -192,6 +194,11 @@ struct ag_exchange {
 /* Takes a page and sets everything up; held once, by the server. NULL: the shard is out of pages. */
 AG_MUST_USE struct ag_exchange *ag_exchange_new(struct ag_context *ctx,
                                                 const struct ag_server_ops *server, void *stream);
+/* The server's own memory, server->room_bytes of it, undefined at first; it ends with the exchange. */
+static inline void *ag_exchange_room(struct ag_exchange *ex)
+{
+    return ex + 1;
+}
 void ag_exchange_hold(struct ag_exchange *ex);
 void ag_exchange_release(struct ag_exchange *ex);
 

@@ -66,7 +66,7 @@ static uint32_t body_grace_ms(const struct ag_h1_server *h)
 
 void ag_h1_server_await_body(struct ag_h1_server *h)
 {
-    ag_pace_start(&h->body_pace, now_of(h), body_grace_ms(h));
+    ag_pace_start(&ag_h1_progress(h)->body_pace, now_of(h), body_grace_ms(h));
 }
 
 void ag_h1_server_pause(struct ag_h1_server *h)
@@ -82,7 +82,7 @@ static void resume_reading(struct ag_h1_server *h)
     if (h->paused && !h->eof) {
         h->paused = false;
         if (h->ex) { /* what the client could not send is not held against it */
-            ag_pace_extend(&h->body_pace, now_of(h), body_grace_ms(h));
+            ag_pace_extend(&ag_h1_progress(h)->body_pace, now_of(h), body_grace_ms(h));
         }
         ag_stream_resume(h->stream, h->large ? AG_BUF_LARGE : AG_BUF_SMALL);
     }
@@ -214,7 +214,7 @@ static bool step_exchange(struct ag_h1_server *h)
         return false;
     }
     if (h->res_done && h->state == AG_H1_EXCHANGE && !h->body_done) {
-        if (!h->keep_alive || h->body_bytes > h->limits->discard_max_bytes) {
+        if (!h->keep_alive || ag_h1_progress(h)->body_bytes > h->limits->discard_max_bytes) {
             h->keep_alive = false;
             finish_exchange(h);
             return false;
@@ -288,7 +288,7 @@ static uint64_t due_of(const struct ag_h1_server *h)
         if (h->body_done || h->paused) {
             return 0;
         }
-        return is_body_bounded(h) ? h->body_pace.due_ms : h->due_ms;
+        return is_body_bounded(h) ? ag_h1_progress(h)->body_pace.due_ms : h->due_ms;
     case AG_H1_TUNNEL: /* the upstream's idle timeout holds */
     case AG_H1_CLOSING:
         return 0;
@@ -475,7 +475,9 @@ static bool grant_more_time(struct ag_h1_server *h)
     }
     h->granted = true;
     h->due_ms = now + h->limits->header_timeout_ms;
-    ag_pace_extend(&h->body_pace, now, h->limits->header_timeout_ms);
+    if (h->ex) {
+        ag_pace_extend(&ag_h1_progress(h)->body_pace, now, h->limits->header_timeout_ms);
+    }
     return true;
 }
 

@@ -37,42 +37,46 @@ enum ag_h1_state {
     AG_H1_CLOSING,  /* finish or abort was called */
 };
 
-struct ag_h1_server {
-    struct ag_stream *stream;
-    struct ag_context *context;
-    const struct ag_server_limits *limits;
-    struct ag_exchange *ex; /* in HEAD, EXCHANGE, TUNNEL */
-    struct ag_chain in;     /* received, not yet used */
+/* How far a request and its answer are: in its exchange's room, for an idle connection is to be small. */
+struct ag_h1_progress {
     struct ag_h1_parser parser;
     struct ag_h1_chunk chunk;
-    struct ag_task work;
-    const struct ag_proxied
-        *proxied;        /* set by the owner after init; NULL: no header told anything */
     uint64_t body_left;  /* of a request with Content-Length */
     uint64_t body_bytes; /* content of this request so far; of an answered one: what was dropped */
     struct ag_pace body_pace; /* of the request's content, while limits hold for it */
     uint64_t res_left;        /* of an answer with Content-Length */
-    uint64_t due_ms;          /* loop time: IDLE, HEAD: the end of it; else of a stream's silence */
+};
+
+struct ag_h1_server {
+    struct ag_stream *stream;
+    struct ag_context *context;
+    const struct ag_server_limits *limits;
+    struct ag_exchange *ex; /* in HEAD, EXCHANGE, TUNNEL; with struct ag_h1_progress */
+    struct ag_chain in;     /* received, not yet used */
+    struct ag_task work;
+    const struct ag_proxied
+        *proxied;      /* set by the owner after init; NULL: no header told anything */
+    uint64_t due_ms;   /* loop time: IDLE, HEAD: the end of it; else of a stream's silence */
     uint64_t look_ms;  /* loop time of the next look at a client that takes output; 0: none */
     uint32_t requests; /* begun on this connection */
     uint16_t listener_port;
     struct ag_peer peer;
     uint8_t state;      /* enum ag_h1_state */
     bool paused;        /* reading is paused by us */
-    bool eof;           /* the client has shut its side */
     bool draining;      /* close after the present exchange */
-    bool yielding;      /* draining, and what is idle waits for one more */
-    bool hurried;       /* HEAD: a drain found an empty line, and due_ms is the drain's */
     bool body_done;     /* the request was read to its end */
     bool res_started;   /* the final head is written */
     bool res_done;      /* the answer is written to its end */
     bool keep_alive;    /* the connection may live on after this exchange */
     bool continue_owed; /* the client waits for 100 */
     bool in_trailers;
-    bool large; /* reading in large buffers */
-    bool tls;
-    bool running; /* inside run(): wake-ups need no task */
-    bool granted; /* more time, while it waited for a buffer; until data comes */
+    bool running;      /* inside run(): wake-ups need no task */
+    bool eof      : 1; /* the client has shut its side */
+    bool yielding : 1; /* draining, and what is idle waits for one more */
+    bool hurried  : 1; /* HEAD: a drain found an empty line, and due_ms is the drain's */
+    bool large    : 1; /* reading in large buffers */
+    bool tls      : 1;
+    bool granted  : 1; /* more time, while it waited for a buffer; until data comes */
 };
 
 /* Starts on an open stream; the owner's ag_stream_user calls the functions below. `limits` stays as long

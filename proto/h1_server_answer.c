@@ -10,7 +10,7 @@ static bool rest_is_small(const struct ag_h1_server *h)
         return true;
     }
     /* A client that waits for 100 may send its content or not: nobody can tell (RFC 9110 10.1.1). */
-    return !h->continue_owed && h->body_left <= h->limits->discard_max_bytes;
+    return !h->continue_owed && ag_h1_progress(h)->body_left <= h->limits->discard_max_bytes;
 }
 
 static void before_final_head(struct ag_h1_server *h)
@@ -28,7 +28,7 @@ static void answer_done(struct ag_h1_server *h)
     h->res_done = true;
     h->stream->incomplete = false;
     if (!h->body_done) {
-        h->body_bytes = 0;
+        ag_h1_progress(h)->body_bytes = 0;
         ag_h1_server_await_body(h); /* limits hold again: nothing is left to stream for */
     }
 }
@@ -70,7 +70,7 @@ static void send_head(struct ag_exchange *ex)
         }
         return;
     }
-    h->res_left = res->framing == AG_FRAMING_LENGTH ? res->content_length : 0;
+    ag_h1_progress(h)->res_left = res->framing == AG_FRAMING_LENGTH ? res->content_length : 0;
     if (tunnel) {
         ag_h1_server_set_state(h, AG_H1_TUNNEL);
         h->body_done = false;
@@ -202,6 +202,7 @@ static void reset(struct ag_exchange *ex, enum ag_reason why)
 }
 
 const struct ag_server_ops ag_h1_server_ops = {
+    .room_bytes = sizeof(struct ag_h1_progress),
     .send_head = send_head,
     .send_prepared = send_prepared,
     .send_interim = send_interim,
@@ -239,7 +240,7 @@ static void end_answer(struct ag_h1_server *h, const struct ag_body *src)
 {
     const struct ag_response *res = &h->ex->res;
 
-    if (src->aborted || (res->framing == AG_FRAMING_LENGTH && h->res_left > 0)) {
+    if (src->aborted || (res->framing == AG_FRAMING_LENGTH && ag_h1_progress(h)->res_left > 0)) {
         /* The client must not take a part for the whole. */
         ag_h1_server_close_now(h, src->aborted ? (enum ag_reason)src->reason : AG_REASON_PROTOCOL);
         return;
@@ -271,12 +272,12 @@ bool ag_h1_server_write_answer(struct ag_h1_server *h)
         struct ag_slice s = ag_body_take(src);
 
         if (h->ex->res.framing == AG_FRAMING_LENGTH) {
-            if (s.len > h->res_left) {
+            if (s.len > ag_h1_progress(h)->res_left) {
                 ag_slice_release(&s);
                 ag_h1_server_close_now(h, AG_REASON_PROTOCOL);
                 return false;
             }
-            h->res_left -= s.len;
+            ag_h1_progress(h)->res_left -= s.len;
         }
         if (write_content(h, s) != AG_OK) {
             ag_h1_server_close_now(h, AG_REASON_RESOURCES);

@@ -8,6 +8,11 @@
 #pragma once
 #include "proto/h1_server.h"
 
+static inline struct ag_h1_progress *ag_h1_progress(const struct ag_h1_server *h)
+{
+    return ag_exchange_room(h->ex);
+}
+
 /* Each returns true when it got something done, so that the machine goes round again. */
 bool ag_h1_server_begin_head(struct ag_h1_server *h);
 bool ag_h1_server_read_head(struct ag_h1_server *h);

@@ -62,22 +62,21 @@ static void begin_exchange(struct ag_h1_server *h)
 {
     struct ag_exchange *ex = h->ex;
     const struct ag_request *req = &ex->req;
+    uint64_t length = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
 
     ag_h1_server_set_state(h, AG_H1_EXCHANGE);
     h->due_ms = h->stream->loop->now_ms + h->limits->idle_timeout_ms;
     h->requests++;
     h->keep_alive = req->keep_alive && !h->draining &&
                     (!h->limits->max_requests || h->requests < h->limits->max_requests);
-    h->body_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
-    h->body_done = req->framing != AG_FRAMING_CHUNKED && h->body_left == 0;
-    h->body_bytes = 0;
-    h->chunk = (struct ag_h1_chunk){0};
+    ag_h1_progress(h)->body_left = length;
+    h->body_done = req->framing != AG_FRAMING_CHUNKED && length == 0;
     h->in_trailers = false;
     h->continue_owed = req->expect_continue && !h->body_done && h->in.bytes == 0;
     ag_body_set_producer(&ex->req_body, ag_h1_server_body_event, h);
     if (h->body_done) {
         ag_body_end(&ex->req_body, NULL);
-    } else if (h->body_left > LARGE_BODY_BYTES || req->framing == AG_FRAMING_CHUNKED) {
+    } else if (length > LARGE_BODY_BYTES || req->framing == AG_FRAMING_CHUNKED) {
         ag_h1_server_want_group(h, true);
     }
     ex->limits_index = h->limits->index;
@@ -95,6 +94,7 @@ static void begin_exchange(struct ag_h1_server *h)
 bool ag_h1_server_read_head(struct ag_h1_server *h)
 {
     struct ag_exchange *ex = h->ex;
+    struct ag_h1_parser *p = &ag_h1_progress(h)->parser;
     struct ag_slice *s;
     enum ag_status st;
 
@@ -102,7 +102,7 @@ bool ag_h1_server_read_head(struct ag_h1_server *h)
         return false;
     }
     s = &h->in.head->slice;
-    st = ag_h1_parse_request(&h->parser, ag_slice_span(s), &h->limits->head, &ex->req, &ex->arena);
+    st = ag_h1_parse_request(p, ag_slice_span(s), &h->limits->head, &ex->req, &ex->arena);
     while (st == AG_AGAIN) {
         struct ag_span from;
 
@@ -113,29 +113,28 @@ bool ag_h1_server_read_head(struct ag_h1_server *h)
         if (st == AG_OK) {
             s = &h->in.head->slice;
             ag_request_rebase(&ex->req, from.ptr, from.len, s->ptr);
-            st = ag_h1_parse_request(&h->parser, ag_slice_span(s), &h->limits->head, &ex->req,
-                                     &ex->arena);
+            st = ag_h1_parse_request(p, ag_slice_span(s), &h->limits->head, &ex->req, &ex->arena);
         }
     }
     if (st != AG_OK) {
         bool proto = st == AG_EPROTO;
 
         ag_h1_server_refuse(h,
-                            proto             ? h->parser.status
+                            proto             ? p->status
                             : st == AG_ELIMIT ? 431
                                               : 503,
                             proto             ? AG_REASON_PROTOCOL
                             : st == AG_ELIMIT ? AG_REASON_LIMIT
                                               : AG_REASON_RESOURCES,
-                            proto             ? h->parser.error
+                            proto             ? p->error
                             : st == AG_ELIMIT ? "request head too large"
                                               : "out of memory");
         return true;
     }
-    ex->head = ag_span(s->ptr, h->parser.at);
+    ex->head = ag_span(s->ptr, p->at);
     ex->head_owner = ag_block_hold(s->owner);
     ex->req.tls = h->tls;
-    ag_chain_consume(&h->in, &h->stream->loop->nodes, h->parser.at);
+    ag_chain_consume(&h->in, &h->stream->loop->nodes, p->at);
     if (ex->req.https_target && !h->tls) { /* RFC 9110 section 7.4 */
         ag_h1_server_refuse(h, 421, AG_REASON_PROTOCOL, "an https target without TLS");
         return true;
@@ -170,7 +169,7 @@ bool ag_h1_server_begin_head(struct ag_h1_server *h)
     }
     h->ex->listener_port = h->listener_port;
     h->ex->limits = &h->limits->route;
-    h->parser = (struct ag_h1_parser){0};
+    *ag_h1_progress(h) = (struct ag_h1_progress){0};
     h->res_started = h->res_done = false; /* a head that is refused is answered too */
     h->hurried = false;
     h->due_ms = h->stream->loop->now_ms + h->limits->header_timeout_ms;
@@ -205,16 +204,17 @@ static void refuse_content(struct ag_h1_server *h, unsigned status, enum ag_reas
 /* The first `len` bytes of the input's first slice go to the exchange. */
 static bool forward(struct ag_h1_server *h, size_t skip, size_t len)
 {
+    struct ag_h1_progress *p = ag_h1_progress(h);
     struct ag_pool *nodes = &h->stream->loop->nodes;
     struct ag_slice *s = &h->in.head->slice;
     struct ag_slice part = ag_slice_sub(s, skip, len);
     const struct ag_route_limits *limits = h->ex->limits;
 
     ag_chain_consume(&h->in, nodes, skip + len);
-    h->body_bytes += len;
-    ag_pace_moved(&h->body_pace, h->stream->loop->now_ms, len, limits->min_rate,
+    p->body_bytes += len;
+    ag_pace_moved(&p->body_pace, h->stream->loop->now_ms, len, limits->min_rate,
                   limits->body_timeout_ms);
-    if (limits->max_body_bytes && h->body_bytes > limits->max_body_bytes && !h->res_started &&
+    if (limits->max_body_bytes && p->body_bytes > limits->max_body_bytes && !h->res_started &&
         !h->ex->streams) {
         ag_slice_release(&part);
         ag_h1_server_refuse(h, 413, AG_REASON_LIMIT, "request content too large");
@@ -230,6 +230,7 @@ static bool forward(struct ag_h1_server *h, size_t skip, size_t len)
 static bool read_trailers(struct ag_h1_server *h)
 {
     struct ag_exchange *ex = h->ex;
+    struct ag_h1_parser *p = &ag_h1_progress(h)->parser;
     struct ag_fields *trailers = ex->trailers;
     enum ag_status st;
 
@@ -239,7 +240,7 @@ static bool read_trailers(struct ag_h1_server *h)
             refuse_content(h, 503, AG_REASON_RESOURCES, "no room for the trailer section");
             return false;
         }
-        h->parser = (struct ag_h1_parser){0};
+        *p = (struct ag_h1_parser){0};
     }
     for (;;) {
         struct ag_span from;
@@ -248,8 +249,7 @@ static bool read_trailers(struct ag_h1_server *h)
         if (!s) {
             return false;
         }
-        st = ag_h1_parse_trailers(&h->parser, ag_slice_span(s), &h->limits->head, trailers,
-                                  &ex->arena);
+        st = ag_h1_parse_trailers(p, ag_slice_span(s), &h->limits->head, trailers, &ex->arena);
         if (st != AG_AGAIN) {
             break;
         }
@@ -264,7 +264,7 @@ static bool read_trailers(struct ag_h1_server *h)
     }
     if (st != AG_OK) {
         if (st == AG_EPROTO) {
-            refuse_content(h, h->parser.status, AG_REASON_PROTOCOL, h->parser.error);
+            refuse_content(h, p->status, AG_REASON_PROTOCOL, p->error);
         } else {
             refuse_content(h, st == AG_ELIMIT ? 431 : 503, AG_REASON_RESOURCES,
                            "no room for the trailer section");
@@ -281,7 +281,7 @@ static bool read_trailers(struct ag_h1_server *h)
         f->name = name.ptr;
         f->value = value.ptr;
     }
-    ag_chain_consume(&h->in, &h->stream->loop->nodes, h->parser.at);
+    ag_chain_consume(&h->in, &h->stream->loop->nodes, p->at);
     ag_h1_server_body_complete(h, trailers);
     return true;
 }
@@ -290,7 +290,7 @@ static bool read_chunked(struct ag_h1_server *h)
 {
     struct ag_span in = ag_slice_span(&h->in.head->slice), body;
     size_t used = 0;
-    enum ag_status st = ag_h1_chunk_decode(&h->chunk, in, &used, &body);
+    enum ag_status st = ag_h1_chunk_decode(&ag_h1_progress(h)->chunk, in, &used, &body);
 
     if (st != AG_OK && st != AG_AGAIN) {
         refuse_content(h, 400, AG_REASON_PROTOCOL, "malformed chunked content");
@@ -318,6 +318,7 @@ static bool read_chunked(struct ag_h1_server *h)
 bool ag_h1_server_read_body(struct ag_h1_server *h)
 {
     struct ag_exchange *ex = h->ex;
+    struct ag_h1_progress *p = ag_h1_progress(h);
 
     if (h->body_done) {
         return false;
@@ -339,12 +340,12 @@ bool ag_h1_server_read_body(struct ag_h1_server *h)
     if (ex->req.framing == AG_FRAMING_CHUNKED) {
         return read_chunked(h);
     }
-    size_t take = ag_min_u64(h->in.head->slice.len, h->body_left);
-    h->body_left -= take;
+    size_t take = ag_min_u64(h->in.head->slice.len, p->body_left);
+    p->body_left -= take;
     if (!forward(h, 0, take)) {
         return false;
     }
-    if (h->body_left == 0) {
+    if (p->body_left == 0) {
         ag_h1_server_body_complete(h, NULL);
     }
     return true;

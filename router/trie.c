@@ -128,13 +128,17 @@ static bool text_matches(struct ag_span path, size_t at, const uint8_t *text, si
 /* The literal child of key `key` for the segment at hand; *out_at: where the path's next one begins. */
 static uint32_t find_edge(const struct walk *w, uint64_t key, uint32_t *out_at)
 {
-    const uint32_t *group = ag_trie_at(w->t, w->t->group_at);
-    uint32_t at = w->now.at, i = ag_trie_group(key, w->t->groups);
+    const struct ag_trie_group *groups = ag_trie_at(w->t, w->t->group_at);
+    const struct ag_trie_group *g = &groups[ag_trie_group(key, w->t->groups)];
+    uint32_t at = w->now.at;
     size_t left = w->path.len - at;
 
+    if (!(g->marks & ag_trie_mark(key))) {
+        return 0;
+    }
     /* A group of a large trie spans two lines, and neither is in the cache. */
-    __builtin_prefetch((const uint8_t *)ag_trie_at(w->t, group[i]) + AG_CACHE_LINE);
-    for (uint32_t record = group[i]; record < group[i + 1];) {
+    __builtin_prefetch((const uint8_t *)ag_trie_at(w->t, g->record) + AG_CACHE_LINE);
+    for (uint32_t record = g->record; record < g[1].record;) {
         const struct ag_trie_node *n = ag_trie_at(w->t, record);
 
         /* The node's text begins with the segment when the path goes on with that text and one of its

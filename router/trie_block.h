@@ -4,7 +4,8 @@
  *   struct ag_trie | hosts | groups | records ...       one block; offsets count units of 4 bytes
  *
  *   hosts   (host, port) -> root record          open addressing, slots {hash, record}
- *   groups  (node, segment) -> where the records of that hash begin; the next entry tells their end
+ *   groups  (node, segment) -> where the records of that hash begin, and which there may be; the next group
+ *           tells their end
  *
  *   record  of a node: parent, length | text | parameter child, splat's leaves | own leaves ...
  *   leaf    one route: id, methods, flags        names of other methods lie elsewhere
@@ -12,8 +13,9 @@
  * A chain of literal nodes that branches nowhere is one node, whose text has several segments; its
  * record is found by the first. A lookup pays for cache misses above all, so records are packed (some
  * 35 bytes a route), lie in the order of their hash without slots between, and a parameter child lies
- * behind its parent: one of many routes costs about two misses, because the levels above are few and
- * hot, and the groups are small.
+ * behind its parent: one of many routes costs about two misses, side by side, because the levels above
+ * are few and hot, and the groups are small. A segment that is not there mostly costs none: its group says so,
+ * and the groups' table is small enough to stay near.
  */
 #pragma once
 #include "router/trie.h"
@@ -53,6 +55,11 @@ struct ag_trie_node {
     uint16_t len;          /* bytes of text */
     uint16_t units;        /* of the record and the parameter children that lie behind it */
     uint8_t text[];
+};
+
+struct ag_trie_group {
+    uint32_t record; /* the first; they lie side by side */
+    uint32_t marks;  /* a bit for each, by ag_trie_mark */
 };
 
 struct ag_trie_root {
@@ -121,6 +128,12 @@ static inline uint64_t ag_trie_key_param(uint64_t parent)
 static inline uint32_t ag_trie_group(uint64_t key, uint32_t groups)
 {
     return ag_trie_home((uint32_t)(key >> 32), groups);
+}
+
+/* The bit of a node in its group's `marks`. */
+static inline uint32_t ag_trie_mark(uint64_t key)
+{
+    return 1u << (key & 31u);
 }
 
 /* Bytes [at, at + 8) of `s` as a little-endian word; what is beyond the end is zero. */

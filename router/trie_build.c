@@ -6,7 +6,7 @@
 
 /* Records of a group: their text is compared in turn, in lines of memory that lie side by side; fewer
  * groups make a table that stays in the cache. */
-#define GROUP_RECORDS 4u
+#define GROUP_RECORDS 5u
 
 /* Parameter children lie behind their parent up to this size in all. */
 #define BUNDLE_BYTES_MAX 1024u
@@ -378,12 +378,14 @@ static void place_all(struct build *b)
 {
     struct ag_trie head = {
         .bytes = b->out ? b->out->bytes : 0, .host_slots = host_slots(b), .groups = b->groups};
+    struct ag_trie_group *groups;
     uint32_t group = 0;
 
     b->used = 0;
     (void)take(b, (sizeof(head) + AG_CACHE_LINE - 1) / AG_CACHE_LINE * AG_CACHE_LINE);
-    head.group_at = take(b, (b->groups + 1u) * sizeof(uint32_t));
+    head.group_at = take(b, (b->groups + 1u) * sizeof(*groups));
     head.host_at = take(b, head.host_slots * sizeof(struct ag_trie_slot));
+    groups = b->out ? room_at(b, head.group_at) : NULL;
     if (b->out) {
         *b->out = head;
     }
@@ -392,12 +394,16 @@ static void place_all(struct build *b)
             i < b->ordered ? ag_trie_group(b->nodes[b->order[i]].key, b->groups) : b->groups;
 
         for (; group <= end; group++) {
-            if (b->out) {
-                ((uint32_t *)room_at(b, head.group_at))[group] = b->used;
+            if (groups) {
+                groups[group].record = b->used;
             }
         }
-        if (i < b->ordered) {
-            place_bundle(b, b->order[i]);
+        if (i == b->ordered) {
+            break;
+        }
+        place_bundle(b, b->order[i]);
+        if (groups) {
+            groups[end].marks |= ag_trie_mark(b->nodes[b->order[i]].key);
         }
     }
     for (uint32_t i = 1; i < b->node_count; i++) {

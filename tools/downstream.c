@@ -6,7 +6,7 @@
 
 #define PLAIN_BYTES (offsetof(struct ag_downstream, conn) + sizeof(struct ag_conn))
 
-_Static_assert(PLAIN_BYTES <= 832, "idle connections are what there is most of");
+_Static_assert(PLAIN_BYTES <= 448, "idle connections are what there is most of");
 _Static_assert(offsetof(struct ag_conn, stream) == 0 && offsetof(struct ag_tls, stream) == 0,
                "either transport is found by its stream");
 
@@ -30,7 +30,7 @@ void ag_downstream_release(struct ag_downstream *ds)
     if (ds->proxied) {
         ag_pool_put(&all->proxied, ds->proxied);
     }
-    ag_pool_put(ds->pool, ds);
+    ag_pool_put(ds->secure ? &all->tls : &all->plain, ds);
     all->count--;
     origin->connections--;
     all->changed(all, origin);
@@ -169,6 +169,7 @@ static const struct ag_stream_user h2_user = {
 
 static void begin_h2(struct ag_downstream *ds)
 {
+    ds->is_h2 = true;
     ds->h2 = ag_pool_get(&ds->all->h2);
     AG_ASSERT(ds->h2); /* there are as many as connections */
     ds->stream.user = &h2_user;
@@ -399,18 +400,17 @@ static bool is_to_greet(struct ag_downstreams *d, const struct ag_downstream_ori
 bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream_origin *origin)
 {
     struct ag_context *ctx = d->context;
-    struct ag_pool *pool = origin->tls ? &d->tls : &d->plain;
     struct ag_downstream *ds;
 
     if (ag_downstreams_room(d) == 0) {
         return false;
     }
-    ds = ag_pool_get(pool);
+    ds = ag_pool_get(origin->tls ? &d->tls : &d->plain);
     AG_ASSERT(ds); /* each has as many slots */
     ds->all = d;
     ds->origin = origin;
-    ds->pool = pool;
-    ds->h2 = NULL;
+    ds->secure = origin->tls != NULL;
+    ds->is_h2 = false;
     ds->proxied = NULL;
     ds->relayed = false;
     ds->matched = 0;
@@ -444,7 +444,7 @@ static void drain(struct ag_downstream *ds)
     if (ds->handshaking || ds->relayed) {
         return; /* its origin tells it when it is done */
     }
-    if (ds->h2) {
+    if (ds->is_h2) {
         ag_h2_server_drain(ds->h2);
     } else {
         ag_h1_server_drain(&ds->h1);
@@ -472,7 +472,7 @@ void ag_downstreams_yield(struct ag_downstreams *d)
             ds->yielding = true;
         } else if (ds->relayed) {
             continue; /* there is no way to say that it should end */
-        } else if (ds->h2) {
+        } else if (ds->is_h2) {
             ag_h2_server_yield(ds->h2);
         } else {
             ag_h1_server_yield(&ds->h1);
@@ -485,7 +485,7 @@ static bool is_idle(const struct ag_downstream *ds)
     if (ds->relayed) {
         return false;
     }
-    return ds->handshaking || (ds->h2 ? ag_h2_server_idle(ds->h2) : ag_h1_server_idle(&ds->h1));
+    return ds->handshaking || (ds->is_h2 ? ag_h2_server_idle(ds->h2) : ag_h1_server_idle(&ds->h1));
 }
 
 bool ag_downstreams_abort(struct ag_downstreams *d)

@@ -63,21 +63,20 @@ struct ag_downstream {
     struct ag_link link;
     struct ag_downstreams *all;
     struct ag_downstream_origin *origin;
-    struct ag_pool *pool; /* whose slot it is */
-    union {
-        struct ag_h2_server *h2;           /* NULL: h1 it is, or nothing yet */
-        struct ag_downstream_relay *relay; /* `relayed` */
-    };
     struct ag_proxied *proxied; /* what its header has told; NULL: there was none */
     uint8_t matched;            /* so many first bytes are those of a preface */
+    bool secure      : 1;       /* its slot is of the pool `tls` */
     bool handshaking : 1;       /* no protocol yet */
     bool greeting    : 1;       /* and no header yet: `greeter` holds */
     bool yielding    : 1;       /* from before there was one */
-    bool relayed     : 1;       /* there will be none */
-    struct ag_peer peer;        /* of one that shakes hands, while somebody reads of failures */
+    bool relayed     : 1;       /* there will be none: `relay` holds */
+    bool is_h2       : 1;
     union {
-        struct ag_h1_server h1;
+        struct ag_h1_server h1; /* unless one of the others holds */
+        struct ag_h2_server *h2;
+        struct ag_downstream_relay *relay;
         struct ag_greeter greeter;
+        struct ag_peer peer; /* of one that shakes hands, while somebody reads of failures */
     };
     union { /* last; both begin with their stream */
         struct ag_stream stream;
@@ -112,7 +111,7 @@ static inline uint32_t ag_downstreams_room(const struct ag_downstreams *d)
 /* The connection that is under its protocol or TLS. */
 static inline struct ag_stream *ag_downstream_below(struct ag_downstream *ds)
 {
-    return ds->pool == &ds->all->tls ? &ds->tls.conn.stream : &ds->stream;
+    return ds->secure ? &ds->tls.conn.stream : &ds->stream;
 }
 /* downstream_greeting.c: accepted, and its peer is believed: a header is read first. */
 void ag_downstream_greet(struct ag_downstream *ds, int fd);

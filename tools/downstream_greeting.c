@@ -144,7 +144,7 @@ static const struct ag_stream_user users[2] = {[OVER_PLAIN] = EVENTS, [OVER_TLS]
 
 void ag_downstream_greet(struct ag_downstream *ds, int fd)
 {
-    bool tls = ds->pool == &ds->all->tls;
+    bool tls = ds->secure;
     struct ag_conn *c = tls ? &ds->tls.conn : &ds->conn;
 
     ds->greeter = (struct ag_greeter){.tls = ag_tls_server_hold(ds->origin->tls),

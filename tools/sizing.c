@@ -2,6 +2,7 @@
 
 #include "engine/arena.h"
 #include "engine/buffers.h"
+#include "engine/conn.h"
 #include "engine/file.h"
 #include "engine/shard.h"
 #include "tools/downstream.h"
@@ -141,6 +142,7 @@ static void sum_up(struct ag_sizing *s)
     part[AG_SIZING_BUFFERS] = ag_bufs_bytes(l->buf_count);
     part[AG_SIZING_PAGES] = ag_pool_bytes(AG_ARENA_STRIDE_BYTES, l->page_count);
     part[AG_SIZING_QUEUES] = ag_pool_bytes(sizeof(struct ag_slice_node), l->node_count) +
+                             ag_pool_bytes(sizeof(struct ag_conn_send), l->node_count) +
                              ag_pool_bytes(sizeof(struct ag_file_block), l->node_count);
     part[AG_SIZING_CLIENTS] = ag_downstreams_bytes(s->connections);
     part[AG_SIZING_LOOP] = LOOP_BYTES;

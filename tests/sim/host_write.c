@@ -8,12 +8,12 @@
 #define FILE_PIECE 16384u
 
 /* The next piece of a send, from its `skip`th byte. */
-static struct ag_span next_piece(const struct ag_op *op, size_t skip)
+static struct ag_span next_piece(const struct ag_write *w, size_t skip)
 {
-    const struct msghdr *m = op->send.msg;
+    const struct msghdr *m = w->send.msg;
 
-    if (op->send.ptr) {
-        return ag_span(op->send.ptr + skip, op->send.len - skip);
+    if (w->send.ptr) {
+        return ag_span(w->send.ptr + skip, w->send.len - skip);
     }
     for (size_t i = 0; i < m->msg_iovlen; i++) {
         if (skip < m->msg_iov[i].iov_len) {
@@ -31,7 +31,7 @@ static int32_t try_send(struct host_sock *s, struct ag_op *op)
     struct host *h = s->loop->host;
 
     for (;;) {
-        struct ag_span piece = next_piece(op, (size_t)op->res);
+        struct ag_span piece = next_piece(ag_write_of(op), (size_t)op->res);
         int64_t n;
 
         if (piece.len == 0) {
@@ -51,15 +51,16 @@ static int32_t try_send(struct host_sock *s, struct ag_op *op)
 
 static int32_t try_sendfile(struct host_sock *s, struct ag_op *op)
 {
+    const struct ag_write *w = ag_write_of(op);
     uint8_t piece[FILE_PIECE];
     int32_t total = 0;
 
     if (!net_has_room(s->end)) {
         return -EAGAIN;
     }
-    while ((uint32_t)total < op->file.len) {
-        size_t want = ag_min_size(op->file.len - (uint32_t)total, sizeof(piece));
-        ssize_t got = pread(op->file.fd, piece, want, (off_t)(op->file.offset + (uint32_t)total));
+    while ((uint32_t)total < w->file.len) {
+        size_t want = ag_min_size(w->file.len - (uint32_t)total, sizeof(piece));
+        ssize_t got = pread(w->file.fd, piece, want, (off_t)(w->file.offset + (uint32_t)total));
         int64_t n;
 
         if (got <= 0) {

@@ -564,7 +564,7 @@ void oracle_bounds(struct run *r)
                     continue; /* one buffer, below the header's bound */
                 } else if (ds->handshaking) {
                     check_handshake(r, &ds->tls);
-                } else if (ds->h2) {
+                } else if (ds->is_h2) {
                     oracle_bounds_h2(r, ds->h2);
                 } else {
                     check_h1(r, &ds->h1);

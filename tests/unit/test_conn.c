@@ -226,7 +226,8 @@ BOTH(conn, ping_pong)
         put_pattern(p, i * 10 + 4, 6);
         turn_until(p->l, peer_has(p, (i + 1) * 10));
     }
-    turn_until(p->l, !ag_op_in_flight(&p->conn.wr));
+    turn_until(p->l, !p->conn.send);
+    cr_expect_eq(p->l->sends.used, 0, "an idle connection holds a send");
     cr_expect_eq(ag_loop_bufs_used(p->l, AG_BUF_SMALL), 0, "an idle connection holds a buffer");
     peer_end(p);
 }

@@ -15,7 +15,10 @@
 
 /* An op with a record of what came. */
 struct probe {
-    struct ag_op op;
+    union {
+        struct ag_op op;
+        struct ag_write write;
+    };
     unsigned calls, finals;
     int32_t res;    /* of the last completion */
     uint64_t bytes; /* received, checked against the pattern */
@@ -58,7 +61,7 @@ static struct probe *probe_new(void)
     struct probe *p = calloc(1, sizeof(*p));
 
     cr_assert(p);
-    ag_op_init(&p->op, on_probe);
+    ag_write_init(&p->write, on_probe);
     return p;
 }
 
@@ -192,7 +195,7 @@ BOTH(loop, round_trip)
 
     ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_SMALL);
     for (unsigned i = 0; i < 3; i++) {
-        ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes + 100 * i, 100);
+        ag_loop_send_one(w.l, &w.a, &w.wr->write, bytes + 100 * i, 100);
         cr_expect_eq(w.wr->calls, i, "done came from inside the call");
         turn_until(w.l, w.wr->finals == i + 1 && w.rd->bytes == 100 * (i + 1));
         cr_expect_eq(w.wr->res, 100);
@@ -213,7 +216,7 @@ static void transfer(enum ag_backend_kind kind, enum ag_buf_group group, bool tc
     struct wire w = wire_new(kind, tcp, 64, 16);
     uint8_t *bytes = pattern_new(len);
 
-    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    ag_loop_send_one(w.l, &w.a, &w.wr->write, bytes, len);
     ag_loop_turn(w.l, 0);
     ag_loop_turn(w.l, 0);
     cr_expect_eq(w.wr->calls, 0, "all sent though nobody reads");
@@ -250,7 +253,7 @@ BOTH(loop, gathered_send)
         at += n;
     }
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = PARTS};
-    ag_loop_send(w.l, &w.a, &w.wr->op, &msg);
+    ag_loop_send(w.l, &w.a, &w.wr->write, &msg);
     ag_loop_turn(w.l, 0);
     ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
     turn_until(w.l, w.wr->finals == 1 && w.rd->bytes == len);
@@ -268,13 +271,13 @@ BOTH(loop, sendfile)
 
     ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
     for (unsigned calls = 1; at < len; calls++) {
-        ag_loop_sendfile(w.l, &w.a, &w.wr->op, file, at, len - at);
+        ag_loop_sendfile(w.l, &w.a, &w.wr->write, file, at, len - at);
         turn_until(w.l, w.wr->finals == calls);
         cr_assert(w.wr->res > 0 && w.wr->res <= 512 * 1024);
         at += (size_t)w.wr->res;
     }
     turn_until(w.l, w.rd->bytes == len);
-    ag_loop_sendfile(w.l, &w.a, &w.wr->op, file, len, 10);
+    ag_loop_sendfile(w.l, &w.a, &w.wr->write, file, len, 10);
     unsigned finals = w.wr->finals;
     turn_until(w.l, w.wr->finals == finals + 1);
     cr_expect_eq(w.wr->res, 0, "past the end of the file");
@@ -289,7 +292,7 @@ BOTH(loop, writes_wait_for_room_and_cancel)
     struct wire w = wire_new(kind, true, 16, 4);
     uint8_t *bytes = pattern_new(len);
 
-    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    ag_loop_send_one(w.l, &w.a, &w.wr->write, bytes, len);
     ag_loop_turn(w.l, 0);
     ag_loop_cancel(w.l, &w.wr->op);
     cr_expect_eq(w.wr->calls, 0, "done came from inside the call");
@@ -298,7 +301,7 @@ BOTH(loop, writes_wait_for_room_and_cancel)
     /* The socket is full: sendfile must wait, too. */
     ag_loop_turn(w.l, 0);
     do {
-        ag_loop_sendfile(w.l, &w.a, &w.wr->op, file, 0, 1u << 20);
+        ag_loop_sendfile(w.l, &w.a, &w.wr->write, file, 0, 1u << 20);
         for (unsigned i = 0; i < 4 && ag_op_in_flight(&w.wr->op); i++) {
             ag_loop_turn(w.l, 0);
         }
@@ -318,11 +321,11 @@ BOTH(loop, send_to_closed_peer)
     uint8_t *bytes = pattern_new(10);
 
     ag_loop_close(w.l, &w.b);
-    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, 10);
+    ag_loop_send_one(w.l, &w.a, &w.wr->write, bytes, 10);
     turn_until(w.l, w.wr->finals == 1);
     cr_expect_eq(w.wr->res, -EPIPE);
     int file = make_file(10);
-    ag_loop_sendfile(w.l, &w.a, &w.wr->op, file, 0, 10); /* would raise SIGPIPE */
+    ag_loop_sendfile(w.l, &w.a, &w.wr->write, file, 0, 10); /* would raise SIGPIPE */
     turn_until(w.l, w.wr->finals == 2);
     cr_expect_eq(w.wr->res, -EPIPE);
     (void)close(file);
@@ -407,7 +410,7 @@ BOTH(loop, starved_receive_goes_on)
 
     w.rd->hold = true;
     ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_SMALL);
-    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    ag_loop_send_one(w.l, &w.a, &w.wr->write, bytes, len);
     while (w.rd->bytes < len) {
         uint64_t starved = w.l->stats.starved;
         turn_until(w.l, w.l->stats.starved > starved || w.rd->bytes == len);
@@ -469,7 +472,7 @@ BOTH(loop, cancel_starved)
 
     w.rd->hold = true;
     ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_SMALL);
-    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, 65536);
+    ag_loop_send_one(w.l, &w.a, &w.wr->write, bytes, 65536);
     turn_until(w.l, w.l->stats.starved > 0);
     ag_loop_cancel(w.l, &w.rd->op);
     turn_until(w.l, w.rd->finals == 1);
