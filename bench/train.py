@@ -11,37 +11,22 @@ import pathlib
 import shutil
 import tempfile
 
+from cases import CASES
 from loads import Loads
-from servers import BACKENDS, HERE, Origins, Server, make_files
+from servers import HERE, Origins, Server, build, make_files
 
-# load, port, path
-CASES = [
-    (Loads.h1, "PORT", "/fixed"),
-    (Loads.pipelined, "PORT", "/fixed"),
-    (Loads.connects, "PORT", "/fixed"),
-    (Loads.h1, "PORT", "/static/1k.txt"),
-    (Loads.h1, "PORT", "/static/64k.bin"),
-    (Loads.h1, "PORT", "/proxy/small"),
-    (Loads.h1, "PORT", "/proxy/64k.bin"),
-    (Loads.h2, "H2C", "/fixed"),
-    (Loads.h2, "H2C", "/static/1k.txt"),
-    (Loads.h2, "H2C", "/proxy/small"),
-    (Loads.h2, "H2C", "/h2/small"),
-    (Loads.h1_tls, "TLS", "/fixed"),
-    (Loads.h2_tls, "TLS", "/fixed"),
-    (Loads.h2_tls, "TLS", "/proxy/small"),
-    (Loads.full, "TLS", "/fixed"),
-    (Loads.resumed, "TLS", "/fixed"),
-]
+LEFT_OUT = {"beside_idle"}  # by its load: no code that others do not run
 
 
 def train(backend, loads, origins, work, binary):
-    server = Server(f"anygate {backend}", work, origins.values, binary)
+    name = f"anygate {backend}"
+    server = Server(name, work, origins.values, binary)
     try:
-        for load, port, path in CASES:
-            requests, bad = load(loads, server.ports[port], path)
-            if bad or not requests:
-                raise SystemExit(f"{backend}, {load.__name__} {path}: {requests} requests; {bad}")
+        for case in CASES.values():
+            if case.load not in LEFT_OUT:
+                load = getattr(loads, case.load)(server.ports[case.port], case.path)
+                if load.bad or not load.requests:
+                    raise SystemExit(f"{name}, {case.name}: {load.requests} requests; {load.bad}")
     finally:
         server.stop()
     if server.process.returncode:
@@ -51,14 +36,15 @@ def train(backend, loads, origins, work, binary):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", default=str(HERE.parent / "build/gcc-train/anygate"))
-    parser.add_argument("--seconds", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1)
     options = parser.parse_args()
     work = pathlib.Path(tempfile.mkdtemp(prefix="anygate-train-"))
     try:
         make_files(work)
+        build(work)
         origins = Origins(work)
         try:
-            for backend in BACKENDS:
+            for backend in ("epoll", "io_uring"):
                 train(backend, Loads(work, options.seconds), origins, work, options.binary)
         finally:
             origins.stop()
