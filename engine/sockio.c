@@ -41,6 +41,17 @@ static size_t window(const struct msghdr *msg, size_t skip, struct iovec out[sta
     return n;
 }
 
+int32_t ag_sockio_send(int fd, const void *ptr, size_t len)
+{
+    ssize_t n;
+
+    len = AG_FAULT("send.short") ? 1 : len;
+    do {
+        n = AG_SYS_ON(fd, "send", send(fd, ptr, len, MSG_NOSIGNAL | MSG_DONTWAIT));
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : (int32_t)n;
+}
+
 static ssize_t send_some(const struct ag_op *op, size_t done)
 {
     struct iovec iov[WINDOW];

@@ -191,7 +191,9 @@ static void finish_exchange(struct ag_h1_server *h)
 
     h->ex = NULL;
     ag_exchange_complete(ex);
+    (void)ag_exchange_reap(ex); /* the next request has its page, which is in the cache */
     if (h->state == AG_H1_TUNNEL || !h->keep_alive) {
+        h->stream->hasty = h->last && h->state == AG_H1_EXCHANGE && h->in.bytes == 0;
         close_in_order(h, AG_REASON_ABORTED);
         return;
     }
