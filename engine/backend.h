@@ -120,6 +120,8 @@ const char *ag_loop_why(const char *fmt, ...) AG_PRINTF(1, 2);
 /* Goes on with a send or sendfile: its final result, or -EAGAIN when the socket has no room (progress
  * is kept in op->res). */
 int32_t ag_sockio_write(struct ag_op *op);
+/* Receives what is there: bytes, 0 at the end, or -errno. */
+int32_t ag_sockio_recv(int fd, void *ptr, size_t len);
 /* Sends what the socket has room for: bytes, or -errno. */
 int32_t ag_sockio_send(int fd, const void *ptr, size_t len);
 /* Bytes that a send op is to send in all. */

@@ -174,32 +174,29 @@ static void perform_recv(struct ag_loop *l, struct ag_op *op)
     struct ag_fd *f = op->fd;
     struct ag_block *block = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
     size_t size;
-    ssize_t n;
+    int32_t res;
 
     if (!block) {
         ag_bufs_starve(l->bufs, op);
         return;
     }
     size = AG_FAULT("recv.short") ? 1 : block->size;
-    do {
-        n = AG_SYS("recv", recv(f->fd, block->data, size, 0));
-    } while (n < 0 && errno == EINTR);
-    if (n <= 0) {
-        int32_t res = n < 0 ? -errno : 0;
+    res = ag_sockio_recv(f->fd, block->data, size);
+    if (res <= 0) {
         ag_block_release(block);
         if (res == -EAGAIN) {
             f->readable = false;
             await_edge(l, op);
-            return;
+        } else {
+            ag_loop_deliver_res(l, op, res);
         }
-        ag_loop_deliver_res(l, op, res);
         return;
     }
     /* A short piece has emptied the socket, and what comes later makes a new edge; after a hangup
      * there may be none, so read to the end. Nor is there one before it is registered: if it lives on,
      * the next try does that. */
-    f->readable = (size_t)n == size || f->hangup || !f->registered;
-    ag_loop_received(l, op, block, (int32_t)n);
+    f->readable = (size_t)res == size || f->hangup || !f->registered;
+    ag_loop_received(l, op, block, res);
 }
 
 /* The result of a write tried now, or -EAGAIN with the op asleep. */
