@@ -306,6 +306,9 @@ static inline const uint8_t *ag_scan_byte(const uint8_t *p, const uint8_t *end, 
         }
     }
     size_t left = (size_t)(end - p);
+    if (left == 0 || *p == ch) {
+        return p;
+    }
     unsigned at = ag_scan_first(ag_scan_eq(ag_scan_load_part(p, left), ch));
     return p + (at < left ? at : left);
 #else
