@@ -74,12 +74,13 @@ void ag_arena_release(struct ag_arena *a)
 void *ag_arena_begin(struct ag_loop *l, uint32_t page_max, size_t size_bytes, size_t offset)
 {
     struct page *p = ag_pool_get(&l->pages);
-    uint8_t *object = (uint8_t *)(p + 1);
+    uint8_t *object;
 
     AG_ASSERT(size_bytes <= AG_ARENA_ALLOC_MAX && offset <= size_bytes);
     if (!p) {
         return NULL;
     }
+    object = (uint8_t *)(p + 1);
     *p = (struct page){NULL, AG_ARENA_PAGE_BYTES};
     ag_poison(object, AG_ARENA_ALLOC_MAX);
     ag_unpoison(object, size_bytes);
