@@ -51,8 +51,6 @@ struct ag_conn {
     bool eof       : 1; /* the peer's FIN was seen */
     bool shut      : 1; /* a FIN is owed (after the output) or sent */
     bool shut_done : 1;
-    /* Of finish: what it discards of the peer's is of no interest, it closes when all has gone. */
-    bool hasty : 1;
 };
 
 /* Takes over an accepted, non-blocking descriptor and starts reading in small buffers. */

@@ -96,8 +96,11 @@ struct ag_stream {
     bool closing    : 1;      /* finish or abort was called: writes are dropped */
     bool incomplete : 1;      /* the user's: what is sent ends by the close, which would now make a
                                  part look whole; whoever aborts, the peer gets a reset */
-    uint32_t rate, stall_ms;  /* of the peer taking output, see ag_stream_too_slow */
-    uint32_t mark;            /* its progress at the last look */
+    bool
+        hasty : 1; /* the user's: the peer sends no more, or nobody minds if it does: a finish closes
+                       when all has gone to the system, and waits for no FIN */
+    uint32_t rate, stall_ms; /* of the peer taking output, see ag_stream_too_slow */
+    uint32_t mark;           /* its progress at the last look */
     uint32_t
         owed_bytes; /* what it had not acknowledged then, here and in the kernel; the most: or more */
     uint32_t sent_ms;    /* loop time, its low bits, when bytes last left the queue */

@@ -215,7 +215,7 @@ struct ag_span ag_field_name(enum ag_field_id id)
     return names[id];
 }
 
-static enum ag_status grow(struct ag_fields *f, struct ag_arena *arena)
+static AG_NOINLINE enum ag_status grow(struct ag_fields *f, struct ag_arena *arena)
 {
     unsigned cap = f->cap ? 2u * f->cap : FIRST_CAP;
 
@@ -388,5 +388,5 @@ bool ag_is_token(struct ag_span s)
 
 bool ag_is_field_value(struct ag_span s)
 {
-    return s.len == 0 || ag_scan_ctl(s.ptr, s.ptr + s.len) == s.ptr + s.len;
+    return s.len == 0 || ag_scan_ctl(s.ptr, s.ptr, s.ptr + s.len) == s.ptr + s.len;
 }

@@ -25,8 +25,15 @@ static inline enum ag_status find_line(struct ag_h1_parser *p, struct ag_span in
                                        bool more, struct ag_span *out_line)
 {
     const uint8_t *line = in.ptr + p->at, *end = in.ptr + bound;
-    const uint8_t *stop = ag_scan_ctl(line + p->scanned, end);
+    const uint8_t *stop;
 
+    if (end - line >= 2 && line[0] == '\r' && line[1] == '\n') {
+        *out_line = ag_span(line, 0);
+        p->at += 2;
+        p->scanned = 0;
+        return AG_OK;
+    }
+    stop = ag_scan_ctl(in.ptr, line + p->scanned, end);
     if (ag_unlikely(stop < end && *stop != '\r')) {
         return ag_h1_fail(p, 400, *stop == '\n' ? "bare LF" : "control character");
     }

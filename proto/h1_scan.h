@@ -2,7 +2,8 @@
  * h1_scan: byte searches of the parsers of both HTTP versions, 16 bytes at a time where the machine has them (SSE2,
  * NEON), else one by one. Internal to proto/.
  *
- * A search stops at `end` and never reads at or beyond it: the input may end at an unmapped page.
+ * A search stops at `end` and never reads at or beyond it: the input may end at an unmapped page. So the
+ * last bytes are loaded in parts, with zeros behind them.
  */
 #pragma once
 #include "engine/span.h"
@@ -60,6 +61,11 @@ static inline ag_scan_vec ag_scan_load(const uint8_t *p)
     return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
 
+static inline ag_scan_vec ag_scan_words(uint64_t low, uint64_t high)
+{
+    return _mm_set_epi64x((long long)high, (long long)low);
+}
+
 static inline ag_scan_vec ag_scan_fill(uint8_t ch)
 {
     return _mm_set1_epi8((char)ch);
@@ -99,10 +105,21 @@ static inline unsigned ag_scan_first(ag_scan_vec v)
 {
     return (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(v) | 0x10000u);
 }
+
+/* The same behind the first `skip` (< 16) bytes, counted from there: at most 16 - skip. */
+static inline unsigned ag_scan_first_behind(ag_scan_vec v, unsigned skip)
+{
+    return (unsigned)__builtin_ctz(((unsigned)_mm_movemask_epi8(v) | 0x10000u) >> skip);
+}
 #    else
 static inline ag_scan_vec ag_scan_load(const uint8_t *p)
 {
     return vld1q_u8(p);
+}
+
+static inline ag_scan_vec ag_scan_words(uint64_t low, uint64_t high)
+{
+    return vcombine_u8(vcreate_u8(low), vcreate_u8(high));
 }
 
 static inline ag_scan_vec ag_scan_fill(uint8_t ch)
@@ -145,7 +162,35 @@ static inline unsigned ag_scan_first(ag_scan_vec v)
 
     return mask ? (unsigned)__builtin_ctzll(mask) / 4 : 16;
 }
+
+/* The same behind the first `skip` (< 16) bytes, counted from there: at most 16 - skip. */
+static inline unsigned ag_scan_first_behind(ag_scan_vec v, unsigned skip)
+{
+    uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(v), 4);
+    uint64_t mask = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0) >> 4 * skip;
+
+    return mask ? (unsigned)__builtin_ctzll(mask) / 4 : 16 - skip;
+}
 #    endif
+
+/* `len` bytes, 0 to 16, and zeros behind them. */
+static inline ag_scan_vec ag_scan_load_part(const uint8_t *p, size_t len)
+{
+    uint64_t low = 0, high = 0;
+
+    if (len >= 16) {
+        return ag_scan_load(p);
+    }
+    if (len > 8) { /* parts overlap */
+        low = ag_load64(p);
+        high = ag_load64(p + len - 8) >> 8 * (16 - len);
+    } else if (len >= 4) {
+        low = ag_load32(p) | (uint64_t)ag_load32(p + len - 4) << 8 * (len - 4);
+    } else if (len) {
+        low = p[0] | (uint64_t)p[len / 2] << 8 * (len / 2) | (uint64_t)p[len - 1] << 8 * (len - 1);
+    }
+    return ag_scan_words(low, high);
+}
 
 /* Letters, digits and "-": what nearly all field names are made of. */
 static inline ag_scan_vec ag_scan_name_vec(ag_scan_vec v)
@@ -156,10 +201,56 @@ static inline ag_scan_vec ag_scan_name_vec(ag_scan_vec v)
     return ag_scan_or(ag_scan_or(ag_scan_within(lower, 'a', 'z'), ag_scan_within(v, '0', '9')),
                       ag_scan_eq(v, '-'));
 }
+
+/* The most frequent of AG_CHAR_PATH, without "." */
+static inline ag_scan_vec ag_scan_path_vec(ag_scan_vec v)
+{
+    return ag_scan_or(ag_scan_or(ag_scan_name_vec(v), ag_scan_eq(v, '/')), ag_scan_eq(v, '_'));
+}
+
+/* The most frequent of AG_CHAR_HOST. */
+static inline ag_scan_vec ag_scan_host_vec(ag_scan_vec v)
+{
+    return ag_scan_or(ag_scan_name_vec(v), ag_scan_eq(v, '.'));
+}
+
+/* Index of the first byte that is not of `kind`, as NUL never is, or s.len. */
+static inline size_t ag_scan_while(struct ag_span s, ag_scan_vec (*kind)(ag_scan_vec))
+{
+    size_t at = 0, odd;
+
+    do {
+        odd = ag_scan_first(ag_scan_not(kind(ag_scan_load_part(s.ptr + at, s.len - at))));
+        at += odd;
+    } while (odd == 16);
+    return at;
+}
 #endif
 
-/* The first control in [p, end), or end. */
-static inline const uint8_t *ag_scan_ctl(const uint8_t *p, const uint8_t *end)
+/* How many bytes at the start of `s` need no look at each: all of them are AG_CHAR_PATH and not "." */
+static inline size_t ag_scan_path(struct ag_span s)
+{
+#if AG_SCAN_SIMD
+    return ag_scan_while(s, ag_scan_path_vec);
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+/* The same of AG_CHAR_HOST. */
+static inline size_t ag_scan_host(struct ag_span s)
+{
+#if AG_SCAN_SIMD
+    return ag_scan_while(s, ag_scan_host_vec);
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+/* The first control in [p, end), or end; `from` is where bytes begin that may be read, at or before p. */
+static inline const uint8_t *ag_scan_ctl(const uint8_t *from, const uint8_t *p, const uint8_t *end)
 {
 #if AG_SCAN_SIMD
     while (end - p >= 16) {
@@ -171,6 +262,10 @@ static inline const uint8_t *ag_scan_ctl(const uint8_t *p, const uint8_t *end)
             }
             p++; /* rare enough not to be told from the others above */
         }
+    }
+    if (ag_likely(p < end && end - from >= 16)) {
+        p += ag_scan_first_behind(ag_scan_ctl_vec(ag_scan_load(end - 16)),
+                                  (unsigned)(16 - (end - p)));
     }
 #endif
     while (p < end && !ag_scan_is_ctl(*p)) {
@@ -199,7 +294,7 @@ static inline bool ag_scan_is_token(const uint8_t *p, size_t len, const uint8_t 
     return len > 0 && at >= len;
 }
 
-/* The first `ch` in [p, end), or end. For short distances: memchr costs a call. */
+/* The first `ch`, not NUL, in [p, end), or end. For short distances: memchr costs a call. */
 static inline const uint8_t *ag_scan_byte(const uint8_t *p, const uint8_t *end, uint8_t ch)
 {
 #if AG_SCAN_SIMD
@@ -210,11 +305,18 @@ static inline const uint8_t *ag_scan_byte(const uint8_t *p, const uint8_t *end, 
             return p;
         }
     }
-#endif
+    size_t left = (size_t)(end - p);
+    if (left == 0 || *p == ch) {
+        return p;
+    }
+    unsigned at = ag_scan_first(ag_scan_eq(ag_scan_load_part(p, left), ch));
+    return p + (at < left ? at : left);
+#else
     while (p < end && *p != ch) {
         p++;
     }
     return p;
+#endif
 }
 
 /* Whether one of 8 bytes is a control, or HTAB. */
@@ -242,7 +344,7 @@ static inline bool ag_scan_may_have_ctl(const uint8_t *p, size_t len)
         }
         return ag_scan_first(any) < 16;
 #else
-        return ag_scan_ctl(p, p + len) < p + len || memchr(p, '\t', len);
+        return ag_scan_ctl(p, p, p + len) < p + len || memchr(p, '\t', len);
 #endif
     }
     if (len >= 8) {

@@ -71,6 +71,8 @@ static void begin_exchange(struct ag_h1_server *h)
                     (!h->limits->max_requests || h->requests < h->limits->max_requests);
     ag_h1_progress(h)->body_left = length;
     h->body_done = req->framing != AG_FRAMING_CHUNKED && length == 0;
+    /* RFC 9112 section 9.6. Old clients send an empty line behind content, which would come too late. */
+    h->last = h->body_done && req->framing == AG_FRAMING_NONE && !req->keep_alive;
     h->in_trailers = false;
     h->continue_owed = req->expect_continue && !h->body_done && h->in.bytes == 0;
     ag_body_set_producer(&ex->req_body, ag_h1_server_body_event, h);
