@@ -23,6 +23,8 @@
 #define EVENTS 256
 /* Connections that one accept op takes before the others get their turn. */
 #define ACCEPT_BATCH 16u
+/* So many receives in a row that one block would have done for: then one it is again. */
+#define BULK_RUN 8u
 /* Descriptor numbers that can be registered at most: bounds the table where the limit is huge. */
 #define TABLE_MAX (1u << 22)
 
@@ -203,13 +205,77 @@ static void perform_accept(struct ag_loop *l, struct ag_op *op)
     ag_loop_ready(l, op);
 }
 
+/* A short piece has emptied the socket, and what comes later makes a new edge; after a hangup there may be
+ * none, so read to the end. */
+static void input_came(struct ag_loop *l, struct ag_op *op, size_t got, size_t size)
+{
+    struct ag_fd *f = op->fd;
+
+    f->readable = got == size || f->hangup;
+    if (f->readable) {
+        ag_loop_ready(l, op);
+    }
+}
+
+/* A receive that brought no bytes. */
+static void no_input(struct ag_loop *l, struct ag_op *op, int32_t res)
+{
+    if (res == -EAGAIN) {
+        op->fd->readable = false;
+    } else {
+        ag_loop_deliver_res(l, op, res);
+    }
+}
+
+/* A socket that has filled a large block gives more at a time, and has several for it from then on, until one
+ * would have done for a while. False: there are none. */
+static bool perform_bulk(struct ag_loop *l, struct ag_op *op)
+{
+    struct ag_fd *f = op->fd;
+    struct ag_block *blocks[AG_RECV_BLOCKS];
+    struct iovec iov[AG_RECV_BLOCKS];
+    uint32_t count = ag_bufs_for_bulk(l->bufs, blocks);
+    size_t size = 0;
+    ssize_t n;
+
+    if (count == 0) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        iov[i] = (struct iovec){blocks[i]->data, blocks[i]->size};
+        size += blocks[i]->size;
+    }
+    do {
+        n = AG_SYS("recv", readv(f->fd, iov, (int)count));
+    } while (n < 0 && errno == EINTR);
+    if (n <= 0) {
+        int32_t res = n < 0 ? -errno : 0;
+        ag_bufs_give_back(blocks, count);
+        no_input(l, op, res);
+        return true;
+    }
+    input_came(l, op, (size_t)n, size);
+    if ((size_t)n > AG_BUF_LARGE_BYTES) {
+        f->bulk_run = BULK_RUN;
+    } else {
+        f->bulk_run--;
+    }
+    ag_loop_deliver_bulk(l, op, blocks, count, (size_t)n);
+    ag_loop_pass_on(l);
+    return true;
+}
+
 static void perform_recv(struct ag_loop *l, struct ag_op *op)
 {
     struct ag_fd *f = op->fd;
-    struct ag_block *block = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
+    struct ag_block *block;
     size_t size;
     ssize_t n;
 
+    if (op->arg == AG_BUF_LARGE && f->bulk_run > 0 && perform_bulk(l, op)) {
+        return;
+    }
+    block = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
     if (!block) {
         ag_bufs_starve(l->bufs, op);
         return;
@@ -221,23 +287,20 @@ static void perform_recv(struct ag_loop *l, struct ag_op *op)
     if (n <= 0) {
         int32_t res = n < 0 ? -errno : 0;
         ag_block_release(block);
-        if (res == -EAGAIN) {
-            f->readable = false;
-            return;
-        }
-        ag_loop_deliver_res(l, op, res);
+        no_input(l, op, res);
         return;
     }
-    /* A short piece has emptied the socket, and what comes later makes a new edge; after a hangup
-     * there may be none, so read to the end. */
-    f->readable = (size_t)n == size || f->hangup;
-    if (f->readable) {
-        ag_loop_ready(l, op);
-    }
+    input_came(l, op, (size_t)n, size);
     ag_loop_deliver(l, op,
                     &(struct ag_result){.res = (int32_t)n,
                                         .more = true,
                                         .slice = {{.ptr = block->data}, (size_t)n, block}});
+    if ((size_t)n >= AG_HEAVY_BYTES) {
+        if ((size_t)n == AG_BUF_LARGE_BYTES) {
+            f->bulk_run = BULK_RUN;
+        }
+        ag_loop_pass_on(l);
+    }
 }
 
 /* The result of a write tried now, or -EAGAIN with the op asleep. */

@@ -15,6 +15,8 @@
 /* Passes over tasks and results known at once before the kernel is asked again, so that a connection
  * that is always ready cannot keep the others waiting. */
 #define ROUNDS 16u
+/* The same of what one piece of input has set going: body, stream, socket, and what that gave back. */
+#define PASS_ROUNDS 4u
 
 #define DEFAULT_RING  1024u
 #define DEFAULT_SMALL 4096u
@@ -60,6 +62,24 @@ void ag_loop_deliver_res(struct ag_loop *l, struct ag_op *op, int32_t res)
     ag_loop_deliver(l, op, &(struct ag_result){.res = res});
 }
 
+void ag_loop_deliver_bulk(struct ag_loop *l, struct ag_op *op, struct ag_block *const blocks[],
+                          uint32_t count, size_t got)
+{
+    uint32_t used = (uint32_t)((got + blocks[0]->size - 1) / blocks[0]->size);
+
+    AG_ASSERT(used > 0 && used <= count);
+    ag_bufs_give_back(blocks + used, count - used);
+    for (uint32_t i = 0; i < used; i++) {
+        size_t len = ag_min_size(got, blocks[i]->size);
+
+        got -= len;
+        ag_loop_deliver(l, op,
+                        &(struct ag_result){.res = (int32_t)len,
+                                            .more = true,
+                                            .slice = {{.ptr = blocks[i]->data}, len, blocks[i]}});
+    }
+}
+
 void ag_loop_complete(struct ag_loop *l, struct ag_op *op, int32_t res)
 {
     op->res = res;
@@ -85,6 +105,41 @@ static void take_all(struct ag_link *to, struct ag_link *from)
     }
 }
 
+static void run_tasks(struct ag_loop *l)
+{
+    struct ag_link batch, *link;
+
+    take_all(&batch, &l->tasks);
+    while ((link = ag_list_pop(&batch))) {
+        struct ag_task *t = ag_container_of(link, struct ag_task, link);
+        t->run(t);
+    }
+}
+
+/* Delivers what is done; what is ready stays queued. */
+static void run_done(struct ag_loop *l)
+{
+    struct ag_link batch, *link;
+
+    take_all(&batch, &l->completed);
+    while ((link = ag_list_pop(&batch))) {
+        struct ag_op *op = ag_container_of(link, struct ag_op, link);
+        if (op->state == AG_OP_DONE) {
+            ag_loop_deliver_res(l, op, op->res);
+        } else {
+            ag_list_push(&l->completed, link);
+        }
+    }
+}
+
+void ag_loop_pass_on(struct ag_loop *l)
+{
+    for (unsigned i = 0; i < PASS_ROUNDS && !ag_list_empty(&l->tasks); i++) {
+        run_tasks(l);
+        run_done(l);
+    }
+}
+
 static void run_completed(struct ag_loop *l)
 {
     struct ag_link batch, *link;
@@ -99,17 +154,6 @@ static void run_completed(struct ag_loop *l)
             op->state = AG_OP_WAITING;
             l->backend->perform(l, op);
         }
-    }
-}
-
-static void run_tasks(struct ag_loop *l)
-{
-    struct ag_link batch, *link;
-
-    take_all(&batch, &l->tasks);
-    while ((link = ag_list_pop(&batch))) {
-        struct ag_task *t = ag_container_of(link, struct ag_task, link);
-        t->run(t);
     }
 }
 

@@ -353,24 +353,34 @@ static void await_input(struct host_sock *s, struct ag_op *op)
     s->rd_armed = true;
 }
 
+/* Like epoll: into one block, or into several by one call. */
 static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *op)
 {
-    struct ag_block *b;
-    int64_t n;
+    struct ag_block *blocks[AG_RECV_BLOCKS];
+    bool bulk = op->arg == AG_BUF_LARGE && sim_chance(sim_of(l), 500);
+    uint32_t count = 0, at = 0;
+    int64_t n, got = 0;
 
     if (!net_has_input(s->end)) {
         await_input(s, op);
         return;
     }
-    b = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
-    if (!b) {
+    count = bulk ? ag_bufs_for_bulk(l->bufs, blocks) : 0;
+    if (count == 0) {
+        blocks[0] = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
+        count = blocks[0] ? 1 : 0;
+    }
+    if (count == 0) {
         ag_bufs_starve(l->bufs, op);
         return;
     }
-    n = receive(s, b->data, b->size);
-    sim_note(sim_of(l), "host: read", (uint64_t)s->fd, (uint64_t)n);
-    if (n <= 0) {
-        ag_block_release(b);
+    do {
+        n = receive(s, blocks[at]->data, blocks[at]->size);
+        got += n > 0 ? n : 0;
+    } while (n == (int64_t)blocks[at]->size && ++at < count && net_readable(s->end) > 0);
+    sim_note(sim_of(l), "host: read", (uint64_t)s->fd, (uint64_t)(got ? got : n));
+    if (got == 0) {
+        ag_bufs_give_back(blocks, count);
         ag_loop_deliver_res(l, op, (int32_t)n);
         return;
     }
@@ -379,10 +389,10 @@ static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *o
     } else {
         await_input(s, op);
     }
-    ag_loop_deliver(l, op,
-                    &(struct ag_result){.res = (int32_t)n,
-                                        .more = true,
-                                        .slice = {{.ptr = b->data}, (size_t)n, b}});
+    ag_loop_deliver_bulk(l, op, blocks, count, (size_t)got);
+    if (got >= (int64_t)AG_HEAVY_BYTES) {
+        ag_loop_pass_on(l);
+    }
 }
 
 /* Receives alone: an edge was seen, or a buffer came back. */
