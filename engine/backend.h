@@ -94,11 +94,7 @@ extern const struct ag_system ag_system_kernel;
 void ag_loop_deliver(struct ag_loop *l, struct ag_op *op, const struct ag_result *r);
 /* The final delivery of a plain result. */
 void ag_loop_deliver_res(struct ag_loop *l, struct ag_op *op, int32_t res);
-/* Delivers `got` (> 0) bytes that a receive has put into `count` blocks, in pieces; blocks that got none go
- * back. */
-void ag_loop_deliver_bulk(struct ag_loop *l, struct ag_op *op, struct ag_block *const blocks[],
-                          uint32_t count, size_t got);
-/* For `perform`, behind the delivery of much input: what that has set going is done before the next receive. So
+/* For a backend, behind the delivery of much input, when nothing of the op is needed any more: what that has set going is done before the next receive. So
  * it leaves while the cache still has it, and its buffer goes round: 64 connections with one each are more than
  * a cache holds. */
 void ag_loop_pass_on(struct ag_loop *l);

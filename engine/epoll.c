@@ -9,6 +9,7 @@
  * listener handed over, a child before exec) keeps its registration after our close.
  */
 #include "engine/backend.h"
+#include "engine/bulk.h"
 #include "engine/fault.h"
 
 #include <errno.h>
@@ -23,8 +24,6 @@
 #define EVENTS 256
 /* Connections that one accept op takes before the others get their turn. */
 #define ACCEPT_BATCH 16u
-/* So many receives in a row that one block would have done for: then one it is again. */
-#define BULK_RUN 8u
 /* Descriptor numbers that can be registered at most: bounds the table where the limit is huge. */
 #define TABLE_MAX (1u << 22)
 
@@ -227,41 +226,21 @@ static void no_input(struct ag_loop *l, struct ag_op *op, int32_t res)
     }
 }
 
-/* A socket that has filled a large block gives more at a time, and has several for it from then on, until one
- * would have done for a while. False: there are none. */
+/* False: there is no block for it. */
 static bool perform_bulk(struct ag_loop *l, struct ag_op *op)
 {
-    struct ag_fd *f = op->fd;
-    struct ag_block *blocks[AG_RECV_BLOCKS];
-    struct iovec iov[AG_RECV_BLOCKS];
-    uint32_t count = ag_bufs_for_bulk(l->bufs, blocks);
-    size_t size = 0;
-    ssize_t n;
+    struct ag_bulk b;
+    int32_t n = ag_bulk_recv(l, op, &b);
 
-    if (count == 0) {
+    if (b.count == 0) {
         return false;
     }
-    for (uint32_t i = 0; i < count; i++) {
-        iov[i] = (struct iovec){blocks[i]->data, blocks[i]->size};
-        size += blocks[i]->size;
-    }
-    do {
-        n = AG_SYS("recv", readv(f->fd, iov, (int)count));
-    } while (n < 0 && errno == EINTR);
     if (n <= 0) {
-        int32_t res = n < 0 ? -errno : 0;
-        ag_bufs_give_back(blocks, count);
-        no_input(l, op, res);
+        no_input(l, op, n);
         return true;
     }
-    input_came(l, op, (size_t)n, size);
-    if ((size_t)n > AG_BUF_LARGE_BYTES) {
-        f->bulk_run = BULK_RUN;
-    } else {
-        f->bulk_run--;
-    }
-    ag_loop_deliver_bulk(l, op, blocks, count, (size_t)n);
-    ag_loop_pass_on(l);
+    input_came(l, op, (size_t)n, b.size);
+    ag_bulk_deliver(l, op, &b, (size_t)n);
     return true;
 }
 
@@ -272,7 +251,7 @@ static void perform_recv(struct ag_loop *l, struct ag_op *op)
     size_t size;
     ssize_t n;
 
-    if (op->arg == AG_BUF_LARGE && f->bulk_run > 0 && perform_bulk(l, op)) {
+    if (ag_bulk_is_due(op) && perform_bulk(l, op)) {
         return;
     }
     block = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
@@ -296,9 +275,7 @@ static void perform_recv(struct ag_loop *l, struct ag_op *op)
                                         .more = true,
                                         .slice = {{.ptr = block->data}, (size_t)n, block}});
     if ((size_t)n >= AG_HEAVY_BYTES) {
-        if ((size_t)n == AG_BUF_LARGE_BYTES) {
-            f->bulk_run = BULK_RUN;
-        }
+        ag_bulk_weigh(op, (size_t)n);
         ag_loop_pass_on(l);
     }
 }

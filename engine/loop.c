@@ -62,24 +62,6 @@ void ag_loop_deliver_res(struct ag_loop *l, struct ag_op *op, int32_t res)
     ag_loop_deliver(l, op, &(struct ag_result){.res = res});
 }
 
-void ag_loop_deliver_bulk(struct ag_loop *l, struct ag_op *op, struct ag_block *const blocks[],
-                          uint32_t count, size_t got)
-{
-    uint32_t used = (uint32_t)((got + blocks[0]->size - 1) / blocks[0]->size);
-
-    AG_ASSERT(used > 0 && used <= count);
-    ag_bufs_give_back(blocks + used, count - used);
-    for (uint32_t i = 0; i < used; i++) {
-        size_t len = ag_min_size(got, blocks[i]->size);
-
-        got -= len;
-        ag_loop_deliver(l, op,
-                        &(struct ag_result){.res = (int32_t)len,
-                                            .more = true,
-                                            .slice = {{.ptr = blocks[i]->data}, len, blocks[i]}});
-    }
-}
-
 void ag_loop_complete(struct ag_loop *l, struct ag_op *op, int32_t res)
 {
     op->res = res;

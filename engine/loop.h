@@ -93,7 +93,8 @@ struct ag_fd {
     bool hangup;           /* epoll: the peer has closed; read to the end */
     bool registered  : 1;  /* epoll: in the set */
     bool shared      : 1;  /* with other processes: it stays open when it is closed here */
-    uint8_t bulk_run : 4;  /* epoll: not 0: it gives much at a time */
+    bool polled      : 1;  /* io_uring: a receive waits for readiness */
+    uint8_t bulk_run : 4;  /* not 0: it gives much at a time (bulk.h) */
     struct ag_op *rd, *wr; /* in flight */
 };
 

@@ -1,5 +1,6 @@
 #include "tests/sim/host_parts.h"
 
+#include "engine/bulk.h"
 #include "engine/poison.h"
 #include "tests/sim/chance.h"
 
@@ -356,31 +357,32 @@ static void await_input(struct host_sock *s, struct ag_op *op)
 /* Like epoll: into one block, or into several by one call. */
 static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *op)
 {
-    struct ag_block *blocks[AG_RECV_BLOCKS];
     bool bulk = op->arg == AG_BUF_LARGE && sim_chance(sim_of(l), 500);
-    uint32_t count = 0, at = 0;
+    struct ag_bulk b = {0};
+    uint32_t at = 0;
     int64_t n, got = 0;
 
     if (!net_has_input(s->end)) {
         await_input(s, op);
         return;
     }
-    count = bulk ? ag_bufs_for_bulk(l->bufs, blocks) : 0;
-    if (count == 0) {
-        blocks[0] = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
-        count = blocks[0] ? 1 : 0;
+    b.count = bulk ? ag_bufs_for_bulk(l->bufs, b.blocks) : 0;
+    bulk = b.count > 0;
+    if (!bulk) {
+        b.blocks[0] = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
+        b.count = b.blocks[0] ? 1 : 0;
     }
-    if (count == 0) {
+    if (b.count == 0) {
         ag_bufs_starve(l->bufs, op);
         return;
     }
     do {
-        n = receive(s, blocks[at]->data, blocks[at]->size);
+        n = receive(s, b.blocks[at]->data, b.blocks[at]->size);
         got += n > 0 ? n : 0;
-    } while (n == (int64_t)blocks[at]->size && ++at < count && net_readable(s->end) > 0);
+    } while (n == (int64_t)b.blocks[at]->size && ++at < b.count && net_readable(s->end) > 0);
     sim_note(sim_of(l), "host: read", (uint64_t)s->fd, (uint64_t)(got ? got : n));
     if (got == 0) {
-        ag_bufs_give_back(blocks, count);
+        ag_bufs_give_back(b.blocks, b.count);
         ag_loop_deliver_res(l, op, (int32_t)n);
         return;
     }
@@ -389,10 +391,15 @@ static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *o
     } else {
         await_input(s, op);
     }
-    ag_loop_deliver_bulk(l, op, blocks, count, (size_t)got);
-    if (got >= (int64_t)AG_HEAVY_BYTES) {
-        ag_loop_pass_on(l);
+    if (bulk) {
+        ag_bulk_deliver(l, op, &b, (size_t)got);
+        return;
     }
+    ag_loop_deliver(
+        l, op,
+        &(struct ag_result){.res = (int32_t)got,
+                            .more = true,
+                            .slice = {{.ptr = b.blocks[0]->data}, (size_t)got, b.blocks[0]}});
 }
 
 /* Receives alone: an edge was seen, or a buffer came back. */

@@ -268,6 +268,39 @@ Test(loop, much_input_is_received_by_several_buffers_at_once_epoll)
     wire_free(&w);
 }
 
+/* The same on io_uring, which waits for readiness meanwhile; it can be cancelled there, and ends with small input. */
+Test(loop, much_input_is_waited_for_and_cancelled_uring)
+{
+    const size_t len = 9 * AG_BUF_LARGE_BYTES + 100;
+    const int room = 4 << 20;
+    uint8_t *bytes = pattern_new(len + 2000);
+    struct wire w;
+
+    skip_without_uring();
+    w = wire_new(AG_BACKEND_URING, true, 64, 16);
+    cr_assert_eq(setsockopt(w.b.fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)), 0);
+    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    turn_until(w.l, w.wr->finals == 1);
+    await_input(w.b.fd, (int)len);
+    ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
+    turn_until(w.l, w.rd->bytes == len);
+    cr_assert(w.b.polled);
+    ag_loop_cancel(w.l, &w.rd->op);
+    turn_until(w.l, w.rd->finals == 1);
+    cr_expect_eq(w.rd->res, -ECANCELED);
+    ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
+    for (unsigned i = 0; i < 20; i++) {
+        cr_assert_eq(write(w.a.fd, bytes + len + 100 * (size_t)i, 100), 100);
+        turn_until(w.l, w.rd->bytes == len + 100 * (size_t)(i + 1));
+    }
+    cr_expect(!w.b.polled);
+    ag_loop_shut(w.l, &w.a);
+    turn_until(w.l, w.rd->finals == 2);
+    cr_expect_eq(w.rd->res, 0);
+    free(bytes);
+    wire_free(&w);
+}
+
 /* Few are left: so many as there are beside the reserve, and one where it is tight. */
 Test(loop, much_input_leaves_buffers_for_others_epoll)
 {
