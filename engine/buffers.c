@@ -257,6 +257,24 @@ struct ag_block *ag_bufs_for_recv(struct ag_bufs *b, enum ag_buf_group group)
     return p->free_count > p->reserve ? hand_out(p, pop_free(p)) : NULL;
 }
 
+uint32_t ag_bufs_for_bulk(struct ag_bufs *b, struct ag_block *out[static AG_RECV_BLOCKS])
+{
+    struct ag_buf_pool *p = &b->pools[AG_BUF_LARGE];
+    uint32_t count = 0;
+
+    while (count < AG_RECV_BLOCKS && !b->loop->tight && p->free_count > p->reserve) {
+        out[count++] = hand_out(p, pop_free(p));
+    }
+    return count;
+}
+
+void ag_bufs_give_back(struct ag_block *const blocks[], uint32_t count)
+{
+    while (count > 0) {
+        ag_block_release(blocks[--count]);
+    }
+}
+
 void ag_bufs_starve(struct ag_bufs *b, struct ag_op *op)
 {
     struct ag_buf_pool *p = &b->pools[op->arg];

@@ -30,6 +30,8 @@
  * large ones there are few. */
 #define AG_BUF_TIGHT_SMALL 4u
 #define AG_BUF_TIGHT_LARGE 2u
+/* Blocks that one receive fills at most. */
+#define AG_RECV_BLOCKS 4u
 /* Buffer ids of a kernel ring are 16 bits wide. */
 #define AG_BUF_COUNT_MAX 65536u
 
@@ -87,6 +89,11 @@ AG_MUST_USE struct ag_block *ag_bufs_from_ring(struct ag_bufs *b, enum ag_buf_gr
 /* A block to receive into without a ring, while it is tight a small one if there is one; NULL: wait by
  * ag_bufs_starve. */
 AG_MUST_USE struct ag_block *ag_bufs_for_recv(struct ag_bufs *b, enum ag_buf_group group);
+/* Large blocks for one receive of much, as many of AG_RECV_BLOCKS as may be had; 0 while it is tight. */
+AG_MUST_USE uint32_t ag_bufs_for_bulk(struct ag_bufs *b,
+                                      struct ag_block *out[static AG_RECV_BLOCKS]);
+/* Those of them that were not used: the last is the first to be taken again. */
+void ag_bufs_give_back(struct ag_block *const blocks[], uint32_t count);
 /* Queues `op` until a block may be had; then it becomes AG_OP_READY. One that wanted a large block is
  * content with a small one. */
 void ag_bufs_starve(struct ag_bufs *b, struct ag_op *op);

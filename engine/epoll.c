@@ -9,6 +9,7 @@
  * listener handed over, a child before exec) keeps its registration after our close.
  */
 #include "engine/backend.h"
+#include "engine/bulk.h"
 #include "engine/fault.h"
 
 #include <errno.h>
@@ -150,13 +151,56 @@ static void perform_accept(struct ag_loop *l, struct ag_op *op)
     }
 }
 
+/* A short piece has emptied the socket, and what comes later makes a new edge; after a hangup there may be none, so
+ * read to the end. Nor is there one before it is registered: if it lives on, the next try does that. */
+static bool is_more(const struct ag_fd *f, size_t got, size_t size)
+{
+    return got == size || f->hangup || !f->registered;
+}
+
+/* A receive that brought no bytes. */
+static void no_input(struct ag_loop *l, struct ag_op *op, int32_t res)
+{
+    if (res == -EAGAIN) {
+        op->fd->readable = false;
+        await_edge(l, op);
+    } else {
+        ag_loop_deliver_res(l, op, res);
+    }
+}
+
+/* False: there is no block for it. */
+static bool perform_bulk(struct ag_loop *l, struct ag_op *op)
+{
+    struct ag_bulk b;
+    int32_t n = ag_bulk_recv(l, op, &b);
+
+    if (b.count == 0) {
+        return false;
+    }
+    if (n <= 0) {
+        no_input(l, op, n);
+        return true;
+    }
+    op->fd->readable = is_more(op->fd, (size_t)n, b.size);
+    if (op->fd->readable) {
+        ag_loop_ready(l, op);
+    }
+    ag_bulk_deliver(l, op, &b, (size_t)n);
+    return true;
+}
+
 static void perform_recv(struct ag_loop *l, struct ag_op *op)
 {
     struct ag_fd *f = op->fd;
-    struct ag_block *block = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
+    struct ag_block *block;
     size_t size;
     int32_t res;
 
+    if (ag_bulk_is_due(op) && perform_bulk(l, op)) {
+        return;
+    }
+    block = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
     if (!block) {
         ag_bufs_starve(l->bufs, op);
         return;
@@ -165,19 +209,15 @@ static void perform_recv(struct ag_loop *l, struct ag_op *op)
     res = ag_sockio_recv(f->fd, block->data, size);
     if (res <= 0) {
         ag_block_release(block);
-        if (res == -EAGAIN) {
-            f->readable = false;
-            await_edge(l, op);
-        } else {
-            ag_loop_deliver_res(l, op, res);
-        }
+        no_input(l, op, res);
         return;
     }
-    /* A short piece has emptied the socket, and what comes later makes a new edge; after a hangup
-     * there may be none, so read to the end. Nor is there one before it is registered: if it lives on,
-     * the next try does that. */
-    f->readable = (size_t)res == size || f->hangup || !f->registered;
+    f->readable = is_more(f, (size_t)res, size);
     ag_loop_received(l, op, block, res);
+    if ((size_t)res >= AG_HEAVY_BYTES) {
+        ag_bulk_weigh(op, (size_t)res);
+        ag_loop_pass_on(l);
+    }
 }
 
 /* The result of a write tried now, or -EAGAIN with the op asleep. */

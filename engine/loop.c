@@ -18,6 +18,8 @@
 #define ROUNDS 16u
 /* Connections that one accept op takes before the others get their turn. */
 #define ACCEPT_BATCH 16u
+/* The same of what one piece of input has set going: body, stream, socket, and what that gave back. */
+#define PASS_ROUNDS 4u
 
 #define DEFAULT_RING  1024u
 #define DEFAULT_SMALL 4096u
@@ -120,6 +122,41 @@ static void take_all(struct ag_link *to, struct ag_link *from)
     }
 }
 
+static void run_tasks(struct ag_loop *l)
+{
+    struct ag_link batch, *link;
+
+    take_all(&batch, &l->tasks);
+    while ((link = ag_list_pop(&batch))) {
+        struct ag_task *t = ag_container_of(link, struct ag_task, link);
+        t->run(t);
+    }
+}
+
+/* Delivers what is done; what is ready stays queued. */
+static void run_done(struct ag_loop *l)
+{
+    struct ag_link batch, *link;
+
+    take_all(&batch, &l->completed);
+    while ((link = ag_list_pop(&batch))) {
+        struct ag_op *op = ag_container_of(link, struct ag_op, link);
+        if (op->state == AG_OP_DONE) {
+            ag_loop_deliver_res(l, op, op->res);
+        } else {
+            ag_list_push(&l->completed, link);
+        }
+    }
+}
+
+void ag_loop_pass_on(struct ag_loop *l)
+{
+    for (unsigned i = 0; i < PASS_ROUNDS && !ag_list_empty(&l->tasks); i++) {
+        run_tasks(l);
+        run_done(l);
+    }
+}
+
 static void run_completed(struct ag_loop *l)
 {
     struct ag_link batch, *link;
@@ -136,17 +173,6 @@ static void run_completed(struct ag_loop *l)
             op->state = AG_OP_WAITING;
             l->backend->perform(l, op);
         }
-    }
-}
-
-static void run_tasks(struct ag_loop *l)
-{
-    struct ag_link batch, *link;
-
-    take_all(&batch, &l->tasks);
-    while ((link = ag_list_pop(&batch))) {
-        struct ag_task *t = ag_container_of(link, struct ag_task, link);
-        t->run(t);
     }
 }
 

@@ -100,8 +100,10 @@ struct ag_fd {
     bool readable; /* epoll: an edge was seen and not yet used up */
     bool writable;
     bool hangup;           /* epoll: the peer has closed; read to the end */
-    bool registered : 1;   /* epoll: in the set */
-    bool shared     : 1;   /* with other processes: it stays open when it is closed here */
+    bool registered  : 1;  /* epoll: in the set */
+    bool shared      : 1;  /* with other processes: it stays open when it is closed here */
+    bool polled      : 1;  /* io_uring: a receive waits for readiness */
+    uint8_t bulk_run : 4;  /* not 0: it gives much at a time (bulk.h) */
     struct ag_op *rd, *wr; /* in flight */
 };
 

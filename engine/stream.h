@@ -77,7 +77,7 @@ struct ag_stream_ops {
 };
 
 /* Hysteresis of the queue towards the peer, bytes. When the loop is tight any byte makes it full. */
-#define AG_STREAM_HIGH ((size_t)128 * 1024)
+#define AG_STREAM_HIGH ((size_t)256 * 1024)
 #define AG_STREAM_LOW  ((size_t)64 * 1024)
 
 /* What a peer must take of the output, unless the protocol says otherwise (SPEC.md section 10). */

@@ -7,12 +7,14 @@
  *   accept multishot; a sparing one is a poll, and then calls
  *   recv   multishot, buffers from the group's ring; ends of the kernel's own making (no buffer, a
  *          full completion queue) are mended here and not seen by the owner
- *   send   MSG_WAITALL; a short one is finished by tries and a poll for room, as sendfile always is
+ *          what gives much (bulk.h): poll for input, then received at once
+ *   send   of much: tried at once, so that its memory is free again; else MSG_WAITALL; a short one is finished by tries and a poll for room, as sendfile always is
  *
  * A ring takes only the requests that are made here: it would else be a way around a seccomp filter,
  * which does not see them.
  */
 #include "engine/backend.h"
+#include "engine/bulk.h"
 #include "engine/fault.h"
 
 #include <errno.h>
@@ -82,10 +84,26 @@ static struct io_uring_sqe *op_sqe(struct ag_loop *l, struct ag_op *op)
     return sqe;
 }
 
-static void submit_recv(struct ag_loop *l, struct ag_op *op)
+static void submit_poll(struct ag_loop *l, struct ag_op *op, unsigned events)
 {
     struct io_uring_sqe *sqe = op_sqe(l, op);
 
+    if (sqe) {
+        io_uring_prep_poll_add(sqe, op->fd->fd, events);
+        io_uring_sqe_set_data(sqe, op);
+    }
+}
+
+static void submit_recv(struct ag_loop *l, struct ag_op *op)
+{
+    struct io_uring_sqe *sqe;
+
+    op->fd->polled = ag_bulk_is_due(op) && !l->tight;
+    if (op->fd->polled) {
+        submit_poll(l, op, POLLIN);
+        return;
+    }
+    sqe = op_sqe(l, op);
     if (sqe) {
         if (l->tight) { /* one piece at a time, so that its owner can say when it is enough */
             io_uring_prep_recv(sqe, op->fd->fd, NULL, 0, 0);
@@ -117,16 +135,6 @@ static void submit_send(struct ag_loop *l, struct ag_op *op)
         io_uring_prep_sendmsg(sqe, op->fd->fd, w->send.msg, (unsigned)flags);
     }
     io_uring_sqe_set_data(sqe, op);
-}
-
-static void submit_poll(struct ag_loop *l, struct ag_op *op, unsigned events)
-{
-    struct io_uring_sqe *sqe = op_sqe(l, op);
-
-    if (sqe) {
-        io_uring_prep_poll_add(sqe, op->fd->fd, events);
-        io_uring_sqe_set_data(sqe, op);
-    }
 }
 
 /* The kernel's multishot takes all that the listener's queue holds, at once. */
@@ -169,7 +177,14 @@ static void uring_start(struct ag_loop *l, struct ag_op *op)
         submit_recv(l, op);
         return;
     case AG_OP_SEND:
-        submit_send(l, op);
+        if (ag_sockio_send_len(ag_write_of(op)) < AG_HEAVY_BYTES) {
+            submit_send(l, op);
+            return;
+        }
+        res = try_write(l, op);
+        if (res != -EAGAIN) {
+            ag_loop_complete(l, op, res);
+        }
         return;
     case AG_OP_SENDFILE:
         res = try_write(l, op);
@@ -187,6 +202,29 @@ static void uring_start(struct ag_loop *l, struct ag_op *op)
     AG_UNREACHABLE("connect has a function of its own");
 }
 
+/* There is input, probably. */
+static void recv_bulk(struct ag_loop *l, struct ag_op *op)
+{
+    struct ag_bulk b;
+    int32_t n = ag_bulk_recv(l, op, &b);
+
+    if (b.count == 0) {
+        op->fd->bulk_run = 0;
+        submit_recv(l, op);
+    } else if (n == -EAGAIN) {
+        submit_recv(l, op);
+    } else if (n <= 0) {
+        ag_loop_deliver_res(l, op, n);
+    } else {
+        if ((size_t)n == b.size) {
+            ag_loop_ready(l, op);
+        } else {
+            submit_recv(l, op);
+        }
+        ag_bulk_deliver(l, op, &b, (size_t)n);
+    }
+}
+
 /* What becomes READY here: a receive whose buffer came back, or whose next piece is wanted; a sparing accept. */
 static void uring_perform(struct ag_loop *l, struct ag_op *op)
 {
@@ -197,7 +235,11 @@ static void uring_perform(struct ag_loop *l, struct ag_op *op)
         return;
     }
     AG_ASSERT(op->kind == AG_OP_RECV);
-    submit_recv(l, op);
+    if (op->fd->polled) {
+        recv_bulk(l, op);
+    } else {
+        submit_recv(l, op);
+    }
 }
 
 static void uring_connect(struct ag_loop *l, struct ag_op *op, const union ag_addr *addr,
@@ -278,17 +320,46 @@ static void on_accept(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t
     }
 }
 
+/* A multishot receive of what turns out to give much is cancelled, to be begun anew by go_on. */
+static void note_bulk(struct ag_loop *l, struct ag_op *op, size_t got, bool more)
+{
+    if (got < AG_HEAVY_BYTES || ag_bulk_is_due(op)) {
+        return;
+    }
+    ag_bulk_weigh(op, got);
+    if (ag_bulk_is_due(op) && more && !op->cancelled) {
+        uring_cancel(l, op);
+    }
+}
+
+static void on_polled(struct ag_loop *l, struct ag_op *op, int32_t res)
+{
+    ag_list_remove(&op->link); /* from to_cancel */
+    if (op->cancelled) {
+        ag_loop_complete(l, op, -ECANCELED);
+    } else if (res < 0) {
+        final(l, op, res);
+    } else {
+        recv_bulk(l, op);
+    }
+}
+
 static void on_recv(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t flags)
 {
     bool more = flags & IORING_CQE_F_MORE;
     struct ag_block *block = NULL;
 
+    if (op->fd->polled) {
+        on_polled(l, op, res);
+        return;
+    }
     if (flags & IORING_CQE_F_BUFFER) {
         block = ag_bufs_from_ring(l->bufs, (enum ag_buf_group)op->arg,
                                   flags >> IORING_CQE_BUFFER_SHIFT);
     }
     if (res > 0) {
         AG_ASSERT(block && (uint32_t)res <= block->size);
+        note_bulk(l, op, (size_t)res, more);
         if (!more && l->tight && !op->cancelled) {
             ag_loop_ready(l, op);
         } else if (!more) {
@@ -302,10 +373,10 @@ static void on_recv(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t f
     }
     ag_block_release(block);
     AG_ASSERT(!more);
-    if (res == -ENOBUFS && !op->cancelled) {
-        ag_bufs_starve(l->bufs, op);
-    } else if (res == -EINTR) {
+    if (res == -EINTR || ((res == -ENOBUFS || res == -ECANCELED) && ag_bulk_is_due(op))) {
         go_on(l, op);
+    } else if (res == -ENOBUFS && !op->cancelled) {
+        ag_bufs_starve(l->bufs, op);
     } else {
         final(l, op, res == -ENOBUFS ? -ECANCELED : res);
     }

@@ -3,6 +3,8 @@
 /* What waits behind the present request: beyond this reading pauses until it is answered. */
 #define PIPELINE_BYTES_MAX  (64u * 1024u)
 #define PIPELINE_SLICES_MAX 16u
+/* Of them in large buffers. */
+#define PIPELINE_LARGE_MAX 3u
 /* Requests of one connection that are answered before others have their turn. */
 #define REQUESTS_AT_ONCE 32u
 
@@ -298,11 +300,16 @@ static void settle_deadline(struct ag_h1_server *h)
     }
 }
 
+static uint32_t slices_max(const struct ag_h1_server *h)
+{
+    return h->stream->loop->tight ? 0 : h->large ? PIPELINE_LARGE_MAX : PIPELINE_SLICES_MAX;
+}
+
 /* Reads on, unless what is there already has to wait. */
 static void settle_reading(struct ag_h1_server *h)
 {
-    uint32_t slices_max = h->stream->loop->tight ? 0 : PIPELINE_SLICES_MAX;
-    bool much = h->in.bytes > PIPELINE_BYTES_MAX || h->in.count > slices_max;
+    bool much =
+        h->in.count > 0 && (h->in.bytes > PIPELINE_BYTES_MAX || h->in.count > slices_max(h));
     bool waits = false;
 
     switch ((enum ag_h1_state)h->state) {
@@ -383,6 +390,25 @@ void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_co
     settle_deadline(h);
 }
 
+/* What is no content may have to wait, for the rest of a head or behind other requests: a few bytes of it must
+ * not hold a large buffer meanwhile. */
+static struct ag_slice unpin(struct ag_h1_server *h, struct ag_slice s)
+{
+    bool content = h->state == AG_H1_TUNNEL || (h->state == AG_H1_EXCHANGE && !h->body_done);
+    struct ag_block *small;
+
+    if (content || !s.owner || s.len > AG_BUF_SMALL_BYTES || s.owner->size <= AG_BUF_SMALL_BYTES) {
+        return s;
+    }
+    small = ag_loop_buf(h->stream->loop, AG_BUF_SMALL);
+    if (!small) {
+        return s;
+    }
+    memcpy(small->data, s.ptr, s.len);
+    ag_slice_release(&(struct ag_slice){{.ptr = s.ptr}, s.len, s.owner});
+    return (struct ag_slice){{.ptr = small->data}, s.len, small};
+}
+
 void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s)
 {
     if (h->state == AG_H1_CLOSING) {
@@ -390,6 +416,9 @@ void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s)
         return;
     }
     h->granted = false;
+    if (ag_unlikely(h->large)) {
+        s = unpin(h, s);
+    }
     if (ag_chain_push(&h->in, &h->stream->loop->nodes, s) != AG_OK) {
         ag_h1_server_close_now(h, AG_REASON_RESOURCES);
         return;

@@ -62,6 +62,7 @@ struct ag_h1_server {
     uint16_t listener_port;
     struct ag_peer peer;
     uint8_t state;      /* enum ag_h1_state */
+    uint8_t small_run;  /* `large`: requests in a row that had little content or none */
     bool paused;        /* reading is paused by us */
     bool draining;      /* close after the present exchange */
     bool body_done;     /* the request was read to its end */

@@ -2,6 +2,9 @@
 
 /* A request's content from here on is received in large buffers. */
 #define LARGE_BODY_BYTES (16u * 1024u)
+/* So many requests without it end that: whoever uploads once probably does so again, and the next head and its
+ * content then come in one piece. */
+#define SMALL_RUN 8u
 
 /* ---- input that must lie in one piece ---- */
 
@@ -58,6 +61,17 @@ static enum ag_status gather(struct ag_h1_server *h, struct ag_span *out_moved_f
 
 /* ---- request head ---- */
 
+/* The next request will probably be like the last ones. */
+static void choose_group(struct ag_h1_server *h)
+{
+    if (h->ex->req.framing == AG_FRAMING_CHUNKED || ag_h1_progress(h)->body_left > LARGE_BODY_BYTES) {
+        h->small_run = 0;
+        ag_h1_server_want_group(h, true);
+    } else if (h->large && ++h->small_run >= SMALL_RUN) {
+        ag_h1_server_want_group(h, false);
+    }
+}
+
 static void begin_exchange(struct ag_h1_server *h)
 {
     struct ag_exchange *ex = h->ex;
@@ -76,10 +90,11 @@ static void begin_exchange(struct ag_h1_server *h)
     h->in_trailers = false;
     h->continue_owed = req->expect_continue && !h->body_done && h->in.bytes == 0;
     ag_body_set_producer(&ex->req_body, ag_h1_server_body_event, h);
+    if (h->large || !h->body_done) {
+        choose_group(h);
+    }
     if (h->body_done) {
         ag_body_end(&ex->req_body, NULL);
-    } else if (length > LARGE_BODY_BYTES || req->framing == AG_FRAMING_CHUNKED) {
-        ag_h1_server_want_group(h, true);
     }
     ex->limits_index = h->limits->index;
     ex->context->pipeline->start(ex);
@@ -184,7 +199,6 @@ bool ag_h1_server_begin_head(struct ag_h1_server *h)
 void ag_h1_server_body_complete(struct ag_h1_server *h, const struct ag_fields *trailers)
 {
     h->body_done = true;
-    ag_h1_server_want_group(h, false);
     ag_body_end(&h->ex->req_body, trailers);
 }
 

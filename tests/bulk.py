@@ -200,6 +200,9 @@ class End2(End):
         if self.kind in (T.DATA, T.HEADERS) and flags & F.END_STREAM:
             self.ended = True
 
+    def is_early(self):
+        return self.waits and not self.ended  # which comes in a frame of its own
+
     def has_read(self):
         return super().has_read() and self.sent == self.total  # windows come meanwhile
 

@@ -1,5 +1,6 @@
 #include "tests/sim/host_parts.h"
 
+#include "engine/bulk.h"
 #include "engine/poison.h"
 #include "tests/sim/chance.h"
 
@@ -353,24 +354,35 @@ static void await_input(struct host_sock *s, struct ag_op *op)
     s->rd_armed = true;
 }
 
+/* Like epoll: into one block, or into several by one call. */
 static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *op)
 {
-    struct ag_block *b;
-    int64_t n;
+    bool bulk = op->arg == AG_BUF_LARGE && sim_chance(sim_of(l), 500);
+    struct ag_bulk b = {0};
+    uint32_t at = 0;
+    int64_t n, got = 0;
 
     if (!net_has_input(s->end)) {
         await_input(s, op);
         return;
     }
-    b = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
-    if (!b) {
+    b.count = bulk ? ag_bufs_for_bulk(l->bufs, b.blocks) : 0;
+    bulk = b.count > 0;
+    if (!bulk) {
+        b.blocks[0] = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
+        b.count = b.blocks[0] ? 1 : 0;
+    }
+    if (b.count == 0) {
         ag_bufs_starve(l->bufs, op);
         return;
     }
-    n = receive(s, b->data, b->size);
-    sim_note(sim_of(l), "host: read", (uint64_t)s->fd, (uint64_t)n);
-    if (n <= 0) {
-        ag_block_release(b);
+    do {
+        n = receive(s, b.blocks[at]->data, b.blocks[at]->size);
+        got += n > 0 ? n : 0;
+    } while (n == (int64_t)b.blocks[at]->size && ++at < b.count && net_readable(s->end) > 0);
+    sim_note(sim_of(l), "host: read", (uint64_t)s->fd, (uint64_t)(got ? got : n));
+    if (got == 0) {
+        ag_bufs_give_back(b.blocks, b.count);
         ag_loop_deliver_res(l, op, (int32_t)n);
         return;
     }
@@ -379,10 +391,15 @@ static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *o
     } else {
         await_input(s, op);
     }
-    ag_loop_deliver(l, op,
-                    &(struct ag_result){.res = (int32_t)n,
-                                        .more = true,
-                                        .slice = {{.ptr = b->data}, (size_t)n, b}});
+    if (bulk) {
+        ag_bulk_deliver(l, op, &b, (size_t)got);
+        return;
+    }
+    ag_loop_deliver(
+        l, op,
+        &(struct ag_result){.res = (int32_t)got,
+                            .more = true,
+                            .slice = {{.ptr = b.blocks[0]->data}, (size_t)got, b.blocks[0]}});
 }
 
 /* Receives alone: an edge was seen, or a buffer came back. */

@@ -292,6 +292,48 @@ Test(h1_server_ahead, requests_behind_one_that_waits_are_bounded_in_bytes)
     rig_free(r);
 }
 
+/* A client that has uploaded is received in large buffers, for it may do so again; but only content lies in them,
+ * and after some requests without any it is like all others. */
+Test(h1_server_ahead, after_an_upload_heads_hold_no_large_buffer)
+{
+    static uint8_t content[20000];
+    struct rig *r = rig_new();
+
+    say(r, POST("/wait") "Content-Length: 20000\r\n\r\n");
+    cr_expect_eq(r->w.group, AG_BUF_LARGE);
+    say_bytes(r, ag_span(content, sizeof(content)));
+    answer(r, AG_SPAN("taken"));
+    tick(r, 0);
+    cr_assert_eq(r->h.state, AG_H1_IDLE);
+    cr_expect_eq(r->w.group, AG_BUF_LARGE);
+    say(r, "GET /wait HTTP");
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_LARGE), 0, "part of a head");
+    say(r, "/1.1\r\nHost: a\r\n\r\n");
+    say(r, GET("/fixed"));
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_LARGE), 0, "a head behind another request");
+    answer(r, AG_SPAN("late"));
+    tick(r, 0);
+    for (unsigned i = 0; i < 6; i++) {
+        cr_expect_eq(r->w.group, AG_BUF_LARGE, "%u", i);
+        say(r, GET("/fixed"));
+    }
+    cr_expect_eq(r->w.group, AG_BUF_SMALL);
+    cr_expect_eq(got_times(r, "HTTP/1.1 200 "), 9);
+    rig_free(r);
+}
+
+Test(h1_server_ahead, after_an_upload_what_waits_in_large_buffers_is_bounded_in_slices)
+{
+    static uint8_t content[20000], large[AG_BUF_SMALL_BYTES + 1];
+    struct rig *r = rig_new();
+
+    memset(large, 'a', sizeof(large));
+    say(r, POST("/wait") "Content-Length: 20000\r\n\r\n");
+    say_bytes(r, ag_span(content, sizeof(content)));
+    cr_expect_eq(say_until_paused(r, ag_span(large, sizeof(large))), 4);
+    rig_free(r);
+}
+
 /* `start`, and behind it a large buffer full: `rest`, and requests. All are answered. */
 static void expect_all_answered(const char *start, const char *rest)
 {

@@ -2,6 +2,7 @@
  * Goal: every op has exactly one final completion, with the right result, on either backend, and the
  * loop's timers, tasks and messages come when they should.
  */
+#include "engine/buffers.h"
 #include "tests/unit/loops.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -26,7 +28,8 @@ struct probe {
     struct ag_slice held[64]; /* when holding: slices kept */
     unsigned held_count;
     bool hold;
-    int fds[64]; /* accepted */
+    uint32_t most_large; /* large buffers in use at most, when something came */
+    int fds[64];         /* accepted */
     unsigned fd_count;
 };
 
@@ -35,8 +38,9 @@ static void on_probe(struct ag_loop *l, struct ag_op *op, const struct ag_result
     struct probe *p = ag_container_of(op, struct probe, op);
     struct ag_slice slice = r->slice;
     bool accepted = r->more && !slice.owner;
+    uint32_t large = ag_loop_bufs_used(l, AG_BUF_LARGE);
 
-    (void)l;
+    p->most_large = large > p->most_large ? large : p->most_large;
     p->calls++;
     p->res = r->res;
     p->finals += !r->more;
@@ -236,6 +240,166 @@ BOTH(loop, big_send_small_buffers)
 BOTH(loop, big_send_large_buffers)
 {
     transfer(kind, AG_BUF_LARGE, false);
+}
+
+static void await_input(int fd, int bytes)
+{
+    int have = 0;
+
+    while (have < bytes) {
+        cr_assert_eq(ioctl(fd, FIONREAD, &have), 0);
+    }
+}
+
+/* Once a socket has filled a large buffer it is given several at a time, of which none lie idle. */
+Test(loop, much_input_is_received_by_several_buffers_at_once_epoll)
+{
+    const size_t len = 9 * AG_BUF_LARGE_BYTES + 100;
+    const int room = 4 << 20;
+    struct wire w = wire_new(AG_BACKEND_EPOLL, true, 16, 16);
+    uint8_t *bytes = pattern_new(len);
+
+    cr_assert_eq(setsockopt(w.b.fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)), 0);
+    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    turn_until(w.l, w.wr->finals == 1);
+    await_input(w.b.fd, (int)len);
+    ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
+    turn_until(w.l, w.rd->bytes == len);
+    cr_expect_eq(w.rd->calls, 10, "%u pieces", w.rd->calls);
+    cr_expect_eq(w.rd->most_large, AG_RECV_BLOCKS);
+    free(bytes);
+    wire_free(&w);
+}
+
+/* The same on io_uring, which waits for readiness meanwhile; it can be cancelled there, and ends with small input. */
+Test(loop, much_input_is_waited_for_and_cancelled_uring)
+{
+    const size_t len = 9 * AG_BUF_LARGE_BYTES + 100;
+    const int room = 4 << 20;
+    uint8_t *bytes = pattern_new(len + 2000);
+    struct wire w;
+
+    skip_without_uring();
+    w = wire_new(AG_BACKEND_URING, true, 64, 16);
+    cr_assert_eq(setsockopt(w.b.fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)), 0);
+    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    turn_until(w.l, w.wr->finals == 1);
+    await_input(w.b.fd, (int)len);
+    ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
+    turn_until(w.l, w.rd->bytes == len);
+    cr_assert(w.b.polled);
+    ag_loop_cancel(w.l, &w.rd->op);
+    turn_until(w.l, w.rd->finals == 1);
+    cr_expect_eq(w.rd->res, -ECANCELED);
+    ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
+    for (unsigned i = 0; i < 20; i++) {
+        cr_assert_eq(write(w.a.fd, bytes + len + 100 * (size_t)i, 100), 100);
+        turn_until(w.l, w.rd->bytes == len + 100 * (size_t)(i + 1));
+    }
+    cr_expect(!w.b.polled);
+    ag_loop_shut(w.l, &w.a);
+    turn_until(w.l, w.rd->finals == 2);
+    cr_expect_eq(w.rd->res, 0);
+    free(bytes);
+    wire_free(&w);
+}
+
+/* Few are left: so many as there are beside the reserve, and one where it is tight. */
+Test(loop, much_input_leaves_buffers_for_others_epoll)
+{
+    const size_t len = 9 * AG_BUF_LARGE_BYTES;
+    const int room = 4 << 20;
+    struct wire w = wire_new(AG_BACKEND_EPOLL, true, 16, 8);
+    uint8_t *bytes = pattern_new(len);
+    struct ag_block *taken[4];
+
+    cr_assert_eq(setsockopt(w.b.fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)), 0);
+    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    turn_until(w.l, w.wr->finals == 1);
+    await_input(w.b.fd, (int)len);
+    for (size_t i = 0; i < AG_COUNT(taken); i++) {
+        taken[i] = ag_loop_buf(w.l, AG_BUF_LARGE);
+    }
+    cr_assert(!w.l->tight);
+    ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
+    turn_until(w.l, w.rd->bytes == len);
+    cr_expect_eq(w.rd->most_large, AG_COUNT(taken) + 1, "%u", w.rd->most_large);
+    for (size_t i = 0; i < AG_COUNT(taken); i++) {
+        ag_block_release(taken[i]);
+    }
+    free(bytes);
+    wire_free(&w);
+}
+
+/* Whoever receives, and lets go of it two tasks later. */
+struct passer {
+    struct ag_op op;
+    struct ag_task first, second;
+    struct ag_loop *l;
+    struct ag_slice slice;
+    uint32_t most_large;
+    uint64_t turn;
+};
+
+static void pass_first(struct ag_task *t)
+{
+    struct passer *p = ag_container_of(t, struct passer, first);
+
+    ag_task_queue(p->l, &p->second);
+}
+
+static void pass_second(struct ag_task *t)
+{
+    ag_slice_release(&ag_container_of(t, struct passer, second)->slice);
+}
+
+static void on_pass(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
+{
+    struct passer *p = ag_container_of(op, struct passer, op);
+
+    if (r->res > 0) {
+        p->slice = r->slice;
+        p->turn = l->stats.turns;
+        p->most_large = ag_loop_bufs_used(l, AG_BUF_LARGE);
+        ag_task_queue(l, &p->first);
+    }
+}
+
+/* So one buffer goes round, however many have input at once. */
+Test(loop, much_input_is_passed_on_before_the_next_comes_epoll)
+{
+    enum { PASSERS = 8 };
+    struct wire w[PASSERS];
+    struct passer p[PASSERS];
+    uint8_t *bytes = pattern_new(AG_BUF_LARGE_BYTES - 1);
+    struct fixture *f = fixture_new(AG_BACKEND_EPOLL, 16, 16);
+
+    for (size_t i = 0; i < PASSERS; i++) {
+        int pair[2];
+
+        make_pair(pair);
+        ag_fd_init(&w[i].a, pair[0]);
+        ag_fd_init(&w[i].b, pair[1]);
+        cr_assert_eq(write(pair[0], bytes, AG_BUF_LARGE_BYTES - 1), AG_BUF_LARGE_BYTES - 1);
+        p[i] = (struct passer){.l = &f->loop};
+        ag_op_init(&p[i].op, on_pass);
+        ag_task_init(&p[i].first, pass_first);
+        ag_task_init(&p[i].second, pass_second);
+        ag_loop_recv(&f->loop, &w[i].b, &p[i].op, AG_BUF_LARGE);
+    }
+    turn_until(&f->loop, p[PASSERS - 1].turn > 0);
+    for (size_t i = 0; i < PASSERS; i++) {
+        cr_expect_eq(p[i].turn, p[0].turn, "all in one turn");
+        cr_expect_eq(p[i].most_large, 1);
+        ag_loop_cancel(&f->loop, &p[i].op);
+    }
+    ag_loop_turn(&f->loop, 0);
+    for (size_t i = 0; i < PASSERS; i++) {
+        ag_loop_close(&f->loop, &w[i].a);
+        ag_loop_close(&f->loop, &w[i].b);
+    }
+    free(bytes);
+    fixture_free(f);
 }
 
 BOTH(loop, gathered_send)

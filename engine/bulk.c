@@ -1,0 +1,67 @@
+#include "engine/bulk.h"
+
+#include "engine/fault.h"
+
+#include <errno.h>
+
+/* So many receives in a row that one block would have done for: then one it is again. */
+#define BULK_RUN 8u
+
+void ag_bulk_weigh(struct ag_op *op, size_t got)
+{
+    struct ag_fd *f = op->fd;
+
+    if (op->arg != AG_BUF_LARGE) {
+        return;
+    }
+    if (got >= AG_BUF_LARGE_BYTES) {
+        f->bulk_run = BULK_RUN;
+    } else if (f->bulk_run > 0) {
+        f->bulk_run--;
+    }
+}
+
+int32_t ag_bulk_recv(struct ag_loop *l, struct ag_op *op, struct ag_bulk *out)
+{
+    struct iovec iov[AG_RECV_BLOCKS];
+    ssize_t n;
+    int32_t res;
+
+    out->count = ag_bufs_for_bulk(l->bufs, out->blocks);
+    out->size = 0;
+    if (out->count == 0) {
+        return 0;
+    }
+    for (uint32_t i = 0; i < out->count; i++) {
+        iov[i] = (struct iovec){out->blocks[i]->data, out->blocks[i]->size};
+        out->size += out->blocks[i]->size;
+    }
+    do {
+        n = AG_SYS("recv", readv(op->fd->fd, iov, (int)out->count));
+    } while (n < 0 && errno == EINTR);
+    res = n < 0 ? -errno : (int32_t)n;
+    if (res <= 0) {
+        ag_bufs_give_back(out->blocks, out->count);
+    }
+    return res;
+}
+
+void ag_bulk_deliver(struct ag_loop *l, struct ag_op *op, const struct ag_bulk *b, size_t got)
+{
+    uint32_t used = (uint32_t)((got + AG_BUF_LARGE_BYTES - 1) / AG_BUF_LARGE_BYTES);
+
+    AG_ASSERT(got > 0 && used <= b->count);
+    ag_bufs_give_back(b->blocks + used, b->count - used);
+    ag_bulk_weigh(op, got);
+    for (uint32_t i = 0; i < used; i++) {
+        size_t len = ag_min_size(got, AG_BUF_LARGE_BYTES);
+
+        got -= len;
+        ag_loop_deliver(
+            l, op,
+            &(struct ag_result){.res = (int32_t)len,
+                                .more = true,
+                                .slice = {{.ptr = b->blocks[i]->data}, len, b->blocks[i]}});
+    }
+    ag_loop_pass_on(l);
+}
