@@ -1,5 +1,6 @@
 #include "proto/h1_head.h"
 
+#include "proto/field_names.h"
 #include "proto/h1_scan.h"
 
 #define BIT(id) AG_FIELD_BIT(id)
@@ -25,7 +26,7 @@ static inline enum ag_status find_line(struct ag_h1_parser *p, struct ag_span in
                                        bool more, struct ag_span *out_line)
 {
     const uint8_t *line = in.ptr + p->at, *end = in.ptr + bound;
-    const uint8_t *stop = ag_scan_ctl(line + p->scanned, end);
+    const uint8_t *stop = ag_scan_ctl(in.ptr, line + p->scanned, end);
 
     if (ag_unlikely(stop < end && *stop != '\r')) {
         return ag_h1_fail(p, 400, *stop == '\n' ? "bare LF" : "control character");
@@ -81,19 +82,13 @@ static AG_COLD enum ag_status bad_field(struct ag_h1_parser *p, struct ag_span l
     return ag_h1_fail(p, 400, "invalid field name");
 }
 
-static inline bool is_ows(uint8_t ch)
-{
-    return ch == ' ' || ch == '\t';
-}
-
-/* One field line; `limit` is the input's end, which lets the search for the colon read past the
- * line 16 bytes at a time. */
+/* One field line of `in`, all of which the search for the colon may read 16 bytes at a time. */
 static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span line,
-                                        const uint8_t *limit, bool trailers, struct ag_fields *out,
+                                        struct ag_span in, bool trailers, struct ag_fields *out,
                                         struct ag_arena *arena)
 {
-    const uint8_t *end = line.ptr + line.len;
-    const uint8_t *colon = ag_scan_byte(line.ptr, limit, ':');
+    const uint8_t *end = line.ptr + line.len, *limit = in.ptr + in.len;
+    const uint8_t *colon = ag_scan_byte(in.ptr, line.ptr, limit, ':');
 
     if (ag_unlikely(colon >= end)) {
         return bad_field(p, line, line);
@@ -110,10 +105,10 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
         return AG_OK;
     }
     const uint8_t *value = colon + 1;
-    while (value < end && is_ows(*value)) {
+    while (value < end && ag_scan_is_ows(*value)) {
         value++;
     }
-    while (end > value && is_ows(end[-1])) {
+    while (end > value && ag_scan_is_ows(end[-1])) {
         end--;
     }
     return ag_head_add_field(out, arena,
@@ -121,7 +116,45 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
                                                 .value = value,
                                                 .value_len = (uint32_t)(end - value),
                                                 .name_len = (uint16_t)name.len,
-                                                .id = (uint8_t)id});
+                                                .id = (uint8_t)id,
+                                                .line = colon[1] == ' '});
+}
+
+/* Field lines that are as nearly all are: whole, a name, one space, a value without space at its end. Returns where the
+ * first one begins that is not, or has no room in `out`: it is to be looked at closer. */
+static const uint8_t *read_plain_fields(const uint8_t *from, const uint8_t *line,
+                                        const uint8_t *end, struct ag_fields *out, size_t max)
+{
+    struct ag_field *f = out->v + out->count, *last = out->v + ag_min_size(out->cap, max);
+
+    for (; f < last; f++) {
+        const uint8_t *colon = ag_scan_byte(from, line, end, ':'), *stop;
+        size_t len = (size_t)(colon - line);
+        enum ag_field_id id;
+
+        if (end - colon < 4 || colon[1] != ' ' || ag_scan_is_ows(colon[2]) ||
+            len - 1 >= UINT16_MAX) {
+            break;
+        }
+        /* It may be on a later line: then this has CR in what would be a name. */
+        id = ag_field_id_before(line, len, end);
+        if (id == AG_FIELD_OTHER && ag_unlikely(!ag_scan_is_token(line, len, end))) {
+            break;
+        }
+        stop = ag_scan_ctl(from, colon + 2, end);
+        if (end - stop < 2 || stop[0] != '\r' || stop[1] != '\n' || ag_scan_is_ows(stop[-1])) {
+            break;
+        }
+        *f = (struct ag_field){.name = line,
+                               .value = colon + 2,
+                               .value_len = (uint32_t)(stop - colon - 2),
+                               .name_len = (uint16_t)len,
+                               .id = (uint8_t)id,
+                               .line = true};
+        line = stop + 2;
+    }
+    out->count = (uint16_t)(f - out->v);
+    return line;
 }
 
 enum ag_status ag_h1_read_fields(struct ag_h1_parser *p, struct ag_span in,
@@ -137,14 +170,22 @@ enum ag_status ag_h1_read_fields(struct ag_h1_parser *p, struct ag_span in,
     }
     for (;;) {
         struct ag_span line;
-        enum ag_status st = find_line(p, in, bound, more, &line);
+        enum ag_status st;
+
+        /* Not what has been looked at before: it is not to be walked again each time that one more byte comes. */
+        if (!trailers && p->scanned == 0) {
+            const uint8_t *next =
+                read_plain_fields(in.ptr, in.ptr + p->at, in.ptr + bound, out, limits->field_max);
+            p->at = (uint32_t)(next - in.ptr);
+        }
+        st = find_line(p, in, bound, more, &line);
         if (st != AG_OK || line.len == 0) {
             return st;
         }
         if (out->count >= limits->field_max) {
             return ag_h1_fail(p, LIMIT, "too many fields");
         }
-        st = read_field(p, line, in.ptr + in.len, trailers, out, arena);
+        st = read_field(p, line, in, trailers, out, arena);
         if (st != AG_OK) {
             return st;
         }
@@ -156,8 +197,8 @@ static void read_connection(struct ag_span value, struct ag_h1_summary *s)
     struct ag_span option;
     size_t at = 0;
 
-    if (ag_span_ieq(value, AG_SPAN("keep-alive"))) {
-        s->keep_alive = true; /* what browsers send: spares the walk */
+    if (ag_span_eq(value, AG_SPAN("keep-alive"))) {
+        s->keep_alive = true; /* what most send: spares the walk */
         return;
     }
     while (ag_list_next(value, &at, &option)) {

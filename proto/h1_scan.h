@@ -47,6 +47,12 @@ static inline int ag_hex_value(uint8_t ch)
     return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
 }
 
+/* OWS of RFC 9110 section 5.6.3. */
+static inline bool ag_scan_is_ows(uint8_t ch)
+{
+    return ch == ' ' || ch == '\t';
+}
+
 /* Controls that end or spoil a line: all but HTAB (RFC 9110 section 5.5). */
 static inline bool ag_scan_is_ctl(uint8_t ch)
 {
@@ -94,10 +100,10 @@ static inline ag_scan_vec ag_scan_ctl_vec(ag_scan_vec v)
     return ag_scan_or(low, ag_scan_eq(v, 0x7f));
 }
 
-/* Index of the first byte of `v` that is not zero, or 16. */
-static inline unsigned ag_scan_first(ag_scan_vec v)
+/* Index of the first byte of `v` that is not zero, from `skip` (< 16) on, or 16. */
+static inline unsigned ag_scan_first_from(ag_scan_vec v, unsigned skip)
 {
-    return (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(v) | 0x10000u);
+    return (unsigned)__builtin_ctz(((unsigned)_mm_movemask_epi8(v) | 0x10000u) >> skip) + skip;
 }
 #    else
 static inline ag_scan_vec ag_scan_load(const uint8_t *p)
@@ -136,16 +142,42 @@ static inline ag_scan_vec ag_scan_ctl_vec(ag_scan_vec v)
     return ag_scan_or(vcltq_u8(v, vdupq_n_u8(0x20)), ag_scan_eq(v, 0x7f));
 }
 
-/* Index of the first byte of `v` that is not zero, or 16. */
-static inline unsigned ag_scan_first(ag_scan_vec v)
+/* Index of the first byte of `v` that is not zero, from `skip` (< 16) on, or 16. */
+static inline unsigned ag_scan_first_from(ag_scan_vec v, unsigned skip)
 {
     /* NEON has no movemask: narrowing by 4 leaves one nibble a byte. */
     uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(v), 4);
-    uint64_t mask = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0);
+    uint64_t mask = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0) >> skip * 4;
 
-    return mask ? (unsigned)__builtin_ctzll(mask) / 4 : 16;
+    return mask ? (unsigned)__builtin_ctzll(mask) / 4 + skip : 16;
 }
 #    endif
+
+/* The same from the first byte on. */
+static inline unsigned ag_scan_first(ag_scan_vec v)
+{
+    return ag_scan_first_from(v, 0);
+}
+
+/* Lowers letters. It changes a few other bytes from 0x40 on too, but none of them into a letter, a digit or "-". */
+static inline ag_scan_vec ag_scan_fold(ag_scan_vec v)
+{
+#    if defined(__SSE2__)
+    return _mm_or_si128(v, _mm_srli_epi16(_mm_and_si128(v, ag_scan_fill(0x40)), 1));
+#    else
+    return vorrq_u8(v, vshrq_n_u8(vandq_u8(v, ag_scan_fill(0x40)), 1));
+#    endif
+}
+
+/* Where the bytes of two are not the same. */
+static inline ag_scan_vec ag_scan_differ(ag_scan_vec a, ag_scan_vec b)
+{
+#    if defined(__SSE2__)
+    return ag_scan_not(_mm_cmpeq_epi8(a, b));
+#    else
+    return ag_scan_not(vceqq_u8(a, b));
+#    endif
+}
 
 /* Letters, digits and "-": what nearly all field names are made of. */
 static inline ag_scan_vec ag_scan_name_vec(ag_scan_vec v)
@@ -158,8 +190,8 @@ static inline ag_scan_vec ag_scan_name_vec(ag_scan_vec v)
 }
 #endif
 
-/* The first control in [p, end), or end. */
-static inline const uint8_t *ag_scan_ctl(const uint8_t *p, const uint8_t *end)
+/* The first control in [p, end), or end. Bytes may be read from `from` (<= p) on. */
+static inline const uint8_t *ag_scan_ctl(const uint8_t *from, const uint8_t *p, const uint8_t *end)
 {
 #if AG_SCAN_SIMD
     while (end - p >= 16) {
@@ -172,6 +204,17 @@ static inline const uint8_t *ag_scan_ctl(const uint8_t *p, const uint8_t *end)
             p++; /* rare enough not to be told from the others above */
         }
     }
+    if (p < end && end - from >= 16) { /* the last bytes, with some before them */
+        const uint8_t *last = end - 16;
+
+        p = last + ag_scan_first_from(ag_scan_ctl_vec(ag_scan_load(last)), (unsigned)(p - last));
+        if (ag_likely(p == end || *p != '\t')) {
+            return p;
+        }
+        p++;
+    }
+#else
+    (void)from;
 #endif
     while (p < end && !ag_scan_is_ctl(*p)) {
         p++;
@@ -199,8 +242,10 @@ static inline bool ag_scan_is_token(const uint8_t *p, size_t len, const uint8_t 
     return len > 0 && at >= len;
 }
 
-/* The first `ch` in [p, end), or end. For short distances: memchr costs a call. */
-static inline const uint8_t *ag_scan_byte(const uint8_t *p, const uint8_t *end, uint8_t ch)
+/* The first `ch` in [p, end), or end. Bytes may be read from `from` (<= p) on. For short distances: memchr costs a
+ * call. */
+static inline const uint8_t *ag_scan_byte(const uint8_t *from, const uint8_t *p, const uint8_t *end,
+                                          uint8_t ch)
 {
 #if AG_SCAN_SIMD
     while (end - p >= 16) {
@@ -210,6 +255,13 @@ static inline const uint8_t *ag_scan_byte(const uint8_t *p, const uint8_t *end, 
             return p;
         }
     }
+    if (p < end && end - from >= 16) {
+        const uint8_t *last = end - 16;
+
+        return last + ag_scan_first_from(ag_scan_eq(ag_scan_load(last), ch), (unsigned)(p - last));
+    }
+#else
+    (void)from;
 #endif
     while (p < end && *p != ch) {
         p++;
@@ -242,7 +294,7 @@ static inline bool ag_scan_may_have_ctl(const uint8_t *p, size_t len)
         }
         return ag_scan_first(any) < 16;
 #else
-        return ag_scan_ctl(p, p + len) < p + len || memchr(p, '\t', len);
+        return ag_scan_ctl(p, p, p + len) < p + len || memchr(p, '\t', len);
 #endif
     }
     if (len >= 8) {

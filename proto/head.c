@@ -22,7 +22,7 @@ enum ag_status ag_head_set_path(struct ag_request *r, struct ag_span s, struct a
                                 struct ag_head_error *out_error)
 {
     const uint8_t *end = s.ptr + s.len;
-    const uint8_t *mark = ag_scan_byte(s.ptr, end, '?');
+    const uint8_t *mark = ag_scan_byte(s.ptr, s.ptr, end, '?');
 
     if (mark < end) {
         r->has_query = true;
