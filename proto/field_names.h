@@ -30,7 +30,7 @@ static inline enum ag_field_id ag_field_candidate(const uint8_t *name, size_t le
     return ag_known_names[id].len == len ? (enum ag_field_id)id : AG_FIELD_OTHER;
 }
 
-/* ag_field_id_from_name of `len` > 0 bytes; as many as there are before `end` may be read. */
+/* ag_field_id_from_name of `len` bytes; as many as there are before `end` may be read. */
 static inline enum ag_field_id ag_field_id_before(const uint8_t *name, size_t len,
                                                   const uint8_t *end)
 {

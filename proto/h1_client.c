@@ -162,15 +162,19 @@ void ag_h1_client_complete(struct ag_h1_client *c)
 
 /* ---- the input ---- */
 
-/* Drops `n` bytes of the present slice; after its last the next one is that. */
+/* The present slice is used. */
+static void next(struct ag_h1_client *c)
+{
+    c->now = c->in.head ? ag_chain_pop(&c->in, nodes_of(c)) : (struct ag_slice){{NULL}, 0, NULL};
+}
+
+/* Drops `n` bytes of it. */
 static void use(struct ag_h1_client *c, size_t n)
 {
     ag_slice_advance(&c->now, n);
     if (c->now.len == 0) {
         ag_slice_release(&c->now);
-        if (c->in.head) {
-            c->now = ag_chain_pop(&c->in, nodes_of(c));
-        }
+        next(c);
     }
 }
 
@@ -348,9 +352,15 @@ static void end_content(struct ag_h1_client *c, const struct ag_fields *trailers
 /* Gives [skip, skip + len) of the present slice to the body, and drops `used` bytes of the input. */
 static void give(struct ag_h1_client *c, size_t skip, size_t len, size_t used)
 {
-    struct ag_slice part = ag_slice_sub(&c->now, skip, len);
+    struct ag_slice part;
 
-    use(c, used);
+    if (skip == 0 && len == c->now.len) {
+        part = c->now;
+        next(c);
+    } else {
+        part = ag_slice_sub(&c->now, skip, len);
+        use(c, used);
+    }
     if (ag_body_write(c->call->res_body, part) != AG_OK) {
         ag_h1_client_fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
     }

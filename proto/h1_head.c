@@ -132,17 +132,18 @@ static const uint8_t *read_plain_fields(const uint8_t *from, const uint8_t *line
         size_t len = (size_t)(colon - line);
         enum ag_field_id id;
 
-        if (end - colon < 4 || colon[1] != ' ' || ag_scan_is_ows(colon[2]) ||
-            len - 1 >= UINT16_MAX) {
+        /* Both ends of the value are above SP: no space, no control. */
+        if (end - colon < 4 || colon[1] != ' ' || colon[2] <= ' ') {
             break;
         }
         /* It may be on a later line: then this has CR in what would be a name. */
         id = ag_field_id_before(line, len, end);
-        if (id == AG_FIELD_OTHER && ag_unlikely(!ag_scan_is_token(line, len, end))) {
+        if (id == AG_FIELD_OTHER &&
+            ag_unlikely(len > UINT16_MAX || !ag_scan_is_token(line, len, end))) {
             break;
         }
         stop = ag_scan_ctl(from, colon + 2, end);
-        if (end - stop < 2 || stop[0] != '\r' || stop[1] != '\n' || ag_scan_is_ows(stop[-1])) {
+        if (end - stop < 2 || memcmp(stop, "\r\n", 2) != 0 || stop[-1] <= ' ') {
             break;
         }
         *f = (struct ag_field){.name = line,
@@ -173,7 +174,7 @@ enum ag_status ag_h1_read_fields(struct ag_h1_parser *p, struct ag_span in,
         enum ag_status st;
 
         /* Not what has been looked at before: it is not to be walked again each time that one more byte comes. */
-        if (!trailers && p->scanned == 0) {
+        if (!trailers && p->scanned == 0 && out->count < out->cap) {
             const uint8_t *next =
                 read_plain_fields(in.ptr, in.ptr + p->at, in.ptr + bound, out, limits->field_max);
             p->at = (uint32_t)(next - in.ptr);

@@ -95,18 +95,21 @@ static size_t fields_max(const struct ag_fields *fields)
 
 static void put_length(struct writer *w, uint64_t length)
 {
-    uint8_t digits[20];
-    struct ag_buf b = ag_buf(digits, sizeof(digits));
+    uint8_t digits[20]; /* of 64 bits */
+    size_t at = sizeof(digits);
 
-    ag_buf_put_u64(&b, length);
-    AG_ASSERT(!b.overflow);
+    do {
+        digits[--at] = (uint8_t)('0' + length % 10);
+        length /= 10;
+    } while (length);
     put(w, AG_SPAN("Content-Length: "));
-    put(w, ag_buf_span(&b));
+    put(w, ag_span(digits + at, sizeof(digits) - at));
     put(w, AG_SPAN("\r\n"));
 }
 
 /* Of a "Connection" line that lists those options that are told. */
-static void put_option(struct writer *w, bool told, struct ag_span name, bool *io_any)
+static inline __attribute__((always_inline)) void put_option(struct writer *w, bool told,
+                                                             struct ag_span name, bool *io_any)
 {
     if (told) {
         put(w, *io_any ? AG_SPAN(", ") : AG_SPAN("Connection: "));
