@@ -29,20 +29,3 @@ static inline enum ag_field_id ag_field_candidate(const uint8_t *name, size_t le
 
     return ag_known_names[id].len == len ? (enum ag_field_id)id : AG_FIELD_OTHER;
 }
-
-/* ag_field_id_from_name of `len` bytes; as many as there are before `end` may be read. */
-static inline enum ag_field_id ag_field_id_before(const uint8_t *name, size_t len,
-                                                  const uint8_t *end)
-{
-#if AG_SCAN_SIMD
-    if (len - 1 < 16 && end - name >= 16) {
-        enum ag_field_id id = ag_field_candidate(name, len);
-        ag_scan_vec have = ag_scan_fold(ag_scan_load(name));
-        ag_scan_vec want = ag_scan_fold(ag_scan_load(ag_known_names[id].text));
-
-        return ag_scan_first(ag_scan_differ(have, want)) >= len ? id : AG_FIELD_OTHER;
-    }
-#endif
-    (void)end;
-    return ag_field_id_from_name(ag_span(name, len));
-}

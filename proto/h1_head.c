@@ -120,6 +120,41 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
                                                 .line = colon[1] == ' '});
 }
 
+/* The name at `line`, up to the first colon. Returns its length; 0: it is none. That colon may be on a later line: then
+ * there is CR in what would be a name. */
+static inline size_t read_name(const uint8_t *from, const uint8_t *line, const uint8_t *end,
+                               enum ag_field_id *out_id)
+{
+    size_t len;
+
+#if AG_SCAN_SIMD
+    if (ag_likely(end - line >= 16)) { /* short names: all by the first 16 bytes */
+        ag_scan_vec v = ag_scan_load(line);
+        uint64_t colons = ag_scan_bits(ag_scan_eq(v, ':')), before = (colons - 1) & ~colons;
+
+        if (ag_likely(colons)) {
+            len = (size_t)__builtin_ctzll(colons) / AG_SCAN_BITS;
+            *out_id = len ? ag_field_candidate(line, len) : AG_FIELD_OTHER;
+            if (ag_likely(*out_id != AG_FIELD_OTHER)) {
+                ag_scan_vec known = ag_scan_load(ag_known_names[*out_id].text);
+                ag_scan_vec differ = ag_scan_differ(ag_scan_fold(v), ag_scan_fold(known));
+
+                if (ag_likely(!(ag_scan_bits(differ) & before))) {
+                    return len;
+                }
+                *out_id = AG_FIELD_OTHER;
+            }
+            return ag_scan_is_token(line, len, end) ? len : 0;
+        }
+    }
+#endif
+    len = (size_t)(ag_scan_byte(from, line, end, ':') - line);
+    *out_id = ag_field_id_from_name(ag_span(line, len));
+    return len <= UINT16_MAX && (*out_id != AG_FIELD_OTHER || ag_scan_is_token(line, len, end))
+               ? len
+               : 0;
+}
+
 /* Field lines that are as nearly all are: whole, a name, one space, a value without space at its end. Returns where the
  * first one begins that is not, or has no room in `out`: it is to be looked at closer. */
 static const uint8_t *read_plain_fields(const uint8_t *from, const uint8_t *line,
@@ -127,19 +162,13 @@ static const uint8_t *read_plain_fields(const uint8_t *from, const uint8_t *line
 {
     struct ag_field *f = out->v + out->count, *last = out->v + ag_min_size(out->cap, max);
 
-    for (; f < last; f++) {
-        const uint8_t *colon = ag_scan_byte(from, line, end, ':'), *stop;
-        size_t len = (size_t)(colon - line);
+    for (; f < last && line < end && *line != '\r'; f++) {
         enum ag_field_id id;
+        size_t len = read_name(from, line, end, &id);
+        const uint8_t *colon = line + len, *stop;
 
         /* Both ends of the value are above SP: no space, no control. */
-        if (end - colon < 4 || colon[1] != ' ' || colon[2] <= ' ') {
-            break;
-        }
-        /* It may be on a later line: then this has CR in what would be a name. */
-        id = ag_field_id_before(line, len, end);
-        if (id == AG_FIELD_OTHER &&
-            ag_unlikely(len > UINT16_MAX || !ag_scan_is_token(line, len, end))) {
+        if (len == 0 || end - colon < 4 || colon[1] != ' ' || colon[2] <= ' ') {
             break;
         }
         stop = ag_scan_ctl(from, colon + 2, end);
@@ -178,6 +207,10 @@ enum ag_status ag_h1_read_fields(struct ag_h1_parser *p, struct ag_span in,
             const uint8_t *next =
                 read_plain_fields(in.ptr, in.ptr + p->at, in.ptr + bound, out, limits->field_max);
             p->at = (uint32_t)(next - in.ptr);
+            if (ag_likely(bound - p->at >= 2 && memcmp(next, "\r\n", 2) == 0)) {
+                p->at += 2;
+                return AG_OK;
+            }
         }
         st = find_line(p, in, bound, more, &line);
         if (st != AG_OK || line.len == 0) {

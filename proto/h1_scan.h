@@ -100,6 +100,13 @@ static inline ag_scan_vec ag_scan_ctl_vec(ag_scan_vec v)
     return ag_scan_or(low, ag_scan_eq(v, 0x7f));
 }
 
+/* Bits of the bytes of a mask: as many for each byte, the first one's are the lowest. */
+#        define AG_SCAN_BITS 1u
+static inline uint64_t ag_scan_bits(ag_scan_vec v)
+{
+    return (unsigned)_mm_movemask_epi8(v);
+}
+
 /* Index of the first byte of `v` that is not zero, from `skip` (< 16) on, or 16. */
 static inline unsigned ag_scan_first_from(ag_scan_vec v, unsigned skip)
 {
@@ -142,12 +149,17 @@ static inline ag_scan_vec ag_scan_ctl_vec(ag_scan_vec v)
     return ag_scan_or(vcltq_u8(v, vdupq_n_u8(0x20)), ag_scan_eq(v, 0x7f));
 }
 
+/* NEON has no movemask: narrowing by 4 leaves one nibble a byte. */
+#        define AG_SCAN_BITS 4u
+static inline uint64_t ag_scan_bits(ag_scan_vec v)
+{
+    return vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(v), 4)), 0);
+}
+
 /* Index of the first byte of `v` that is not zero, from `skip` (< 16) on, or 16. */
 static inline unsigned ag_scan_first_from(ag_scan_vec v, unsigned skip)
 {
-    /* NEON has no movemask: narrowing by 4 leaves one nibble a byte. */
-    uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(v), 4);
-    uint64_t mask = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0) >> skip * 4;
+    uint64_t mask = ag_scan_bits(v) >> skip * 4;
 
     return mask ? (unsigned)__builtin_ctzll(mask) / 4 + skip : 16;
 }
