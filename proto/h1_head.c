@@ -117,7 +117,7 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
                                                 .value_len = (uint32_t)(end - value),
                                                 .name_len = (uint16_t)name.len,
                                                 .id = (uint8_t)id,
-                                                .line = colon[1] == ' '});
+                                                .line = colon[1] == ' ' && end > value});
 }
 
 /* The name at `line`, up to the first colon. Returns its length; 0: it is none. That colon may be on a later line: then

@@ -42,7 +42,7 @@ static bool is_put(const struct ag_field *f, uint64_t left_out)
 /* It lies as it is written, up to the end of its value. */
 static bool is_line(const struct ag_field *f)
 {
-    return f->line && f->value_len && f->value == f->name + f->name_len + 2;
+    return f->line && f->value == f->name + f->name_len + 2;
 }
 
 static inline void put_lines(struct writer *w, const uint8_t *from, const uint8_t *to)
