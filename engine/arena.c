@@ -21,6 +21,12 @@ _Static_assert(sizeof(struct page) == AG_ARENA_PAGE_BYTES - AG_ARENA_ALLOC_MAX,
                "the largest pooled allocation fills a page");
 _Static_assert(sizeof(struct page) % ALIGN == 0, "the first allocation is aligned");
 
+/* Never of no bytes, so that each result is distinct from failure. */
+static size_t rounded(size_t size_bytes)
+{
+    return size_bytes ? (size_bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1) : ALIGN;
+}
+
 void ag_arena_init(struct ag_arena *a, struct ag_pool *pages, uint32_t page_max)
 {
     AG_ASSERT(!pages || pages->stride >= AG_ARENA_PAGE_BYTES);
@@ -33,29 +39,66 @@ void ag_arena_widen(struct ag_arena *a, struct ag_loop *l)
     a->loop = l;
 }
 
-void ag_arena_release(struct ag_arena *a)
+static void drop_wide(struct ag_arena *a)
 {
-    struct page *p = a->first;
-
-    for (unsigned i = 0; i < AG_ARENA_WIDE; i++) {
+    for (unsigned i = 0; i < AG_ARENA_WIDE && a->wide[i]; i++) {
         ag_block_release(a->wide[i]);
         a->wide[i] = NULL;
     }
+}
 
+static void drop_pages(struct ag_pool *pages, struct page *p)
+{
     while (p) {
         struct page *next = p->next;
 
         ag_unpoison(p, p->size_bytes);
-        if (a->pages) {
-            ag_pool_put(a->pages, p);
+        if (pages) {
+            ag_pool_put(pages, p);
         } else {
             free(p);
         }
         p = next;
     }
+}
+
+void ag_arena_release(struct ag_arena *a)
+{
+    drop_wide(a);
+    drop_pages(a->pages, a->first);
     a->first = NULL;
     a->at = a->end = NULL;
     a->page_count = 0;
+}
+
+void *ag_arena_begin(struct ag_loop *l, uint32_t page_max, size_t size_bytes, size_t offset)
+{
+    struct page *p = ag_pool_get(&l->pages);
+    uint8_t *object;
+
+    AG_ASSERT(size_bytes <= AG_ARENA_ALLOC_MAX && offset <= size_bytes);
+    if (!p) {
+        return NULL;
+    }
+    object = (uint8_t *)(p + 1);
+    *p = (struct page){NULL, AG_ARENA_PAGE_BYTES};
+    ag_poison(object, AG_ARENA_ALLOC_MAX);
+    ag_unpoison(object, size_bytes);
+    *(struct ag_arena *)(void *)(object + offset) =
+        (struct ag_arena){.pages = &l->pages,
+                          .first = p,
+                          .at = object + rounded(size_bytes),
+                          .end = object + AG_ARENA_ALLOC_MAX,
+                          .page_count = 1,
+                          .page_max = page_max,
+                          .loop = l};
+    return object;
+}
+
+void ag_arena_end(struct ag_arena *a)
+{
+    drop_wide(a);
+    drop_pages(a->pages, a->first); /* its own is the last of them */
 }
 
 static struct page *page_take(struct ag_arena *a, size_t size_bytes)
@@ -93,12 +136,6 @@ static void *alloc_large(struct ag_arena *a, size_t size_bytes)
     }
     ag_unpoison(p + 1, size_bytes);
     return p + 1;
-}
-
-/* Never of no bytes, so that each result is distinct from failure. */
-static size_t rounded(size_t size_bytes)
-{
-    return size_bytes ? (size_bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1) : ALIGN;
 }
 
 /* From the newest large buffer, or another one. */

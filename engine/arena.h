@@ -45,6 +45,13 @@ void ag_arena_init(struct ag_arena *a, struct ag_pool *pages, uint32_t page_max)
 void ag_arena_widen(struct ag_arena *a, struct ag_loop *l);
 void ag_arena_release(struct ag_arena *a);
 
+/* An object of `size_bytes`, at most AG_ARENA_ALLOC_MAX, not zeroed, at the start of an arena over the pages of `l`,
+ * widened, that is the object's own member at `offset`. NULL: the pool is empty. */
+AG_MUST_USE void *ag_arena_begin(struct ag_loop *l, uint32_t page_max, size_t size_bytes,
+                                 size_t offset);
+/* Gives back an arena that was begun so, and its object with it. */
+void ag_arena_end(struct ag_arena *a);
+
 /* `size_bytes` of undefined memory aligned to 8. NULL when a pooled arena is at its bound, its pool
  * is empty, or the size is above AG_ARENA_ALLOC_MAX and no large buffer has room for it; never NULL
  * from a malloc arena. */

@@ -10,7 +10,7 @@
  *        v                                        |
  *   backend: the kernel has the op  --> reap      +-- l->completed <-- results found at once
  *
- * l->completed holds ops of state READY (the loop calls `perform`) and DONE (the loop delivers res).
+ * l->completed holds ops of state READY (the loop calls `perform`), RECEIVED and DONE (the loop delivers).
  * Nothing is delivered from inside start, connect or cancel.
  */
 #pragma once
@@ -75,6 +75,8 @@ struct ag_backend {
     /* Starts an op; kind, fd and arguments are set. */
     void (*start)(struct ag_loop *, struct ag_op *);
     void (*connect)(struct ag_loop *, struct ag_op *, const union ag_addr *, socklen_t addr_len);
+    /* ag_loop_send_now. NULL: writes go by ops alone. */
+    int32_t (*send_now)(struct ag_fd *, const void *ptr, size_t len);
     /* The op was READY: try now. May deliver. */
     void (*perform)(struct ag_loop *, struct ag_op *);
     /* The op is WAITING. */
@@ -95,6 +97,9 @@ void ag_loop_deliver_res(struct ag_loop *l, struct ag_op *op, int32_t res);
 void ag_loop_complete(struct ag_loop *l, struct ag_op *op, int32_t res);
 /* Queues `op` to be performed from the loop. It must be in no queue. */
 void ag_loop_ready(struct ag_loop *l, struct ag_op *op);
+/* Delivers what a receive brought, now or later in the turn, and goes on with the op: READY where its
+ * descriptor is still readable. `op` must be in no queue; takes the block's reference. */
+void ag_loop_received(struct ag_loop *l, struct ag_op *op, struct ag_block *block, int32_t bytes);
 /* Takes one connection without waiting: a descriptor or -errno (-EAGAIN: none). For the last ones of
  * a listener that closes; no accept may be in flight. */
 int ag_loop_accept_now(struct ag_loop *l, struct ag_fd *f);
@@ -115,6 +120,10 @@ const char *ag_loop_why(const char *fmt, ...) AG_PRINTF(1, 2);
 /* Goes on with a send or sendfile: its final result, or -EAGAIN when the socket has no room (progress
  * is kept in op->res). */
 int32_t ag_sockio_write(struct ag_op *op);
+/* Receives what is there: bytes, 0 at the end, or -errno. */
+int32_t ag_sockio_recv(int fd, void *ptr, size_t len);
+/* Sends what the socket has room for: bytes, or -errno. */
+int32_t ag_sockio_send(int fd, const void *ptr, size_t len);
 /* Bytes that a send op is to send in all. */
 size_t ag_sockio_send_len(const struct ag_op *op);
 /* accept4 with the flags that every descriptor gets: a descriptor or -errno. */

@@ -15,6 +15,7 @@
 #define AG_PRINTF(fmt, at) __attribute__((format(printf, fmt, at)))
 #define AG_COLD            __attribute__((cold, noinline))
 #define AG_NOINLINE        __attribute__((noinline))
+#define AG_FLATTEN         __attribute__((flatten)) /* takes in all that it calls */
 #define AG_CACHE_LINE      64u
 
 #define ag_likely(x)   __builtin_expect(!!(x), 1)

@@ -102,6 +102,10 @@ static void flushed(struct ag_conn *c)
     struct ag_stream *s = &c->stream;
     bool flushing = c->state == AG_CONN_FLUSHING;
 
+    if (flushing && (c->eof || s->hasty)) { /* its FIN comes by the close */
+        begin_close(c, AG_REASON_NONE);
+        return;
+    }
     if ((flushing || c->shut) && !c->shut_done) {
         c->shut_done = true;
         ag_loop_shut(s->loop, &c->fd);
@@ -110,7 +114,7 @@ static void flushed(struct ag_conn *c)
         return;
     }
     /* A close with input unread, or arriving, is a reset that would erase the last answer. */
-    if (c->eof || c->hasty || c->lingered_bytes >= AG_CONN_LINGER_BYTES) {
+    if (c->lingered_bytes >= AG_CONN_LINGER_BYTES) {
         begin_close(c, AG_REASON_NONE);
         return;
     }
@@ -194,23 +198,6 @@ static void start_send(struct ag_conn *c)
     ag_loop_send_one(s->loop, &c->fd, &c->wr, first->ptr, ag_min_size(first->len, SEND_MAX));
 }
 
-static void conn_flush(struct ag_stream *s)
-{
-    struct ag_conn *c = ag_conn_of(s);
-
-    if (c->state == AG_CONN_CLOSING) {
-        maybe_close(c);
-    } else if (c->state == AG_CONN_CONNECTING || ag_op_in_flight(&c->wr)) {
-        return; /* goes on when that completes */
-    } else if (c->reason != AG_REASON_NONE) {
-        ag_chain_clear(&s->out, &s->loop->nodes); /* broken: see send_failed */
-    } else if (ag_stream_queued(s) > 0) {
-        start_send(c);
-    } else if (c->state != AG_CONN_LINGERING) {
-        flushed(c);
-    }
-}
-
 /* The peer takes no more. It may have answered before it closed, and that answer may lie in our
  * socket yet: while the user reads, reading to the end comes first (nothing is sent any more, and the
  * reason is kept for then). */
@@ -229,6 +216,47 @@ static void send_failed(struct ag_conn *c, enum ag_reason why)
     s->sending_bytes = 0;
 }
 
+/* Most output is one piece that the socket has room for, and needs no op. False: what is queued does. */
+static bool sent_now(struct ag_conn *c)
+{
+    struct ag_stream *s = &c->stream;
+    const struct ag_slice *first;
+    int32_t res;
+
+    if (s->sending_bytes > 0 || s->out.count > 1 || ag_slice_is_file(&s->out.head->slice)) {
+        return false;
+    }
+    first = &s->out.head->slice;
+    res = ag_loop_send_now(s->loop, &c->fd, first->ptr, ag_min_size(first->len, SEND_MAX));
+    if (res <= 0) {
+        if (res < 0) {
+            send_failed(c, ag_reason_from_errno(res));
+        }
+        return res < 0;
+    }
+    s->sending_bytes = (uint64_t)res;
+    ag_chain_consume(&s->out, &s->loop->nodes, (uint64_t)res);
+    ag_stream_sent(s, (uint64_t)res);
+    return ag_stream_queued(s) == 0;
+}
+
+static void conn_flush(struct ag_stream *s)
+{
+    struct ag_conn *c = ag_conn_of(s);
+
+    if (c->state == AG_CONN_CLOSING) {
+        maybe_close(c);
+    } else if (c->state == AG_CONN_CONNECTING || ag_op_in_flight(&c->wr)) {
+        return; /* goes on when that completes */
+    } else if (c->reason != AG_REASON_NONE) {
+        ag_chain_clear(&s->out, &s->loop->nodes); /* broken: see send_failed */
+    } else if (ag_stream_queued(s) > 0 && !sent_now(c)) {
+        start_send(c);
+    } else if (c->reason == AG_REASON_NONE && c->state != AG_CONN_LINGERING) {
+        flushed(c);
+    }
+}
+
 static void on_wr(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
 {
     struct ag_conn *c = ag_container_of(op, struct ag_conn, wr);
@@ -238,7 +266,9 @@ static void on_wr(struct ag_loop *l, struct ag_op *op, const struct ag_result *r
         release_iov(c);
         if (r->res > 0) {
             ag_chain_consume(&c->sending, &l->nodes, (uint64_t)r->res);
-            ag_task_queue(l, &s->flush_task); /* with what else this turn writes */
+            if (ag_stream_queued(s) > (uint64_t)r->res || c->state != AG_CONN_OPEN || c->shut) {
+                ag_task_queue(l, &s->flush_task); /* with what else this turn writes */
+            }
             ag_stream_sent(s, (uint64_t)r->res);
         } else {
             /* 0: the file became shorter than what was promised; only a reset says so. */
@@ -469,6 +499,7 @@ void ag_conn_accept(struct ag_conn *c, struct ag_loop *l, int fd, const struct a
 {
     AG_ASSERT(fd >= 0);
     init(c, l, user, fd);
+    c->fd.readable = true; /* clients speak first, and often have by now: worth a try */
     c->state = AG_CONN_OPEN;
     update_read(c);
 }

@@ -39,8 +39,6 @@ struct ag_conn {
     bool eof;       /* the peer's FIN was seen */
     bool shut;      /* a FIN is owed (after the output) or sent */
     bool shut_done;
-    bool
-        hasty; /* of finish: what it discards of the peer's is of no interest, it closes when all has gone */
 };
 
 /* Takes over an accepted, non-blocking descriptor and starts reading in small buffers. */

@@ -1,9 +1,9 @@
 /*
  * epoll: the completion API over readiness. Every descriptor is registered once, edge-triggered; a
- * write is tried when it is submitted, its result waits in l->completed; an input op becomes READY
- * when an edge was seen and is performed by the loop.
+ * write is tried when it is submitted, its result waits in l->completed; an op that waits is performed
+ * at its edge, one whose edge was seen before it was submitted is READY and performed by the loop.
  *
- *   epoll_wait --> mark: readable, writable, hangup --> waiting op READY --> perform
+ *   epoll_wait --> reap: readable, writable, hangup --> waiting op --> perform
  *
  * Events carry number and generation, not a pointer: a descriptor shared with another process (a
  * listener handed over, a child before exec) keeps its registration after our close.
@@ -93,40 +93,6 @@ static void epoll_wait_events(struct ag_loop *l, uint32_t wait_ms)
     }
 }
 
-static void wake_op(struct ag_loop *l, struct ag_op *op)
-{
-    if (op && op->state == AG_OP_WAITING) {
-        ag_loop_ready(l, op);
-    }
-}
-
-static void epoll_reap(struct ag_loop *l)
-{
-    struct ag_epoll *e = l->epoll;
-
-    for (int i = 0; i < e->count; i++) {
-        uint32_t number = (uint32_t)e->events[i].data.u64;
-        uint32_t events = e->events[i].events;
-        struct entry *entry = &e->table[number];
-        struct ag_fd *f = entry->f;
-        if (!f || entry->generation != e->events[i].data.u64 >> 32) {
-            continue;
-        }
-        if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
-            f->hangup = true;
-        }
-        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
-            f->readable = true;
-            wake_op(l, f->rd);
-        }
-        if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
-            f->writable = true;
-            wake_op(l, f->wr);
-        }
-    }
-    e->count = 0;
-}
-
 /* Adding reports the present state as a first edge, so nothing that came before is missed. */
 static int enroll(struct ag_loop *l, struct ag_fd *f)
 {
@@ -208,36 +174,29 @@ static void perform_recv(struct ag_loop *l, struct ag_op *op)
     struct ag_fd *f = op->fd;
     struct ag_block *block = ag_bufs_for_recv(l->bufs, (enum ag_buf_group)op->arg);
     size_t size;
-    ssize_t n;
+    int32_t res;
 
     if (!block) {
         ag_bufs_starve(l->bufs, op);
         return;
     }
     size = AG_FAULT("recv.short") ? 1 : block->size;
-    do {
-        n = AG_SYS("recv", recv(f->fd, block->data, size, 0));
-    } while (n < 0 && errno == EINTR);
-    if (n <= 0) {
-        int32_t res = n < 0 ? -errno : 0;
+    res = ag_sockio_recv(f->fd, block->data, size);
+    if (res <= 0) {
         ag_block_release(block);
         if (res == -EAGAIN) {
             f->readable = false;
-            return;
+            await_edge(l, op);
+        } else {
+            ag_loop_deliver_res(l, op, res);
         }
-        ag_loop_deliver_res(l, op, res);
         return;
     }
     /* A short piece has emptied the socket, and what comes later makes a new edge; after a hangup
-     * there may be none, so read to the end. */
-    f->readable = (size_t)n == size || f->hangup;
-    if (f->readable) {
-        ag_loop_ready(l, op);
-    }
-    ag_loop_deliver(l, op,
-                    &(struct ag_result){.res = (int32_t)n,
-                                        .more = true,
-                                        .slice = {{.ptr = block->data}, (size_t)n, block}});
+     * there may be none, so read to the end. Nor is there one before it is registered: if it lives on,
+     * the next try does that. */
+    f->readable = (size_t)res == size || f->hangup || !f->registered;
+    ag_loop_received(l, op, block, res);
 }
 
 /* The result of a write tried now, or -EAGAIN with the op asleep. */
@@ -364,6 +323,63 @@ static void epoll_cancel(struct ag_loop *l, struct ag_op *op)
     ag_loop_complete(l, op, -ECANCELED);
 }
 
+static int32_t epoll_send_now(struct ag_fd *f, const void *ptr, size_t len)
+{
+    int32_t res = f->writable ? ag_sockio_send(f->fd, ptr, len) : 0;
+
+    if (res == -EAGAIN) {
+        f->writable = false;
+        return 0;
+    }
+    return res;
+}
+
+/* ---- events ---- */
+
+static void on_edge(struct ag_loop *l, struct ag_op *op)
+{
+    if (op && op->state == AG_OP_WAITING) {
+        epoll_perform(l, op);
+    }
+}
+
+/* The descriptor that an event is about; NULL: it was closed since. */
+static struct ag_fd *fd_of(const struct ag_epoll *e, uint64_t data)
+{
+    const struct entry *entry = &e->table[(uint32_t)data];
+
+    return entry->generation == data >> 32 ? entry->f : NULL;
+}
+
+/* What one event leads to may close the descriptors of those that follow, and its own. */
+static void epoll_reap(struct ag_loop *l)
+{
+    struct ag_epoll *e = l->epoll;
+
+    for (int i = 0; i < e->count; i++) {
+        uint64_t data = e->events[i].data.u64;
+        uint32_t events = e->events[i].events;
+        bool in = events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+        bool out = events & (EPOLLOUT | EPOLLHUP | EPOLLERR);
+        struct ag_fd *f = fd_of(e, data);
+
+        if (!f) {
+            continue;
+        }
+        f->hangup |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+        f->readable |= in;
+        f->writable |= out;
+        if (in) {
+            on_edge(l, f->rd);
+            f = fd_of(e, data);
+        }
+        if (out && f) {
+            on_edge(l, f->wr);
+        }
+    }
+    e->count = 0;
+}
+
 const struct ag_backend ag_backend_epoll = {
     .name = "epoll",
     .system = &ag_system_kernel,
@@ -373,6 +389,7 @@ const struct ag_backend ag_backend_epoll = {
     .reap = epoll_reap,
     .start = epoll_start,
     .connect = epoll_connect,
+    .send_now = epoll_send_now,
     .perform = epoll_perform,
     .cancel = epoll_cancel,
     .forget = epoll_forget,

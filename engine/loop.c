@@ -73,6 +73,38 @@ void ag_loop_ready(struct ag_loop *l, struct ag_op *op)
     ag_list_push(&l->completed, &op->link);
 }
 
+static void deliver_received(struct ag_loop *l, struct ag_op *op)
+{
+    struct ag_block *block = op->received;
+    size_t bytes = (size_t)op->res;
+
+    op->res = 0;
+    op->state = AG_OP_WAITING;
+    if (op->cancelled) {
+        ag_loop_complete(l, op, -ECANCELED);
+    } else if (op->fd->readable) {
+        ag_loop_ready(l, op);
+    }
+    ag_loop_deliver(l, op,
+                    &(struct ag_result){.res = (int32_t)bytes,
+                                        .more = true,
+                                        .slice = {{.ptr = block->data}, bytes, block}});
+}
+
+/* Small pieces are received one after the other, and worked on after that: so the code of each is in the
+ * cache. Of large ones that is more true of their bytes. */
+void ag_loop_received(struct ag_loop *l, struct ag_op *op, struct ag_block *block, int32_t bytes)
+{
+    op->received = block;
+    op->res = bytes;
+    if (op->arg == AG_BUF_LARGE) {
+        deliver_received(l, op);
+    } else {
+        op->state = AG_OP_RECEIVED;
+        ag_list_push(&l->completed, &op->link);
+    }
+}
+
 /* Empties `from` into `to`, which is not initialised: what is queued meanwhile waits for the next
  * round. */
 static void take_all(struct ag_link *to, struct ag_link *from)
@@ -92,7 +124,9 @@ static void run_completed(struct ag_loop *l)
     take_all(&batch, &l->completed);
     while ((link = ag_list_pop(&batch))) {
         struct ag_op *op = ag_container_of(link, struct ag_op, link);
-        if (op->state == AG_OP_DONE) {
+        if (op->state == AG_OP_RECEIVED) {
+            deliver_received(l, op);
+        } else if (op->state == AG_OP_DONE) {
             ag_loop_deliver_res(l, op, op->res);
         } else {
             AG_ASSERT(op->state == AG_OP_READY);
@@ -348,6 +382,12 @@ void ag_loop_send_one(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, cons
     l->backend->start(l, op);
 }
 
+int32_t ag_loop_send_now(struct ag_loop *l, struct ag_fd *f, const void *ptr, size_t len)
+{
+    AG_ASSERT(!f->wr && f->fd >= 0 && len > 0 && len <= INT32_MAX);
+    return l->backend->send_now ? l->backend->send_now(f, ptr, len) : 0;
+}
+
 void ag_loop_sendfile(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, int file_fd,
                       uint64_t offset, size_t len)
 {
@@ -390,7 +430,8 @@ void ag_loop_cancel(struct ag_loop *l, struct ag_op *op)
         ag_list_remove(&op->link);
         ag_loop_complete(l, op, -ECANCELED);
         break;
-    case AG_OP_DONE: /* its true result was faster */
+    case AG_OP_RECEIVED: /* is delivered first */
+    case AG_OP_DONE:     /* its true result was faster */
         break;
     }
 }

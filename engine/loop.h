@@ -53,10 +53,12 @@ enum ag_op_kind {
 
 /* Where an op in flight is; the backend's. */
 enum ag_op_state {
-    AG_OP_WAITING = 0, /* the kernel has it, or an event is awaited      -> READY, DONE, STARVED */
-    AG_OP_READY,       /* in `completed`: its system call can be tried   -> WAITING, DONE */
-    AG_OP_DONE,        /* in `completed`: res is its final result        -> delivered */
-    AG_OP_STARVED,     /* a receive that waits for a buffer              -> READY, DONE */
+    AG_OP_WAITING =
+        0, /* the kernel has it, or an event is awaited      -> READY, RECEIVED, DONE, STARVED */
+    AG_OP_READY,    /* in `completed`: its system call can be tried   -> WAITING, RECEIVED, DONE */
+    AG_OP_RECEIVED, /* in `completed`: a receive's res bytes          -> WAITING, READY, DONE */
+    AG_OP_DONE,     /* in `completed`: res is its final result        -> delivered */
+    AG_OP_STARVED,  /* a receive that waits for a buffer              -> READY, DONE */
 };
 
 struct ag_op {
@@ -69,6 +71,7 @@ struct ag_op {
     uint8_t state;       /* enum ag_op_state */
     bool cancelled;
     union { /* what a write must remember until the socket has room; the submitter's arguments */
+        struct ag_block *received;
         struct {
             const uint8_t *ptr; /* NULL: `msg` */
             union {
@@ -270,6 +273,10 @@ void ag_loop_send(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const st
 /* The same for one piece. */
 void ag_loop_send_one(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, const void *ptr,
                       size_t len);
+/* Sends what there is room for of one piece without an op, where the backend can: bytes (> 0), -errno, or 0:
+ * none, an op is to send it. No op that writes may be in flight. */
+AG_MUST_USE int32_t ag_loop_send_now(struct ag_loop *l, struct ag_fd *f, const void *ptr,
+                                     size_t len);
 /* One completion with the bytes sent (at least 1, at most len and 512k), or an error; res 0: the file
  * is shorter than offset. Waits for room in the socket, not for the disk. */
 void ag_loop_sendfile(struct ag_loop *l, struct ag_fd *f, struct ag_op *op, int file_fd,

@@ -23,21 +23,37 @@ enum ag_status ag_chain_push(struct ag_chain *c, struct ag_pool *nodes, struct a
     return AG_OK;
 }
 
-struct ag_slice ag_chain_pop(struct ag_chain *c, struct ag_pool *nodes)
+/* Takes the first node out of a chain that has one. */
+static inline struct ag_slice_node *take_node(struct ag_chain *c)
 {
     struct ag_slice_node *n = c->head;
 
-    AG_ASSERT(n && c->count > 0);
-    struct ag_slice s = n->slice;
+    AG_ASSERT(n && c->bytes >= n->slice.len);
     c->head = n->next;
     if (!c->head) {
         c->tail = NULL;
     }
-    AG_ASSERT(c->bytes >= s.len);
-    c->bytes -= s.len;
+    c->bytes -= n->slice.len;
     c->count--;
+    return n;
+}
+
+struct ag_slice ag_chain_pop(struct ag_chain *c, struct ag_pool *nodes)
+{
+    struct ag_slice_node *n = take_node(c);
+    struct ag_slice s = n->slice;
+
     ag_pool_put(nodes, n);
     return s;
+}
+
+static void drop_first(struct ag_chain *c, struct ag_pool *nodes)
+{
+    struct ag_slice_node *n = take_node(c);
+    struct ag_block *owner = n->slice.owner;
+
+    ag_pool_put(nodes, n);
+    ag_block_release(owner);
 }
 
 void ag_chain_consume(struct ag_chain *c, struct ag_pool *nodes, uint64_t n)
@@ -52,8 +68,7 @@ void ag_chain_consume(struct ag_chain *c, struct ag_pool *nodes, uint64_t n)
             return;
         }
         n -= first->len;
-        struct ag_slice s = ag_chain_pop(c, nodes);
-        ag_slice_release(&s);
+        drop_first(c, nodes);
     }
 }
 
@@ -77,8 +92,6 @@ void ag_chain_splice(struct ag_chain *to, struct ag_chain *from)
 void ag_chain_clear(struct ag_chain *c, struct ag_pool *nodes)
 {
     while (c->head) {
-        struct ag_slice s = ag_chain_pop(c, nodes);
-
-        ag_slice_release(&s);
+        drop_first(c, nodes);
     }
 }

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Entries of a caller's iovec that one call takes; the rest goes by the next. */
 #define WINDOW 64u
@@ -39,6 +41,31 @@ static size_t window(const struct msghdr *msg, size_t skip, struct iovec out[sta
         out[n++] = v;
     }
     return n;
+}
+
+/* These two not by the library's functions: in a process of several threads each is a point of cancellation,
+ * which costs more instructions than all else that they do. */
+
+int32_t ag_sockio_recv(int fd, void *ptr, size_t len)
+{
+    ssize_t n;
+
+    do {
+        n = AG_SYS("recv", syscall(SYS_recvfrom, fd, ptr, len, 0, NULL, NULL));
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : (int32_t)n;
+}
+
+int32_t ag_sockio_send(int fd, const void *ptr, size_t len)
+{
+    ssize_t n;
+
+    len = AG_FAULT("send.short") ? 1 : len;
+    do {
+        n = AG_SYS_ON(fd, "send",
+                      syscall(SYS_sendto, fd, ptr, len, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0));
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : (int32_t)n;
 }
 
 static ssize_t send_some(const struct ag_op *op, size_t done)

@@ -101,6 +101,8 @@ struct ag_stream {
     bool closing;             /* finish or abort was called: writes are dropped */
     bool incomplete;          /* the user's: what is sent ends by the close, which would now make a
                                  part look whole; whoever aborts, the peer gets a reset */
+    bool hasty; /* the user's: the peer sends no more, or nobody minds if it does: a finish
+                                 closes when all has gone to the system, and waits for no FIN */
     struct ag_task flush_task;
     struct ag_timer deadline;
 };

@@ -8,6 +8,7 @@
 #define REACH ((uint64_t)1 << (BITS0 + BITS * (AG_TIMER_LEVELS - 1)))
 
 _Static_assert(AG_TIMER_SLOTS0 == 1u << BITS0 && AG_TIMER_SLOTS == 1u << BITS, "slots are powers");
+_Static_assert(AG_TIMER_SLOTS == 64, "a level above 0 is a word of busy bits");
 
 /* Ticks of a slot of level `level`, as a shift. */
 static unsigned level_shift(unsigned level)
@@ -15,16 +16,19 @@ static unsigned level_shift(unsigned level)
     return level == 0 ? 0 : BITS0 + BITS * (level - 1);
 }
 
+/* The slot of level `level` that `tick` falls into. */
+static size_t slot_of(unsigned level, uint64_t tick)
+{
+    return level == 0 ? tick % AG_TIMER_SLOTS0
+                      : AG_TIMER_SLOTS0 + (level - 1) * AG_TIMER_SLOTS +
+                            (tick >> level_shift(level)) % AG_TIMER_SLOTS;
+}
+
 void ag_wheel_init(struct ag_wheel *w, uint64_t now_ms)
 {
     *w = (struct ag_wheel){.tick = now_ms / AG_TIMER_TICK_MS};
-    for (unsigned i = 0; i < AG_TIMER_SLOTS0; i++) {
-        ag_list_init(&w->slots0[i]);
-    }
-    for (unsigned level = 0; level < AG_TIMER_LEVELS - 1; level++) {
-        for (unsigned i = 0; i < AG_TIMER_SLOTS; i++) {
-            ag_list_init(&w->slots[level][i]);
-        }
+    for (unsigned i = 0; i < AG_TIMER_ALL; i++) {
+        ag_list_init(&w->slots[i]);
     }
 }
 
@@ -41,35 +45,29 @@ static void place(struct ag_wheel *w, struct ag_timer *t)
     /* Rounded up: the tick's whole time has passed when it fires, so never early. */
     uint64_t tick = t->at_ms / AG_TIMER_TICK_MS + (t->at_ms % AG_TIMER_TICK_MS != 0);
     uint64_t ahead = tick > w->tick ? tick - w->tick : 0;
-    unsigned level = 1;
+    unsigned level = 0;
 
     if (ahead >= REACH) {
         ahead = REACH - 1;
     }
-    tick = w->tick + ahead;
-    if (ahead < AG_TIMER_SLOTS0) {
-        size_t i = tick % AG_TIMER_SLOTS0;
-
-        ag_list_push(&w->slots0[i], &t->link);
-        w->busy0[i / 64] |= (uint64_t)1 << i % 64;
-        return;
-    }
     while (ahead >> level_shift(level + 1)) {
         level++;
     }
-    ag_list_push(&w->slots[level - 1][tick >> level_shift(level) & (AG_TIMER_SLOTS - 1)], &t->link);
+    size_t i = slot_of(level, w->tick + ahead);
+    ag_list_push(&w->slots[i], &t->link);
+    w->busy[i / 64] |= (uint64_t)1 << i % 64;
 }
 
-/* Takes `t` out of its list. The last one of a slot of level 0 takes the slot's bit along: its
- * neighbours on both sides are the same link, the slot. */
+/* Takes `t` out of its list. The last one of a slot takes the slot's bit along: its neighbours on both
+ * sides are the same link, the slot. */
 static void unlink_timer(struct ag_wheel *w, struct ag_timer *t)
 {
-    uintptr_t slot = (uintptr_t)t->link.next, first = (uintptr_t)w->slots0;
+    uintptr_t slot = (uintptr_t)t->link.next, first = (uintptr_t)w->slots;
 
-    if (t->link.next == t->link.prev && slot >= first && slot - first < sizeof(w->slots0)) {
-        size_t i = (slot - first) / sizeof(w->slots0[0]);
+    if (t->link.next == t->link.prev && slot >= first && slot - first < sizeof(w->slots)) {
+        size_t i = (slot - first) / sizeof(w->slots[0]);
 
-        w->busy0[i / 64] &= ~((uint64_t)1 << i % 64);
+        w->busy[i / 64] &= ~((uint64_t)1 << i % 64);
     }
     ag_list_remove(&t->link);
 }
@@ -103,6 +101,13 @@ static void splice(struct ag_link *to, struct ag_link *from)
     }
 }
 
+/* Empties slot `i` into `to`. */
+static void take_slot(struct ag_wheel *w, size_t i, struct ag_link *to)
+{
+    splice(to, &w->slots[i]);
+    w->busy[i / 64] &= ~((uint64_t)1 << i % 64);
+}
+
 /* Slots from the present one to the first busy one of level 0, 0 .. 255; 256 when there is none. */
 static unsigned next_busy0(const struct ag_wheel *w)
 {
@@ -110,7 +115,7 @@ static unsigned next_busy0(const struct ag_wheel *w)
 
     for (unsigned skipped = 0; skipped < AG_TIMER_SLOTS0;) {
         unsigned i = (at + skipped) % AG_TIMER_SLOTS0;
-        uint64_t word = w->busy0[i / 64] >> i % 64;
+        uint64_t word = w->busy[i / 64] >> i % 64;
 
         if (word) {
             skipped += (unsigned)__builtin_ctzll(word);
@@ -130,16 +135,18 @@ static uint64_t next_tick(const struct ag_wheel *w)
 
     for (unsigned level = 1; level < AG_TIMER_LEVELS; level++) {
         uint64_t at = w->tick >> level_shift(level);
+        uint64_t busy = w->busy[slot_of(level, 0) / 64];
 
         /* No slot of this level or above it begins sooner than the next one. */
         if (next < (at + 1) << level_shift(level)) {
             return next;
         }
-        for (uint64_t i = at + 1; i <= at + AG_TIMER_SLOTS; i++) {
-            if (!ag_list_empty(&w->slots[level - 1][i % AG_TIMER_SLOTS])) {
-                next = ag_min_u64(next, i << level_shift(level));
-                break;
-            }
+        if (busy) {
+            unsigned turn = (unsigned)((at + 1) % AG_TIMER_SLOTS);
+
+            busy = busy >> turn | busy << (AG_TIMER_SLOTS - turn) % AG_TIMER_SLOTS;
+            at += 1 + (unsigned)__builtin_ctzll(busy);
+            next = ag_min_u64(next, at << level_shift(level));
         }
     }
     return next;
@@ -156,7 +163,7 @@ static void cascade(struct ag_wheel *w)
             continue;
         }
         ag_list_init(&moving);
-        splice(&moving, &w->slots[level - 1][w->tick >> shift & (AG_TIMER_SLOTS - 1)]);
+        take_slot(w, slot_of(level, w->tick), &moving);
         for (struct ag_link *l = ag_list_pop(&moving); l; l = ag_list_pop(&moving)) {
             place(w, ag_container_of(l, struct ag_timer, link));
         }
@@ -166,12 +173,12 @@ static void cascade(struct ag_wheel *w)
 /* What was due and has not fired goes first at the next run. */
 static void put_back(struct ag_wheel *w, struct ag_link *due)
 {
-    size_t i = w->tick % AG_TIMER_SLOTS0;
+    size_t i = slot_of(0, w->tick);
 
     if (!ag_list_empty(due)) {
-        splice(due, &w->slots0[i]);
-        splice(&w->slots0[i], due);
-        w->busy0[i / 64] |= (uint64_t)1 << i % 64;
+        splice(due, &w->slots[i]);
+        splice(&w->slots[i], due);
+        w->busy[i / 64] |= (uint64_t)1 << i % 64;
     }
 }
 
@@ -189,9 +196,7 @@ void ag_wheel_run(struct ag_wheel *w, uint64_t now_ms)
             w->tick = next;
             cascade(w);
         }
-        size_t i = w->tick % AG_TIMER_SLOTS0;
-        splice(&due, &w->slots0[i]);
-        w->busy0[i / 64] &= ~((uint64_t)1 << i % 64);
+        take_slot(w, slot_of(0, w->tick), &due);
     }
     w->tick = target;
     for (unsigned left = AG_TIMER_BURST; left > 0 && !ag_list_empty(&due); left--) {

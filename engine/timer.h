@@ -12,6 +12,7 @@
 #define AG_TIMER_LEVELS  4u
 #define AG_TIMER_SLOTS0  256u
 #define AG_TIMER_SLOTS   64u
+#define AG_TIMER_ALL     (AG_TIMER_SLOTS0 + (AG_TIMER_LEVELS - 1) * AG_TIMER_SLOTS)
 /* Timers that one run fires at most: ten thousand clients that are late at once do not keep those waiting
  * who have input. */
 #define AG_TIMER_BURST 32u
@@ -27,11 +28,10 @@ struct ag_timer {
 };
 
 struct ag_wheel {
-    uint64_t tick;  /* all ticks up to and including this one have fired */
-    uint32_t armed; /* timers in the wheel */
-    struct ag_link slots0[AG_TIMER_SLOTS0];
-    struct ag_link slots[AG_TIMER_LEVELS - 1][AG_TIMER_SLOTS];
-    uint64_t busy0[AG_TIMER_SLOTS0 / 64]; /* which slots of level 0 may hold timers */
+    uint64_t tick;                      /* all ticks up to and including this one have fired */
+    uint32_t armed;                     /* timers in the wheel */
+    struct ag_link slots[AG_TIMER_ALL]; /* level 0, then those above it */
+    uint64_t busy[AG_TIMER_ALL / 64];   /* which of them hold timers: a level above 0 is a word */
 };
 
 void ag_wheel_init(struct ag_wheel *w, uint64_t now_ms);

@@ -29,7 +29,9 @@ void ag_body_deinit(struct ag_body *b)
 {
     ag_task_cancel(&b->wake_consumer);
     ag_task_cancel(&b->wake_producer);
-    ag_chain_clear(&b->q, &b->loop->nodes);
+    if (b->q.head) {
+        ag_chain_clear(&b->q, &b->loop->nodes);
+    }
     b->readable = NULL;
     b->writable = NULL;
 }

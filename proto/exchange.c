@@ -12,7 +12,6 @@ static void free_exchange(struct ag_task *t)
     struct ag_exchange *ex = ag_container_of(t, struct ag_exchange, free_task);
     struct ag_context *ctx = ex->context;
     struct ag_block *snapshot_ref = ex->snapshot_ref;
-    struct ag_arena arena = ex->arena;
 
     AG_ASSERT(ex->holders == 0 && ctx->exchanges_live > 0);
     if (ex->freed) {
@@ -25,25 +24,21 @@ static void free_exchange(struct ag_task *t)
     ctx->exchanges_live--;
     ctx->exchanges_dying--;
     ag_list_remove(&ex->pinned);
-    ag_arena_release(&arena); /* ex lies in it: gone from here on */
+    ag_arena_end(&ex->arena); /* ex lies in it: gone from here on */
     ag_block_release(snapshot_ref);
 }
 
 struct ag_exchange *ag_exchange_new(struct ag_context *ctx, const struct ag_server_ops *server,
                                     void *stream)
 {
-    struct ag_arena arena;
-    struct ag_exchange *ex;
+    struct ag_exchange *ex = ag_arena_begin(ctx->loop, EXCHANGE_PAGES_MAX, sizeof(*ex),
+                                            offsetof(struct ag_exchange, arena));
 
-    ag_arena_init(&arena, &ctx->loop->pages, EXCHANGE_PAGES_MAX);
-    ag_arena_widen(&arena, ctx->loop);
-    ex = ag_arena_alloc(&arena, sizeof(*ex));
     if (!ex) {
         return NULL;
     }
     /* The table of fields is written before it is read: clearing it would cost more than the rest. */
     memset(ex, 0, offsetof(struct ag_exchange, arena));
-    ex->arena = arena;
     ex->context = ctx;
     ex->server = server;
     ex->server_stream = stream;

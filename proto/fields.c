@@ -215,7 +215,7 @@ struct ag_span ag_field_name(enum ag_field_id id)
     return ag_span(ag_known_names[id].text, ag_known_names[id].len);
 }
 
-static enum ag_status grow(struct ag_fields *f, struct ag_arena *arena)
+static AG_NOINLINE enum ag_status grow(struct ag_fields *f, struct ag_arena *arena)
 {
     unsigned cap = f->cap ? 2u * f->cap : FIRST_CAP;
 

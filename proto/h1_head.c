@@ -26,8 +26,15 @@ static inline enum ag_status find_line(struct ag_h1_parser *p, struct ag_span in
                                        bool more, struct ag_span *out_line)
 {
     const uint8_t *line = in.ptr + p->at, *end = in.ptr + bound;
-    const uint8_t *stop = ag_scan_ctl(in.ptr, line + p->scanned, end);
+    const uint8_t *stop;
 
+    if (end - line >= 2 && line[0] == '\r' && line[1] == '\n') {
+        *out_line = ag_span(line, 0);
+        p->at += 2;
+        p->scanned = 0;
+        return AG_OK;
+    }
+    stop = ag_scan_ctl(in.ptr, line + p->scanned, end);
     if (ag_unlikely(stop < end && *stop != '\r')) {
         return ag_h1_fail(p, 400, *stop == '\n' ? "bare LF" : "control character");
     }
@@ -88,7 +95,7 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
                                         struct ag_arena *arena)
 {
     const uint8_t *end = line.ptr + line.len, *limit = in.ptr + in.len;
-    const uint8_t *colon = ag_scan_byte(in.ptr, line.ptr, limit, ':');
+    const uint8_t *colon = ag_scan_byte(line.ptr, limit, ':');
 
     if (ag_unlikely(colon >= end)) {
         return bad_field(p, line, line);
@@ -122,8 +129,7 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
 
 /* The name at `line`, up to the first colon. Returns its length; 0: it is none. That colon may be on a later line: then
  * there is CR in what would be a name. */
-static inline size_t read_name(const uint8_t *from, const uint8_t *line, const uint8_t *end,
-                               enum ag_field_id *out_id)
+static inline size_t read_name(const uint8_t *line, const uint8_t *end, enum ag_field_id *out_id)
 {
     size_t len;
 
@@ -148,7 +154,7 @@ static inline size_t read_name(const uint8_t *from, const uint8_t *line, const u
         }
     }
 #endif
-    len = (size_t)(ag_scan_byte(from, line, end, ':') - line);
+    len = (size_t)(ag_scan_byte(line, end, ':') - line);
     *out_id = ag_field_id_from_name(ag_span(line, len));
     return len <= UINT16_MAX && (*out_id != AG_FIELD_OTHER || ag_scan_is_token(line, len, end))
                ? len
@@ -164,7 +170,7 @@ static const uint8_t *read_plain_fields(const uint8_t *from, const uint8_t *line
 
     for (; f < last && line < end && *line != '\r'; f++) {
         enum ag_field_id id;
-        size_t len = read_name(from, line, end, &id);
+        size_t len = read_name(line, end, &id);
         const uint8_t *colon = line + len, *stop;
 
         /* Both ends of the value are above SP: no space, no control. */
@@ -207,10 +213,6 @@ enum ag_status ag_h1_read_fields(struct ag_h1_parser *p, struct ag_span in,
             const uint8_t *next =
                 read_plain_fields(in.ptr, in.ptr + p->at, in.ptr + bound, out, limits->field_max);
             p->at = (uint32_t)(next - in.ptr);
-            if (ag_likely(bound - p->at >= 2 && memcmp(next, "\r\n", 2) == 0)) {
-                p->at += 2;
-                return AG_OK;
-            }
         }
         st = find_line(p, in, bound, more, &line);
         if (st != AG_OK || line.len == 0) {

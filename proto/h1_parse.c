@@ -25,8 +25,8 @@ static enum ag_status set_authority(struct ag_h1_parser *p, struct ag_span autho
 }
 
 /* "http://host/path?query" (RFC 9112 section 3.2.2). */
-static enum ag_status set_absolute(struct ag_h1_parser *p, struct ag_request *r,
-                                   struct ag_arena *arena)
+static AG_NOINLINE enum ag_status set_absolute(struct ag_h1_parser *p, struct ag_request *r,
+                                               struct ag_arena *arena)
 {
     static const struct ag_span schemes[] = {AG_SPAN_INIT("http://"), AG_SPAN_INIT("https://")};
     struct ag_span rest = {NULL, 0};
@@ -105,6 +105,9 @@ static enum ag_status read_request_line(struct ag_h1_parser *p, struct ag_span l
         !ag_is_digit(version[8])) {
         return ag_h1_fail(p, 400, "malformed HTTP version");
     }
+    if (ag_likely(memcmp(line.ptr, "GET ", 4) == 0)) {
+        method_len = 3;
+    }
     while (ag_char_is(line.ptr[method_len], AG_CHAR_TOKEN)) {
         method_len++; /* ends at the latest at the SP before the version */
     }
@@ -142,7 +145,8 @@ static enum ag_status read_start(struct ag_h1_parser *p, struct ag_span in,
 static enum ag_status check_host(struct ag_h1_parser *p, const struct ag_h1_summary *s,
                                  struct ag_request *r)
 {
-    struct ag_request of_field = {0};
+    struct ag_span host, authority;
+    uint16_t port;
 
     if (s->host_count != 1) {
         if (s->host_count == 0 && r->version == AG_HTTP_10) {
@@ -150,9 +154,9 @@ static enum ag_status check_host(struct ag_h1_parser *p, const struct ag_h1_summ
         }
         return ag_h1_fail(p, 400, s->host_count ? "more than one Host" : "no Host");
     }
-    enum ag_status st = set_authority(p, ag_field_value(s->host), &of_field, "invalid Host");
-    if (st != AG_OK) {
-        return st;
+    authority = ag_field_value(s->host);
+    if (ag_unlikely(ag_authority_parse(authority, &host, &port) != AG_OK)) {
+        return ag_h1_fail(p, 400, "invalid Host");
     }
     if (r->authority.len) {
         /* The target's authority wins, and the field must not say otherwise to anyone later. */
@@ -160,9 +164,9 @@ static enum ag_status check_host(struct ag_h1_parser *p, const struct ag_h1_summ
         s->host->value_len = (uint32_t)r->authority.len;
         return AG_OK;
     }
-    r->host = of_field.host;
-    r->authority = of_field.authority;
-    r->port = of_field.port;
+    r->host = host;
+    r->authority = authority;
+    r->port = port;
     return AG_OK;
 }
 
@@ -198,9 +202,10 @@ static enum ag_status finish_request(struct ag_h1_parser *p, struct ag_request *
     return AG_OK;
 }
 
-enum ag_status ag_h1_parse_request(struct ag_h1_parser *p, struct ag_span in,
-                                   const struct ag_h1_limits *limits, struct ag_request *out,
-                                   struct ag_arena *arena)
+/* One function without calls but for what is rare: each request goes through it. */
+AG_FLATTEN enum ag_status ag_h1_parse_request(struct ag_h1_parser *p, struct ag_span in,
+                                              const struct ag_h1_limits *limits,
+                                              struct ag_request *out, struct ag_arena *arena)
 {
     enum ag_status st = AG_OK;
 

@@ -2,7 +2,8 @@
  * h1_scan: byte searches of the parsers of both HTTP versions, 16 bytes at a time where the machine has them (SSE2,
  * NEON), else one by one. Internal to proto/.
  *
- * A search stops at `end` and never reads at or beyond it: the input may end at an unmapped page.
+ * A search stops at `end` and never reads at or beyond it: the input may end at an unmapped page. So the
+ * last bytes are loaded in parts, with zeros behind them.
  */
 #pragma once
 #include "engine/span.h"
@@ -66,6 +67,11 @@ static inline ag_scan_vec ag_scan_load(const uint8_t *p)
     return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
 
+static inline ag_scan_vec ag_scan_words(uint64_t low, uint64_t high)
+{
+    return _mm_set_epi64x((long long)high, (long long)low);
+}
+
 static inline ag_scan_vec ag_scan_fill(uint8_t ch)
 {
     return _mm_set1_epi8((char)ch);
@@ -107,15 +113,26 @@ static inline uint64_t ag_scan_bits(ag_scan_vec v)
     return (unsigned)_mm_movemask_epi8(v);
 }
 
-/* Index of the first byte of `v` that is not zero, from `skip` (< 16) on, or 16. */
-static inline unsigned ag_scan_first_from(ag_scan_vec v, unsigned skip)
+/* Index of the first byte of `v` that is not zero, or 16. */
+static inline unsigned ag_scan_first(ag_scan_vec v)
 {
-    return (unsigned)__builtin_ctz(((unsigned)_mm_movemask_epi8(v) | 0x10000u) >> skip) + skip;
+    return (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(v) | 0x10000u);
+}
+
+/* The same behind the first `skip` (< 16) bytes, counted from there: at most 16 - skip. */
+static inline unsigned ag_scan_first_behind(ag_scan_vec v, unsigned skip)
+{
+    return (unsigned)__builtin_ctz(((unsigned)_mm_movemask_epi8(v) | 0x10000u) >> skip);
 }
 #    else
 static inline ag_scan_vec ag_scan_load(const uint8_t *p)
 {
     return vld1q_u8(p);
+}
+
+static inline ag_scan_vec ag_scan_words(uint64_t low, uint64_t high)
+{
+    return vcombine_u8(vcreate_u8(low), vcreate_u8(high));
 }
 
 static inline ag_scan_vec ag_scan_fill(uint8_t ch)
@@ -149,26 +166,48 @@ static inline ag_scan_vec ag_scan_ctl_vec(ag_scan_vec v)
     return ag_scan_or(vcltq_u8(v, vdupq_n_u8(0x20)), ag_scan_eq(v, 0x7f));
 }
 
-/* NEON has no movemask: narrowing by 4 leaves one nibble a byte. */
+/* Bits of the bytes of a mask: as many for each byte, the first one's are the lowest. NEON has no movemask: narrowing by
+ * 4 leaves one nibble a byte. */
 #        define AG_SCAN_BITS 4u
 static inline uint64_t ag_scan_bits(ag_scan_vec v)
 {
     return vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(v), 4)), 0);
 }
 
-/* Index of the first byte of `v` that is not zero, from `skip` (< 16) on, or 16. */
-static inline unsigned ag_scan_first_from(ag_scan_vec v, unsigned skip)
+/* Index of the first byte of `v` that is not zero, or 16. */
+static inline unsigned ag_scan_first(ag_scan_vec v)
 {
-    uint64_t mask = ag_scan_bits(v) >> skip * 4;
+    uint64_t mask = ag_scan_bits(v);
 
-    return mask ? (unsigned)__builtin_ctzll(mask) / 4 + skip : 16;
+    return mask ? (unsigned)__builtin_ctzll(mask) / 4 : 16;
+}
+
+/* The same behind the first `skip` (< 16) bytes, counted from there: at most 16 - skip. */
+static inline unsigned ag_scan_first_behind(ag_scan_vec v, unsigned skip)
+{
+    uint64_t mask = ag_scan_bits(v) >> 4 * skip;
+
+    return mask ? (unsigned)__builtin_ctzll(mask) / 4 : 16 - skip;
 }
 #    endif
 
-/* The same from the first byte on. */
-static inline unsigned ag_scan_first(ag_scan_vec v)
+/* `len` bytes, 0 to 16, and zeros behind them. */
+static inline ag_scan_vec ag_scan_load_part(const uint8_t *p, size_t len)
 {
-    return ag_scan_first_from(v, 0);
+    uint64_t low = 0, high = 0;
+
+    if (len >= 16) {
+        return ag_scan_load(p);
+    }
+    if (len > 8) { /* parts overlap */
+        low = ag_load64(p);
+        high = ag_load64(p + len - 8) >> 8 * (16 - len);
+    } else if (len >= 4) {
+        low = ag_load32(p) | (uint64_t)ag_load32(p + len - 4) << 8 * (len - 4);
+    } else if (len) {
+        low = p[0] | (uint64_t)p[len / 2] << 8 * (len / 2) | (uint64_t)p[len - 1] << 8 * (len - 1);
+    }
+    return ag_scan_words(low, high);
 }
 
 /* Lowers letters. It changes a few other bytes from 0x40 on too, but none of them into a letter, a digit or "-". */
@@ -200,9 +239,55 @@ static inline ag_scan_vec ag_scan_name_vec(ag_scan_vec v)
     return ag_scan_or(ag_scan_or(ag_scan_within(lower, 'a', 'z'), ag_scan_within(v, '0', '9')),
                       ag_scan_eq(v, '-'));
 }
+
+/* The most frequent of AG_CHAR_PATH, without "." */
+static inline ag_scan_vec ag_scan_path_vec(ag_scan_vec v)
+{
+    return ag_scan_or(ag_scan_or(ag_scan_name_vec(v), ag_scan_eq(v, '/')), ag_scan_eq(v, '_'));
+}
+
+/* The most frequent of AG_CHAR_HOST. */
+static inline ag_scan_vec ag_scan_host_vec(ag_scan_vec v)
+{
+    return ag_scan_or(ag_scan_name_vec(v), ag_scan_eq(v, '.'));
+}
+
+/* Index of the first byte that is not of `kind`, as NUL never is, or s.len. */
+static inline size_t ag_scan_while(struct ag_span s, ag_scan_vec (*kind)(ag_scan_vec))
+{
+    size_t at = 0, odd;
+
+    do {
+        odd = ag_scan_first(ag_scan_not(kind(ag_scan_load_part(s.ptr + at, s.len - at))));
+        at += odd;
+    } while (odd == 16);
+    return at;
+}
 #endif
 
-/* The first control in [p, end), or end. Bytes may be read from `from` (<= p) on. */
+/* How many bytes at the start of `s` need no look at each: all of them are AG_CHAR_PATH and not "." */
+static inline size_t ag_scan_path(struct ag_span s)
+{
+#if AG_SCAN_SIMD
+    return ag_scan_while(s, ag_scan_path_vec);
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+/* The same of AG_CHAR_HOST. */
+static inline size_t ag_scan_host(struct ag_span s)
+{
+#if AG_SCAN_SIMD
+    return ag_scan_while(s, ag_scan_host_vec);
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+/* The first control in [p, end), or end; `from` is where bytes begin that may be read, at or before p. */
 static inline const uint8_t *ag_scan_ctl(const uint8_t *from, const uint8_t *p, const uint8_t *end)
 {
 #if AG_SCAN_SIMD
@@ -216,17 +301,10 @@ static inline const uint8_t *ag_scan_ctl(const uint8_t *from, const uint8_t *p, 
             p++; /* rare enough not to be told from the others above */
         }
     }
-    if (p < end && end - from >= 16) { /* the last bytes, with some before them */
-        const uint8_t *last = end - 16;
-
-        p = last + ag_scan_first_from(ag_scan_ctl_vec(ag_scan_load(last)), (unsigned)(p - last));
-        if (ag_likely(p == end || *p != '\t')) {
-            return p;
-        }
-        p++;
+    if (ag_likely(p < end && end - from >= 16)) {
+        p += ag_scan_first_behind(ag_scan_ctl_vec(ag_scan_load(end - 16)),
+                                  (unsigned)(16 - (end - p)));
     }
-#else
-    (void)from;
 #endif
     while (p < end && !ag_scan_is_ctl(*p)) {
         p++;
@@ -254,10 +332,8 @@ static inline bool ag_scan_is_token(const uint8_t *p, size_t len, const uint8_t 
     return len > 0 && at >= len;
 }
 
-/* The first `ch` in [p, end), or end. Bytes may be read from `from` (<= p) on. For short distances: memchr costs a
- * call. */
-static inline const uint8_t *ag_scan_byte(const uint8_t *from, const uint8_t *p, const uint8_t *end,
-                                          uint8_t ch)
+/* The first `ch`, not NUL, in [p, end), or end. For short distances: memchr costs a call. */
+static inline const uint8_t *ag_scan_byte(const uint8_t *p, const uint8_t *end, uint8_t ch)
 {
 #if AG_SCAN_SIMD
     while (end - p >= 16) {
@@ -267,18 +343,18 @@ static inline const uint8_t *ag_scan_byte(const uint8_t *from, const uint8_t *p,
             return p;
         }
     }
-    if (p < end && end - from >= 16) {
-        const uint8_t *last = end - 16;
-
-        return last + ag_scan_first_from(ag_scan_eq(ag_scan_load(last), ch), (unsigned)(p - last));
+    size_t left = (size_t)(end - p);
+    if (left == 0 || *p == ch) {
+        return p;
     }
+    unsigned at = ag_scan_first(ag_scan_eq(ag_scan_load_part(p, left), ch));
+    return p + (at < left ? at : left);
 #else
-    (void)from;
-#endif
     while (p < end && *p != ch) {
         p++;
     }
     return p;
+#endif
 }
 
 /* Whether one of 8 bytes is a control, or HTAB. */

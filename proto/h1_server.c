@@ -16,27 +16,6 @@ static uint64_t now_of(const struct ag_h1_server *h)
     return h->stream->loop->now_ms;
 }
 
-void ag_h1_server_set_state(struct ag_h1_server *h, enum ag_h1_state to)
-{
-    switch ((enum ag_h1_state)h->state) {
-    case AG_H1_IDLE:
-        AG_ASSERT(to == AG_H1_HEAD || to == AG_H1_CLOSING);
-        break;
-    case AG_H1_HEAD:
-        AG_ASSERT(to == AG_H1_EXCHANGE || to == AG_H1_CLOSING);
-        break;
-    case AG_H1_EXCHANGE:
-        AG_ASSERT(to == AG_H1_IDLE || to == AG_H1_TUNNEL || to == AG_H1_CLOSING);
-        break;
-    case AG_H1_TUNNEL:
-        AG_ASSERT(to == AG_H1_CLOSING);
-        break;
-    case AG_H1_CLOSING:
-        AG_UNREACHABLE("closing is final");
-    }
-    h->state = (uint8_t)to;
-}
-
 void ag_h1_server_wake(struct ag_h1_server *h)
 {
     if (!h->running) {
@@ -191,7 +170,9 @@ static void finish_exchange(struct ag_h1_server *h)
 
     h->ex = NULL;
     ag_exchange_complete(ex);
+    (void)ag_exchange_reap(ex); /* the next request has its page, which is in the cache */
     if (h->state == AG_H1_TUNNEL || !h->keep_alive) {
+        h->stream->hasty = h->last && h->state == AG_H1_EXCHANGE && h->in.bytes == 0;
         close_in_order(h, AG_REASON_ABORTED);
         return;
     }

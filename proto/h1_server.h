@@ -67,6 +67,7 @@ struct ag_h1_server {
     bool res_started;   /* the final head is written */
     bool res_done;      /* the answer is written to its end */
     bool keep_alive;    /* the connection may live on after this exchange */
+    bool last;          /* the client has said that nothing follows its request */
     bool continue_owed; /* the client waits for 100 */
     bool in_trailers;
     bool large; /* reading in large buffers */

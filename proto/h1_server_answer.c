@@ -85,15 +85,23 @@ static void send_head(struct ag_exchange *ex)
     ag_body_set_consumer(ex->res_source, ag_h1_server_body_event, h);
 }
 
+static uint8_t *copy(uint8_t *to, struct ag_span s)
+{
+    if (s.len) {
+        memcpy(to, s.ptr, s.len);
+    }
+    return to + s.len;
+}
+
 static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
 {
     struct ag_h1_server *h = ex->server_stream;
     struct ag_span date = ag_date_line(&h->context->date, h->stream->loop->wall_s);
     struct ag_span body = has_content(ex, p->status) ? p->body : AG_SPAN("");
     struct ag_span end = AG_SPAN("\r\n");
+    bool whole = body.len <= INLINE_BODY_MAX;
     size_t total;
-    uint8_t *room;
-    struct ag_buf b;
+    uint8_t *room, *at;
 
     before_final_head(h);
     if (!h->keep_alive) {
@@ -101,23 +109,19 @@ static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
     } else if (ex->req.version == AG_HTTP_10) {
         end = AG_SPAN("Connection: keep-alive\r\n\r\n");
     }
-    total = p->h1.len + date.len + end.len;
-    total += body.len <= INLINE_BODY_MAX ? body.len : 0;
+    total = p->h1.len + date.len + end.len + (whole ? body.len : 0);
     room = ag_stream_reserve(h->stream, total);
     if (!room) {
         ag_h1_server_overload(h);
         return;
     }
-    b = ag_buf(room, total);
-    ag_buf_put(&b, p->h1);
-    ag_buf_put(&b, date);
-    ag_buf_put(&b, end);
-    if (body.len <= INLINE_BODY_MAX) {
-        ag_buf_put(&b, body);
-    }
-    AG_ASSERT(!b.overflow && b.len == total);
+    at = copy(room, p->h1);
+    at = copy(at, date);
+    at = copy(at, end);
+    at = whole ? copy(at, body) : at;
+    AG_ASSERT(at == room + total);
     ag_stream_commit(h->stream, total);
-    if (body.len > INLINE_BODY_MAX) {
+    if (!whole) {
         struct ag_block *owner = p->owner ? p->owner : ex->snapshot_ref;
         struct ag_slice s = {{.ptr = body.ptr}, body.len, ag_block_hold(owner)};
 

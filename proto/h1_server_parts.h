@@ -29,7 +29,20 @@ void ag_h1_server_close_now(struct ag_h1_server *h, enum ag_reason why);
 /* The client is to send its request's content, or more of it, from now on. */
 void ag_h1_server_await_body(struct ag_h1_server *h);
 
-void ag_h1_server_set_state(struct ag_h1_server *h, enum ag_h1_state to);
+static inline void ag_h1_server_set_state(struct ag_h1_server *h, enum ag_h1_state to)
+{
+    static const uint8_t edges[] = {
+        [AG_H1_IDLE] = 1u << AG_H1_HEAD | 1u << AG_H1_CLOSING,
+        [AG_H1_HEAD] = 1u << AG_H1_EXCHANGE | 1u << AG_H1_CLOSING,
+        [AG_H1_EXCHANGE] = 1u << AG_H1_IDLE | 1u << AG_H1_TUNNEL | 1u << AG_H1_CLOSING,
+        [AG_H1_TUNNEL] = 1u << AG_H1_CLOSING,
+        [AG_H1_CLOSING] = 0, /* final */
+    };
+
+    AG_ASSERT(edges[h->state] & 1u << to);
+    h->state = (uint8_t)to;
+}
+
 void ag_h1_server_pause(struct ag_h1_server *h);
 /* Receive in large or small buffers from now on. */
 void ag_h1_server_want_group(struct ag_h1_server *h, bool large);

@@ -70,6 +70,8 @@ static void begin_exchange(struct ag_h1_server *h)
                     (!h->limits->max_requests || h->requests < h->limits->max_requests);
     h->body_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
     h->body_done = req->framing != AG_FRAMING_CHUNKED && h->body_left == 0;
+    /* RFC 9112 section 9.6. Old clients send an empty line behind content, which would come too late. */
+    h->last = h->body_done && req->framing == AG_FRAMING_NONE && !req->keep_alive;
     h->body_bytes = 0;
     h->chunk = (struct ag_h1_chunk){0};
     h->in_trailers = false;

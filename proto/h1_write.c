@@ -140,15 +140,12 @@ static enum ag_status end(struct writer *w, const uint8_t *start, size_t max)
     return w->status;
 }
 
-struct ag_span ag_date_line(struct ag_date_cache *d, int64_t wall_s)
+void ag_date_renew(struct ag_date_cache *d, int64_t wall_s)
 {
-    if (d->second != wall_s || d->line[0] == 0) {
-        memcpy(d->line, "Date: ", 6);
-        ag_date_format(wall_s, d->line + 6);
-        memcpy(d->line + 6 + AG_DATE_LEN, "\r\n", 2);
-        d->second = wall_s;
-    }
-    return ag_span(d->line, sizeof(d->line));
+    memcpy(d->line, "Date: ", 6);
+    ag_date_format(wall_s, d->line + 6);
+    memcpy(d->line + 6 + AG_DATE_LEN, "\r\n", 2);
+    d->second = wall_s;
 }
 
 struct ag_span ag_date_value(struct ag_date_cache *d, int64_t wall_s)

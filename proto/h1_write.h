@@ -15,8 +15,16 @@ struct ag_date_cache {
     uint8_t h2[32]; /* the same as a field of HTTP/2 (ag_h2_prepare_date) */
     int64_t h2_second;
 };
+/* Formats the line anew. */
+void ag_date_renew(struct ag_date_cache *d, int64_t wall_s);
 /* Each for now, and valid until the next call: the line; its value alone; the field of HTTP/2. */
-struct ag_span ag_date_line(struct ag_date_cache *d, int64_t wall_s);
+static inline struct ag_span ag_date_line(struct ag_date_cache *d, int64_t wall_s)
+{
+    if (ag_unlikely(d->second != wall_s || d->line[0] == 0)) {
+        ag_date_renew(d, wall_s);
+    }
+    return ag_span(d->line, sizeof(d->line));
+}
 struct ag_span ag_date_value(struct ag_date_cache *d, int64_t wall_s);
 struct ag_span ag_date_h2(struct ag_date_cache *d, int64_t wall_s);
 

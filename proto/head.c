@@ -21,8 +21,9 @@ static AG_COLD enum ag_status fail(struct ag_head_error *out, uint16_t status, c
 enum ag_status ag_head_set_path(struct ag_request *r, struct ag_span s, struct ag_arena *arena,
                                 struct ag_head_error *out_error)
 {
+    size_t plain = ag_scan_path(s);
     const uint8_t *end = s.ptr + s.len;
-    const uint8_t *mark = ag_scan_byte(s.ptr, s.ptr, end, '?');
+    const uint8_t *mark = ag_scan_byte(s.ptr + plain, end, '?');
 
     if (mark < end) {
         r->has_query = true;
@@ -32,7 +33,7 @@ enum ag_status ag_head_set_path(struct ag_request *r, struct ag_span s, struct a
         }
     }
     r->path = ag_span(s.ptr, (size_t)(mark - s.ptr));
-    if (ag_likely(ag_path_is_normal(r->path))) {
+    if (ag_likely(plain == r->path.len || ag_path_is_normal(r->path))) {
         return AG_OK;
     }
     uint8_t *copy = ag_arena_alloc(arena, r->path.len);

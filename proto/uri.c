@@ -53,8 +53,8 @@ bool ag_path_is_normal(struct ag_span path)
     if (path.len == 0 || path.ptr[0] != '/') {
         return false;
     }
-    /* Most paths are letters and slashes: one look-up a byte for these, all else one by one. */
-    for (size_t i = 1; i < path.len; i++) {
+    /* Most paths are letters and slashes; from the first other byte on all are looked at. */
+    for (size_t i = ag_scan_path(path); i < path.len; i++) {
         uint8_t ch = path.ptr[i];
         if (ag_likely(ag_char_is(ch, AG_CHAR_PATH) && ch != '.')) {
             continue;
@@ -120,7 +120,7 @@ static void put_escape(struct normal *n, uint8_t ch)
     n->ptr[n->len++] = (uint8_t)hex[ch & 15];
 }
 
-enum ag_status ag_path_normalise(struct ag_span path, struct ag_buf *out)
+AG_NOINLINE enum ag_status ag_path_normalise(struct ag_span path, struct ag_buf *out)
 {
     struct normal n = {out->ptr + out->len, 0, 1};
 
@@ -179,7 +179,7 @@ enum ag_status ag_path_decode(struct ag_span path, struct ag_buf *out)
 
 bool ag_query_is_valid(struct ag_span query)
 {
-    for (size_t i = 0; i < query.len; i++) {
+    for (size_t i = ag_scan_path(query); i < query.len; i++) {
         if (!ag_char_is(query.ptr[i], AG_CHAR_TARGET)) {
             return false;
         }
@@ -189,7 +189,7 @@ bool ag_query_is_valid(struct ag_span query)
 
 /* The length of "[...]" at the start of `s`, or 0 when that is no IPv6 address. Zone identifiers
  * mean nothing to another host and are refused. */
-static size_t ipv6_literal_len(struct ag_span s)
+static AG_NOINLINE size_t ipv6_literal_len(struct ag_span s)
 {
     size_t close = ag_span_find(s, ']');
     char text[IPV6_TEXT_MAX + 1];
@@ -209,7 +209,7 @@ static size_t ipv6_literal_len(struct ag_span s)
 
 static size_t reg_name_len(struct ag_span s)
 {
-    size_t len = 0;
+    size_t len = ag_scan_host(s);
 
     while (len < s.len && ag_char_is(s.ptr[len], AG_CHAR_HOST)) {
         len++;
@@ -217,10 +217,30 @@ static size_t reg_name_len(struct ag_span s)
     return len;
 }
 
+/* ":" and 1..5 digits; a lone ":" is legal but never sent, and peers disagree on it. */
+static bool read_port(struct ag_span s, uint16_t *out_port)
+{
+    uint32_t port = 0;
+
+    if (s.ptr[0] != ':' || s.len < 2 || s.len > 6) {
+        return false;
+    }
+    for (size_t i = 1; i < s.len; i++) {
+        uint32_t digit = s.ptr[i] - (uint32_t)'0';
+
+        if (digit > 9) {
+            return false;
+        }
+        port = port * 10 + digit;
+    }
+    *out_port = (uint16_t)port;
+    return port >= 1 && port <= UINT16_MAX;
+}
+
 enum ag_status ag_authority_parse(struct ag_span authority, struct ag_span *out_host,
                                   uint16_t *out_port)
 {
-    uint64_t port = 0;
+    uint16_t port = 0;
     size_t host_len;
 
     if (authority.len == 0) {
@@ -230,16 +250,11 @@ enum ag_status ag_authority_parse(struct ag_span authority, struct ag_span *out_
     if (host_len == 0) {
         return AG_EPROTO;
     }
-    struct ag_span rest = ag_span_sub(authority, host_len, authority.len);
-    if (rest.len) {
-        /* ":" and 1..5 digits; a lone ":" is legal but never sent, and peers disagree on it. */
-        if (rest.ptr[0] != ':' || rest.len > 6 ||
-            ag_span_u64(ag_span_sub(rest, 1, rest.len), &port) != AG_OK || port < 1 ||
-            port > UINT16_MAX) {
-            return AG_EPROTO;
-        }
+    if (host_len < authority.len &&
+        !read_port(ag_span_sub(authority, host_len, authority.len), &port)) {
+        return AG_EPROTO;
     }
     *out_host = ag_span_sub(authority, 0, host_len);
-    *out_port = (uint16_t)port;
+    *out_port = port;
     return AG_OK;
 }

@@ -221,12 +221,15 @@ static void run_chain(struct ag_exchange *ex)
 /* gRPC has bodies that go on as long as both sides talk. Only a proxy speaks it. */
 static bool is_grpc(const struct ag_exchange *ex)
 {
-    struct ag_span name = AG_SPAN("application/grpc");
-    const struct ag_field *f = ag_fields_find(&ex->req.fields, AG_FIELD_CONTENT_TYPE, NULL);
-    struct ag_span type = f ? ag_field_value(f) : AG_SPAN("");
+    struct ag_span name = AG_SPAN("application/grpc"), type;
+    const struct ag_field *f;
 
-    if (ex->route->action.ops->kind != AG_ACTION_PROXY || type.len < name.len ||
-        !ag_span_ieq(ag_span_sub(type, 0, name.len), name)) {
+    if (ex->route->action.ops->kind != AG_ACTION_PROXY) {
+        return false;
+    }
+    f = ag_fields_find(&ex->req.fields, AG_FIELD_CONTENT_TYPE, NULL);
+    type = f ? ag_field_value(f) : AG_SPAN("");
+    if (type.len < name.len || !ag_span_ieq(ag_span_sub(type, 0, name.len), name)) {
         return false;
     }
     return type.len == name.len || type.ptr[name.len] == '+' || type.ptr[name.len] == ';';

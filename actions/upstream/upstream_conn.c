@@ -259,7 +259,7 @@ void ag_upstream_conn_finish(struct ag_upstream_conn *c)
     if (c->h2) {
         ag_h2_client_finish(c->h2);
     } else { /* a close_notify (RFC 8446 section 6.1), for whoever may hear it */
-        c->tls.conn.hasty = true;
+        c->tls.conn.stream.hasty = true;
         ag_stream_finish(&c->stream);
     }
 }
@@ -267,7 +267,7 @@ void ag_upstream_conn_finish(struct ag_upstream_conn *c)
 void ag_upstream_conn_part(struct ag_upstream_conn *c)
 {
     if (c->state == AG_UPSTREAM_IDLE) {
-        (is_secured(c) ? &c->tls.conn : &c->plain)->hasty = true;
+        (is_secured(c) ? &c->tls.conn : &c->plain)->stream.hasty = true;
         ag_upstream_conn_finish(c);
     } else {
         ag_upstream_conn_close(c);

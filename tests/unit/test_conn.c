@@ -502,6 +502,58 @@ BOTH(conn, linger_ends_by_time)
     peer_free(p);
 }
 
+/* The peer sends no more: its FIN is not waited for, and what was queued arrives all the same. */
+BOTH(conn, a_hasty_finish_waits_for_nobody)
+{
+    struct peer *p = peer_new(kind, 16, 4);
+
+    cr_assert_eq(peer_write(p, 0, 10), 10);
+    turn_until(p->l, p->in == 10);
+    p->conn.stream.hasty = true;
+    put_pattern(p, 0, 1000);
+    ag_stream_finish(&p->conn.stream);
+    turn_until(p->l, p->closes == 1);
+    cr_expect_eq(p->why, AG_REASON_NONE);
+    while (!peer_ended(p)) {
+    }
+    cr_expect_eq(p->read_back, 1000);
+    peer_free(p);
+}
+
+/* What is there when it is accepted comes at once, and what comes later, too. */
+BOTH(conn, input_from_before_it_was_accepted)
+{
+    struct peer *p = peer_alone(kind, 16, 4);
+    int pair[2];
+
+    make_tcp_pair(pair);
+    p->fd = pair[0];
+    cr_assert_eq(peer_write(p, 0, 100), 100);
+    ag_conn_accept(&p->conn, p->l, pair[1], &user);
+    for (uint64_t sent = 100; sent < 500; sent += 100) {
+        turn_until(p->l, p->in == sent);
+        cr_assert_eq(peer_write(p, sent, 100), 100);
+    }
+    turn_until(p->l, p->in == 500);
+    peer_end(p);
+}
+
+/* Pieces that are received and not passed on yet are not lost by a pause, nor is what follows them. */
+BOTH(conn, pausing_at_each_piece_loses_none)
+{
+    struct peer *p = peer_new(kind, 16, 4);
+
+    p->then = pause_now;
+    for (uint64_t sent = 0; sent < 40000; sent = p->in) {
+        cr_assert_eq(peer_write(p, sent, 5000), 5000); /* more than a small buffer */
+        do {
+            ag_stream_resume(&p->conn.stream, AG_BUF_SMALL);
+            ag_loop_turn(p->l, TURN_MS);
+        } while (p->in < sent + 5000);
+    }
+    peer_end(p);
+}
+
 static void finish_now(struct peer *p)
 {
     ag_stream_finish(&p->conn.stream);

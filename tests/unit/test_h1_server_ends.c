@@ -598,3 +598,46 @@ Test(h1_server_starved, many_requests_at_once_take_turns)
     cr_expect_eq(got_times(r, "HTTP/1.1 200 "), 100);
     rig_free(r);
 }
+
+/* ---- the last request ---- */
+
+#define CLOSE "Connection: close\r\n"
+
+/* Whose client has said that nothing follows is not waited for; who may send more is, for a reset would take
+ * the answer away. */
+Test(h1_server_last, only_who_can_send_no_more_is_not_waited_for)
+{
+    static const struct {
+        const char *text;
+        bool hasty;
+    } rows[] = {
+        {"GET /fixed HTTP/1.1\r\nHost: a\r\n" CLOSE "\r\n", true},
+        {"GET /fixed HTTP/1.0\r\n\r\n", true},
+        {"GET /fixed HTTP/1.1\r\nHost: a\r\n" CLOSE "\r\nGET", false},
+        {"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n" CLOSE "\r\nab", false},
+        {"POST /fixed HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n" CLOSE "\r\n", false},
+        {"GET /fixed HTTP/1.1\r\nHost: a\r\n" CLOSE "bad field\r\n\r\n", false},
+        {"GET /fixed HTTP/1.1\r\n" CLOSE "\r\n", false},
+    };
+
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        struct rig *r = rig_new();
+
+        say(r, rows[i].text);
+        cr_expect(ended(r), "%s", rows[i].text);
+        cr_expect_eq(got_times(r, "HTTP/1.1 "), 1);
+        cr_expect_eq(r->w.stream.hasty, rows[i].hasty, "%s", rows[i].text);
+        rig_free(r);
+    }
+}
+
+Test(h1_server_last, nor_does_a_drain_end_hastily)
+{
+    struct rig *r = rig_new();
+
+    ag_h1_server_drain(&r->h);
+    say(r, GET("/fixed"));
+    cr_expect(ended(r));
+    cr_expect_not(r->w.stream.hasty);
+    rig_free(r);
+}

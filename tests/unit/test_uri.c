@@ -5,6 +5,7 @@
 #include "proto/uri.h"
 
 #include "guarded.h"
+#include "proto/h1_scan.h"
 
 static struct guarded guarded;
 
@@ -344,4 +345,82 @@ Test(uri, bad_authorities)
     uint16_t port;
     cr_expect_eq(ag_authority_parse(AG_SPAN("[::1\0x]"), &host, &port), AG_EPROTO);
     cr_expect_eq(ag_authority_parse(AG_SPAN("a\0b"), &host, &port), AG_EPROTO);
+}
+
+/* ---- 16 bytes at a time and one by one ---- */
+
+#define SCANNED_MAX 36u
+
+/* Calls `check` with every byte at every place of every length. */
+static void each_byte(void (*check)(struct ag_span s, size_t at))
+{
+    uint8_t text[SCANNED_MAX];
+
+    for (size_t len = 1; len <= SCANNED_MAX; len++) {
+        for (size_t at = 0; at < len; at++) {
+            for (unsigned ch = 0; ch < 256; ch++) {
+                memset(text, 'a', len);
+                text[at] = (uint8_t)ch;
+                check(guarded_copy(&guarded, ag_span(text, len)), at);
+            }
+        }
+    }
+}
+
+static void check_path(struct ag_span s, size_t at)
+{
+    uint8_t text[SCANNED_MAX + 1] = "/", room[SCANNED_MAX + 1];
+    struct ag_span path = {text, s.len + 1};
+    struct ag_buf out = ag_buf(room, sizeof(room));
+
+    (void)at;
+    memcpy(text + 1, s.ptr, s.len);
+    path = guarded_copy(&guarded, path);
+    bool same = ag_path_normalise(path, &out) == AG_OK && ag_span_eq(ag_buf_span(&out), path);
+    cr_assert_eq(ag_path_is_normal(path), same, "%zu bytes, 0x%02x", path.len, s.ptr[at]);
+}
+
+static void check_query(struct ag_span s, size_t at)
+{
+    cr_assert_eq(ag_query_is_valid(s), ag_char_is(s.ptr[at], AG_CHAR_TARGET));
+}
+
+static void check_authority(struct ag_span s, size_t at)
+{
+    bool valid = ag_char_is(s.ptr[at], AG_CHAR_HOST);
+    struct ag_span host;
+    uint16_t port;
+
+    if (s.ptr[at] != ':') {
+        cr_assert_eq(ag_authority_parse(s, &host, &port) == AG_OK, valid, "0x%02x", s.ptr[at]);
+        cr_assert(!valid || ag_span_eq(host, s));
+    }
+}
+
+/* From every place on, so also less than 16 bytes from the end. */
+static void check_scans(struct ag_span s, size_t at)
+{
+    const uint8_t *end = s.ptr + s.len;
+
+    for (size_t from = 0; from <= s.len; from++) {
+        const uint8_t *ctl = s.ptr + from, *byte = ctl;
+
+        while (ctl < end && !ag_scan_is_ctl(*ctl)) {
+            ctl++;
+        }
+        while (byte < end && *byte != '?') {
+            byte++;
+        }
+        cr_assert_eq(ag_scan_ctl(s.ptr, s.ptr + from, end), ctl, "0x%02x", s.ptr[at]);
+        cr_assert_eq(ag_scan_ctl(s.ptr + from, s.ptr + from, end), ctl);
+        cr_assert_eq(ag_scan_byte(s.ptr + from, end, '?'), byte);
+    }
+}
+
+Test(uri, each_byte_is_judged_alike_at_each_place)
+{
+    each_byte(check_path);
+    each_byte(check_query);
+    each_byte(check_authority);
+    each_byte(check_scans);
 }
