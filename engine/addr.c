@@ -101,26 +101,35 @@ enum ag_status ag_addr_parse(struct ag_span host, uint16_t port, union ag_addr *
     return AG_OK;
 }
 
+/* "7.", "42.", "255.": each octet with its dot. */
+#define DIGIT(n) (uint8_t)('0' + (n) % 10)
+#define OCTET(n)                                                                                \
+    {                                                                                           \
+        DIGIT((n) < 10    ? (n)                                                                 \
+              : (n) < 100 ? (n) / 10                                                            \
+                          : (n) / 100),                                                         \
+            (n) < 10 ? '.' : DIGIT((n) < 100 ? (n) : (n) / 10), (n) < 100 ? '.' : DIGIT(n), '.' \
+    }
+#define OCTETS4(n)  OCTET(n), OCTET((n) + 1), OCTET((n) + 2), OCTET((n) + 3)
+#define OCTETS16(n) OCTETS4(n), OCTETS4((n) + 4), OCTETS4((n) + 8), OCTETS4((n) + 12)
+#define OCTETS64(n) OCTETS16(n), OCTETS16((n) + 16), OCTETS16((n) + 32), OCTETS16((n) + 48)
+static const uint8_t octet_text[256][4] = {OCTETS64(0), OCTETS64(64), OCTETS64(128), OCTETS64(192)};
+
 /* By hand: the access log and each request for an upstream have one. */
 void ag_addr_put_ipv4(struct ag_buf *out, const uint8_t octets[static 4])
 {
-    uint8_t text[INET_ADDRSTRLEN];
-    size_t n = 0;
+    uint8_t text[INET_ADDRSTRLEN], *at = text;
 
     for (unsigned i = 0; i < 4; i++) {
-        unsigned octet = octets[i], tens = octet / 10;
-
-        if (octet >= 100) {
-            text[n++] = (uint8_t)('0' + tens / 10);
-            tens %= 10;
-        }
-        if (octet >= 10) {
-            text[n++] = (uint8_t)('0' + tens);
-        }
-        text[n++] = (uint8_t)('0' + octet % 10);
-        text[n++] = '.';
+        memcpy(at, octet_text[octets[i]], 4);
+        at += 2u + (octets[i] >= 10) + (octets[i] >= 100);
     }
-    ag_buf_put(out, ag_span(text, n - 1));
+    if (ag_likely(out->cap - out->len >= sizeof(text))) {
+        memcpy(out->ptr + out->len, text, sizeof(text));
+        out->len += (size_t)(at - text) - 1;
+    } else {
+        ag_buf_put(out, ag_span(text, (size_t)(at - text) - 1));
+    }
 }
 
 static void put_port(struct ag_buf *out, in_port_t port)

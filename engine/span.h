@@ -69,6 +69,41 @@ static inline uint32_t ag_load32(const uint8_t *p)
     return x;
 }
 
+/* memcpy of what is often a few words, for which a call costs more than the copy; words overlap at the end. Of no
+ * bytes both may be NULL. */
+static inline void ag_copy(uint8_t *to, const uint8_t *from, size_t len)
+{
+    uint64_t a, b;
+
+    if (__builtin_constant_p(len) || len > 16) {
+        memcpy(to, from, len);
+    } else if (len >= 8) {
+        memcpy(&a, from, 8);
+        memcpy(&b, from + len - 8, 8);
+        memcpy(to, &a, 8);
+        memcpy(to + len - 8, &b, 8);
+    } else if (len >= 4) {
+        uint32_t c, d;
+
+        memcpy(&c, from, 4);
+        memcpy(&d, from + len - 4, 4);
+        memcpy(to, &c, 4);
+        memcpy(to + len - 4, &d, 4);
+    } else if (len) {
+        to[0] = from[0];
+        to[len / 2] = from[len / 2];
+        to[len - 1] = from[len - 1];
+    }
+}
+
+/* Copies `s` to where there is room for it, and returns its end. Inlined: of text that is known where it is called a few
+ * stores are left. */
+static inline __attribute__((always_inline)) uint8_t *ag_put(uint8_t *to, struct ag_span s)
+{
+    ag_copy(to, s.ptr, s.len);
+    return to + s.len;
+}
+
 bool ag_bytes_ieq(const uint8_t *a, const uint8_t *b, size_t len);
 /* Equal, ASCII letters compared without case; locale never plays a part. */
 static inline bool ag_span_ieq(struct ag_span a, struct ag_span b)

@@ -313,9 +313,11 @@ struct ag_span ag_exchange_param(const struct ag_exchange *ex, unsigned index)
 const union ag_addr *ag_exchange_remote(struct ag_exchange *ex)
 {
     if (!ex->remote) {
-        ex->remote = ag_arena_zalloc(&ex->arena, sizeof(*ex->remote));
+        ex->remote = ag_arena_alloc(&ex->arena, sizeof(*ex->remote));
         if (ex->remote && ex->server_stream) {
             ex->server->remote(ex, ex->remote);
+        } else if (ex->remote) {
+            memset(ex->remote, 0, sizeof(*ex->remote));
         }
     }
     return ex->remote;

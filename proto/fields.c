@@ -1,5 +1,4 @@
-#include "proto/h1_scan.h"
-#include "proto/http.h"
+#include "proto/field_names.h"
 
 /* Entries of the first table that the arena gives. */
 #define FIRST_CAP 16u
@@ -7,68 +6,71 @@
 #define PAGE_CAP ((unsigned)(AG_ARENA_ALLOC_MAX / sizeof(struct ag_field)))
 
 /* The canonical spellings, a line for each of enum ag_field_id. */
-static const struct ag_span names[AG_FIELDS] = {
-    [AG_FIELD_ACCEPT] = AG_SPAN_INIT("Accept"),
-    [AG_FIELD_ACCEPT_ENCODING] = AG_SPAN_INIT("Accept-Encoding"),
-    [AG_FIELD_ACCEPT_RANGES] = AG_SPAN_INIT("Accept-Ranges"),
-    [AG_FIELD_ACCESS_CONTROL_REQUEST_METHOD] = AG_SPAN_INIT("Access-Control-Request-Method"),
-    [AG_FIELD_AGE] = AG_SPAN_INIT("Age"),
-    [AG_FIELD_ALLOW] = AG_SPAN_INIT("Allow"),
-    [AG_FIELD_AUTHORIZATION] = AG_SPAN_INIT("Authorization"),
-    [AG_FIELD_CACHE_CONTROL] = AG_SPAN_INIT("Cache-Control"),
-    [AG_FIELD_CDN_LOOP] = AG_SPAN_INIT("CDN-Loop"),
-    [AG_FIELD_CONNECTION] = AG_SPAN_INIT("Connection"),
-    [AG_FIELD_CONTENT_ENCODING] = AG_SPAN_INIT("Content-Encoding"),
-    [AG_FIELD_CONTENT_LENGTH] = AG_SPAN_INIT("Content-Length"),
-    [AG_FIELD_CONTENT_RANGE] = AG_SPAN_INIT("Content-Range"),
-    [AG_FIELD_CONTENT_TYPE] = AG_SPAN_INIT("Content-Type"),
-    [AG_FIELD_COOKIE] = AG_SPAN_INIT("Cookie"),
-    [AG_FIELD_DATE] = AG_SPAN_INIT("Date"),
-    [AG_FIELD_ETAG] = AG_SPAN_INIT("ETag"),
-    [AG_FIELD_EXPECT] = AG_SPAN_INIT("Expect"),
-    [AG_FIELD_FORWARDED] = AG_SPAN_INIT("Forwarded"),
-    [AG_FIELD_HOST] = AG_SPAN_INIT("Host"),
-    [AG_FIELD_HTTP2_SETTINGS] = AG_SPAN_INIT("HTTP2-Settings"),
-    [AG_FIELD_IF_MATCH] = AG_SPAN_INIT("If-Match"),
-    [AG_FIELD_IF_MODIFIED_SINCE] = AG_SPAN_INIT("If-Modified-Since"),
-    [AG_FIELD_IF_NONE_MATCH] = AG_SPAN_INIT("If-None-Match"),
-    [AG_FIELD_IF_RANGE] = AG_SPAN_INIT("If-Range"),
-    [AG_FIELD_IF_UNMODIFIED_SINCE] = AG_SPAN_INIT("If-Unmodified-Since"),
-    [AG_FIELD_KEEP_ALIVE] = AG_SPAN_INIT("Keep-Alive"),
-    [AG_FIELD_LAST_MODIFIED] = AG_SPAN_INIT("Last-Modified"),
-    [AG_FIELD_LOCATION] = AG_SPAN_INIT("Location"),
-    [AG_FIELD_ORIGIN] = AG_SPAN_INIT("Origin"),
-    [AG_FIELD_PRIORITY] = AG_SPAN_INIT("Priority"),
-    [AG_FIELD_PROXY] = AG_SPAN_INIT("Proxy"),
-    [AG_FIELD_PROXY_AUTHENTICATE] = AG_SPAN_INIT("Proxy-Authenticate"),
-    [AG_FIELD_PROXY_AUTHORIZATION] = AG_SPAN_INIT("Proxy-Authorization"),
-    [AG_FIELD_PROXY_CONNECTION] = AG_SPAN_INIT("Proxy-Connection"),
-    [AG_FIELD_RANGE] = AG_SPAN_INIT("Range"),
-    [AG_FIELD_REFERER] = AG_SPAN_INIT("Referer"),
-    [AG_FIELD_RETRY_AFTER] = AG_SPAN_INIT("Retry-After"),
-    [AG_FIELD_SEC_WEBSOCKET_ACCEPT] = AG_SPAN_INIT("Sec-WebSocket-Accept"),
-    [AG_FIELD_SEC_WEBSOCKET_KEY] = AG_SPAN_INIT("Sec-WebSocket-Key"),
-    [AG_FIELD_SEC_WEBSOCKET_VERSION] = AG_SPAN_INIT("Sec-WebSocket-Version"),
-    [AG_FIELD_SERVER] = AG_SPAN_INIT("Server"),
-    [AG_FIELD_SET_COOKIE] = AG_SPAN_INIT("Set-Cookie"),
-    [AG_FIELD_TE] = AG_SPAN_INIT("TE"),
-    [AG_FIELD_TRAILER] = AG_SPAN_INIT("Trailer"),
-    [AG_FIELD_TRANSFER_ENCODING] = AG_SPAN_INIT("Transfer-Encoding"),
-    [AG_FIELD_UPGRADE] = AG_SPAN_INIT("Upgrade"),
-    [AG_FIELD_USER_AGENT] = AG_SPAN_INIT("User-Agent"),
-    [AG_FIELD_VARY] = AG_SPAN_INIT("Vary"),
-    [AG_FIELD_VIA] = AG_SPAN_INIT("Via"),
-    [AG_FIELD_WWW_AUTHENTICATE] = AG_SPAN_INIT("WWW-Authenticate"),
-    [AG_FIELD_X_FORWARDED_FOR] = AG_SPAN_INIT("X-Forwarded-For"),
-    [AG_FIELD_X_FORWARDED_HOST] = AG_SPAN_INIT("X-Forwarded-Host"),
-    [AG_FIELD_X_FORWARDED_PROTO] = AG_SPAN_INIT("X-Forwarded-Proto"),
+#define KNOWN(name)            \
+    {                          \
+        sizeof(name) - 1, name \
+    }
+const struct ag_known_name ag_known_names[AG_FIELDS] = {
+    [AG_FIELD_ACCEPT] = KNOWN("Accept"),
+    [AG_FIELD_ACCEPT_ENCODING] = KNOWN("Accept-Encoding"),
+    [AG_FIELD_ACCEPT_RANGES] = KNOWN("Accept-Ranges"),
+    [AG_FIELD_ACCESS_CONTROL_REQUEST_METHOD] = KNOWN("Access-Control-Request-Method"),
+    [AG_FIELD_AGE] = KNOWN("Age"),
+    [AG_FIELD_ALLOW] = KNOWN("Allow"),
+    [AG_FIELD_AUTHORIZATION] = KNOWN("Authorization"),
+    [AG_FIELD_CACHE_CONTROL] = KNOWN("Cache-Control"),
+    [AG_FIELD_CDN_LOOP] = KNOWN("CDN-Loop"),
+    [AG_FIELD_CONNECTION] = KNOWN("Connection"),
+    [AG_FIELD_CONTENT_ENCODING] = KNOWN("Content-Encoding"),
+    [AG_FIELD_CONTENT_LENGTH] = KNOWN("Content-Length"),
+    [AG_FIELD_CONTENT_RANGE] = KNOWN("Content-Range"),
+    [AG_FIELD_CONTENT_TYPE] = KNOWN("Content-Type"),
+    [AG_FIELD_COOKIE] = KNOWN("Cookie"),
+    [AG_FIELD_DATE] = KNOWN("Date"),
+    [AG_FIELD_ETAG] = KNOWN("ETag"),
+    [AG_FIELD_EXPECT] = KNOWN("Expect"),
+    [AG_FIELD_FORWARDED] = KNOWN("Forwarded"),
+    [AG_FIELD_HOST] = KNOWN("Host"),
+    [AG_FIELD_HTTP2_SETTINGS] = KNOWN("HTTP2-Settings"),
+    [AG_FIELD_IF_MATCH] = KNOWN("If-Match"),
+    [AG_FIELD_IF_MODIFIED_SINCE] = KNOWN("If-Modified-Since"),
+    [AG_FIELD_IF_NONE_MATCH] = KNOWN("If-None-Match"),
+    [AG_FIELD_IF_RANGE] = KNOWN("If-Range"),
+    [AG_FIELD_IF_UNMODIFIED_SINCE] = KNOWN("If-Unmodified-Since"),
+    [AG_FIELD_KEEP_ALIVE] = KNOWN("Keep-Alive"),
+    [AG_FIELD_LAST_MODIFIED] = KNOWN("Last-Modified"),
+    [AG_FIELD_LOCATION] = KNOWN("Location"),
+    [AG_FIELD_ORIGIN] = KNOWN("Origin"),
+    [AG_FIELD_PRIORITY] = KNOWN("Priority"),
+    [AG_FIELD_PROXY] = KNOWN("Proxy"),
+    [AG_FIELD_PROXY_AUTHENTICATE] = KNOWN("Proxy-Authenticate"),
+    [AG_FIELD_PROXY_AUTHORIZATION] = KNOWN("Proxy-Authorization"),
+    [AG_FIELD_PROXY_CONNECTION] = KNOWN("Proxy-Connection"),
+    [AG_FIELD_RANGE] = KNOWN("Range"),
+    [AG_FIELD_REFERER] = KNOWN("Referer"),
+    [AG_FIELD_RETRY_AFTER] = KNOWN("Retry-After"),
+    [AG_FIELD_SEC_WEBSOCKET_ACCEPT] = KNOWN("Sec-WebSocket-Accept"),
+    [AG_FIELD_SEC_WEBSOCKET_KEY] = KNOWN("Sec-WebSocket-Key"),
+    [AG_FIELD_SEC_WEBSOCKET_VERSION] = KNOWN("Sec-WebSocket-Version"),
+    [AG_FIELD_SERVER] = KNOWN("Server"),
+    [AG_FIELD_SET_COOKIE] = KNOWN("Set-Cookie"),
+    [AG_FIELD_TE] = KNOWN("TE"),
+    [AG_FIELD_TRAILER] = KNOWN("Trailer"),
+    [AG_FIELD_TRANSFER_ENCODING] = KNOWN("Transfer-Encoding"),
+    [AG_FIELD_UPGRADE] = KNOWN("Upgrade"),
+    [AG_FIELD_USER_AGENT] = KNOWN("User-Agent"),
+    [AG_FIELD_VARY] = KNOWN("Vary"),
+    [AG_FIELD_VIA] = KNOWN("Via"),
+    [AG_FIELD_WWW_AUTHENTICATE] = KNOWN("WWW-Authenticate"),
+    [AG_FIELD_X_FORWARDED_FOR] = KNOWN("X-Forwarded-For"),
+    [AG_FIELD_X_FORWARDED_HOST] = KNOWN("X-Forwarded-Host"),
+    [AG_FIELD_X_FORWARDED_PROTO] = KNOWN("X-Forwarded-Proto"),
 };
 
-/* A perfect hash over the known names: no two share length, first and last letter, and this mix of
- * the three gives each its own slot. A new name that collides does not compile (-Woverride-init,
- * -Winitializer-overrides): then look for other factors. */
-#define SLOT(len, first, last) (((len) + (first)*3u + (last)*58u) & 255u)
-static const uint8_t slots[256] = {
+/* A new name that collides does not compile (-Woverride-init, -Winitializer-overrides): then look for
+ * other factors. */
+#define SLOT AG_FIELD_SLOT
+const uint8_t ag_field_slots[256] = {
     [SLOT(6, 'a', 't')] = AG_FIELD_ACCEPT,
     [SLOT(15, 'a', 'g')] = AG_FIELD_ACCEPT_ENCODING,
     [SLOT(13, 'a', 's')] = AG_FIELD_ACCEPT_RANGES,
@@ -176,7 +178,7 @@ static uint64_t fold(uint64_t x)
     return x | ((x & 0x4040404040404040u) >> 1);
 }
 
-/* `known` is one of names[]; both are `len` > 0 bytes. Words overlap at the end instead of a
+/* `known` is one of those names; both are `len` > 0 bytes. Words overlap at the end instead of a
  * tail. */
 static bool same_name(const uint8_t *a, const uint8_t *known, size_t len)
 {
@@ -200,19 +202,17 @@ enum ag_field_id ag_field_id_from_name(struct ag_span name)
     if (name.len == 0) {
         return AG_FIELD_OTHER;
     }
-    uint32_t first = name.ptr[0] | 0x20u, last = name.ptr[name.len - 1] | 0x20u;
-    unsigned id = slots[SLOT((uint32_t)name.len, first, last)];
+    enum ag_field_id id = ag_field_candidate(name.ptr, name.len);
 
-    if (names[id].len != name.len || !same_name(name.ptr, names[id].ptr, name.len)) {
-        return AG_FIELD_OTHER;
-    }
-    return (enum ag_field_id)id;
+    return id != AG_FIELD_OTHER && same_name(name.ptr, ag_known_names[id].text, name.len)
+               ? id
+               : AG_FIELD_OTHER;
 }
 
 struct ag_span ag_field_name(enum ag_field_id id)
 {
     AG_ASSERT(id > AG_FIELD_OTHER && id < AG_FIELDS);
-    return names[id];
+    return ag_span(ag_known_names[id].text, ag_known_names[id].len);
 }
 
 static AG_NOINLINE enum ag_status grow(struct ag_fields *f, struct ag_arena *arena)

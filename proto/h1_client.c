@@ -41,10 +41,12 @@ static void set_state(struct ag_h1_client *c, enum ag_h1_client_state to)
 
 static void drop_gathered(struct ag_h1_client *c)
 {
-    ag_block_release(c->head);
-    c->head = NULL;
-    c->partial = NULL;
-    ag_arena_release(&c->arena);
+    if (c->arena.first) { /* else the head was here in one piece, and short */
+        ag_block_release(c->head);
+        c->head = NULL;
+        c->partial = NULL;
+        ag_arena_release(&c->arena);
+    }
 }
 
 /* Lets go of the call and all that it borrowed. */
@@ -60,7 +62,10 @@ static struct ag_call *release_call(struct ag_h1_client *c)
     call->head_owner = NULL;
     call->ops = NULL;
     c->call = NULL;
-    ag_chain_clear(&c->in, nodes_of(c));
+    if (c->now.len) {
+        ag_slice_release(&c->now);
+        ag_chain_clear(&c->in, nodes_of(c));
+    }
     drop_gathered(c);
     return call;
 }
@@ -133,7 +138,7 @@ void ag_h1_client_complete(struct ag_h1_client *c)
     bool tunnel = c->state == AG_H1_CLIENT_TUNNEL;
     /* Bytes beyond the answer, or an upstream that has not taken the whole request, would be mixed
      * up with the next call (RFC 9112 section 9.3). */
-    bool reusable = !tunnel && c->keep_alive && c->req_done && !c->eof && c->in.bytes == 0 &&
+    bool reusable = !tunnel && c->keep_alive && c->req_done && !c->eof && c->now.len == 0 &&
                     ag_stream_queued(c->stream) == 0;
     uint64_t answer_bytes = c->call->res_body->total_bytes;
     struct ag_call *call;
@@ -155,12 +160,30 @@ void ag_h1_client_complete(struct ag_h1_client *c)
     call->events->done(call);
 }
 
+/* ---- the input ---- */
+
+/* The present slice is used. */
+static void next(struct ag_h1_client *c)
+{
+    c->now = c->in.head ? ag_chain_pop(&c->in, nodes_of(c)) : (struct ag_slice){{NULL}, 0, NULL};
+}
+
+/* Drops `n` bytes of it. */
+static void use(struct ag_h1_client *c, size_t n)
+{
+    ag_slice_advance(&c->now, n);
+    if (c->now.len == 0) {
+        ag_slice_release(&c->now);
+        next(c);
+    }
+}
+
 /* ---- heads ---- */
 
-/* Adds the first slice to the gathered bytes, in a larger buffer when it must. */
+/* Adds the present slice to the gathered bytes, in a larger buffer when it must. */
 static enum ag_status gather(struct ag_h1_client *c, size_t *out_added)
 {
-    struct ag_span in = ag_slice_span(&c->in.head->slice);
+    struct ag_span in = ag_slice_span(&c->now);
     uint32_t left = c->head ? c->head->size - c->head_len : 0;
 
     if (in.len > left && (!c->head || c->head->size < AG_BUF_LARGE_BYTES)) {
@@ -205,12 +228,12 @@ static void parse_failed(struct ag_h1_client *c, enum ag_status st)
 }
 
 /*
- * Parses the head (or trailer section) at the start of the input: in place when the first slice has
+ * Parses the head (or trailer section) at the start of the input: in place when the present slice has
  * all of it, else from gathered bytes.
  *   out        for the first case: zeroed, with a table of fields
  *   out_res    `out`, or what was gathered
  *   out_owner  what keeps its bytes
- *   out_used   its bytes in the first slice
+ *   out_used   its bytes in the present slice
  * AG_AGAIN: all input is used, and more is needed.
  */
 static enum ag_status parse_section(struct ag_h1_client *c, struct ag_response *out,
@@ -220,13 +243,11 @@ static enum ag_status parse_section(struct ag_h1_client *c, struct ag_response *
     enum ag_status st;
 
     if (!c->head) {
-        const struct ag_slice *first = &c->in.head->slice;
-
         c->parser = (struct ag_h1_parser){0};
-        st = parse(c, ag_slice_span(first), out);
+        st = parse(c, ag_slice_span(&c->now), out);
         if (st != AG_AGAIN) {
             *out_res = out;
-            *out_owner = first->owner;
+            *out_owner = c->now.owner;
             *out_used = c->parser.at;
             return st;
         }
@@ -250,9 +271,9 @@ static enum ag_status parse_section(struct ag_h1_client *c, struct ag_response *
             *out_owner = c->head;
             *out_used = c->parser.at - before;
         } else {
-            ag_chain_consume(&c->in, nodes_of(c), added);
+            use(c, added);
         }
-    } while (st == AG_AGAIN && c->in.head);
+    } while (st == AG_AGAIN && c->now.len);
     return st;
 }
 
@@ -302,7 +323,7 @@ static void read_head(struct ag_h1_client *c)
         return;
     }
     ag_block_hold(owner);
-    ag_chain_consume(&c->in, nodes_of(c), used);
+    use(c, used);
     c->call->head_owner = owner;
     if (res->status < 200 && res->status != 101) {
         on_interim(c, res);
@@ -328,12 +349,18 @@ static void end_content(struct ag_h1_client *c, const struct ag_fields *trailers
     }
 }
 
-/* Gives [skip, skip + len) of the first slice to the body, and drops `used` bytes of the input. */
+/* Gives [skip, skip + len) of the present slice to the body, and drops `used` bytes of the input. */
 static void give(struct ag_h1_client *c, size_t skip, size_t len, size_t used)
 {
-    struct ag_slice part = ag_slice_sub(&c->in.head->slice, skip, len);
+    struct ag_slice part;
 
-    ag_chain_consume(&c->in, nodes_of(c), used);
+    if (skip == 0 && len == c->now.len) {
+        part = c->now;
+        next(c);
+    } else {
+        part = ag_slice_sub(&c->now, skip, len);
+        use(c, used);
+    }
     if (ag_body_write(c->call->res_body, part) != AG_OK) {
         ag_h1_client_fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
     }
@@ -341,7 +368,7 @@ static void give(struct ag_h1_client *c, size_t skip, size_t len, size_t used)
 
 static void read_chunked(struct ag_h1_client *c)
 {
-    struct ag_span in = ag_slice_span(&c->in.head->slice), body;
+    struct ag_span in = ag_slice_span(&c->now), body;
     size_t used;
     enum ag_status st = ag_h1_chunk_decode(&c->chunk, in, &used, &body);
 
@@ -353,7 +380,7 @@ static void read_chunked(struct ag_h1_client *c)
     if (body.len) {
         give(c, (size_t)(body.ptr - in.ptr), body.len, used);
     } else {
-        ag_chain_consume(&c->in, nodes_of(c), used);
+        use(c, used);
     }
 }
 
@@ -397,7 +424,7 @@ static void read_trailers(struct ag_h1_client *c)
         parse_failed(c, st);
         return;
     }
-    ag_chain_consume(&c->in, nodes_of(c), used);
+    use(c, used);
     end_content(c, kept);
 }
 
@@ -409,7 +436,7 @@ static void read_content(struct ag_h1_client *c)
         end_content(c, NULL);
         return;
     case AG_FRAMING_LENGTH: {
-        size_t len = c->in.head ? (size_t)ag_min_u64(c->in.head->slice.len, c->res_left) : 0;
+        size_t len = (size_t)ag_min_u64(c->now.len, c->res_left);
 
         c->res_left -= len;
         if (len) {
@@ -429,7 +456,7 @@ static void read_content(struct ag_h1_client *c)
         return;
     case AG_FRAMING_CLOSE:
     case AG_FRAMING_TUNNEL:
-        give(c, 0, c->in.head->slice.len, c->in.head->slice.len);
+        give(c, 0, c->now.len, c->now.len);
         return;
     case AG_FRAMING_H2:
         break;
@@ -465,10 +492,10 @@ static void input_ended(struct ag_h1_client *c)
  * begun another one: then that one's own events go on. */
 static void receive(struct ag_h1_client *c)
 {
-    while (ag_h1_client_is_live(c) && !c->res_done && (c->in.head || is_empty_answer(c))) {
+    while (ag_h1_client_is_live(c) && !c->res_done && (c->now.len || is_empty_answer(c))) {
         if (!c->head_done) {
             read_head(c);
-        } else if (c->in.head && !c->in_trailers && !ag_body_room(c->call->res_body)) {
+        } else if (c->now.len && !c->in_trailers && !ag_body_room(c->call->res_body)) {
             break;
         } else {
             read_content(c);
@@ -477,7 +504,7 @@ static void receive(struct ag_h1_client *c)
     if (!ag_h1_client_is_live(c)) {
         return;
     }
-    if (c->in.head && !c->res_done) {
+    if (c->now.len && !c->res_done) {
         if (!c->paused) {
             c->paused = true;
             ag_stream_pause(c->stream);
@@ -638,7 +665,9 @@ void ag_h1_client_data(struct ag_h1_client *c, struct ag_slice s)
             set_large(c, true);
         }
     }
-    if (ag_chain_push(&c->in, nodes_of(c), s) != AG_OK) {
+    if (c->now.len == 0) {
+        c->now = s;
+    } else if (ag_chain_push(&c->in, nodes_of(c), s) != AG_OK) {
         ag_h1_client_fail(c, AG_REASON_RESOURCES, "out of buffers for the upstream's answer");
         return;
     }

@@ -27,8 +27,9 @@ enum ag_h1_client_state {
 
 struct ag_h1_client {
     struct ag_stream *stream;
-    struct ag_call *call; /* CALL, TUNNEL; else NULL */
-    struct ag_chain in;
+    struct ag_call *call;  /* CALL, TUNNEL; else NULL */
+    struct ag_slice now;   /* the input: its present slice, of no bytes: there is none */
+    struct ag_chain in;    /* what came behind that */
     struct ag_block *head; /* a head that straddles receive buffers is gathered here */
     uint32_t head_len;
     struct ag_h1_parser parser;

@@ -1,5 +1,6 @@
 #include "proto/h1_head.h"
 
+#include "proto/field_names.h"
 #include "proto/h1_scan.h"
 
 #define BIT(id) AG_FIELD_BIT(id)
@@ -88,18 +89,12 @@ static AG_COLD enum ag_status bad_field(struct ag_h1_parser *p, struct ag_span l
     return ag_h1_fail(p, 400, "invalid field name");
 }
 
-static inline bool is_ows(uint8_t ch)
-{
-    return ch == ' ' || ch == '\t';
-}
-
-/* One field line; `limit` is the input's end, which lets the search for the colon read past the
- * line 16 bytes at a time. */
+/* One field line of `in`, all of which the search for the colon may read 16 bytes at a time. */
 static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span line,
-                                        const uint8_t *limit, bool trailers, struct ag_fields *out,
+                                        struct ag_span in, bool trailers, struct ag_fields *out,
                                         struct ag_arena *arena)
 {
-    const uint8_t *end = line.ptr + line.len;
+    const uint8_t *end = line.ptr + line.len, *limit = in.ptr + in.len;
     const uint8_t *colon = ag_scan_byte(line.ptr, limit, ':');
 
     if (ag_unlikely(colon >= end)) {
@@ -117,10 +112,10 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
         return AG_OK;
     }
     const uint8_t *value = colon + 1;
-    while (value < end && is_ows(*value)) {
+    while (value < end && ag_scan_is_ows(*value)) {
         value++;
     }
-    while (end > value && is_ows(end[-1])) {
+    while (end > value && ag_scan_is_ows(end[-1])) {
         end--;
     }
     return ag_head_add_field(out, arena,
@@ -128,7 +123,74 @@ static inline enum ag_status read_field(struct ag_h1_parser *p, struct ag_span l
                                                 .value = value,
                                                 .value_len = (uint32_t)(end - value),
                                                 .name_len = (uint16_t)name.len,
-                                                .id = (uint8_t)id});
+                                                .id = (uint8_t)id,
+                                                .line = colon[1] == ' ' && end > value});
+}
+
+/* The name at `line`, up to the first colon. Returns its length; 0: it is none. That colon may be on a later line: then
+ * there is CR in what would be a name. */
+static inline size_t read_name(const uint8_t *line, const uint8_t *end, enum ag_field_id *out_id)
+{
+    size_t len;
+
+#if AG_SCAN_SIMD
+    if (ag_likely(end - line >= 16)) { /* short names: all by the first 16 bytes */
+        ag_scan_vec v = ag_scan_load(line);
+        uint64_t colons = ag_scan_bits(ag_scan_eq(v, ':')), before = (colons - 1) & ~colons;
+
+        if (ag_likely(colons)) {
+            len = (size_t)__builtin_ctzll(colons) / AG_SCAN_BITS;
+            *out_id = len ? ag_field_candidate(line, len) : AG_FIELD_OTHER;
+            if (ag_likely(*out_id != AG_FIELD_OTHER)) {
+                ag_scan_vec known = ag_scan_load(ag_known_names[*out_id].text);
+                ag_scan_vec differ = ag_scan_differ(ag_scan_fold(v), ag_scan_fold(known));
+
+                if (ag_likely(!(ag_scan_bits(differ) & before))) {
+                    return len;
+                }
+                *out_id = AG_FIELD_OTHER;
+            }
+            return ag_scan_is_token(line, len, end) ? len : 0;
+        }
+    }
+#endif
+    len = (size_t)(ag_scan_byte(line, end, ':') - line);
+    *out_id = ag_field_id_from_name(ag_span(line, len));
+    return len <= UINT16_MAX && (*out_id != AG_FIELD_OTHER || ag_scan_is_token(line, len, end))
+               ? len
+               : 0;
+}
+
+/* Field lines that are as nearly all are: whole, a name, one space, a value without space at its end. Returns where the
+ * first one begins that is not, or has no room in `out`: it is to be looked at closer. */
+static const uint8_t *read_plain_fields(const uint8_t *from, const uint8_t *line,
+                                        const uint8_t *end, struct ag_fields *out, size_t max)
+{
+    struct ag_field *f = out->v + out->count, *last = out->v + ag_min_size(out->cap, max);
+
+    for (; f < last && line < end && *line != '\r'; f++) {
+        enum ag_field_id id;
+        size_t len = read_name(line, end, &id);
+        const uint8_t *colon = line + len, *stop;
+
+        /* Both ends of the value are above SP: no space, no control. */
+        if (len == 0 || end - colon < 4 || colon[1] != ' ' || colon[2] <= ' ') {
+            break;
+        }
+        stop = ag_scan_ctl(from, colon + 2, end);
+        if (end - stop < 2 || memcmp(stop, "\r\n", 2) != 0 || stop[-1] <= ' ') {
+            break;
+        }
+        *f = (struct ag_field){.name = line,
+                               .value = colon + 2,
+                               .value_len = (uint32_t)(stop - colon - 2),
+                               .name_len = (uint16_t)len,
+                               .id = (uint8_t)id,
+                               .line = true};
+        line = stop + 2;
+    }
+    out->count = (uint16_t)(f - out->v);
+    return line;
 }
 
 enum ag_status ag_h1_read_fields(struct ag_h1_parser *p, struct ag_span in,
@@ -144,14 +206,22 @@ enum ag_status ag_h1_read_fields(struct ag_h1_parser *p, struct ag_span in,
     }
     for (;;) {
         struct ag_span line;
-        enum ag_status st = find_line(p, in, bound, more, &line);
+        enum ag_status st;
+
+        /* Not what has been looked at before: it is not to be walked again each time that one more byte comes. */
+        if (!trailers && p->scanned == 0 && out->count < out->cap) {
+            const uint8_t *next =
+                read_plain_fields(in.ptr, in.ptr + p->at, in.ptr + bound, out, limits->field_max);
+            p->at = (uint32_t)(next - in.ptr);
+        }
+        st = find_line(p, in, bound, more, &line);
         if (st != AG_OK || line.len == 0) {
             return st;
         }
         if (out->count >= limits->field_max) {
             return ag_h1_fail(p, LIMIT, "too many fields");
         }
-        st = read_field(p, line, in.ptr + in.len, trailers, out, arena);
+        st = read_field(p, line, in, trailers, out, arena);
         if (st != AG_OK) {
             return st;
         }
@@ -163,8 +233,8 @@ static void read_connection(struct ag_span value, struct ag_h1_summary *s)
     struct ag_span option;
     size_t at = 0;
 
-    if (ag_span_ieq(value, AG_SPAN("keep-alive"))) {
-        s->keep_alive = true; /* what browsers send: spares the walk */
+    if (ag_span_eq(value, AG_SPAN("keep-alive"))) {
+        s->keep_alive = true; /* what most send: spares the walk */
         return;
     }
     while (ag_list_next(value, &at, &option)) {

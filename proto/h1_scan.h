@@ -48,6 +48,12 @@ static inline int ag_hex_value(uint8_t ch)
     return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
 }
 
+/* OWS of RFC 9110 section 5.6.3. */
+static inline bool ag_scan_is_ows(uint8_t ch)
+{
+    return ch == ' ' || ch == '\t';
+}
+
 /* Controls that end or spoil a line: all but HTAB (RFC 9110 section 5.5). */
 static inline bool ag_scan_is_ctl(uint8_t ch)
 {
@@ -98,6 +104,13 @@ static inline ag_scan_vec ag_scan_ctl_vec(ag_scan_vec v)
     __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(0x1f)), v);
 
     return ag_scan_or(low, ag_scan_eq(v, 0x7f));
+}
+
+/* Bits of the bytes of a mask: as many for each byte, the first one's are the lowest. */
+#        define AG_SCAN_BITS 1u
+static inline uint64_t ag_scan_bits(ag_scan_vec v)
+{
+    return (unsigned)_mm_movemask_epi8(v);
 }
 
 /* Index of the first byte of `v` that is not zero, or 16. */
@@ -153,12 +166,18 @@ static inline ag_scan_vec ag_scan_ctl_vec(ag_scan_vec v)
     return ag_scan_or(vcltq_u8(v, vdupq_n_u8(0x20)), ag_scan_eq(v, 0x7f));
 }
 
+/* Bits of the bytes of a mask: as many for each byte, the first one's are the lowest. NEON has no movemask: narrowing by
+ * 4 leaves one nibble a byte. */
+#        define AG_SCAN_BITS 4u
+static inline uint64_t ag_scan_bits(ag_scan_vec v)
+{
+    return vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(v), 4)), 0);
+}
+
 /* Index of the first byte of `v` that is not zero, or 16. */
 static inline unsigned ag_scan_first(ag_scan_vec v)
 {
-    /* NEON has no movemask: narrowing by 4 leaves one nibble a byte. */
-    uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(v), 4);
-    uint64_t mask = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0);
+    uint64_t mask = ag_scan_bits(v);
 
     return mask ? (unsigned)__builtin_ctzll(mask) / 4 : 16;
 }
@@ -166,8 +185,7 @@ static inline unsigned ag_scan_first(ag_scan_vec v)
 /* The same behind the first `skip` (< 16) bytes, counted from there: at most 16 - skip. */
 static inline unsigned ag_scan_first_behind(ag_scan_vec v, unsigned skip)
 {
-    uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(v), 4);
-    uint64_t mask = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0) >> 4 * skip;
+    uint64_t mask = ag_scan_bits(v) >> 4 * skip;
 
     return mask ? (unsigned)__builtin_ctzll(mask) / 4 : 16 - skip;
 }
@@ -190,6 +208,26 @@ static inline ag_scan_vec ag_scan_load_part(const uint8_t *p, size_t len)
         low = p[0] | (uint64_t)p[len / 2] << 8 * (len / 2) | (uint64_t)p[len - 1] << 8 * (len - 1);
     }
     return ag_scan_words(low, high);
+}
+
+/* Lowers letters. It changes a few other bytes from 0x40 on too, but none of them into a letter, a digit or "-". */
+static inline ag_scan_vec ag_scan_fold(ag_scan_vec v)
+{
+#    if defined(__SSE2__)
+    return _mm_or_si128(v, _mm_srli_epi16(_mm_and_si128(v, ag_scan_fill(0x40)), 1));
+#    else
+    return vorrq_u8(v, vshrq_n_u8(vandq_u8(v, ag_scan_fill(0x40)), 1));
+#    endif
+}
+
+/* Where the bytes of two are not the same. */
+static inline ag_scan_vec ag_scan_differ(ag_scan_vec a, ag_scan_vec b)
+{
+#    if defined(__SSE2__)
+    return ag_scan_not(_mm_cmpeq_epi8(a, b));
+#    else
+    return ag_scan_not(vceqq_u8(a, b));
+#    endif
 }
 
 /* Letters, digits and "-": what nearly all field names are made of. */

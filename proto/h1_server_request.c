@@ -294,6 +294,7 @@ static bool read_trailers(struct ag_h1_server *h)
         struct ag_span value = ag_arena_copy(&ex->arena, ag_field_value(f));
 
         f->removed = f->removed || !name.ptr || (f->value_len && !value.ptr);
+        f->line = false;
         f->name = name.ptr;
         f->value = value.ptr;
     }

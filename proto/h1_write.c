@@ -17,34 +17,69 @@ struct writer {
     enum ag_status status; /* the first failure of the stream; later pieces are not put */
 };
 
-static void put(struct writer *w, struct ag_span s)
+static AG_COLD void put_piece(struct writer *w, struct ag_span s)
 {
-    if (ag_likely(w->at)) {
-        if (s.len) {
-            memcpy(w->at, s.ptr, s.len);
-        }
-        w->at += s.len;
-    } else if (w->status == AG_OK) {
+    if (w->status == AG_OK) {
         w->status = ag_stream_put(w->stream, s);
     }
 }
 
-static void put_field(struct writer *w, const struct ag_field *f)
+/* Inlined: of text that is known here a few stores are left. */
+static inline __attribute__((always_inline)) void put(struct writer *w, struct ag_span s)
 {
-    put(w, ag_field_key(f));
-    put(w, AG_SPAN(": "));
-    put(w, ag_field_value(f));
-    put(w, AG_SPAN("\r\n"));
+    if (ag_unlikely(!w->at)) {
+        put_piece(w, s);
+        return;
+    }
+    w->at = ag_put(w->at, s);
 }
 
+static bool is_put(const struct ag_field *f, uint64_t left_out)
+{
+    return !f->removed && !(AG_FIELD_BIT(f->id) & left_out);
+}
+
+/* It lies as it is written, up to the end of its value. */
+static bool is_line(const struct ag_field *f)
+{
+    return f->line && f->value == f->name + f->name_len + 2;
+}
+
+static inline void put_lines(struct writer *w, const uint8_t *from, const uint8_t *to)
+{
+    if (to != from) {
+        put(w, ag_span(from, (size_t)(to - from)));
+        put(w, AG_SPAN("\r\n"));
+    }
+}
+
+/* Lines that lie behind each other, as most of a head that came over HTTP/1, are one piece. */
 static void put_fields(struct writer *w, const struct ag_fields *fields, uint64_t left_out)
 {
-    for (size_t i = 0; i < fields->count; i++) {
-        const struct ag_field *f = &fields->v[i];
-        if (!f->removed && !(AG_FIELD_BIT(f->id) & left_out)) {
-            put_field(w, f);
+    static const uint8_t none[4];
+    const struct ag_field *f = fields->v, *end = f + fields->count;
+    const uint8_t *from = none, *to = none; /* lines that are to be put; equal: none */
+
+    for (; f < end; f++) {
+        if (!is_put(f, left_out)) {
+            continue;
+        }
+        if (is_line(f)) {
+            if (f->name != to + 2) {
+                put_lines(w, from, to);
+                from = f->name;
+            }
+            to = f->value + f->value_len;
+        } else {
+            put_lines(w, from, to);
+            from = to;
+            put(w, ag_field_key(f));
+            put(w, AG_SPAN(": "));
+            put(w, ag_field_value(f));
+            put(w, AG_SPAN("\r\n"));
         }
     }
+    put_lines(w, from, to);
 }
 
 /* At least what put_fields writes. */
@@ -60,36 +95,27 @@ static size_t fields_max(const struct ag_fields *fields)
 
 static void put_length(struct writer *w, uint64_t length)
 {
-    uint8_t line[48];
-    struct ag_buf b = ag_buf(line, sizeof(line));
+    uint8_t digits[20]; /* of 64 bits */
+    size_t at = sizeof(digits);
 
-    ag_buf_put(&b, AG_SPAN("Content-Length: "));
-    ag_buf_put_u64(&b, length);
-    ag_buf_put(&b, AG_SPAN("\r\n"));
-    AG_ASSERT(!b.overflow);
-    put(w, ag_buf_span(&b));
+    do {
+        digits[--at] = (uint8_t)('0' + length % 10);
+        length /= 10;
+    } while (length);
+    put(w, AG_SPAN("Content-Length: "));
+    put(w, ag_span(digits + at, sizeof(digits) - at));
+    put(w, AG_SPAN("\r\n"));
 }
 
-/* A "Connection" line that lists those options that are told. */
-static void put_connection(struct writer *w, const struct ag_span *options, size_t count)
+/* Of a "Connection" line that lists those options that are told. */
+static inline __attribute__((always_inline)) void put_option(struct writer *w, bool told,
+                                                             struct ag_span name, bool *io_any)
 {
-    bool any = false;
-
-    for (size_t i = 0; i < count; i++) {
-        if (options[i].len) {
-            put(w, any ? AG_SPAN(", ") : AG_SPAN("Connection: "));
-            put(w, options[i]);
-            any = true;
-        }
+    if (told) {
+        put(w, *io_any ? AG_SPAN(", ") : AG_SPAN("Connection: "));
+        put(w, name);
+        *io_any = true;
     }
-    if (any) {
-        put(w, AG_SPAN("\r\n"));
-    }
-}
-
-static struct ag_span option(bool told, struct ag_span name)
-{
-    return told ? name : (struct ag_span){NULL, 0};
 }
 
 /* Opens a reservation when `max` bytes fit one. */
@@ -170,13 +196,9 @@ enum ag_status ag_h1_write_response(struct ag_stream *s, const struct ag_respons
 {
     struct ag_span reason = res->reason.len ? res->reason : ag_status_phrase(res->status);
     size_t max = FIXED_BYTES + reason.len + opts->date_line.len + fields_max(&res->fields);
-    const struct ag_span options[] = {
-        option(opts->upgrade, AG_SPAN("Upgrade")),
-        option(opts->close, AG_SPAN("close")),
-        option(opts->keep_alive_10, AG_SPAN("keep-alive")),
-    };
     struct writer w;
     uint8_t *start;
+    bool any = false;
 
     if (begin(&w, s, max, &start) != AG_OK) {
         return AG_ENOMEM;
@@ -187,8 +209,10 @@ enum ag_status ag_h1_write_response(struct ag_stream *s, const struct ag_respons
                              : AG_CONNECTION_FIELDS);
     put_response_framing(&w, res);
     put(&w, opts->date_line);
-    put_connection(&w, options, AG_COUNT(options));
-    put(&w, AG_SPAN("\r\n"));
+    put_option(&w, opts->upgrade, AG_SPAN("Upgrade"), &any);
+    put_option(&w, opts->close, AG_SPAN("close"), &any);
+    put_option(&w, opts->keep_alive_10, AG_SPAN("keep-alive"), &any);
+    put(&w, any ? AG_SPAN("\r\n\r\n") : AG_SPAN("\r\n"));
     return end(&w, start, max);
 }
 
@@ -210,14 +234,9 @@ enum ag_status ag_h1_write_request(struct ag_stream *s, const struct ag_request 
     size_t max = FIXED_BYTES + req->method_name.len + opts->target.len + opts->host.len +
                  fields_max(&req->fields);
     uint64_t left_out = AG_CONNECTION_FIELDS | AG_FIELD_BIT(AG_FIELD_HOST);
-    const struct ag_span options[] = {
-        option(opts->upgrade, AG_SPAN("Upgrade")),
-        option(opts->close, AG_SPAN("close")),
-        /* RFC 9110 section 10.1.4: TE is for the next hop only, and must be named as such. */
-        option(opts->te_trailers, AG_SPAN("TE")),
-    };
     struct writer w;
     uint8_t *start;
+    bool any = false;
 
     if (begin(&w, s, max, &start) != AG_OK) {
         return AG_ENOMEM;
@@ -231,11 +250,14 @@ enum ag_status ag_h1_write_request(struct ag_stream *s, const struct ag_request 
     put_fields(&w, &req->fields,
                opts->upgrade ? left_out & ~AG_FIELD_BIT(AG_FIELD_UPGRADE) : left_out);
     put_request_framing(&w, req);
-    put_connection(&w, options, AG_COUNT(options));
+    put_option(&w, opts->upgrade, AG_SPAN("Upgrade"), &any);
+    put_option(&w, opts->close, AG_SPAN("close"), &any);
+    /* RFC 9110 section 10.1.4: TE is for the next hop only, and must be named as such. */
+    put_option(&w, opts->te_trailers, AG_SPAN("TE"), &any);
     if (opts->te_trailers) {
-        put(&w, AG_SPAN("TE: trailers\r\n"));
+        put(&w, AG_SPAN("\r\nTE: trailers"));
     }
-    put(&w, AG_SPAN("\r\n"));
+    put(&w, any ? AG_SPAN("\r\n\r\n") : AG_SPAN("\r\n"));
     return end(&w, start, max);
 }
 

@@ -102,8 +102,11 @@ struct ag_field {
     const uint8_t *value;
     uint32_t value_len;
     uint16_t name_len;
-    uint8_t id;   /* enum ag_field_id */
-    bool removed; /* not to be forwarded or found any more; keeps its place */
+    uint8_t id;       /* enum ag_field_id */
+    bool removed : 1; /* not to be forwarded or found any more; keeps its place */
+    /* The name lies as in a head of HTTP/1: CRLF before it, ": " and a value behind it. So a value that begins there is
+     * one line with it, and a name behind that and CRLF is the next. Whoever copies the name alone clears this. */
+    bool line : 1;
 };
 _Static_assert(sizeof(struct ag_field) == 24, "fields are copied and scanned a lot");
 

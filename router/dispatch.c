@@ -450,6 +450,7 @@ static void keep_fields(struct ag_exchange *ex, struct ag_fields *fields, uint16
         name = ag_arena_copy(&ex->arena, ag_field_key(f));
         value = ag_arena_copy(&ex->arena, ag_field_value(f));
         f->removed = !name.ptr || !value.ptr;
+        f->line = false;
         f->name = name.ptr;
         f->value = value.ptr;
     }

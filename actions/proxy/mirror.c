@@ -68,7 +68,7 @@ static void on_interim(struct ag_call *call, const struct ag_response *res)
 static void on_head(struct ag_call *call, const struct ag_response *res)
 {
     (void)res;
-    ag_upstream_watch(&of(call)->claim);
+    ag_upstream_moved(&of(call)->claim);
 }
 
 static void on_content(struct ag_body *b, void *owner)

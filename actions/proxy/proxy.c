@@ -147,7 +147,7 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
     if (agreement == AG_PROXY_AGREED) {
         call->ops->accept_tunnel(call);
     }
-    ag_upstream_watch(&t->claim);
+    ag_upstream_moved(&t->claim);
 }
 
 static void on_done(struct ag_call *call)
@@ -316,14 +316,35 @@ void ag_proxy_try_init(struct ag_proxy_try *t, struct ag_proxy_call *p, struct a
 
 /* ---- the request ---- */
 
-/* The request's path and query as they lie there, when they lie in one piece. */
-static struct ag_span whole_target(const struct ag_request *r)
+/* What the route's target makes of the path, when it is an end of that: "/api/" before "*" made "/" before it. Its ptr is
+ * NULL when it is not. */
+static struct ag_span end_of_path(const struct ag_exchange *ex, const struct ag_template *t)
 {
-    if (!r->has_query) {
-        return r->path;
+    struct ag_span path = ex->req.path, rest, head;
+
+    if (t->count != 2 || t->parts[0].param >= 0 || t->parts[1].param < 0) {
+        return (struct ag_span){NULL, 0};
     }
-    if (r->path.ptr + r->path.len + 1 == r->query.ptr) {
-        return ag_span(r->path.ptr, r->path.len + 1 + r->query.len);
+    head = t->parts[0].literal;
+    rest = ag_exchange_param(ex, (unsigned)t->parts[1].param);
+    if (rest.len == 0 || rest.ptr + rest.len != path.ptr + path.len ||
+        head.len > path.len - rest.len || memcmp(rest.ptr - head.len, head.ptr, head.len) != 0) {
+        return (struct ag_span){NULL, 0};
+    }
+    return ag_span(rest.ptr - head.len, head.len + rest.len);
+}
+
+/* Path and query of the target as they lie in the request, when they lie there in one piece. */
+static struct ag_span whole_target(const struct ag_exchange *ex, const struct ag_proxy_settings *s)
+{
+    const struct ag_request *r = &ex->req;
+    struct ag_span path = s->has_target ? end_of_path(ex, &s->target) : r->path;
+
+    if (!r->has_query || !path.ptr) {
+        return path;
+    }
+    if (path.ptr + path.len + 1 == r->query.ptr && !s->target_has_query) {
+        return ag_span(path.ptr, path.len + 1 + r->query.len);
     }
     return (struct ag_span){NULL, 0};
 }
@@ -332,7 +353,7 @@ static struct ag_span whole_target(const struct ag_request *r)
 static struct ag_span make_target(struct ag_exchange *ex, const struct ag_proxy_settings *s)
 {
     const struct ag_request *r = &ex->req;
-    struct ag_span whole = s->has_target ? (struct ag_span){NULL, 0} : whole_target(r);
+    struct ag_span whole;
     size_t max = 1 + s->target_bytes + s->target_params * r->path.len + 1 + r->query.len;
     struct ag_buf b;
     uint8_t *room;
@@ -340,6 +361,7 @@ static struct ag_span make_target(struct ag_exchange *ex, const struct ag_proxy_
     if (s->rewrite && ag_rewrite_has_target(s->rewrite)) {
         return ag_rewrite_target(s->rewrite, ex, s->has_target ? &s->target : NULL);
     }
+    whole = whole_target(ex, s);
     if (whole.ptr) {
         return whole;
     }

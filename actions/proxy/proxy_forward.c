@@ -3,6 +3,8 @@
 #include "engine/resolver.h"
 
 #define IP_MAX 64u /* bytes of an address as text */
+/* Of all lines, without what they quote but for the client's address, twice. */
+#define LINES_MAX (192u + 2u * IP_MAX)
 
 unsigned ag_proxy_forward_index(enum ag_field_id id)
 {
@@ -43,8 +45,8 @@ enum ag_status ag_proxy_forward_seen(struct ag_proxy_forward *f, struct ag_excha
     return seen->ptr ? AG_OK : AG_ENOMEM;
 }
 
-/* The client's address alone; "unknown" (RFC 7239 section 6.2) where there is none. */
-static void put_ip(const union ag_addr *a, struct ag_buf *to)
+/* The client's address alone; "unknown" (RFC 7239 section 6.2) where there is none. True: it has colons. */
+static bool put_ip(const union ag_addr *a, struct ag_buf *to)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
@@ -56,83 +58,135 @@ static void put_ip(const union ag_addr *a, struct ag_buf *to)
             ag_addr_put_ipv4(to, bytes + sizeof(mapped));
         } else {
             ag_addr_format(a, false, to);
+            return true;
         }
     } else {
         ag_buf_put(to, AG_SPAN("unknown"));
     }
+    return false;
+}
+
+/* Adds fields as the lines that they are in a head of HTTP/1; text and table have room for them. */
+struct lines {
+    uint8_t *at;
+    struct ag_field *field; /* the next one */
+};
+
+static inline __attribute__((always_inline)) void put(struct lines *l, struct ag_span s)
+{
+    l->at = ag_put(l->at, s);
+}
+
+/* head  "Name: " */
+static inline __attribute__((always_inline)) void begin(struct lines *l, enum ag_field_id id,
+                                                        struct ag_span head)
+{
+    *l->field = (struct ag_field){.name = l->at,
+                                  .value = l->at + head.len,
+                                  .name_len = (uint16_t)(head.len - 2),
+                                  .id = (uint8_t)id,
+                                  .line = true};
+    put(l, head);
+}
+
+static inline void end(struct lines *l)
+{
+    l->field->value_len = (uint32_t)(l->at - l->field->value);
+    l->field++;
+    put(l, AG_SPAN("\r\n"));
+}
+
+static void put_before(struct lines *l, struct ag_span before)
+{
+    if (before.len) {
+        put(l, before);
+        put(l, AG_SPAN(", "));
+    }
 }
 
 /* for=192.0.2.1;host="example.com:8080";proto=http */
-static struct ag_span make_forwarded(struct ag_exchange *ex, struct ag_span before,
-                                     struct ag_span ip)
+static void put_forwarded(struct lines *l, struct ag_span before, struct ag_span ip, bool colons,
+                          const struct ag_request *req)
 {
-    struct ag_span host = ex->req.authority;
-    size_t max = before.len + ip.len + host.len + 64;
-    uint8_t *room = ag_arena_alloc(&ex->arena, max);
-    bool v6 = ag_span_find(ip, ':') < ip.len;
-    struct ag_buf b;
-
-    if (!room) {
-        return (struct ag_span){NULL, 0};
+    begin(l, AG_FIELD_FORWARDED, AG_SPAN("Forwarded: "));
+    put_before(l, before);
+    put(l, AG_SPAN("for="));
+    if (colons) {
+        put(l, AG_SPAN("\"["));
+        put(l, ip);
+        put(l, AG_SPAN("]\""));
+    } else {
+        put(l, ip);
     }
-    b = ag_buf(room, max);
-    if (before.len) {
-        ag_buf_put(&b, before);
-        ag_buf_put(&b, AG_SPAN(", "));
-    }
-    ag_buf_put(&b, v6 ? AG_SPAN("for=\"[") : AG_SPAN("for="));
-    ag_buf_put(&b, ip);
-    ag_buf_put(&b, v6 ? AG_SPAN("]\"") : AG_SPAN(""));
-    if (host.len) {
+    if (req->authority.len) {
         /* Neither a quote nor a backslash can be in an authority. */
-        ag_buf_put(&b, AG_SPAN(";host=\""));
-        ag_buf_put(&b, host);
-        ag_buf_put(&b, AG_SPAN("\""));
+        put(l, AG_SPAN(";host=\""));
+        put(l, req->authority);
+        put(l, AG_SPAN("\""));
     }
-    ag_buf_put(&b, ex->req.tls ? AG_SPAN(";proto=https") : AG_SPAN(";proto=http"));
-    AG_ASSERT(!b.overflow);
-    return ag_buf_span(&b);
+    put(l, AG_SPAN(";proto=http"));
+    if (req->tls) {
+        put(l, AG_SPAN("s"));
+    }
+    end(l);
 }
 
-static enum ag_status add(struct ag_fields *out, struct ag_exchange *ex, enum ag_field_id id,
-                          struct ag_span value)
+/* What is there of the field already stands, else `own`. */
+static struct ag_span kept_or(struct ag_span seen, struct ag_span own)
 {
-    return value.ptr ? ag_fields_add_id(out, &ex->arena, id, value) : AG_ENOMEM;
+    return seen.len ? seen : own;
 }
 
 enum ag_status ag_proxy_forward_add(const struct ag_proxy_forward *f, struct ag_exchange *ex,
-                                    struct ag_fields *out)
+                                    struct ag_span via, struct ag_fields *out)
 {
-    struct ag_span scheme = ex->req.tls ? AG_SPAN("https") : AG_SPAN("http");
+    const struct ag_request *req = &ex->req;
     const struct ag_span *seen = f->seen;
-    enum ag_status st = AG_OK;
-    uint8_t *room = ag_arena_alloc(&ex->arena, IP_MAX);
-    struct ag_buf ip;
+    struct ag_span host = kept_or(seen[AG_FORWARD_HOST], req->authority), ip;
+    size_t max = LINES_MAX + via.len + seen[AG_FORWARD_FOR].len + host.len +
+                 seen[AG_FORWARD_PROTO].len + seen[AG_FORWARD_FORWARDED].len + req->authority.len;
+    uint8_t ip_room[IP_MAX];
+    struct ag_buf ip_text = ag_buf(ip_room, sizeof(ip_room));
+    bool colons = put_ip(ag_exchange_remote(ex), &ip_text);
+    uint8_t *text = ag_arena_alloc(&ex->arena, max);
+    struct lines l = {text, out->v + out->count};
 
-    if (!room) {
+    if (!text) {
         return AG_ENOMEM;
     }
-    ip = ag_buf(room, IP_MAX);
-    put_ip(ag_exchange_remote(ex), &ip);
+    AG_ASSERT(out->cap - out->count > AG_FORWARDS);
+    ip = ag_buf_span(&ip_text);
+    put(&l, AG_SPAN("\r\n"));
     if (!f->fixed[AG_FORWARD_FOR]) {
-        struct ag_span own = ag_buf_span(&ip), before = seen[AG_FORWARD_FOR];
-        st = add(out, ex, AG_FIELD_X_FORWARDED_FOR, before.len ? join(ex, before, own) : own);
+        begin(&l, AG_FIELD_X_FORWARDED_FOR, AG_SPAN("X-Forwarded-For: "));
+        put_before(&l, seen[AG_FORWARD_FOR]);
+        put(&l, ip);
+        end(&l);
     }
-    if (st == AG_OK && !f->fixed[AG_FORWARD_HOST]) {
-        struct ag_span before = seen[AG_FORWARD_HOST], own = ex->req.authority;
-        if (before.len || own.len) { /* HTTP/1.0 may come without */
-            st = add(out, ex, AG_FIELD_X_FORWARDED_HOST, before.len ? before : own);
-        }
+    if (!f->fixed[AG_FORWARD_HOST] && host.len) { /* HTTP/1.0 may come without */
+        begin(&l, AG_FIELD_X_FORWARDED_HOST, AG_SPAN("X-Forwarded-Host: "));
+        put(&l, host);
+        end(&l);
     }
-    if (st == AG_OK && !f->fixed[AG_FORWARD_PROTO]) {
-        struct ag_span before = seen[AG_FORWARD_PROTO];
-        st = add(out, ex, AG_FIELD_X_FORWARDED_PROTO, before.len ? before : scheme);
+    if (!f->fixed[AG_FORWARD_PROTO]) {
+        begin(&l, AG_FIELD_X_FORWARDED_PROTO, AG_SPAN("X-Forwarded-Proto: "));
+        put(&l, kept_or(seen[AG_FORWARD_PROTO], req->tls ? AG_SPAN("https") : AG_SPAN("http")));
+        end(&l);
     }
-    if (st == AG_OK && !f->fixed[AG_FORWARD_FORWARDED]) {
-        st = add(out, ex, AG_FIELD_FORWARDED,
-                 make_forwarded(ex, seen[AG_FORWARD_FORWARDED], ag_buf_span(&ip)));
+    if (!f->fixed[AG_FORWARD_FORWARDED]) {
+        put_forwarded(&l, seen[AG_FORWARD_FORWARDED], ip, colons, req);
     }
-    return st;
+    *l.field++ = (struct ag_field){.name = l.at,
+                                   .value = l.at + 5,
+                                   .value_len = (uint32_t)via.len - 7,
+                                   .name_len = 3,
+                                   .id = AG_FIELD_VIA,
+                                   .line = true};
+    put(&l, ag_span_sub(via, 2, via.len));
+    AG_ASSERT((size_t)(l.at - text) <= max);
+    out->count = (uint16_t)(l.field - out->v);
+    ag_arena_trim(&ex->arena, text, max, (size_t)(l.at - text));
+    return AG_OK;
 }
 
 struct ag_span ag_proxy_greeting(struct ag_exchange *ex, enum ag_proxy_protocol version)

@@ -28,9 +28,10 @@ unsigned ag_proxy_forward_index(enum ag_field_id id);
 /* A line of a trusted peer's. AG_ENOMEM: too long to be joined. */
 AG_MUST_USE enum ag_status ag_proxy_forward_seen(struct ag_proxy_forward *f, struct ag_exchange *ex,
                                                  unsigned index, struct ag_span value);
-/* Appends the fields; `out` has room for AG_FORWARDS more. AG_ENOMEM. */
+/* Appends the fields, and Via behind them (via: CRLF and its line); `out` has room for AG_FORWARDS + 1 more. AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_proxy_forward_add(const struct ag_proxy_forward *f,
-                                                struct ag_exchange *ex, struct ag_fields *out);
+                                                struct ag_exchange *ex, struct ag_span via,
+                                                struct ag_fields *out);
 
 /* The PROXY header of the exchange's client, in its arena: where it comes from, where it has connected to, and what
  * its TLS has settled. Its len is 0 without memory. */

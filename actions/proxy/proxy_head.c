@@ -6,7 +6,7 @@
 
 /* Connection may name so many fields; nobody needs more than two or three. */
 #define NOMINATED_MAX 16u
-/* Heads up to this are copied: cheaper than to keep a receive buffer until the exchange ends. */
+/* Heads up to this are copied, but for small answers: cheaper than to keep a receive buffer until the exchange ends. */
 #define COPY_MAX 2048u
 /* What is added to a request's fields: the forwarding ones, Via, a tunnel's. */
 #define ADDED_MAX (AG_FORWARDS + 1u + AG_PROXY_TUNNEL_FIELDS)
@@ -57,28 +57,28 @@ static bool may_trail(uint8_t framing, uint64_t length)
 
 static bool is_own_option(struct ag_span s)
 {
-    return ag_span_ieq(s, AG_SPAN("keep-alive")) || ag_span_ieq(s, AG_SPAN("close")) ||
-           ag_span_ieq(s, AG_SPAN("upgrade")) || ag_span_ieq(s, AG_SPAN("te"));
+    return ag_span_eq(s, AG_SPAN("keep-alive")) || ag_span_ieq(s, AG_SPAN("keep-alive")) ||
+           ag_span_ieq(s, AG_SPAN("close")) || ag_span_ieq(s, AG_SPAN("upgrade")) ||
+           ag_span_ieq(s, AG_SPAN("te"));
 }
 
-static enum ag_status find_nominated(const struct ag_fields *fields, struct nominated *out)
+/* Of one Connection field. */
+static enum ag_status read_options(struct ag_span value, struct nominated *io)
 {
-    const struct ag_field *f = NULL;
+    struct ag_span option;
+    size_t at = 0;
 
-    out->count = 0;
-    while ((f = ag_fields_find(fields, AG_FIELD_CONNECTION, f)) != NULL) {
-        struct ag_span option;
-        size_t at = 0;
-
-        while (ag_list_next(ag_field_value(f), &at, &option)) {
-            if (is_own_option(option)) {
-                continue;
-            }
-            if (out->count == NOMINATED_MAX) {
-                return AG_EPROTO;
-            }
-            out->v[out->count++] = option;
+    if (is_own_option(value)) {
+        return AG_OK; /* as nearly all do: spares the walk */
+    }
+    while (ag_list_next(value, &at, &option)) {
+        if (is_own_option(option)) {
+            continue;
         }
+        if (io->count == NOMINATED_MAX) {
+            return AG_EPROTO;
+        }
+        io->v[io->count++] = option;
     }
     return AG_OK;
 }
@@ -93,14 +93,28 @@ static bool is_nominated(const struct nominated *n, const struct ag_field *f)
     return false;
 }
 
+/* Takes what is nominated out of the first `count` of a list that is to be passed on. Rarely there is any: so one walk
+ * makes the list and finds out. */
+static void drop_nominated(const struct nominated *n, uint16_t count, struct ag_fields *io)
+{
+    uint16_t kept = 0;
+
+    for (uint16_t i = 0; n->count > 0 && i < io->count; i++) {
+        if (i >= count || !is_nominated(n, &io->v[i])) {
+            io->v[kept++] = io->v[i];
+        }
+    }
+    io->count = n->count > 0 ? kept : io->count;
+}
+
 /* ---- requests ---- */
 
 struct request_walk {
     struct ag_exchange *ex;
-    const struct nominated *nominated;
     bool trusted, upgrade;
     struct ag_proxy_told told;
     struct ag_proxy_forward forward;
+    struct nominated nominated;
 };
 
 /* Whether the client sent it; else a filter has added it. */
@@ -166,11 +180,8 @@ static bool keeps_received(const struct request_walk *w, const struct ag_field *
 {
     struct ag_span name = ag_field_key(f);
 
-    if (f->id == AG_FIELD_PROXY || (w->nominated->count > 0 && is_nominated(w->nominated, f))) {
-        return false;
-    }
     if (f->id != AG_FIELD_OTHER) {
-        return true;
+        return f->id != AG_FIELD_PROXY;
     }
     if ((name.ptr[0] | 0x20) == 'x' && !w->trusted && starts_forwarding(name)) {
         return false;
@@ -178,7 +189,14 @@ static bool keeps_received(const struct request_walk *w, const struct ag_field *
     return !is_alias(w->ex, name);
 }
 
-/* One field of the request; *out_keep tells whether it goes as it is. */
+/* Fields that are looked at before they go on; the others go as they are, unless Connection names them. */
+#define LOOKED_AT_FIELDS                                                                          \
+    (CONNECTION_FIELDS | BIT(AG_FIELD_OTHER) | BIT(AG_FIELD_X_FORWARDED_FOR) |                    \
+     BIT(AG_FIELD_X_FORWARDED_HOST) | BIT(AG_FIELD_X_FORWARDED_PROTO) | BIT(AG_FIELD_FORWARDED) | \
+     BIT(AG_FIELD_VIA) | BIT(AG_FIELD_CDN_LOOP) | BIT(AG_FIELD_HOST) | BIT(AG_FIELD_UPGRADE) |    \
+     BIT(AG_FIELD_EXPECT) | BIT(AG_FIELD_TRAILER) | BIT(AG_FIELD_PROXY))
+
+/* One of them; *out_keep tells whether it goes as it is. */
 static enum ag_status walk_field(struct request_walk *w, const struct ag_field *f, bool *out_keep)
 {
     bool received = is_received(w->ex, f);
@@ -193,6 +211,9 @@ static enum ag_status walk_field(struct request_walk *w, const struct ag_field *
             return ag_proxy_forward_seen(&w->forward, w->ex, forward, ag_field_value(f));
         }
         return AG_OK;
+    }
+    if (f->id == AG_FIELD_CONNECTION) {
+        return read_options(ag_field_value(f), &w->nominated);
     }
     if (f->id == AG_FIELD_VIA || f->id == AG_FIELD_CDN_LOOP) {
         w->told.hops += count_hops(f);
@@ -210,11 +231,14 @@ static enum ag_status walk_field(struct request_walk *w, const struct ag_field *
     return AG_OK;
 }
 
+/* As a line of HTTP/1, with the CRLF before it. */
 static struct ag_span via_of(uint8_t version)
 {
-    return version == AG_HTTP_10   ? AG_SPAN("1.0 " VIA_NAME)
-           : version == AG_HTTP_11 ? AG_SPAN("1.1 " VIA_NAME)
-                                   : AG_SPAN("2 " VIA_NAME);
+    static const struct ag_span h1 = AG_SPAN_INIT("\r\nVia: 1.1 " VIA_NAME);
+    static const struct ag_span h10 = AG_SPAN_INIT("\r\nVia: 1.0 " VIA_NAME);
+    static const struct ag_span h2 = AG_SPAN_INIT("\r\nVia: 2 " VIA_NAME);
+
+    return version == AG_HTTP_11 ? h1 : version == AG_HTTP_10 ? h10 : h2;
 }
 
 enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_networks *trust,
@@ -223,13 +247,14 @@ enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_n
 {
     const struct ag_fields *from = &ex->req.fields;
     size_t cap = from->count + ADDED_MAX;
-    struct nominated nominated;
-    struct request_walk w = {.ex = ex, .nominated = &nominated, .upgrade = upgrade};
-    enum ag_status st = find_nominated(from, &nominated);
+    enum ag_status st = AG_OK;
+    uint16_t received = 0;
+    struct request_walk w;
 
-    if (st != AG_OK) {
-        return st;
-    }
+    memset(&w, 0, offsetof(struct request_walk, nominated));
+    w.ex = ex;
+    w.upgrade = upgrade;
+    w.nominated.count = 0;
     *out = (struct ag_fields){.v = ag_arena_alloc(&ex->arena, cap * sizeof(*out->v)),
                               .cap = (uint16_t)cap};
     if (!out->v) {
@@ -237,31 +262,54 @@ enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_n
     }
     w.trusted = !ag_networks_are_empty(trust) && ag_networks_have(trust, ag_exchange_remote(ex));
     for (uint16_t i = 0; st == AG_OK && i < from->count; i++) {
-        bool keep = false;
+        bool keep = !from->v[i].removed;
 
-        if (!from->v[i].removed) {
+        if (keep && has_bit(LOOKED_AT_FIELDS, &from->v[i])) {
             st = walk_field(&w, &from->v[i], &keep);
         }
         if (keep) {
             out->v[out->count++] = from->v[i];
+            received = i < ex->req.received_count ? out->count : received;
         }
     }
+    drop_nominated(&w.nominated, received, out);
     *out_told = w.told;
-    st = st == AG_OK ? ag_proxy_forward_add(&w.forward, ex, out) : st;
-    return st == AG_OK ? ag_fields_add_id(out, &ex->arena, AG_FIELD_VIA, via_of(ex->req.version))
-                       : st;
+    return st == AG_OK ? ag_proxy_forward_add(&w.forward, ex, via_of(ex->req.version), out) : st;
 }
 
 /* ---- answers ---- */
 
-/* Whether a field of an answer is passed on. */
-static bool keeps_answer(const struct nominated *n, const struct ag_field *f,
-                         const struct ag_response *r)
+/* What of an answer is not passed on, whatever Connection names beside. */
+static uint64_t dropped_fields(const struct ag_response *r)
 {
-    return !f->removed && !has_bit(CONNECTION_FIELDS, f) &&
-           (f->id != AG_FIELD_UPGRADE || r->status == 101) &&
-           (f->id != AG_FIELD_TRAILER || may_trail(r->framing, r->content_length)) &&
-           !(n->count > 0 && is_nominated(n, f));
+    return CONNECTION_FIELDS | (r->status == 101 ? 0 : BIT(AG_FIELD_UPGRADE)) |
+           (may_trail(r->framing, r->content_length) ? 0 : BIT(AG_FIELD_TRAILER));
+}
+
+/* Appends the fields that are passed on, as far as there is room. AG_EPROTO. */
+static enum ag_status keep_answer(const struct ag_response *from, struct ag_fields *out)
+{
+    uint64_t dropped = dropped_fields(from);
+    struct nominated nominated;
+    enum ag_status st = AG_OK;
+
+    nominated.count = 0;
+    for (uint16_t i = 0; st == AG_OK && i < from->fields.count; i++) {
+        const struct ag_field *f = &from->fields.v[i];
+
+        if (f->removed) {
+            continue;
+        }
+        if (!has_bit(dropped, f)) {
+            if (ag_likely(out->count < out->cap)) {
+                out->v[out->count++] = *f;
+            }
+        } else if (f->id == AG_FIELD_CONNECTION) {
+            st = read_options(ag_field_value(f), &nominated);
+        }
+    }
+    drop_nominated(&nominated, out->count, out);
+    return st;
 }
 
 /* The smallest range that holds the reason and all fields: they come from one head, in order. */
@@ -272,7 +320,7 @@ static struct ag_span range_of(const struct ag_response *r)
     if (r->fields.count > 0) {
         const struct ag_field *first = &r->fields.v[0], *last = first + r->fields.count - 1;
 
-        from = from ? from : first->name;
+        from = from ? from : first->name - (first->line ? 2 : 0); /* with the CRLF before it */
         to = last->value_len ? last->value + last->value_len : last->name + last->name_len;
     }
     return ag_span(from, (size_t)(to - from));
@@ -311,23 +359,30 @@ static void set_framing(const struct ag_exchange *ex, struct ag_response *to,
     }
 }
 
+/* It ends with what is here, or nearly: its buffer will not be held for long. */
+static bool is_small(const struct ag_exchange *ex, const struct ag_response *from,
+                     const struct ag_block *owner)
+{
+    bool known = from->framing == AG_FRAMING_NONE || from->framing == AG_FRAMING_LENGTH;
+
+    return known && from->content_length <= AG_BUF_SMALL_BYTES &&
+           owner->size <= AG_BUF_SMALL_BYTES && !ex->context->loop->tight;
+}
+
 enum ag_status ag_proxy_response(struct ag_exchange *ex, const struct ag_response *from,
                                  struct ag_block *owner)
 {
     struct ag_span range = owner ? range_of(from) : AG_SPAN(""), copy = range;
     struct ag_response *to = &ex->res;
-    struct nominated nominated;
     size_t cap = from->fields.count + 2u; /* Via, and one for filters */
+    struct ag_span via = via_of(from->version);
 
-    if (find_nominated(&from->fields, &nominated) != AG_OK) {
-        return AG_EPROTO;
-    }
     *to = (struct ag_response){.status = from->status, .reason = from->reason};
     to->version = from->version;
     to->upgrade = from->upgrade;
     set_framing(ex, to, from);
     to->fields.v = ag_arena_alloc(&ex->arena, cap * sizeof(*to->fields.v));
-    if (range.len > 0 && range.len <= COPY_MAX) {
+    if (range.len > 0 && range.len <= COPY_MAX && !is_small(ex, from, owner)) {
         copy = ag_arena_copy(&ex->arena, range);
     }
     if (!to->fields.v || (range.len > 0 && !copy.ptr)) {
@@ -335,10 +390,9 @@ enum ag_status ag_proxy_response(struct ag_exchange *ex, const struct ag_respons
         return AG_ENOMEM;
     }
     to->fields.cap = (uint16_t)cap;
-    for (uint16_t i = 0; i < from->fields.count; i++) {
-        if (keeps_answer(&nominated, &from->fields.v[i], from)) {
-            to->fields.v[to->fields.count++] = from->fields.v[i];
-        }
+    if (keep_answer(from, &to->fields) != AG_OK) {
+        to->fields = (struct ag_fields){0};
+        return AG_EPROTO;
     }
     if (copy.ptr != range.ptr) {
         ag_response_rebase(to, range.ptr, range.len, copy.ptr);
@@ -346,21 +400,21 @@ enum ag_status ag_proxy_response(struct ag_exchange *ex, const struct ag_respons
         AG_ASSERT(!ex->res_owner);
         ex->res_owner = ag_block_hold(owner);
     }
-    return ag_fields_add_id(&to->fields, &ex->arena, AG_FIELD_VIA, via_of(from->version));
+    to->fields.v[to->fields.count++] = (struct ag_field){.name = via.ptr + 2,
+                                                         .value = via.ptr + 7,
+                                                         .value_len = (uint32_t)via.len - 7,
+                                                         .name_len = 3,
+                                                         .id = AG_FIELD_VIA,
+                                                         .line = true};
+    return AG_OK;
 }
 
 struct ag_fields ag_proxy_interim_fields(const struct ag_response *from, struct ag_field *room)
 {
     struct ag_fields out = {room, 0, AG_PROXY_INTERIM_FIELDS};
-    struct nominated nominated;
 
-    if (find_nominated(&from->fields, &nominated) != AG_OK) {
-        return out;
-    }
-    for (uint16_t i = 0; i < from->fields.count && out.count < out.cap; i++) {
-        if (keeps_answer(&nominated, &from->fields.v[i], from)) {
-            room[out.count++] = from->fields.v[i];
-        }
+    if (keep_answer(from, &out) != AG_OK) {
+        out.count = 0;
     }
     return out;
 }

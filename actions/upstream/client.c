@@ -93,7 +93,7 @@ static void on_head(struct ag_call *call, const struct ag_response *res)
             return;
         }
     }
-    ag_upstream_watch(&q->claim);
+    ag_upstream_moved(&q->claim);
 }
 
 /* There is no buffer, or the answer does not fit: the connection is given up. */

@@ -150,6 +150,8 @@ bool ag_upstream_keep_own(const struct ag_upstream_conn *c);
 
 /* The new connection has so long to be made. */
 void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint32_t connect_ms);
+/* The claim's call has begun: it is looked at as soon as any of its phases may be too long. */
+void ag_upstream_watch(struct ag_upstream_claim *claim);
 /* It has become idle. */
 void ag_upstream_watch_idle(struct ag_upstream_conn *c);
 

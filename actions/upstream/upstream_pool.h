@@ -345,8 +345,13 @@ void ag_upstream_failed(struct ag_upstream_claim *c, const struct ag_call *call,
 /* Starts the call on what was given, and watches over its timeouts: one that is late fails. Not AG_OK: it
  * was not started. */
 AG_MUST_USE enum ag_status ag_upstream_start(struct ag_upstream_claim *claim, struct ag_call *call);
-/* The call is in another phase: its timeouts are looked at again. */
-void ag_upstream_watch(struct ag_upstream_claim *claim);
+/* The call is in another phase: what its connection has taken so far says nothing of that. */
+static inline void ag_upstream_moved(struct ag_upstream_claim *claim)
+{
+    if (!claim->conn->h2) {
+        ag_stream_look_anew(&claim->conn->stream);
+    }
+}
 /* In `failed` of a call that the server wants over HTTP/1.1 (call->h1_required): from now on it is asked so. False:
  * its protocol is a matter of configuration. */
 bool ag_upstream_fall_back(struct ag_upstream_claim *claim);

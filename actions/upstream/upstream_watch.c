@@ -182,8 +182,6 @@ void ag_upstream_watch_idle(struct ag_upstream_conn *c)
 void ag_upstream_watch(struct ag_upstream_claim *claim)
 {
     AG_ASSERT(claim->state == AG_CLAIM_GIVEN && claim->call);
-    if (!claim->conn->h2) {
-        ag_stream_look_anew(&claim->conn->stream);
-    }
-    alarm_by(claim->conn, look_again(claim)); /* it has just moved */
+    ag_upstream_moved(claim);
+    alarm_by(claim->conn, look_again(claim));
 }

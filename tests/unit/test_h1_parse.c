@@ -10,6 +10,8 @@
 #include "guarded.h"
 #include "heads.h"
 
+#include <stdio.h>
+
 #define HOST "Host: a\r\n"
 #define END  HOST "\r\n"
 
@@ -302,6 +304,42 @@ Test(h1_parse, nul_and_other_controls)
             parse_splits("byte", ag_span(wire, sizeof(wire) - 1), &small, &got);
             cr_assert_eq(got.status, good ? AG_OK : AG_EPROTO, "%02x at %zu", ch, at);
             wire[at] = before;
+        }
+    }
+}
+
+/* Names shorter, as long as and longer than what is looked at in one go; some of them known, in any case. */
+Test(h1_parse, what_a_name_is_made_of)
+{
+    static const char *const names[] = {"A",
+                                        "vIA",
+                                        "Accept-Encoding",
+                                        "X-Forwarded-Host",
+                                        "X-Forwarded-Hos_",
+                                        "If-Modified-Since",
+                                        "a-name-that-nobody-knows"};
+    static struct result got;
+
+    for (size_t i = 0; i < AG_COUNT(names); i++) {
+        size_t len = strlen(names[i]);
+
+        for (unsigned ch = 0; ch < 256; ch++) {
+            char wire[128];
+            bool good = (ch >= '0' && ch <= '9') || (ch >= 'A' && ch <= 'Z') ||
+                        (ch >= 'a' && ch <= 'z') || (ch && strchr("!#$%&'*+-.^_`|~", (int)ch));
+            int n = snprintf(wire, sizeof(wire), "GET / HTTP/1.1\r\nHost: a\r\n%s: x\r\n\r\n",
+                             names[i]);
+
+            for (size_t at = 25; at<25 + len; at += len> 4 ? len / 4 : 1) {
+                char before = wire[at];
+
+                wire[at] = (char)ch;
+                parse_splits("name", ag_span(wire, (size_t)n), &small, &got);
+                /* A colon ends it earlier. */
+                cr_expect_eq(got.status, good || (ch == ':' && at > 25) ? AG_OK : AG_EPROTO,
+                             "%02x at %zu of %s", ch, at - 25, names[i]);
+                wire[at] = before;
+            }
         }
     }
 }

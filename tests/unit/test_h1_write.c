@@ -298,6 +298,32 @@ Test(h1_write, neighbours_in_memory)
     }
 }
 
+/* Fields that came behind each other, with what happens to some of them on their way. */
+Test(h1_write, lines_of_a_head_that_was_changed)
+{
+    static const char wire[] =
+        "HTTP/1.1 200 OK\r\nServer: s\r\nA: 1\r\nB:  2\r\nC: \r\nD:4\r\nE: 5 \r\n"
+        "Connection: F\r\nF: 6\r\nG: 7\r\nH: 8\r\nI: 9\r\nContent-Length: 0\r\n\r\n";
+    const struct ag_h1_limits limits = AG_H1_LIMITS_DEFAULT;
+    struct ag_h1_response_opts opts = {.close = false};
+    struct ag_h1_parser p = {0};
+    struct ag_field room[16];
+    struct ag_response res = {.fields = {room, 0, AG_COUNT(room)}};
+
+    cr_assert_eq(ag_h1_parse_response(&p, ag_span(wire, sizeof(wire) - 1), &limits, AG_METHOD_GET,
+                                      &res, &arena),
+                 AG_OK);
+    ag_fields_remove_name(&res.fields, AG_SPAN("A"));
+    ag_fields_find_name(&res.fields, AG_SPAN("G"), NULL)->value = (const uint8_t *)"x";
+    ag_fields_find_name(&res.fields, AG_SPAN("H"), NULL)->value_len = 0;
+    cr_assert_eq(ag_fields_add(&res.fields, &arena, AG_FIELD_OTHER, AG_SPAN("J"), AG_SPAN("10")),
+                 AG_OK);
+    cr_assert_eq(ag_h1_write_response(&memory->stream, &res, &opts), AG_OK);
+    cr_expect_str_eq(taken(),
+                     "HTTP/1.1 200 OK\r\nServer: s\r\nB: 2\r\nC: \r\nD: 4\r\nE: 5\r\nF: 6\r\n"
+                     "G: x\r\nH: \r\nI: 9\r\nJ: 10\r\nContent-Length: 0\r\n\r\n");
+}
+
 Test(h1_write, what_is_parsed_is_written_and_parsed_again)
 {
     static const char wire[] =
