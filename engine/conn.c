@@ -14,7 +14,7 @@ struct ag_conn_iov {
 };
 
 _Static_assert(sizeof(struct ag_conn_iov) <= AG_BUF_SMALL_BYTES, "it lies in a small buffer");
-_Static_assert(sizeof(struct ag_conn) <= 256, "idle connections are what there is most of");
+_Static_assert(sizeof(struct ag_conn) <= 248, "idle connections are what there is most of");
 _Static_assert(SEND_MAX <= INT32_MAX, "a send's result is an int32_t");
 
 static void on_wr(struct ag_loop *l, struct ag_op *op, const struct ag_result *r);

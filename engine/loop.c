@@ -78,11 +78,9 @@ void ag_loop_ready(struct ag_loop *l, struct ag_op *op)
     ag_list_push(&l->completed, &op->link);
 }
 
-static void deliver_received(struct ag_loop *l, struct ag_op *op)
+static void deliver_received(struct ag_loop *l, struct ag_op *op, struct ag_block *block,
+                             int32_t bytes)
 {
-    struct ag_block *block = op->received;
-    size_t bytes = (size_t)op->res;
-
     op->res = 0;
     op->state = AG_OP_WAITING;
     if (op->cancelled) {
@@ -91,23 +89,29 @@ static void deliver_received(struct ag_loop *l, struct ag_op *op)
         ag_loop_ready(l, op);
     }
     ag_loop_deliver(l, op,
-                    &(struct ag_result){.res = (int32_t)bytes,
+                    &(struct ag_result){.res = bytes,
                                         .more = true,
-                                        .slice = {{.ptr = block->data}, bytes, block}});
+                                        .slice = {{.ptr = block->data}, (size_t)bytes, block}});
+}
+
+static struct ag_block *take_received(struct ag_loop *l)
+{
+    l->received_count--;
+    return l->received[l->received_first++ % AG_RECEIVED_MAX];
 }
 
 /* Small pieces are received one after the other, and worked on after that: so the code of each is in the
  * cache. Of large ones that is more true of their bytes. */
 void ag_loop_received(struct ag_loop *l, struct ag_op *op, struct ag_block *block, int32_t bytes)
 {
-    op->received = block;
-    op->res = bytes;
-    if (op->arg == AG_BUF_LARGE) {
-        deliver_received(l, op);
-    } else {
-        op->state = AG_OP_RECEIVED;
-        ag_list_push(&l->completed, &op->link);
+    if (op->arg == AG_BUF_LARGE || l->received_count == AG_RECEIVED_MAX) {
+        deliver_received(l, op, block, bytes);
+        return;
     }
+    l->received[(l->received_first + l->received_count++) % AG_RECEIVED_MAX] = block;
+    op->res = bytes;
+    op->state = AG_OP_RECEIVED;
+    ag_list_push(&l->completed, &op->link);
 }
 
 /* Empties `from` into `to`, which is not initialised: what is queued meanwhile waits for the next
@@ -165,7 +169,7 @@ static void run_completed(struct ag_loop *l)
     while ((link = ag_list_pop(&batch))) {
         struct ag_op *op = ag_container_of(link, struct ag_op, link);
         if (op->state == AG_OP_RECEIVED) {
-            deliver_received(l, op);
+            deliver_received(l, op, take_received(l), op->res);
         } else if (op->state == AG_OP_DONE) {
             ag_loop_deliver_res(l, op, op->res);
         } else {

@@ -71,7 +71,6 @@ struct ag_op {
                             backend.h */
     uint8_t state; /* enum ag_op_state */
     bool cancelled;
-    struct ag_block *received; /* the backend's: of a receive's res bytes, until they are delivered */
 };
 
 /* A send or sendfile: what it must remember until the socket has room, the submitter's arguments. */
@@ -158,6 +157,8 @@ struct ag_loop_stats {
 
 struct ag_backend; /* the table of functions, engine/backend.h */
 
+#define AG_RECEIVED_MAX 256u /* small pieces that wait until all are received; a power of two */
+
 struct ag_loop {
     /* public, read only */
     uint64_t now_ms;      /* monotonic, read once a turn */
@@ -178,6 +179,9 @@ struct ag_loop {
     struct ag_bufs *bufs;     /* buffers.h */
     struct ag_link tasks;     /* struct ag_task, in order */
     struct ag_link completed; /* struct ag_op: results found without the kernel's queue */
+    /* Of the ops in `completed` that are RECEIVED, in their order: a ring. */
+    struct ag_block *received[AG_RECEIVED_MAX];
+    uint32_t received_first, received_count;
     _Atomic(struct ag_msg *) inbox;
     int wake_fd; /* eventfd that the inbox's senders write */
     struct ag_fd wake;

@@ -1,5 +1,8 @@
 #include "proto/h2_server_parts.h"
 
+/* Requests of a connection before a memo is kept for it: one that asks little stays as small as it was. */
+#define MEMO_AFTER 64u
+
 /* A request's content from here on is received in large buffers. */
 #define LARGE_BODY_BYTES (16u * 1024u)
 
@@ -283,7 +286,7 @@ void ag_h2_server_open(struct ag_h2_conn *c, uint32_t id, struct ag_span section
         return;
     }
     ex = r->ex;
-    if (!h->memo && h->requests == 1) { /* not for the sake of one request */
+    if (!h->memo && h->requests >= MEMO_AFTER) {
         h->memo = ag_arena_zalloc(&c->memory, sizeof(*h->memo));
     }
     st = ag_h2_memo_request(h->memo, &c->decoder, section, &h->limits->head, &ex->req, &ex->arena,

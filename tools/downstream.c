@@ -6,7 +6,7 @@
 
 #define PLAIN_BYTES (offsetof(struct ag_downstream, conn) + sizeof(struct ag_conn))
 
-_Static_assert(PLAIN_BYTES <= 480, "idle connections are what there is most of");
+_Static_assert(PLAIN_BYTES <= 448, "idle connections are what there is most of");
 _Static_assert(offsetof(struct ag_conn, stream) == 0 && offsetof(struct ag_tls, stream) == 0,
                "either transport is found by its stream");
 

@@ -260,7 +260,7 @@ Test(loop, much_input_is_received_by_several_buffers_at_once_epoll)
     uint8_t *bytes = pattern_new(len);
 
     cr_assert_eq(setsockopt(w.b.fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)), 0);
-    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    ag_loop_send_one(w.l, &w.a, &w.wr->write, bytes, len);
     turn_until(w.l, w.wr->finals == 1);
     await_input(w.b.fd, (int)len);
     ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
@@ -282,7 +282,7 @@ Test(loop, much_input_is_waited_for_and_cancelled_uring)
     skip_without_uring();
     w = wire_new(AG_BACKEND_URING, true, 64, 16);
     cr_assert_eq(setsockopt(w.b.fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)), 0);
-    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    ag_loop_send_one(w.l, &w.a, &w.wr->write, bytes, len);
     turn_until(w.l, w.wr->finals == 1);
     await_input(w.b.fd, (int)len);
     ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_LARGE);
@@ -314,7 +314,7 @@ Test(loop, much_input_leaves_buffers_for_others_epoll)
     struct ag_block *taken[4];
 
     cr_assert_eq(setsockopt(w.b.fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)), 0);
-    ag_loop_send_one(w.l, &w.a, &w.wr->op, bytes, len);
+    ag_loop_send_one(w.l, &w.a, &w.wr->write, bytes, len);
     turn_until(w.l, w.wr->finals == 1);
     await_input(w.b.fd, (int)len);
     for (size_t i = 0; i < AG_COUNT(taken); i++) {
