@@ -233,7 +233,9 @@ static void send_failed(struct ag_conn *c, enum ag_reason why)
         return;
     }
     c->reason = (uint8_t)why;
-    end_send(c);
+    if (c->send) { /* none where it was tried without an op */
+        end_send(c);
+    }
     ag_chain_clear(&s->out, &s->loop->nodes);
     s->sending_bytes = 0;
 }

@@ -165,7 +165,7 @@ BOTH(listener, others_have_their_turn_where_sparing)
     ag_task_init(&s->between, between);
     ag_listener_resume(&s->ls);
     turn_until(s->l, s->count == AG_COUNT(fds));
-    cr_expect(s->in_a_row_max <= 20, "%u in a row", s->in_a_row_max);
+    cr_expect(s->in_a_row_max <= 32, "%u in a row", s->in_a_row_max); /* twice before tasks run */
     for (size_t i = 0; i < AG_COUNT(fds); i++) {
         (void)close(fds[i]);
     }
