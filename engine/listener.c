@@ -12,6 +12,8 @@
 #define RETRY_MS 100u
 /* Connections that a closing listener takes from its queue at most. */
 #define DRAIN_MAX 4096u
+/* How long the kernel keeps a connection that brings no bytes, about: one retransmission. */
+#define DEFERRED_S 1
 
 /* ---- start-up ---- */
 
@@ -201,6 +203,15 @@ void ag_listener_set_way(struct ag_listener *ls, enum ag_accept_way way)
     if (ls->way != way) {
         ls->way = way;
         ag_loop_cancel(ls->loop, &ls->op);
+    }
+}
+
+void ag_listener_set_deferred(struct ag_listener *ls, bool deferred)
+{
+    if (ls->deferred != deferred && ls->addr.sa.sa_family != AF_UNIX) {
+        ls->deferred = deferred;
+        /* Without it connections only come earlier. */
+        (void)set_int(ls->fd.fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, deferred ? DEFERRED_S : 0);
     }
 }
 

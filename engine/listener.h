@@ -18,7 +18,7 @@ struct ag_listener {
     void *user;
     union ag_addr addr; /* the bound address, real port */
     enum ag_accept_way way;
-    bool paused, closing;
+    bool paused, closing, deferred;
 };
 
 /* Opens, binds and listens; blocking, for start-up.
@@ -38,5 +38,8 @@ void ag_listener_pause(struct ag_listener *ls);
 void ag_listener_resume(struct ag_listener *ls);
 /* From now on, as soon as what is under way has come. */
 void ag_listener_set_way(struct ag_listener *ls, enum ag_accept_way way);
+/* TCP: whether connections are let in when their first bytes have come, or have not for a second (TCP_DEFER_ACCEPT). Not
+ * for what speaks first. */
+void ag_listener_set_deferred(struct ag_listener *ls, bool deferred);
 /* Cancels accept, serves its last completions, closes, calls `closed`. */
 void ag_listener_close(struct ag_listener *ls, void (*closed)(struct ag_listener *));

@@ -9,6 +9,9 @@ static void put_listener(const struct ag_listen *l, struct ag_buf *out)
         ag_buf_put(out, AG_SPAN("\n  begins with a PROXY header from "));
         ag_networks_put(&l->proxied, out);
     }
+    if (l->deferred) {
+        ag_buf_put(out, AG_SPAN("\n  lets connections in when their first bytes have come"));
+    }
     ag_buf_put(out, AG_SPAN("\n  "));
     ag_model_put_limits(&l->limits, out);
     ag_buf_put(out, AG_SPAN("\n  "));

@@ -21,6 +21,7 @@ struct ag_listen {
     struct ag_server_limits limits; /* server.limits with its own over them */
     uint16_t redirect_port;         /* requests go to https at this port; 0: they are served */
     bool admin;                     /* server.admin: no route is served there */
+    bool deferred;                  /* who has connected and says nothing waits in the kernel */
     const struct ag_node *node;     /* its map, or NULL */
     uint32_t tcp;                   /* of an entry of `tcp`, from 1 on; 0: it speaks HTTP */
     struct ag_networks proxied;     /* peers whose connections begin with a PROXY header */

@@ -99,8 +99,8 @@ void ag_model_read_address(struct ag_model *m, const struct ag_node *n, struct a
 
 static void read_listen_map(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
-    static const char *const keys[] = {"address",        "tls",    "redirect_https",
-                                       "proxy_protocol", "limits", "stream"};
+    static const char *const keys[] = {"address", "tls",    "redirect_https", "proxy_protocol",
+                                       "limits",  "stream", "deferred"};
 
     (void)ag_node_check_keys(n, diags, "a listener", keys, AG_COUNT(keys));
     const struct ag_node *address = ag_node_get(n, "address");
@@ -135,6 +135,7 @@ static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_d
 {
     struct ag_server_limits limits;
     struct ag_networks proxied;
+    bool deferred = false;
     uint16_t first = m->listen_count;
 
     if (n->kind == AG_NODE_SCALAR) {
@@ -148,9 +149,11 @@ static void read_listen(struct ag_model *m, const struct ag_node *n, struct ag_d
     }
     ag_model_listener_limits(m, n, diags, &limits);
     read_proxied(ag_node_get(n, "proxy_protocol"), diags, &proxied);
+    (void)ag_node_bool(ag_node_get(n, "deferred"), diags, &deferred);
     while (first < m->listen_count) { /* one address may be two listeners */
         m->listens[first].node = n->kind == AG_NODE_MAP ? n : NULL;
         m->listens[first].proxied = proxied;
+        m->listens[first].deferred = deferred;
         m->listens[first++].limits = limits;
     }
 }

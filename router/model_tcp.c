@@ -4,7 +4,7 @@
 /* What is HTTP's, or TLS's. */
 static bool check_listener(const struct ag_node *n, struct ag_diags *diags)
 {
-    static const char *const others[] = {"tls", "redirect_https", "stream"};
+    static const char *const others[] = {"tls", "redirect_https", "stream", "deferred"};
     bool ok = true;
 
     for (size_t i = 0; i < AG_COUNT(others); i++) {

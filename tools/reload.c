@@ -67,6 +67,7 @@ static void add_listen(struct ag_serving_change *c, const struct ag_socket *k, u
                                                                .fd = fd,
                                                                .port = from->port,
                                                                .admin = from->admin,
+                                                               .deferred = from->deferred,
                                                                .limits = from->limits,
                                                                .relay = relay,
                                                                .proxied = ag_listen_proxied(from),

@@ -428,6 +428,7 @@ static void open_listener(struct ag_serving *s, const struct ag_serving_listen *
     ag_list_push(&s->listeners, &l->link);
     (*count_of(l))++;
     ag_listener_open(&l->ls, s->ctx.loop, from->fd, on_accepted);
+    ag_listener_set_deferred(&l->ls, from->deferred);
     if (room_of(l) == 0) {
         ag_listener_pause(&l->ls);
     }
@@ -469,6 +470,7 @@ static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen 
         if (l->socket_id == from->socket_id) {
             l->wanted = true;
             set_admin(l, from->admin);
+            ag_listener_set_deferred(&l->ls, from->deferred);
             l->origin.limits = from->limits;
             l->origin.port = from->port;
             ag_tls_server_release(l->origin.tls);

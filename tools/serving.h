@@ -20,7 +20,8 @@ struct ag_serving_listen {
     uint32_t socket_id;
     int fd; /* listening, taken over; -1: the shard has it already */
     uint16_t port;
-    bool admin; /* its requests go to admin.h's endpoints */
+    bool admin;    /* its requests go to admin.h's endpoints */
+    bool deferred; /* listener.h */
     struct ag_server_limits limits;
     struct ag_tls_server *tls;             /* the snapshot's; NULL: plain */
     const struct ag_relay_settings *relay; /* the snapshot's; NULL: it speaks HTTP */

@@ -28,7 +28,7 @@ from gate import BINARY, ROOT, Gate, free_port, run
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = ("yaml", "json", "gate")
 # Not examples that can be run here: what CI itself does, syntax, drawings.
-NOT_RUN = {"make run", "make test", "make", "make help"}
+NOT_RUN = {"make run", "make test", "make", "make help", "make bench", "make bench CASE=proxy2", "make micro", "make pgo"}
 SILENT = {"ebnf", "c"}
 OTHERS = {"nginx", "haproxy", "traefik"}
 PLACE = re.compile(r"(?m)^(\S+?):(\d+):(\d+): (?:error|warning): ")

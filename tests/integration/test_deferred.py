@@ -1,0 +1,73 @@
+"""listen: {deferred: true}: who has connected and says nothing waits in the kernel, and is let in later."""
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from gate import Gate, Reader
+
+CONFIG = """
+server: {listen: {address: "127.0.0.1:$PORT", deferred: %s}, workers: 1, admin: "127.0.0.1:$PORT2"}
+routes: {"/": OK}
+"""
+ESTABLISHED, SYN_RECV = "01", "03"
+
+
+def connections(gate):
+    return json.loads(gate.get("/status", host="127.0.0.1", port=gate.ports[1]).body)["connections"]
+
+
+def state_of(gate, sock):
+    """The server's side, as the kernel tells it."""
+    here, there = gate.port, sock.getsockname()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, remote, state = line.split()[1:4]
+        if (int(local.split(":")[1], 16), int(remote.split(":")[1], 16)) == (here, there):
+            return state
+    return None
+
+
+def until(what, is_so):
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def answered(sock):
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    return Reader(sock).response().status == 200
+
+
+@pytest.fixture
+def gate(backend, tmp_path):
+    with Gate(tmp_path, CONFIG % "true", backend) as gate:
+        until("whoever looked whether it is up has gone", lambda: connections(gate) == 0)
+        yield gate
+
+
+def test_a_request_is_answered(gate):
+    with socket.create_connection(("127.0.0.1", gate.port), 10) as s:
+        assert state_of(gate, s) == SYN_RECV
+        assert answered(s) and answered(s)
+        assert state_of(gate, s) == ESTABLISHED
+
+
+def test_who_says_nothing_is_let_in_later(gate):
+    with socket.create_connection(("127.0.0.1", gate.port), 10) as s:
+        assert connections(gate) == 0
+        until("it is let in", lambda: connections(gate) == 1)
+        assert answered(s)
+
+
+def test_a_reload_changes_it(gate):
+    for word, state in (("false", ESTABLISHED), ("true", SYN_RECV)):
+        (gate.folder / "anygate.yml").write_text(CONFIG.replace("$PORT2", str(gate.ports[1]))
+                                                 .replace("$PORT", str(gate.port)) % word)
+        before = gate.stderr().count("reloaded: ")
+        gate.process.send_signal(1)
+        until("it is reloaded", lambda: gate.stderr().count("reloaded: ") > before)
+        with socket.create_connection(("127.0.0.1", gate.port), 10) as s:
+            assert state_of(gate, s) == state
+            assert answered(s)
