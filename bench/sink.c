@@ -23,7 +23,7 @@ struct conn {
 
 static struct conn *conns[CONNS_MAX];
 static char buf[BUF_BYTES];
-static const char ANSWER[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK";
+static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK";
 
 static uint64_t content_length(const char *head)
 {
@@ -68,7 +68,7 @@ static bool take(int fd, struct conn *c, const char *at, size_t len)
             return true;
         }
         c->in_body = false;
-        if (send(fd, ANSWER, sizeof(ANSWER) - 1, MSG_NOSIGNAL) != sizeof(ANSWER) - 1) {
+        if (send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL) != sizeof(answer) - 1) {
             return false;
         }
     }
@@ -100,6 +100,7 @@ int main(int argc, char **argv)
                 }
                 continue;
             }
+            need(conns[fd] != NULL, "connection");
             got = recv(fd, buf, sizeof(buf), 0);
             if (got <= 0 || !take(fd, conns[fd], buf, (size_t)got)) {
                 free(conns[fd]);

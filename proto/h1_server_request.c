@@ -64,7 +64,8 @@ static enum ag_status gather(struct ag_h1_server *h, struct ag_span *out_moved_f
 /* The next request will probably be like the last ones. */
 static void choose_group(struct ag_h1_server *h)
 {
-    if (h->ex->req.framing == AG_FRAMING_CHUNKED || ag_h1_progress(h)->body_left > LARGE_BODY_BYTES) {
+    if (h->ex->req.framing == AG_FRAMING_CHUNKED ||
+        ag_h1_progress(h)->body_left > LARGE_BODY_BYTES) {
         h->small_run = 0;
         ag_h1_server_want_group(h, true);
     } else if (h->large && ++h->small_run >= SMALL_RUN) {
