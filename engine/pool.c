@@ -63,13 +63,10 @@ void ag_pool_deinit(struct ag_pool *p)
     *p = (struct ag_pool){.name = p->name};
 }
 
-void *ag_pool_get(struct ag_pool *p)
+static inline void *get(struct ag_pool *p)
 {
     struct free_object *o = p->free;
 
-    if (p->used > 0 && AG_FAULT("pool_get")) { /* an empty pool cannot be all given out */
-        return NULL;
-    }
     if (o) {
         ag_unpoison(o, p->stride);
         p->free = o->next;
@@ -80,6 +77,22 @@ void *ag_pool_get(struct ag_pool *p)
         return NULL;
     }
     p->used++;
+    return o;
+}
+
+void *ag_pool_get(struct ag_pool *p)
+{
+    if (p->used > 0 && AG_FAULT("pool_get")) { /* an empty pool cannot be all given out */
+        return NULL;
+    }
+    return get(p);
+}
+
+void *ag_pool_take(struct ag_pool *p)
+{
+    void *o = get(p);
+
+    AG_ASSERT(o);
     return o;
 }
 

@@ -28,4 +28,6 @@ void ag_pool_deinit(struct ag_pool *p);
 
 /* An object of undefined content, or NULL when the pool is empty. */
 AG_MUST_USE void *ag_pool_get(struct ag_pool *p);
+/* The same of a pool that has one for everybody who may ask: never NULL, and no fault to be injected. */
+AG_MUST_USE void *ag_pool_take(struct ag_pool *p);
 void ag_pool_put(struct ag_pool *p, void *object);

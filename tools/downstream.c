@@ -170,8 +170,7 @@ static const struct ag_stream_user h2_user = {
 static void begin_h2(struct ag_downstream *ds)
 {
     ds->is_h2 = true;
-    ds->h2 = ag_pool_get(&ds->all->h2);
-    AG_ASSERT(ds->h2); /* there are as many as connections */
+    ds->h2 = ag_pool_take(&ds->all->h2); /* there are as many as connections */
     ds->stream.user = &h2_user;
     ag_h2_server_init(ds->h2, &ds->stream, ds->all->context, &ds->origin->limits, ds->origin->port);
     introduce(ds, &ds->h2->peer, &ds->h2->proxied);
@@ -405,8 +404,7 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
     if (ag_downstreams_room(d) == 0) {
         return false;
     }
-    ds = ag_pool_get(origin->tls ? &d->tls : &d->plain);
-    AG_ASSERT(ds); /* each has as many slots */
+    ds = ag_pool_take(origin->tls ? &d->tls : &d->plain); /* each has as many slots */
     ds->all = d;
     ds->origin = origin;
     ds->secure = origin->tls != NULL;

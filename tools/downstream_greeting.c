@@ -65,8 +65,7 @@ static void greeted(struct ag_downstream *ds, const struct ag_proxied *p, struct
 
     let_go(ds);
     as = ds->greeter;
-    ds->proxied = ag_pool_get(&ds->all->proxied);
-    AG_ASSERT(ds->proxied); /* there are as many as connections */
+    ds->proxied = ag_pool_take(&ds->all->proxied); /* there are as many as connections */
     *ds->proxied = *p;
     ag_slice_advance(&slice, len);
     ag_stream_deadline(ag_downstream_below(ds), UINT64_MAX);

@@ -138,8 +138,7 @@ void ag_downstream_relay(struct ag_downstream *ds, const struct ag_relay_setting
 {
     struct ag_downstreams *all = ds->all;
 
-    ds->relay = ag_pool_get(&all->relays);
-    AG_ASSERT(ds->relay); /* there are as many as connections */
+    ds->relay = ag_pool_take(&all->relays); /* there are as many as connections */
     ds->relayed = true;
     ds->relay->ds = ds;
     ds->stream.user = &relay_user;

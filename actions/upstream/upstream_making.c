@@ -142,11 +142,10 @@ static struct ag_upstream_conn *attempt(const struct ag_upstream_claim *claim, u
 {
     struct ag_upstream_peer *p = claim->peer;
     struct ag_upstreams *u = p->pool->all;
-    struct ag_upstream_conn *c = ag_pool_get(&u->conns);
+    struct ag_upstream_conn *c = ag_pool_take(&u->conns);
     const struct ag_upstream_aim *aim = claim->aim;
     union ag_addr addr = p->addr[at];
 
-    AG_ASSERT(c);
     memset(c, 0, sizeof(*c));
     if (aim && aim->port) {
         set_port(&addr, aim->port);
@@ -255,9 +254,8 @@ static void on_late(struct ag_timer *t)
 static struct ag_upstream_race *make_race(const struct ag_upstream_claim *claim)
 {
     struct ag_upstream_peer *p = claim->peer;
-    struct ag_upstream_race *race = ag_pool_get(&p->pool->all->races);
+    struct ag_upstream_race *race = ag_pool_take(&p->pool->all->races); /* as many as connections */
 
-    AG_ASSERT(race); /* there are as many as connections */
     memset(race, 0, sizeof(*race));
     ag_list_init(&race->members);
     ag_timer_init(&race->timer, on_late);

@@ -269,7 +269,9 @@ class Work:
     def h2(self, slow=False, tls=False):
         """A client that speaks HTTP/2."""
         s = self.secure(slow, alpn=("h2",)) if tls else self.connect(slow)
-        return h2wire.Client(s, {h2wire.S.INITIAL_WINDOW_SIZE: 1 << 20}, start=False)
+        client = h2wire.Client(s, {h2wire.S.INITIAL_WINDOW_SIZE: 1 << 20}, start=False)
+        client.may_be_cut = True  # by a send that fails
+        return client
 
     def streams(self, *asked, slow=False, tls=False):
         """Requests at once on one connection; (path, content or None, expect) each. A slow client reads
