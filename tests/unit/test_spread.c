@@ -12,8 +12,8 @@ static struct ag_spread spreads[SHARDS];
 static struct ag_board_shard each[SHARDS];
 static struct ag_board board;
 /* Posted, in order. */
-static struct ag_msg *posted[AG_SPREAD_PASSES + 1];
-static uint32_t posted_to[AG_SPREAD_PASSES + 1], posted_count;
+static struct ag_msg *posted[2 * AG_SPREAD_PASSES];
+static uint32_t posted_to[2 * AG_SPREAD_PASSES], posted_count;
 static bool ended[SHARDS], takes;
 static int taken_fd, home_fd;
 static uint32_t taken_by, taken_socket, homes;
