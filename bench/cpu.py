@@ -12,7 +12,7 @@ import pathlib
 import statistics
 import time
 
-from cases import able
+from workloads import able
 from servers import Server
 
 HEAD = f"{'case':<13} {'server':<17} {'us/req':>8} {'min':>8} {'max':>8} {'peer':>6} {'floor':>6} {'both':>8} " \

@@ -28,7 +28,7 @@ import struct
 import tempfile
 import time
 
-from cases import NAMES
+from workloads import NAMES
 from servers import HERE, NO_ORIGINS, Server, make_files
 
 REQUEST = b"GET /fixed HTTP/1.1\r\nHost: localhost\r\n\r\n"

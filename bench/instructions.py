@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""User-space instructions (callgrind) and system calls (strace) per request of a case of cases.py.
+"""User-space instructions (callgrind) and system calls (strace) per request of a case of workloads.py.
 
 usage: instructions.py [--case NAME ...] [--server "anygate epoll" ...] [--binary build/anygate] [--seconds 2]
                        [--top 0] [--inclusive] [--keep FOLDER]
@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import time
 
-from cases import CASES, NAMES
+from workloads import CASES, NAMES
 from loads import Loads
 from servers import HERE, Origins, Server, build, make_files
 

@@ -25,7 +25,7 @@ import machine
 import overload
 import report
 import shards
-from cases import ALL, CASES, NAMES
+from workloads import ALL, CASES, NAMES
 from loads import Loads
 from servers import HERE, Origins, Server, build, make_files
 

@@ -5,7 +5,7 @@ on one core, two shards and two threads on two. So what a core does is the same 
 is what two shards cost each other. The model of docs/BENCH.md says that they cost each other nothing, but that each has
 half of the connections and so fewer requests ready in a turn: one shard with half of them is what it predicts by.
 """
-from cases import ANYGATE, CASES
+from workloads import ANYGATE, CASES
 from cpu import measure
 from loads import Loads
 from servers import Server

@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import tempfile
 
-from cases import CASES
+from workloads import CASES
 from loads import Loads
 from servers import HERE, Origins, Server, build, make_files
 

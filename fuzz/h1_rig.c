@@ -81,8 +81,9 @@ static void check_bounds(void)
     }
     AG_ASSERT(rig.acts.ctx.exchanges_live <= 2);
     AG_ASSERT(ag_stream_queued(&rig.wire.stream) <= QUEUED_MAX);
-    /* Large buffers are for content alone. */
-    AG_ASSERT(h->state != AG_H1_IDLE || rig.wire.paused || rig.wire.group == AG_BUF_SMALL);
+    /* Large buffers are for content alone, and for whoever has just sent such. */
+    AG_ASSERT(h->state != AG_H1_IDLE || rig.wire.paused || rig.wire.group == AG_BUF_SMALL ||
+              h->large);
 }
 
 void rig_turn(uint64_t after_ms)

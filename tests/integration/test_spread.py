@@ -2,6 +2,7 @@
 import contextlib
 import json
 import socket
+import time
 
 import pytest
 from gate import Gate, Reader
@@ -15,6 +16,9 @@ routes: {"/": OK}
 @pytest.fixture
 def gate(backend, tmp_path, request):
     with Gate(tmp_path, CONFIG % getattr(request, "param", ""), backend) as gate:
+        deadline = time.monotonic() + 20
+        while sum(shards(gate)) > 0:  # whoever looked whether it is up
+            assert time.monotonic() < deadline
         yield gate
 
 

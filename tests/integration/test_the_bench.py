@@ -7,7 +7,7 @@ import pytest
 from gate import BINARY, ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
-from cases import CASES, NAMES, able  # noqa: E402
+from workloads import CASES, NAMES, able  # noqa: E402
 
 SOME = ("pipelined16", "static10m", "proxy2", "upload64k", "websocket", "h2-h2", "tls-resumed")
 
