@@ -1,10 +1,8 @@
-"""The load generators, each on the load's core for a number of seconds, which may be a fraction (h2load
-takes whole ones).
+"""The load generators, each on the load's core for a number of seconds, which may be a fraction.
 
 All offer TLS_AES_128_GCM_SHA256 and X25519 alone, so that each server encrypts alike.
 """
 import contextlib
-import math
 import os
 import re
 import signal
@@ -63,7 +61,8 @@ class Loads:
 
     def __init__(self, work, seconds, cores=LOAD_CORE, divisor=1):
         self.seconds, self.cores, self.work, self.command = seconds, cores, work, ""
-        self.threads, self.connections, self.h2_connections = "2" if "-" in cores else "1", 64 // divisor, 16 // divisor
+        self.h2_rates = {}
+        self.connections, self.h2_connections = 64 // divisor, 16 // divisor
         for name, init in SCRIPTS.items():
             (work / f"{name}.lua").write_text(SCRIPT % init)
         (work / "openssl.cnf").write_text(OPENSSL_CONF)
@@ -86,7 +85,7 @@ class Loads:
         return out
 
     def wrk(self, url, *options, script="plain", connections=None):
-        out = self.run("wrk", f"-t{self.threads}", f"-c{connections or self.connections}", "-d60s", "--timeout=10s", "-s",
+        out = self.run("wrk", "-t1", f"-c{connections or self.connections}", "-d60s", "--timeout=10s", "-s",
                        str(self.work / f"{script}.lua"), *options, url, stop=True)
         self.command = self.command.replace("-d60s", f"-d{self.seconds:g}s")
         bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors:(.*)", out)
@@ -136,8 +135,11 @@ class Loads:
         return Load(int(out[0]), f"{out[1]} failures" if out[1] != "0" else "")
 
     def h2load(self, url, *options):
-        out = self.run("h2load", f"-t{self.threads}", f"-c{self.h2_connections}", "-m32", "-D", str(math.ceil(self.seconds)),
-                       *options, url)
+        """As many requests as take the seconds, by the rate of the last time; h2load itself takes whole seconds."""
+        rate = self.h2_rates.get(url)
+        amount = ["-n", str(round(max(rate * self.seconds, 1000)))] if rate else ["-D", "1"]
+        out = self.run("h2load", "-t1", f"-c{self.h2_connections}", "-m32", *amount, *options, url)
+        self.h2_rates[url] = float(re.search(r"finished in \S+, ([\d.]+) req/s", out).group(1))
         counts = dict((word, int(n)) for n, word in re.findall(
             r"(\d+) (total|started|done|succeeded|failed|errored|timeout|2xx|3xx|4xx|5xx)\b", out))
         bad = {word: counts[word] for word in ("failed", "errored", "timeout", "3xx", "4xx", "5xx")

@@ -98,10 +98,10 @@ class Server:
     """One server on its core, and the ports that its configuration says it listens on.
 
     wrapper is a command that runs the server's, in the same process; task is what a floor does: ("respond", BYTES), or
-    ("relay", BUF), ("relay-sink", BUF), ("relay-ws", BUF) to that origin; workers > 1: ours alone, on as many cores.
+    ("relay", BUF), ("relay-sink", BUF), ("relay-ws", BUF) to that origin; workers: ours alone.
     """
 
-    def __init__(self, name, work, values, binary, wrapper=(), task=None, workers=1):
+    def __init__(self, name, work, values, binary, wrapper=(), task=None, workers=1, cores=SERVER_CORE):
         self.name = name
         if task:
             kind, size = task
@@ -112,7 +112,6 @@ class Server:
                        *([str(values[to])] if program == "relay" else []), str(size)]
         else:
             command = self.configured(name, work, values, binary, workers)
-        cores = SERVER_CORE if workers == 1 else f"0-{workers - 1}"
         with open(work / f"{self.ports['PORT']}.log", "wb") as log:
             self.process = subprocess.Popen(["taskset", "-c", cores, *wrapper, *command], stdout=log, stderr=log)
         wait_ports(name, self.process, self.ports.values())

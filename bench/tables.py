@@ -135,10 +135,9 @@ def shards_table(entries):
             got = entry["servers"][name]
             rows.append(row(name, [entry["title"] if i == 0 else ""], [
                 number(median(got["one_us"])), number(median(got["two_us"])), two(scale), spread(at, name, two),
-                cell(got.get("half_us") and 2 * median(got["one_us"]) / median(got["half_us"]), two),
-                cell(got.get("two_rate") and median(got["two_rate"]) / median(got["one_rate"]), two)]))
+                cell(got.get("half_us") and 2 * median(got["one_us"]) / median(got["half_us"]), two)]))
     return table(["case", "server", "one shard, us/request", "two shards, us/request", "scale", "least - most",
-                  "predicted", "by requests/s"], rows, 2)
+                  "predicted"], rows, 2)
 
 
 def overload_table(entries):

@@ -78,8 +78,7 @@ def document():
                                 "anygate epoll": {"bytes": 6100, "kernel_bytes": 2280}}}],
         "shards": [{"case": "fixed", "title": "h1 fixed, 2 bytes",
                     "goal": {"of": "scale", "ratio": 1.9, "text": "1.9 times"},
-                    "servers": {"anygate epoll": {"one_us": [4.8, 4.8, 4.8], "two_us": [5.2, 5.1, 5.0], "half_us": [5.0, 5.0, 5.0],
-                                                   "one_rate": [100, 100, 100], "two_rate": [190, 195, 189]},
+                    "servers": {"anygate epoll": {"one_us": [4.8, 4.8, 4.8], "two_us": [5.2, 5.1, 5.0], "half_us": [5.0, 5.0, 5.0]},
                                 "anygate io_uring": {"one_us": [5.0, 5.0, 5.0], "two_us": [5.0, 5.1, 5.05]}}}],
         "overload": [{"case": "fixed", "title": "twice the peak", "command": "build/load -r 400000",
                       "goal": {"of": "peak", "ratio": 0.9, "text": "keeps 0.9 of its peak"},
@@ -180,8 +179,8 @@ def test_latency_memory_shards_and_overload(written):
     assert memory[0] == ["idle keep-alive h1", "anygate epoll", "592", "0.58", "2,280", "10,000"]
     assert memory[4] == ["", "h2o", "1,243", "1.22", "-", "10,000"]
     assert rows(text, "Shards: one against two")[0] == ["h1 fixed, 2 bytes", "anygate epoll", "4.80", "5.10", "1.88",
-                                                        "1.85 - 1.92", "1.92", "1.90"]
-    assert rows(text, "Shards: one against two")[1][-2:] == ["-", "-"]
+                                                        "1.85 - 1.92", "1.92"]
+    assert rows(text, "Shards: one against two")[1][-1] == "-"
     assert rows(text, "Overload") == [
         ["twice the peak", "anygate epoll", "200,000", "400,000", "190,000", "95 %", "0", "0", "900", "4,100", "-"],
         ["", "nginx", "170,000", "340,000", "150,000", "88.2 %", "0", "12", "2,100", "81,000", "-"]]
