@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The bench: AnyGate side by side with nginx, HAProxy, h2o and the floors (docs/BENCH.md).
 
-usage: run.py [--case NAME ...] [--part NAME ...] [--server NAME ...] [--rounds 5] [--seconds 0.5]
+usage: run.py [--case NAME ...] [--part NAME ...] [--server NAME ...] [--rounds 5] [--seconds 0.45]
               [--binary build/anygate] [--report bench/reports] [--json FILE]
 
 Without --case, --part or --server all parts run, in about a quarter of an hour, and a report is written; with one it
@@ -101,7 +101,7 @@ PARTS = ("cpu", "latency", "memory", "shards", "overload")
 def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--seconds", type=float, default=0.45)
     parser.add_argument("--binary", default=str(HERE.parent / "build/anygate"))
     parser.add_argument("--case", action="append", choices=CASES)
     parser.add_argument("--part", action="append", choices=PARTS)
