@@ -73,7 +73,7 @@ PLACES = {
     "resolver": (f"server: {{resolver: {{{STRANGE}: 1}}}}\n{ROUTES}", below(SERVER, "resolver.")),
     "server limits": (f"server: {{limits: {{{STRANGE}: 1}}}}\n{ROUTES}", CONNECTION | EXCHANGE),
     "listener": (f"server: {{listen: [{{address: ':80', {STRANGE}: 1}}]}}\n{ROUTES}",
-                 {"address", "limits", "stream", "tls", "redirect_https", "proxy_protocol"}),
+                 {"address", "limits", "stream", "tls", "redirect_https", "deferred", "proxy_protocol"}),
     "tls": (f"tls: {{{STRANGE}: 1}}\n{ROUTES}", plain(TLS)),
     "tickets": (f"tls: {{tickets: {{{STRANGE}: 1}}}}\n{ROUTES}", below(TLS, "tickets.")),
     "client_auth": (f"tls: {{client_auth: {{{STRANGE}: 1}}}}\n{ROUTES}",
