@@ -96,10 +96,13 @@ extern const struct ag_system ag_system_kernel;
 void ag_loop_deliver(struct ag_loop *l, struct ag_op *op, const struct ag_result *r);
 /* The final delivery of a plain result. */
 void ag_loop_deliver_res(struct ag_loop *l, struct ag_op *op, int32_t res);
-/* For a backend, behind the delivery of much input, when nothing of the op is needed any more: what that has set going is done before the next receive. So
- * it leaves while the cache still has it, and its buffer goes round: 64 connections with one each are more than
- * a cache holds. */
+/* For a backend, behind the delivery of much input, when nothing of the op is needed any more: what that has set going is
+ * done before the next receive. So it leaves while the cache still has it, and its buffer goes round: 64
+ * connections with one each are more than a cache holds. */
 void ag_loop_pass_on(struct ag_loop *l);
+/* Delivers a piece of a multishot receive: `bytes` of `block`, whose reference goes along. */
+void ag_loop_deliver_piece(struct ag_loop *l, struct ag_op *op, struct ag_block *block,
+                           size_t bytes);
 /* Queues the final result `res`, to be delivered from the loop. `op` must be in no queue. */
 void ag_loop_complete(struct ag_loop *l, struct ag_op *op, int32_t res);
 /* Queues `op` to be performed from the loop. It must be in no queue. */

@@ -57,11 +57,7 @@ void ag_bulk_deliver(struct ag_loop *l, struct ag_op *op, const struct ag_bulk *
         size_t len = ag_min_size(got, AG_BUF_LARGE_BYTES);
 
         got -= len;
-        ag_loop_deliver(
-            l, op,
-            &(struct ag_result){.res = (int32_t)len,
-                                .more = true,
-                                .slice = {{.ptr = b->blocks[i]->data}, len, b->blocks[i]}});
+        ag_loop_deliver_piece(l, op, b->blocks[i], len);
     }
     ag_loop_pass_on(l);
 }

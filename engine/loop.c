@@ -65,6 +65,15 @@ void ag_loop_deliver_res(struct ag_loop *l, struct ag_op *op, int32_t res)
     ag_loop_deliver(l, op, &(struct ag_result){.res = res});
 }
 
+void ag_loop_deliver_piece(struct ag_loop *l, struct ag_op *op, struct ag_block *block,
+                           size_t bytes)
+{
+    ag_loop_deliver(l, op,
+                    &(struct ag_result){.res = (int32_t)bytes,
+                                        .more = true,
+                                        .slice = {{.ptr = block->data}, bytes, block}});
+}
+
 void ag_loop_complete(struct ag_loop *l, struct ag_op *op, int32_t res)
 {
     op->res = res;
@@ -88,10 +97,7 @@ static void deliver_received(struct ag_loop *l, struct ag_op *op, struct ag_bloc
     } else if (op->fd->readable) {
         ag_loop_ready(l, op);
     }
-    ag_loop_deliver(l, op,
-                    &(struct ag_result){.res = bytes,
-                                        .more = true,
-                                        .slice = {{.ptr = block->data}, (size_t)bytes, block}});
+    ag_loop_deliver_piece(l, op, block, (size_t)bytes);
 }
 
 static struct ag_block *take_received(struct ag_loop *l)

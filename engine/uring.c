@@ -8,7 +8,8 @@
  *   recv   multishot, buffers from the group's ring; ends of the kernel's own making (no buffer, a
  *          full completion queue) are mended here and not seen by the owner
  *          what gives much (bulk.h): poll for input, then received at once
- *   send   of much: tried at once, so that its memory is free again; else MSG_WAITALL; a short one is finished by tries and a poll for room, as sendfile always is
+ *   send   of much: tried at once, so that its memory is free again; else MSG_WAITALL; a short one is finished by
+ *          tries and a poll for room, as sendfile always is
  *
  * A ring takes only the requests that are made here: it would else be a way around a seccomp filter,
  * which does not see them.
@@ -181,11 +182,7 @@ static void uring_start(struct ag_loop *l, struct ag_op *op)
             submit_send(l, op);
             return;
         }
-        res = try_write(l, op);
-        if (res != -EAGAIN) {
-            ag_loop_complete(l, op, res);
-        }
-        return;
+        __attribute__((fallthrough));
     case AG_OP_SENDFILE:
         res = try_write(l, op);
         if (res != -EAGAIN) {
@@ -365,10 +362,7 @@ static void on_recv(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t f
         } else if (!more) {
             go_on(l, op);
         }
-        ag_loop_deliver(l, op,
-                        &(struct ag_result){.res = res,
-                                            .more = true,
-                                            .slice = {{.ptr = block->data}, (size_t)res, block}});
+        ag_loop_deliver_piece(l, op, block, (size_t)res);
         return;
     }
     ag_block_release(block);

@@ -3,7 +3,6 @@
 #include "tools/commands.h"
 #include "tools/serving.h"
 
-#include <stdio.h>
 #include <unistd.h>
 
 static bool serves(const struct ag_serving *s)
@@ -75,11 +74,8 @@ static void put_passed(struct ag_json_out *o, const struct ag_board *b)
 static void put_shards(struct ag_json_out *o, const struct ag_board *b)
 {
     for (uint32_t i = 0; i < b->shard_count; i++) {
-        char number[16];
-        int n = snprintf(number, sizeof(number), "%s%u", i > 0 ? "," : "",
-                         atomic_load_explicit(&b->each[i].connections, memory_order_relaxed));
-
-        ag_json_put(o, ag_span(number, (size_t)n));
+        ag_json_put(o, i > 0 ? AG_SPAN(",") : AG_SPAN(""));
+        ag_json_u64(o, atomic_load_explicit(&b->each[i].connections, memory_order_relaxed));
     }
 }
 

@@ -320,18 +320,31 @@ static void on_admin_changed(struct ag_downstreams *d, struct ag_downstream_orig
     }
 }
 
+/* False: there is no room for it. */
+static bool admit(struct listener *l, int fd)
+{
+    struct ag_serving *s = l->serving;
+
+    if (room_of(l) == 0 || !ag_downstream_accept(down_of(l), fd, &l->origin)) {
+        return false;
+    }
+    tell_board(s);
+    if (!s->draining && has_narrowed(l)) {
+        settle_accept(s);
+    }
+    return true;
+}
+
 /* Accept stops at the limit, but what the kernel had accepted by then may still come, and what is in the queue of a
  * listener that closes: it waits here for the next free slot, so that no client that was let in is turned away. */
 static void accept_here(struct listener *l, int fd)
 {
     struct ag_serving *s = l->serving;
 
-    if (room_of(l) > 0 && ag_downstream_accept(down_of(l), fd, &l->origin)) {
-        tell_board(s);
-        if (!s->draining && has_narrowed(l)) {
-            settle_accept(s);
-        }
-    } else if (!l->admin && s->waiting_count < AG_SERVING_WAITING) {
+    if (admit(l, fd)) {
+        return;
+    }
+    if (!l->admin && s->waiting_count < AG_SERVING_WAITING) {
         s->waiting[s->waiting_count++] = (struct waiting){fd, l};
         l->origin.connections++;
         l->waiting++;
@@ -363,14 +376,7 @@ static bool take_passed(struct ag_spread *sp, uint32_t socket_id, int fd)
         struct listener *l = listener_of(it);
 
         if (l->socket_id == socket_id && !l->admin && !l->ls.closing) {
-            if (room_of(l) == 0 || !ag_downstream_accept(&s->down, fd, &l->origin)) {
-                return false;
-            }
-            tell_board(s);
-            if (has_narrowed(l)) {
-                settle_accept(s);
-            }
-            return true;
+            return admit(l, fd);
         }
     }
     return false;

@@ -176,12 +176,8 @@ enum ag_status ag_proxy_forward_add(const struct ag_proxy_forward *f, struct ag_
     if (!f->fixed[AG_FORWARD_FORWARDED]) {
         put_forwarded(&l, seen[AG_FORWARD_FORWARDED], ip, colons, req);
     }
-    *l.field++ = (struct ag_field){.name = l.at,
-                                   .value = l.at + 5,
-                                   .value_len = (uint32_t)via.len - 7,
-                                   .name_len = 3,
-                                   .id = AG_FIELD_VIA,
-                                   .line = true};
+    /* The line's CRLF is behind the line before it already. */
+    *l.field++ = ag_proxy_via_field(ag_span(l.at - 2, via.len));
     put(&l, ag_span_sub(via, 2, via.len));
     AG_ASSERT((size_t)(l.at - text) <= max);
     out->count = (uint16_t)(l.field - out->v);

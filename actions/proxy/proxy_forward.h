@@ -33,6 +33,17 @@ AG_MUST_USE enum ag_status ag_proxy_forward_add(const struct ag_proxy_forward *f
                                                 struct ag_exchange *ex, struct ag_span via,
                                                 struct ag_fields *out);
 
+/* The field of a whole line, CRLF and "Via: ..."; as long as the line lies there. */
+static inline struct ag_field ag_proxy_via_field(struct ag_span line)
+{
+    return (struct ag_field){.name = line.ptr + 2,
+                             .value = line.ptr + 7,
+                             .value_len = (uint32_t)line.len - 7,
+                             .name_len = 3,
+                             .id = AG_FIELD_VIA,
+                             .line = true};
+}
+
 /* The PROXY header of the exchange's client, in its arena: where it comes from, where it has connected to, and what
  * its TLS has settled. Its len is 0 without memory. */
 struct ag_span ag_proxy_greeting(struct ag_exchange *ex, enum ag_proxy_protocol version);

@@ -400,12 +400,7 @@ enum ag_status ag_proxy_response(struct ag_exchange *ex, const struct ag_respons
         AG_ASSERT(!ex->res_owner);
         ex->res_owner = ag_block_hold(owner);
     }
-    to->fields.v[to->fields.count++] = (struct ag_field){.name = via.ptr + 2,
-                                                         .value = via.ptr + 7,
-                                                         .value_len = (uint32_t)via.len - 7,
-                                                         .name_len = 3,
-                                                         .id = AG_FIELD_VIA,
-                                                         .line = true};
+    to->fields.v[to->fields.count++] = ag_proxy_via_field(via);
     return AG_OK;
 }
 

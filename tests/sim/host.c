@@ -395,11 +395,7 @@ static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *o
         ag_bulk_deliver(l, op, &b, (size_t)got);
         return;
     }
-    ag_loop_deliver(
-        l, op,
-        &(struct ag_result){.res = (int32_t)got,
-                            .more = true,
-                            .slice = {{.ptr = b.blocks[0]->data}, (size_t)got, b.blocks[0]}});
+    ag_loop_deliver_piece(l, op, b.blocks[0], (size_t)got);
 }
 
 /* Receives alone: an edge was seen, or a buffer came back. */
