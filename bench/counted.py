@@ -24,6 +24,8 @@ import tempfile
 import threading
 import time
 
+from servers import free_port
+
 WITHOUT = ("AVX512F", "AVX512VL", "AVX512BW", "AVX2", "AVX", "ERMS", "FSRM", "RTM", "SSE4_2", "SSE4_1",
            "SSSE3", "BMI1", "BMI2", "LZCNT", "MOVBE", "POPCNT", "Fast_Unaligned_Copy", "Fast_Copy_Backward",
            "Prefer_No_VZEROUPPER", "Prefer_ERMS", "Prefer_FSRM", "AVX_Fast_Unaligned_Load", "Slow_BSF",
@@ -207,12 +209,6 @@ REQUESTS = {
     "request, h2 fixed, 32 streams": (H2("/fixed"), 50),
     "request, h2 to h1 proxy, 32 streams": (H2("/proxy/small"), 20),
 }
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Server:

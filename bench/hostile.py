@@ -43,6 +43,7 @@ import threading
 import time
 
 import hostile_peers as peers
+from servers import free_port
 
 HERE = pathlib.Path(__file__).resolve().parent
 LAST = os.cpu_count() - 1
@@ -122,12 +123,6 @@ class Client(threading.Thread):
 def p99(samples, path):
     values = sorted(us for p, us, _ in samples if p == path)
     return values[int(len(values) * 0.99)] if values else float("nan")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def pinned(core, realtime, priority):

@@ -37,6 +37,8 @@ import tempfile
 import threading
 import time
 
+from servers import free_port
+
 HERE = pathlib.Path(__file__).resolve().parent
 CORES = sorted(os.sched_getaffinity(0))
 SAMPLE = struct.Struct("=QII")
@@ -46,12 +48,6 @@ SWITCHING = (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrad
              b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
 SLACK_US = 5000
 NORMAL = ["chrt", "--other", "0"]  # not as this program
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def connect(port):

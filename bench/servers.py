@@ -10,9 +10,14 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "tests"))
+
+from ports import free_port  # noqa: E402
+
 SERVER_CORE, LOAD_CORE = "0", "1"
 LARGE_BUFFERS = ("proxy_buffers 16 32k; proxy_buffer_size 32k; proxy_busy_buffers_size 64k; "
                  "proxy_max_temp_file_size 0;")
@@ -25,12 +30,6 @@ PEERS = {
 }
 NO_ORIGINS = {"ORIGIN": 1, "ORIGIN_H2": 1, "SINK": 1, "WS": 1}  # their ports where nobody asks them
 PROGRAMS = ("floor/respond_epoll", "floor/respond_uring", "floor/relay_epoll", "floor/relay_uring", "sink", "ws_echo")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def fill(name, out, values):

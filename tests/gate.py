@@ -9,25 +9,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = os.path.abspath(os.environ.get("ANYGATE", str(ROOT / "build/anygate")))
 BACKENDS = ["epoll", "io_uring"]
 # What a broken program prints, whatever else it does.
 BROKEN = re.compile(rb"AddressSanitizer|LeakSanitizer|runtime error:|broken invariant")
-
-
-GIVEN = set()
-
-
-def free_port():
-    """One that is free now, and that nobody here was given before."""
-    while True:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        if port not in GIVEN:
-            GIVEN.add(port)
-            return port
 
 
 def run(*args, cwd=None, env=None, wrap=(), binary=None):
