@@ -1,6 +1,7 @@
 #include "engine/bulk.h"
 
 #include "engine/fault.h"
+#include "engine/pipes.h"
 
 #include <errno.h>
 
@@ -21,12 +22,30 @@ void ag_bulk_weigh(struct ag_op *op, size_t got)
     }
 }
 
+/* False: there is no pipe. */
+static bool recv_unseen(struct ag_loop *l, struct ag_op *op, struct ag_bulk *out, int32_t *out_res)
+{
+    size_t most = (size_t)op->fd->unseen * AG_BULK_UNSEEN_BYTES;
+    int32_t res = most ? ag_pipes_recv(l->pipes, op->fd->fd, most, &out->blocks[0]) : -ENOBUFS;
+
+    if (res == -ENOBUFS) {
+        return false;
+    }
+    out->count = 1;
+    out->size = res > 0 ? (size_t)res : 0;
+    *out_res = res;
+    return true;
+}
+
 int32_t ag_bulk_recv(struct ag_loop *l, struct ag_op *op, struct ag_bulk *out)
 {
     struct iovec iov[AG_RECV_BLOCKS];
     ssize_t n;
     int32_t res;
 
+    if (recv_unseen(l, op, out, &res)) {
+        return res;
+    }
     out->count = ag_bufs_for_bulk(l->bufs, out->blocks);
     out->size = 0;
     if (out->count == 0) {
@@ -50,6 +69,12 @@ void ag_bulk_deliver(struct ag_loop *l, struct ag_op *op, const struct ag_bulk *
 {
     uint32_t used = (uint32_t)((got + AG_BUF_LARGE_BYTES - 1) / AG_BUF_LARGE_BYTES);
 
+    if (b->blocks[0]->pipe) {
+        ag_bulk_weigh(op, got);
+        ag_loop_deliver_piece(l, op, b->blocks[0], got);
+        ag_loop_pass_on(l);
+        return;
+    }
     AG_ASSERT(got > 0 && used <= b->count);
     ag_bufs_give_back(b->blocks + used, b->count - used);
     ag_bulk_weigh(op, got);

@@ -5,16 +5,21 @@
  *        ^                                 |
  *        '--- one would have done, eight times in a row
  *
+ * What nobody here has to see (ag_stream_unseen) is left in a pipe, if there is one.
+ *
  * A megabyte in pieces of 272k costs half of what it costs in pieces of 68k: fewer calls, fewer updates of the
  * window, fewer packets with a small rest.
  */
 #pragma once
 #include "engine/backend.h"
 
+/* Of what need not be seen, less is worth no pipe: the unit of ag_fd.unseen. */
+#define AG_BULK_UNSEEN_BYTES 65536u
+
 struct ag_bulk {
     struct ag_block *blocks[AG_RECV_BLOCKS];
     uint32_t count; /* of them; 0: none is to be had, nothing was received */
-    size_t size;    /* bytes of all */
+    size_t size; /* bytes of all; of a pipe: that came, for it tells not whether there were more */
 };
 
 /* Whether the socket of this receive gives much at a time. */

@@ -1,5 +1,7 @@
 #include "engine/conn.h"
 
+#include "engine/bulk.h"
+#include "engine/pipes.h"
 #include "engine/resolver.h"
 
 #include <errno.h>
@@ -211,7 +213,8 @@ static void start_send(struct ag_conn *c)
     }
     const struct ag_slice *first = &send->chain.head->slice;
     if (ag_slice_is_file(first)) {
-        ag_loop_sendfile(s->loop, &c->fd, &send->wr, first->owner->fd, first->offset, first->len);
+        ag_loop_sendfile(s->loop, &c->fd, &send->wr, first->owner->fd,
+                         ag_slice_is_pipe(first) ? AG_OFFSET_PIPE : first->offset, first->len);
         return;
     }
     if ((send->chain.count > 1 || s->out.count > 0) && send_gathered(c)) {
@@ -287,6 +290,9 @@ static void on_wr(struct ag_loop *l, struct ag_op *op, const struct ag_result *r
     struct ag_conn *c = send->conn;
     struct ag_stream *s = &c->stream;
 
+    if (r->res > 0 && ag_slice_is_pipe(&send->chain.head->slice)) {
+        ag_pipe_sent(send->chain.head->slice.owner, (size_t)r->res);
+    }
     if (c->state != AG_CONN_CLOSING) {
         if (r->res > 0 && (uint64_t)r->res == send->chain.bytes) {
             end_send(c);
@@ -407,6 +413,7 @@ static void on_rd(struct ag_loop *l, struct ag_op *op, const struct ag_result *r
         on_input_end(c, r->res);
         maybe_close(c);
     } else if (c->state == AG_CONN_OPEN) {
+        c->fd.unseen = 0;
         c->stream.user->on_data(&c->stream, slice);
     } else if (c->state == AG_CONN_FLUSHING || c->state == AG_CONN_LINGERING) {
         discard(c, slice);
@@ -438,6 +445,11 @@ static void conn_resume(struct ag_stream *s, enum ag_buf_group group)
     if (c->state == AG_CONN_OPEN) {
         update_read(c);
     }
+}
+
+static void conn_unseen(struct ag_stream *s, uint64_t bytes)
+{
+    ag_conn_of(s)->fd.unseen = (uint8_t)ag_min_u64(bytes / AG_BULK_UNSEEN_BYTES, UINT8_MAX);
 }
 
 static void conn_shut(struct ag_stream *s)
@@ -505,6 +517,7 @@ static const struct ag_stream_ops conn_ops = {
     .flush = conn_flush,
     .pause = conn_pause,
     .resume = conn_resume,
+    .unseen = conn_unseen,
     .shut = conn_shut,
     .finish = conn_finish,
     .abort = conn_abort,

@@ -4,6 +4,7 @@
 #include "engine/backend.h"
 #include "engine/conn.h"
 #include "engine/file.h"
+#include "engine/pipes.h"
 #include "engine/random.h"
 
 #include <errno.h>
@@ -457,7 +458,7 @@ int32_t ag_loop_send_now(struct ag_loop *l, struct ag_fd *f, const void *ptr, si
 void ag_loop_sendfile(struct ag_loop *l, struct ag_fd *f, struct ag_write *w, int file_fd,
                       uint64_t offset, size_t len)
 {
-    AG_ASSERT(len > 0 && offset <= INT64_MAX);
+    AG_ASSERT(len > 0 && (offset <= INT64_MAX || offset == AG_OFFSET_PIPE));
     begin(f, &w->op, AG_OP_SENDFILE, &f->wr);
     w->file.fd = file_fd;
     w->file.offset = offset;
@@ -514,6 +515,9 @@ static void deinit_memory(struct ag_loop *l)
     struct ag_pool *const pools[] = {&l->files, &l->pages, &l->sends, &l->nodes};
 
     ag_bufs_free(l->bufs);
+    if (l->pipes) {
+        ag_pipes_free(l->pipes);
+    }
     for (size_t i = 0; i < AG_COUNT(pools); i++) {
         if (pools[i]->base) {
             ag_pool_deinit(pools[i]);
@@ -535,8 +539,9 @@ static enum ag_status init_memory(struct ag_loop *l, const struct ag_loop_config
         ag_pool_init(&l->pages, "arena pages", AG_ARENA_STRIDE_BYTES, pages) == AG_OK &&
         ag_pool_init(&l->files, "open files", sizeof(struct ag_file_block), nodes) == AG_OK) {
         l->bufs = ag_bufs_new(l, counts);
+        l->pipes = ag_pipes_new(l);
     }
-    if (!l->bufs) {
+    if (!l->bufs || !l->pipes) {
         deinit_memory(l);
         return AG_ENOMEM;
     }

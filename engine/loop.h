@@ -98,11 +98,12 @@ struct ag_fd {
     int fd;        /* -1: closed */
     bool readable; /* epoll: an edge was seen and not yet used up */
     bool writable;
-    bool hangup;           /* epoll: the peer has closed; read to the end */
+    bool hangup      : 1;  /* epoll: the peer has closed; read to the end */
     bool registered  : 1;  /* epoll: in the set */
     bool shared      : 1;  /* with other processes: it stays open when it is closed here */
     bool polled      : 1;  /* io_uring: a receive waits for readiness */
     uint8_t bulk_run : 4;  /* not 0: it gives much at a time (bulk.h) */
+    uint8_t unseen;        /* 64 KiB pieces that the next receive may leave in a pipe (pipes.h) */
     struct ag_op *rd, *wr; /* in flight */
 };
 
@@ -177,6 +178,7 @@ struct ag_loop {
     /* private */
     const struct ag_backend *backend;
     struct ag_bufs *bufs;     /* buffers.h */
+    struct ag_pipes *pipes;   /* pipes.h */
     struct ag_link tasks;     /* struct ag_task, in order */
     struct ag_link completed; /* struct ag_op: results found without the kernel's queue */
     /* Of the ops in `completed` that are RECEIVED, in their order: a ring. */
@@ -293,8 +295,10 @@ void ag_loop_send_one(struct ag_loop *l, struct ag_fd *f, struct ag_write *w, co
  * none, an op is to send it. No op that writes may be in flight. */
 AG_MUST_USE int32_t ag_loop_send_now(struct ag_loop *l, struct ag_fd *f, const void *ptr,
                                      size_t len);
+/* The offset of what is next in a pipe. */
+#define AG_OFFSET_PIPE UINT64_MAX
 /* One completion with the bytes sent (at least 1, at most len and 512k), or an error; res 0: the file
- * is shorter than offset. Waits for room in the socket, not for the disk. */
+ * is shorter than offset. Waits for room in the socket, not for the disk; a pipe has to hold `len` bytes. */
 void ag_loop_sendfile(struct ag_loop *l, struct ag_fd *f, struct ag_write *w, int file_fd,
                       uint64_t offset, size_t len);
 /* res 0: connected. `addr` is copied or used at once. */

@@ -17,10 +17,11 @@ typedef void ag_block_free_fn(struct ag_block *);
 /* Embedded in whatever owns the bytes: a receive buffer, a cached file, a snapshot's handle. */
 struct ag_block {
     uint32_t refs;
-    uint32_t size;          /* bytes of memory it pins, for accounting */
+    uint32_t size;          /* bytes of memory it pins, for accounting; of a pipe: that are in it */
     ag_block_free_fn *free; /* called when refs falls to 0 */
     uint8_t *data;          /* its memory; NULL when it is a file */
     int fd;                 /* an open file, or -1 when it is memory */
+    bool pipe;              /* the file is a pipe: read once, in order (pipes.h) */
 };
 
 struct ag_slice {
@@ -35,6 +36,11 @@ struct ag_slice {
 static inline bool ag_slice_is_file(const struct ag_slice *s)
 {
     return s->owner && s->owner->fd >= 0;
+}
+
+static inline bool ag_slice_is_pipe(const struct ag_slice *s)
+{
+    return s->owner && s->owner->pipe;
 }
 
 static inline struct ag_block *ag_block_hold(struct ag_block *b)

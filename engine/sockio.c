@@ -3,6 +3,7 @@
 #include "engine/fault.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -109,14 +110,27 @@ static int32_t write_send(struct ag_write *w)
     return w->op.res;
 }
 
+static ssize_t file_some(const struct ag_write *w)
+{
+    int fd = w->op.fd->fd;
+    size_t len = w->file.len;
+    off_t at = (off_t)w->file.offset;
+
+    if (w->file.offset == AG_OFFSET_PIPE) {
+        len = AG_FAULT("splice.out.short") ? 1 : len;
+        return AG_SYS_ON(fd, "splice.out",
+                         splice(w->file.fd, NULL, fd, NULL, len, SPLICE_F_NONBLOCK));
+    }
+    len = AG_FAULT("sendfile.short") ? 1 : len;
+    return AG_SYS_ON(fd, "sendfile", sendfile(fd, w->file.fd, &at, len));
+}
+
 static int32_t write_file(const struct ag_write *w)
 {
-    size_t len = AG_FAULT("sendfile.short") ? 1 : w->file.len;
-    off_t at = (off_t)w->file.offset;
     ssize_t n;
 
     do {
-        n = AG_SYS_ON(w->op.fd->fd, "sendfile", sendfile(w->op.fd->fd, w->file.fd, &at, len));
+        n = file_some(w);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : (int32_t)n;
 }

@@ -72,6 +72,8 @@ struct ag_stream_ops {
     uint32_t (*progress)(struct ag_stream *, uint32_t *out_unsent);
     /* ag_stream_starved. May be NULL: never. */
     bool (*starved)(struct ag_stream *);
+    /* ag_stream_unseen. May be NULL: all that comes is seen, and no pipe can be sent. */
+    void (*unseen)(struct ag_stream *, uint64_t bytes);
     /* ag_stream_tls. May be NULL: plain. */
     const struct ag_tls_session *(*tls)(struct ag_stream *);
 };
@@ -147,6 +149,19 @@ AG_MUST_USE enum ag_status ag_stream_write(struct ag_stream *s, struct ag_slice 
 void ag_stream_pause(struct ag_stream *s);
 /* Starts on_data again, in buffers of `group`; also changes the group while reading. Idempotent. */
 void ag_stream_resume(struct ag_stream *s, enum ag_buf_group group);
+/* Of what comes behind what was delivered, `bytes` are content that goes on to a stream that takes pipes: they may
+ * come as slices of pipes (pipes.h), which nobody can read. The next delivery takes it back. */
+static inline void ag_stream_unseen(struct ag_stream *s, uint64_t bytes)
+{
+    if (s->ops->unseen) {
+        s->ops->unseen(s, bytes);
+    }
+}
+/* Whether slices of pipes may be written to it. */
+static inline bool ag_stream_takes_pipes(const struct ag_stream *s)
+{
+    return s->ops->unseen;
+}
 /* After what is queued, shuts the writing side; reading goes on (tunnels, client side). */
 void ag_stream_shut(struct ag_stream *s);
 /* After what is queued, ends in order: shut, discard input, close. */

@@ -300,6 +300,7 @@ void ag_body_discard(struct ag_body *b)
         return;
     }
     b->discarding = true;
+    b->pipes = false;
     b->starved = false;
     b->pinned_bytes = 0;
     ag_chain_clear(&b->q, &b->loop->nodes);

@@ -39,6 +39,7 @@ struct ag_body {
     bool ended;            /* no more writes */
     bool aborted;          /* no more writes, and the end is not the true one */
     bool discarding;       /* the consumer has left: what comes is dropped and counts as consumed */
+    bool pipes;            /* the consumer's: it sends on a stream that takes slices of pipes */
     bool starved;          /* the producer was told there is no room: writable is owed */
     bool counted; /* a stream's: what is taken is counted in the loop's passed_at_once when the
                               queue was begun in the same turn, else in its passed_later */

@@ -428,6 +428,14 @@ static void read_trailers(struct ag_h1_client *c)
     end_content(c, kept);
 }
 
+/* What is still to come, beside what is here and not used: behind the next `used` bytes of it. */
+static void expect_unseen(struct ag_h1_client *c, size_t used)
+{
+    uint64_t here = c->now.len - used + c->in.bytes;
+
+    ag_stream_unseen(c->stream, c->res_left > here ? c->res_left - here : 0);
+}
+
 /* One step of content; the input is not empty unless the content is. */
 static void read_content(struct ag_h1_client *c)
 {
@@ -439,6 +447,9 @@ static void read_content(struct ag_h1_client *c)
         size_t len = (size_t)ag_min_u64(c->now.len, c->res_left);
 
         c->res_left -= len;
+        if (c->call->res_body->pipes) {
+            expect_unseen(c, len);
+        }
         if (len) {
             give(c, 0, len, len);
         }

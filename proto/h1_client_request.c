@@ -28,6 +28,8 @@ static bool send_slice(struct ag_h1_client *c)
             return false;
         }
         c->req_left -= s.len;
+        /* Not before: until something has left, the call may be made anew on whatever connection. */
+        c->call->req_body->pipes = ag_stream_takes_pipes(c->stream);
     }
     st = c->req_framing == AG_FRAMING_CHUNKED ? send_chunk(c->stream, s)
                                               : ag_stream_write(c->stream, s);

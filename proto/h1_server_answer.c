@@ -82,6 +82,7 @@ static void send_head(struct ag_exchange *ex)
         return;
     }
     h->stream->incomplete = res->framing == AG_FRAMING_CLOSE;
+    ex->res_source->pipes = res->framing == AG_FRAMING_LENGTH && ag_stream_takes_pipes(h->stream);
     ag_body_set_consumer(ex->res_source, ag_h1_server_body_event, h);
 }
 

@@ -332,6 +332,14 @@ static bool read_chunked(struct ag_h1_server *h)
     return true;
 }
 
+/* What is still to come, beside what is here: behind the next `used` bytes of it. */
+static void expect_unseen(struct ag_h1_server *h, size_t used)
+{
+    uint64_t left = ag_h1_progress(h)->body_left, here = h->in.bytes - used;
+
+    ag_stream_unseen(h->stream, left > here ? left - here : 0);
+}
+
 /* True when input was used. */
 bool ag_h1_server_read_body(struct ag_h1_server *h)
 {
@@ -360,6 +368,9 @@ bool ag_h1_server_read_body(struct ag_h1_server *h)
     }
     size_t take = ag_min_u64(h->in.head->slice.len, p->body_left);
     p->body_left -= take;
+    if (ex->req_body.pipes) {
+        expect_unseen(h, take);
+    }
     if (!forward(h, 0, take)) {
         return false;
     }

@@ -41,6 +41,7 @@ static const char *const always[] = {
     /* descriptors */
     "read", "readv", "pread64", "preadv2", "write", "writev", "pwritev", "close", "lseek", "poll",
     "ppoll", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2", "io_uring_enter", "sendfile",
+    "splice", "pipe2",
     /* files, for reading */
     "openat2", "fstat", "newfstatat", "stat", "lstat", "statx", "readahead",
     /* sockets */
@@ -169,7 +170,8 @@ static void allow_files(struct filter *f)
 {
     const unsigned write_flags =
         (unsigned)(O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | TMPFILE_ONLY);
-    static const int commands[] = {F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL};
+    static const int commands[] = {F_DUPFD_CLOEXEC, F_GETFD, F_SETFD,
+                                   F_GETFL,         F_SETFL, F_SETPIPE_SZ};
     static const unsigned long controls[] = {FIONBIO, FIONREAD, SIOCOUTQ, TCGETS};
 
     allow_if(f, "openat", 2, write_flags, O_RDONLY);

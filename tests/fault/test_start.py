@@ -26,6 +26,7 @@ START = {
     "thread.helper": ("epoll", "EAGAIN", (1, 3), SERVES),  # files are read by the shard itself
     "calloc.helpers": ("epoll", "ENOMEM", (1,), SERVES),
     "calloc.resolver": ("epoll", "ENOMEM", (1,), ENDS),
+    "calloc.pipes": ("epoll", "ENOMEM", (1,), ENDS),
     "calloc.buffers": ("epoll", "ENOMEM", (1, 2, 3, 4, 5), ENDS),
     "mmap.buffers": ("epoll", "ENOMEM", (1, 2), ENDS),
     "mmap.pool": ("epoll", "ENOMEM", (1, 2, 3, 4, 5, 6, 7), ENDS),

@@ -1,0 +1,35 @@
+/*
+ * pipes: content that goes from one socket to another without being copied into this process.
+ *
+ *   socket --splice--> pipe --splice--> socket      a receive fills it, one slice names all of it, a send empties it
+ *
+ * A shard has few of them, made when they are wanted, kept while much passes and closed a second after. One is
+ * in use from the receive that fills it to the send that empties it; what waits behind a slow peer therefore holds
+ * it, and who finds none left receives into memory. One that goes back with bytes in it is closed.
+ */
+#pragma once
+#include "engine/loop.h"
+
+#define AG_PIPES_MAX     64u
+#define AG_PIPES_KEEP_MS 1000u
+/* What one holds. The system may allow less (fs.pipe-user-pages-soft): then receives bring less. */
+#define AG_PIPE_BYTES ((size_t)256 * 1024)
+
+struct ag_pipes;
+
+/* NULL: no memory. */
+AG_MUST_USE struct ag_pipes *ag_pipes_new(struct ag_loop *l);
+/* None may be in use. */
+void ag_pipes_free(struct ag_pipes *p);
+
+/* Moves what `socket` has, at most `most` bytes, into an empty pipe, without waiting: bytes (> 0), 0 at the end of
+ * input, or -errno.
+ *   *out  with bytes: the pipe, refs 1, its size being those bytes; NULL with -ENOBUFS alone: there is none to be
+ *         had, nothing was received */
+int32_t ag_pipes_recv(struct ag_pipes *p, int socket, size_t most, struct ag_block **out);
+/* Bytes have left the pipe for a socket. */
+void ag_pipe_sent(struct ag_block *pipe, size_t bytes);
+
+/* Pipes that exist, and those of them in use; for tests and leak checks. */
+uint32_t ag_pipes_open(const struct ag_pipes *p);
+uint32_t ag_pipes_used(const struct ag_pipes *p);
