@@ -539,7 +539,7 @@ static enum ag_status init_memory(struct ag_loop *l, const struct ag_loop_config
         ag_pool_init(&l->pages, "arena pages", AG_ARENA_STRIDE_BYTES, pages) == AG_OK &&
         ag_pool_init(&l->files, "open files", sizeof(struct ag_file_block), nodes) == AG_OK) {
         l->bufs = ag_bufs_new(l, counts);
-        l->pipes = ag_pipes_new(l);
+        l->pipes = ag_pipes_new(l, or_default(c->pipe_count, AG_PIPES_MAX));
     }
     if (!l->bufs || !l->pipes) {
         deinit_memory(l);

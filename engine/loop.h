@@ -143,6 +143,7 @@ struct ag_loop_config {
     uint32_t buf_count[AG_BUF_GROUPS];  /* receive and send buffers, default 4096 and 512 */
     uint32_t node_count;                /* slice nodes, default 32768 */
     uint32_t page_count;                /* arena pages, default 16384 */
+    uint32_t pipe_count;                /* at most, default and no more than AG_PIPES_MAX */
     struct ag_helpers *helpers; /* helper.h; may be NULL: then files block the loop (tests) */
 };
 

@@ -78,16 +78,17 @@ static void give_back(struct ag_block *b)
     }
 }
 
-struct ag_pipes *ag_pipes_new(struct ag_loop *l)
+struct ag_pipes *ag_pipes_new(struct ag_loop *l, uint32_t count)
 {
     struct ag_pipes *ps = AG_SYS_NULL("calloc.pipes", calloc(1, sizeof(*ps)));
 
+    AG_ASSERT(count > 0 && count <= AG_PIPES_MAX);
     if (!ps) {
         return NULL;
     }
     ps->loop = l;
     ag_timer_init(&ps->trim, trim);
-    for (size_t i = AG_PIPES_MAX; i-- > 0;) {
+    for (uint32_t i = count; i-- > 0;) {
         ps->all[i].pipes = ps;
         push(&ps->unmade, &ps->all[i]);
     }

@@ -17,8 +17,8 @@
 
 struct ag_pipes;
 
-/* NULL: no memory. */
-AG_MUST_USE struct ag_pipes *ag_pipes_new(struct ag_loop *l);
+/* At most `count` (1 .. AG_PIPES_MAX), none of them open yet. NULL: no memory. */
+AG_MUST_USE struct ag_pipes *ag_pipes_new(struct ag_loop *l, uint32_t count);
 /* None may be in use. */
 void ag_pipes_free(struct ag_pipes *p);
 

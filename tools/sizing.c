@@ -4,6 +4,7 @@
 #include "engine/buffers.h"
 #include "engine/conn.h"
 #include "engine/file.h"
+#include "engine/pipes.h"
 #include "engine/shard.h"
 #include "tools/downstream.h"
 
@@ -16,6 +17,7 @@
  * wake-up, names' sockets. */
 #define FDS_PROCESS     32u
 #define FDS_SHARD       8u
+#define FDS_EACH_PIPE   64u
 #define CONNECTIONS_MAX 100000u
 
 #define RING_ENTRIES  1024u
@@ -53,11 +55,20 @@ static uint64_t raise_nofile(void)
     return rl.rlim_cur;
 }
 
+/* A part of them, each of which takes two: what finds none left is received into memory. */
+static void size_pipes(struct ag_sizing *s)
+{
+    uint64_t count = s->nofile / s->shards / FDS_EACH_PIPE;
+
+    s->loop.pipe_count = count ? (uint32_t)ag_min_u64(count, AG_PIPES_MAX) : 1;
+}
+
 /* As asked, as far as there are descriptors. Unasked one is left for each, as a proxied request takes
  * two. */
 static void size_connections(struct ag_sizing *s, uint32_t listen_count)
 {
-    uint64_t reserved = FDS_PROCESS + (uint64_t)s->shards * (FDS_SHARD + listen_count);
+    uint64_t each = FDS_SHARD + listen_count + 2 * s->loop.pipe_count;
+    uint64_t reserved = FDS_PROCESS + s->shards * each;
     uint64_t total = s->connections_asked;
 
     s->connections_by_fds = s->nofile > 2 * reserved ? s->nofile - reserved : s->nofile / 2;
@@ -176,6 +187,7 @@ void ag_sizing_compute(const struct ag_snapshot *snapshot, struct ag_sizing *out
         .memory_bytes = memory_here(),
         .connections_asked = m->max_connections,
     };
+    size_pipes(out);
     size_connections(out, m->listen_count);
     size_pools(out, &m->memory, 0);
     out->part_bytes[AG_SIZING_ACTIONS] = actions_bytes(snapshot);

@@ -5,6 +5,7 @@
  * mapped for the sizes found are measured against the parts of the ceiling.
  */
 #include "engine/buffers.h"
+#include "engine/pipes.h"
 #include "tools/sizing.h"
 
 #include <criterion/criterion.h>
@@ -49,8 +50,9 @@ Test(sizing, descriptors_bound_connections)
 
     cr_assert_eq(s.shards, 2);
     cr_assert_eq(s.nofile, 2000);
-    /* 32, and of each shard 8 and its two listening sockets (IPv4 and IPv6) */
-    cr_assert_eq(s.connections_by_fds, 2000 - 32 - 2 * 10);
+    /* 32, and of each shard 8, its two listening sockets (IPv4 and IPv6), and two for each pipe */
+    cr_assert_eq(s.loop.pipe_count, 2000 / 2 / 64);
+    cr_assert_eq(s.connections_by_fds, 2000 - 32 - 2 * (10 + 2 * 15));
     cr_assert_eq(s.connections, s.connections_by_fds / 2 / 2);
     cr_assert_eq(s.ceiling_bytes, sum_of(&s));
 
@@ -61,6 +63,14 @@ Test(sizing, descriptors_bound_connections)
     s = sizing_of("server: {workers: 1}\nroutes: {/x: OK}\n", 20);
     cr_assert_gt(s.connections, 0);
     cr_assert_lt(s.connections, 20);
+    cr_assert_eq(s.loop.pipe_count, 1);
+}
+
+Test(sizing, pipes_are_few)
+{
+    struct ag_sizing s = sizing_of("server: {workers: 1}\nroutes: {/x: OK}\n", 10000);
+
+    cr_assert_eq(s.loop.pipe_count, AG_PIPES_MAX);
 }
 
 Test(sizing, memory_is_as_configured)
