@@ -163,10 +163,10 @@ int32_t ag_pipes_recv(struct ag_pipes *ps, int socket, size_t most, struct ag_bl
     return (int32_t)n;
 }
 
-void ag_pipe_sent(struct ag_block *b, size_t bytes)
+void ag_pipe_sent(struct ag_block *pipe, size_t bytes)
 {
-    AG_ASSERT(b->pipe && bytes <= b->size);
-    b->size -= (uint32_t)bytes;
+    AG_ASSERT(pipe->pipe && bytes <= pipe->size);
+    pipe->size -= (uint32_t)bytes;
 }
 
 uint32_t ag_pipes_open(const struct ag_pipes *ps)

@@ -20,16 +20,16 @@ struct ag_pipes;
 /* At most `count` (1 .. AG_PIPES_MAX), none of them open yet. NULL: no memory. */
 AG_MUST_USE struct ag_pipes *ag_pipes_new(struct ag_loop *l, uint32_t count);
 /* None may be in use. */
-void ag_pipes_free(struct ag_pipes *p);
+void ag_pipes_free(struct ag_pipes *ps);
 
 /* Moves what `socket` has, at most `most` bytes, into an empty pipe, without waiting: bytes (> 0), 0 at the end of
  * input, or -errno.
  *   *out  with bytes: the pipe, refs 1, its size being those bytes; NULL with -ENOBUFS alone: there is none to be
  *         had, nothing was received */
-int32_t ag_pipes_recv(struct ag_pipes *p, int socket, size_t most, struct ag_block **out);
+int32_t ag_pipes_recv(struct ag_pipes *ps, int socket, size_t most, struct ag_block **out);
 /* Bytes have left the pipe for a socket. */
 void ag_pipe_sent(struct ag_block *pipe, size_t bytes);
 
 /* Pipes that exist, and those of them in use; for tests and leak checks. */
-uint32_t ag_pipes_open(const struct ag_pipes *p);
-uint32_t ag_pipes_used(const struct ag_pipes *p);
+uint32_t ag_pipes_open(const struct ag_pipes *ps);
+uint32_t ag_pipes_used(const struct ag_pipes *ps);

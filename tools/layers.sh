@@ -29,7 +29,7 @@ only() {
     # shellcheck disable=SC2086 # words
     in_files $product
 }
-only 'liburing'  'engine/uring\.c|engine/uring_compat\.h'
+only 'liburing'  'engine/uring_impl\.h'
 only 'wolfssl/'  'engine/tls[a-z0-9_]*\.c'
 only 'yaml\.h'   'router/config_yaml\.c'
 only 'ares'      'engine/resolver_ares\.c'

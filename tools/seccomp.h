@@ -10,7 +10,7 @@
  *
  * The filter cannot look into memory: the flags of openat2 are not seen, so writing by path is refused
  * by Landlock (privilege.h). Requests through io_uring are not seen either: rings are restricted where
- * they are made (engine/uring.c), and no new ones can be made.
+ * they are made (engine/uring_setup.c), and no new ones can be made.
  */
 #pragma once
 #include "engine/base.h"
