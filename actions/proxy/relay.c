@@ -129,6 +129,9 @@ static void pass_on(struct ag_relay *r, struct ag_stream *from, struct ag_stream
     enum ag_buf_group group = group_of(slice.len);
 
     r->active_ms = loop_of(r)->now_ms;
+    if (group == AG_BUF_LARGE && ag_stream_takes_pipes(to)) {
+        ag_stream_unseen(from, UINT64_MAX); /* only a ClientHello is read here */
+    }
     if (ag_stream_write(to, slice) != AG_OK) {
         fail(r, AG_REASON_RESOURCES, "out of memory");
     } else if (ag_stream_full(to)) {

@@ -9,7 +9,8 @@
  *     |  nobody's name: alert, closed        |  no server: closed        |  reset, too long idle: both reset
  *     '--------------------------------------'---------------------------'--> ENDING
  *
- * Two streams and nothing between them: what one has received the other sends, by reference; one that takes no more
+ * Two streams and nothing between them: what one has received the other sends, by reference, much of it through
+ * pipes (engine/pipes.h); one that takes no more
  * has the other's reading paused. An end of input is passed on as one (half-close). What comes before the server is
  * there is bounded (AG_RELAY_EARLY_MAX) and waits.
  */
