@@ -29,7 +29,6 @@ most that was resident, of what check says at most. turn ms: the longest that th
 client waited for an answer meanwhile.
 """
 import argparse
-import contextlib
 import os
 import pathlib
 import re
@@ -43,6 +42,7 @@ import threading
 import time
 
 import hostile_peers as peers
+from awake import awake
 from servers import free_port
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -127,19 +127,6 @@ def p99(samples, path):
 
 def pinned(core, realtime, priority):
     return ["taskset", "-c", str(core), *(["chrt", "-f", str(priority)] if realtime else [])]
-
-
-@contextlib.contextmanager
-def awake(wanted):
-    """Something that runs on each core when nothing else does."""
-    spins = [subprocess.Popen(["taskset", "-c", str(core), "chrt", "--idle", "0", sys.executable, "-c",
-                               "while True: pass"]) for core in sorted(os.sched_getaffinity(0)) if wanted]
-    try:
-        yield
-    finally:
-        for spin in spins:
-            spin.kill()
-            spin.wait()
 
 
 def self_as(*args):

@@ -14,13 +14,15 @@ What is written in Python gets the time that nobody else wants (SCHED_IDLE): it 
 
 With --rate so many requests a second are asked, no matter how fast they are answered, instead of as many
 as go. --realtime lets server, load and upstream run before whatever else wants their cores (SCHED_FIFO), and keeps
-the cores awake: one that halts may take milliseconds to wake when it is virtual.
+the cores awake: one that halts may take milliseconds to wake when it is virtual. It wants a --rate that leaves the cores
+a tenth: the kernel stops what runs before all else for 50 ms of each second in which it never pauses.
 
 The slowest request of each second is compared with the p99.9 of the time before and 5 ms. So are the
 seconds before the first reload and, from --interval 2 on, those between: what they exceed is the
 machine's doing, not the reload's.
 """
 import argparse
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -37,6 +39,7 @@ import tempfile
 import threading
 import time
 
+from awake import awake
 from servers import free_port
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -339,12 +342,6 @@ def beside(options, priority):
     return [*policy, "taskset", "-c", str(CORES[-1])]
 
 
-def keep_awake(options):
-    """Something that runs on each core when nothing else does."""
-    return [subprocess.Popen(["taskset", "-c", str(core), "chrt", "--idle", "0", sys.executable, "-c",
-                              "while True: pass"]) for core in CORES if options.realtime]
-
-
 def start_load(options, loader, port, folder, seconds):
     command = [loader, options.rate, port, options.connections, seconds + 300, folder / "samples", "/fixed",
                "/files/1k.txt", "/small"]
@@ -364,8 +361,9 @@ def run(options, backend, loader, origin, small, folder):
     write(0)
     first = ["chrt", "--fifo", "1"] if options.realtime else NORMAL
     server = subprocess.Popen([*first, options.binary, "serve", "-c", str(path)], stderr=log.open("w"))
-    bad, spins = [], keep_awake(options)
+    bad, cores = [], contextlib.ExitStack()
     try:
+        cores.enter_context(awake(options.realtime))
         connect(port).close()
         others = Others(port, options.tunnels)
         load = start_load(options, loader, port, folder, options.before + options.reloads * options.interval)
@@ -389,9 +387,7 @@ def run(options, backend, loader, origin, small, folder):
         bad += [f"{done} of {options.reloads} reloads"] * (done != options.reloads)
         bad += [f"memory has grown by {grown} bytes"] * (grown > 8 * size + (1 << 20))
     finally:
-        for spin in spins:
-            spin.kill()
-            spin.wait()
+        cores.close()
         server.send_signal(signal.SIGTERM)
         code = server.wait(60)
     bad += [f"exit code {code}"] * (code != 0)
