@@ -61,7 +61,6 @@ static int reload(struct ag_instance *i)
 int ag_cmd_reload(int argc, char **argv)
 {
     struct ag_instance i = {.fd = -1};
-    size_t operand_count = 0;
     const struct ag_option options[] = {AG_INSTANCE_OPTIONS(&i)};
     const struct ag_command command = {
         .usage = "anygate reload -c FILE | --pid-file FILE | --pid NUMBER",
@@ -71,16 +70,6 @@ int ag_cmd_reload(int argc, char **argv)
         .option_count = AG_COUNT(options),
         .operand_max = 0,
     };
-    enum ag_args_result parsed = ag_args_parse(&command, argc, argv, NULL, &operand_count);
-    int rc;
 
-    if (parsed != AG_ARGS_OK) {
-        return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
-    }
-    rc = ag_instance_find(&i);
-    if (rc == AG_EXIT_OK) {
-        rc = reload(&i);
-    }
-    ag_instance_release(&i);
-    return rc;
+    return ag_instance_command(&i, &command, argc, argv, reload);
 }

@@ -8,8 +8,14 @@
 /* For a process to end once nothing holds it. */
 #define END_MS 5000u
 
-static int stop(const struct ag_instance *i, bool now)
+struct stop {
+    struct ag_instance instance;
+    bool now;
+};
+
+static int stop(struct ag_instance *i)
 {
+    bool now = ag_container_of(i, struct stop, instance)->now;
     uint64_t wait_ms = END_MS + (now ? 0 : i->drain_timeout_ms);
 
     /* A second SIGTERM would be lost while the first one waits to be read. */
@@ -28,12 +34,10 @@ static int stop(const struct ag_instance *i, bool now)
 
 int ag_cmd_stop(int argc, char **argv)
 {
-    struct ag_instance i = {.fd = -1};
-    size_t operand_count = 0;
-    bool now = false;
+    struct stop it = {.instance.fd = -1};
     const struct ag_option options[] = {
-        AG_INSTANCE_OPTIONS(&i),
-        {"--now", 0, NULL, "do not wait for requests under way", .out_switch = &now},
+        AG_INSTANCE_OPTIONS(&it.instance),
+        {"--now", 0, NULL, "do not wait for requests under way", .out_switch = &it.now},
     };
     const struct ag_command command = {
         .usage = "anygate stop -c FILE | --pid-file FILE | --pid NUMBER [--now]",
@@ -43,16 +47,6 @@ int ag_cmd_stop(int argc, char **argv)
         .option_count = AG_COUNT(options),
         .operand_max = 0,
     };
-    enum ag_args_result parsed = ag_args_parse(&command, argc, argv, NULL, &operand_count);
-    int rc;
 
-    if (parsed != AG_ARGS_OK) {
-        return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
-    }
-    rc = ag_instance_find(&i);
-    if (rc == AG_EXIT_OK) {
-        rc = stop(&i, now);
-    }
-    ag_instance_release(&i);
-    return rc;
+    return ag_instance_command(&it.instance, &command, argc, argv, stop);
 }

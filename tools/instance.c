@@ -99,7 +99,8 @@ static int read_pid_file(struct ag_instance *i)
     return take(i, pid);
 }
 
-int ag_instance_find(struct ag_instance *i)
+/* Finds it and makes sure that it is an anygate. AG_EXIT_OK, or the exit code after an error was printed. */
+static int find(struct ag_instance *i)
 {
     uint64_t pid = 0;
     int rc = AG_EXIT_OK;
@@ -125,6 +126,24 @@ int ag_instance_find(struct ag_instance *i)
         return rc;
     }
     return i->pid_option ? take(i, (pid_t)pid) : read_pid_file(i);
+}
+
+int ag_instance_command(struct ag_instance *i, const struct ag_command *command, int argc,
+                        char **argv, int (*run)(struct ag_instance *))
+{
+    size_t operand_count = 0;
+    enum ag_args_result parsed = ag_args_parse(command, argc, argv, NULL, &operand_count);
+    int rc;
+
+    if (parsed != AG_ARGS_OK) {
+        return parsed == AG_ARGS_HELP ? AG_EXIT_OK : AG_EXIT_USAGE;
+    }
+    rc = find(i);
+    if (rc == AG_EXIT_OK) {
+        rc = run(i);
+    }
+    ag_instance_release(i);
+    return rc;
 }
 
 bool ag_instance_follow(struct ag_instance *i)

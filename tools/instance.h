@@ -27,9 +27,10 @@ struct ag_instance {
         "--pid", 0, "NUMBER", "of the server's process", .out_value = &(i)->pid_option    \
     }
 
-/* Finds it and makes sure that it is an anygate. AG_EXIT_OK, or the exit code after an error was
- * printed. */
-int ag_instance_find(struct ag_instance *i);
+/* A command about one, whole: parses its arguments, finds the instance, runs `run` on it and lets go of it. Its exit
+ * code. */
+int ag_instance_command(struct ag_instance *i, const struct ag_command *command, int argc,
+                        char **argv, int (*run)(struct ag_instance *));
 /* Follows the pid file to a successor, when the process has ended in favour of one. */
 bool ag_instance_follow(struct ag_instance *i);
 /* False after an error was printed. */
