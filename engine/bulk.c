@@ -22,13 +22,14 @@ void ag_bulk_weigh(struct ag_op *op, size_t got)
     }
 }
 
-/* False: there is no pipe. */
+/* False: there is no pipe, or nothing came that way, which memory has to confirm: the system moves no byte of what
+ * lies behind TCP's urgent mark into a pipe, and says that there is nothing (-EAGAIN) or that it is the end. */
 static bool recv_unseen(struct ag_loop *l, struct ag_op *op, struct ag_bulk *out, int32_t *out_res)
 {
     size_t most = (size_t)op->fd->unseen * AG_BULK_UNSEEN_BYTES;
     int32_t res = most ? ag_pipes_recv(l->pipes, op->fd->fd, most, &out->blocks[0]) : -ENOBUFS;
 
-    if (res == -ENOBUFS) {
+    if (res == -ENOBUFS || res == -EAGAIN || res == 0) {
         return false;
     }
     out->count = 1;

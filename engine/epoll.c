@@ -96,7 +96,7 @@ static void epoll_wait_events(struct ag_loop *l, uint32_t wait_ms)
 static int enroll(struct ag_loop *l, struct ag_fd *f)
 {
     struct ag_epoll *e = l->epoll;
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET};
     uint32_t number = (uint32_t)f->fd;
 
     if (f->registered) {
@@ -152,7 +152,8 @@ static void perform_accept(struct ag_loop *l, struct ag_op *op)
 }
 
 /* A short piece has emptied the socket, and what comes later makes a new edge; after a hangup there may be none, so
- * read to the end. Nor is there one before it is registered: if it lives on, the next try does that. */
+ * read to the end, as with urgent data, before which a receive stops. Nor is there one before it is registered: if it
+ * lives on, the next try does that. */
 static bool is_more(const struct ag_fd *f, size_t got, size_t size)
 {
     return got == size || f->hangup || !f->registered;
@@ -387,7 +388,7 @@ static void epoll_reap(struct ag_loop *l)
         if (!f) {
             continue;
         }
-        f->hangup |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+        f->hangup |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0;
         f->readable |= in;
         f->writable |= out;
         if (in) {

@@ -98,7 +98,7 @@ struct ag_fd {
     int fd;        /* -1: closed */
     bool readable; /* epoll: an edge was seen and not yet used up */
     bool writable;
-    bool hangup      : 1;  /* epoll: the peer has closed; read to the end */
+    bool hangup      : 1;  /* epoll: the peer has closed, or sent urgent data; read to the end */
     bool registered  : 1;  /* epoll: in the set */
     bool shared      : 1;  /* with other processes: it stays open when it is closed here */
     bool polled      : 1;  /* io_uring: a receive waits for readiness */

@@ -99,7 +99,7 @@ void ag_body_owe_room(struct ag_body *b)
  * at one end and taking at the other agree. */
 static uint32_t charge_of(const struct ag_slice *s)
 {
-    return s->owner && !ag_slice_is_file(s) ? s->owner->size : 0;
+    return s->owner && (!ag_slice_is_file(s) || ag_slice_is_pipe(s)) ? s->owner->size : 0;
 }
 
 /* A few bytes that wait behind others must not hold a 64k buffer (THREATS.md, resources). */

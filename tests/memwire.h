@@ -127,6 +127,7 @@ struct memwire {
     struct ag_task move;       /* takes what the window lets through, and closes */
     struct ag_buf out;         /* what the peer has got; the test's memory */
     size_t window;             /* bytes that the peer takes yet; SIZE_MAX: all */
+    uint64_t unseen;           /* what ag_stream_unseen said last; no pipe comes of it */
     const union ag_addr *peer; /* NULL: not known */
     enum ag_buf_group group;
     enum ag_reason why; /* with `aborted` or `closed` */
@@ -205,6 +206,11 @@ static inline void memwire_resume(struct ag_stream *s, enum ag_buf_group group)
     memwire_of(s)->group = group;
 }
 
+static inline void memwire_unseen(struct ag_stream *s, uint64_t bytes)
+{
+    memwire_of(s)->unseen = bytes;
+}
+
 static inline void memwire_shut(struct ag_stream *s)
 {
     memwire_of(s)->shut = true;
@@ -252,6 +258,7 @@ static const struct ag_stream_ops memwire_ops = {
     .flush = memwire_flush,
     .pause = memwire_pause,
     .resume = memwire_resume,
+    .unseen = memwire_unseen,
     .shut = memwire_shut,
     .finish = memwire_finish,
     .abort = memwire_abort,

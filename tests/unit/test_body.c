@@ -293,3 +293,28 @@ Test(body, a_stream_s_pieces_are_counted_by_their_turn)
     cr_expect_eq(f->loop.stats.passed_at_once, 3, "the queue was empty in between");
     cr_expect_eq(f->loop.stats.passed_later, 3);
 }
+
+static void let_go(struct ag_block *block)
+{
+    (void)block;
+}
+
+Test(body, what_lies_in_pipes_is_bounded_too)
+{
+    struct ag_block pipes[3];
+
+    for (size_t i = 0; i < AG_COUNT(pipes); i++) {
+        pipes[i] = (struct ag_block){
+            .refs = 1, .size = AG_BODY_BYTES_MAX / 2, .free = let_go, .fd = 0, .pipe = true};
+        cr_expect(ag_body_room(&b), "pipe %zu", i);
+        cr_assert_eq(ag_body_write(&b, (struct ag_slice){{.ptr = NULL}, pipes[i].size, &pipes[i]}),
+                     AG_OK);
+        if (i == 1) {
+            cr_expect_not(ag_body_room(&b));
+            take();
+        }
+    }
+    take();
+    take();
+    cr_expect_eq(b.pinned_bytes, 0);
+}

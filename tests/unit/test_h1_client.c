@@ -3,6 +3,7 @@
  * like a clean end; memory stays bounded; nothing is left behind at whatever point a call ends.
  * Method: a client on one end of a TCP pair, the test on the other, on both backends.
  */
+#include "engine/bulk.h"
 #include "engine/conn.h"
 #include "proto/h1_client.h"
 #include "tests/unit/loops.h"
@@ -815,4 +816,63 @@ BOTH(h1_client, cancelled_at_each_stage_nothing_is_left)
         cr_expect_eq(r->heads, heads);
         rig_free(r);
     }
+}
+
+/* A large buffer with as much as is one unit of what may go unseen, as if it had just come. */
+static void comes(struct rig *r)
+{
+    struct ag_block *block = ag_loop_buf(&r->f->loop, AG_BUF_LARGE);
+
+    cr_assert(block);
+    memset(block->data, 'x', AG_BULK_UNSEEN_BYTES);
+    ag_h1_client_data(&r->c, (struct ag_slice){{.ptr = block->data}, AG_BULK_UNSEEN_BYTES, block});
+}
+
+/* Content that lies in the client, and is not passed on yet, is none that may still come in a pipe. */
+BOTH(h1_client, what_may_go_unseen_is_what_has_not_come)
+{
+    struct rig *r = rig_new(kind);
+    char head[64];
+
+    (void)snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Length: %u\r\n\r\n",
+                   10 * AG_BULK_UNSEEN_BYTES);
+    r->hold = true;
+    get(r);
+    push_text(r, head);
+    turn_until(&r->f->loop, r->heads == 1);
+    r->res_body.limit_bytes = 1;
+    comes(r);
+    cr_expect_eq(r->conn.fd.unseen, 0, "its consumer takes no pipes");
+    r->res_body.pipes = true;
+    comes(r);
+    comes(r);
+    comes(r);
+    for (uint64_t given = 2; given <= 4; given++) {
+        struct ag_slice s = ag_body_take(&r->res_body);
+
+        ag_slice_release(&s);
+        turn_until(&r->f->loop, r->res_body.total_bytes == given * AG_BULK_UNSEEN_BYTES);
+        cr_expect_eq(r->conn.fd.unseen, 10 - 4);
+    }
+    ag_body_discard(&r->res_body);
+    for (unsigned i = 4; i < 10; i++) {
+        comes(r);
+    }
+    cr_assert_eq(r->dones, 1);
+    rig_free(r);
+}
+
+BOTH(h1_client, an_upload_takes_pipes_once_it_has_begun)
+{
+    struct rig *r = rig_new(kind);
+
+    start(r, AG_METHOD_POST, AG_FRAMING_LENGTH, 5, false);
+    cr_expect_not(r->req_body.pipes, "it may be made elsewhere");
+    turn_until(&r->f->loop, got(r, "\r\n\r\n"));
+    cr_expect_not(r->req_body.pipes);
+    cr_assert_eq(ag_body_write(&r->req_body, ag_slice_static(AG_SPAN("hello"))), AG_OK);
+    turn_until(&r->f->loop, got(r, "hello"));
+    cr_expect(r->req_body.pipes);
+    cr_expect(r->call.sent);
+    rig_free(r);
 }

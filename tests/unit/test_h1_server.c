@@ -535,3 +535,35 @@ Test(h1_server_eof, a_tunnel_goes_on_the_other_way)
     cr_expect(ended(r));
     rig_free(r);
 }
+
+/* Content that lies here, and is not passed on yet, is none that may still come in a pipe. */
+Test(h1_server, what_may_go_unseen_is_what_has_not_come)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/filter") "Content-Length: 200000\r\n\r\n12345");
+    cr_assert(r->filter && r->w.paused);
+    cr_assert_eq(memwire_feed(&r->w, ag_span_str("67890")), 5, "what was under way");
+    r->hold = true;
+    r->ex->req_body.limit_bytes = 1;
+    r->ex->req_body.pipes = true;
+    resume(r);
+    tick(r, 0);
+    cr_expect_eq(r->ex->req_body.q.bytes, 5, "no room for more");
+    cr_expect_eq(r->w.unseen, 200000 - 10);
+    rig_free(r);
+}
+
+Test(h1_server, none_goes_unseen_unless_its_consumer_takes_pipes)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/wait") "Content-Length: 200000\r\n\r\n12345");
+    cr_expect_eq(r->w.unseen, 0);
+    r->ex->req_body.pipes = true;
+    say(r, "67890");
+    cr_expect_eq(r->w.unseen, 200000 - 10);
+    ag_body_discard(&r->ex->req_body);
+    cr_expect_not(r->ex->req_body.pipes);
+    rig_free(r);
+}

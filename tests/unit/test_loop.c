@@ -426,6 +426,23 @@ BOTH(loop, gathered_send)
     wire_free(&w);
 }
 
+/* A receive stops before the urgent byte, which is not part of the stream; behind it more lies ready. */
+BOTH(loop, receives_on_behind_urgent_data)
+{
+    enum { HALF = 500 };
+    struct wire w = wire_new(kind, true, 64, 16);
+    uint8_t *bytes = pattern_new(2 * (size_t)HALF);
+
+    ag_loop_recv(w.l, &w.b, &w.rd->op, AG_BUF_SMALL);
+    ag_loop_turn(w.l, 0);
+    cr_assert_eq(send(w.a.fd, bytes, HALF, 0), HALF);
+    cr_assert_eq(send(w.a.fd, "!", 1, MSG_OOB), 1);
+    cr_assert_eq(send(w.a.fd, bytes + HALF, HALF, 0), HALF);
+    turn_until(w.l, w.rd->bytes == 2 * (uint64_t)HALF);
+    free(bytes);
+    wire_free(&w);
+}
+
 BOTH(loop, sendfile)
 {
     const size_t len = 3u << 20;
