@@ -18,6 +18,7 @@ struct ag_pipes {
     struct ag_pipe *idle;   /* open and empty, the last used first */
     struct ag_pipe *unmade; /* not open */
     uint32_t open, used;
+    uint64_t barred_ms;   /* loop time until which the system is not asked for another */
     struct ag_timer trim; /* armed while there are idle ones */
     struct ag_pipe all[AG_PIPES_MAX];
 };
@@ -103,6 +104,20 @@ void ag_pipes_free(struct ag_pipes *ps)
     free(ps);
 }
 
+/* False: no descriptors, or the system would give a small one, by which less goes than through memory. */
+static bool open_ends(int ends[static 2])
+{
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0) {
+        return false;
+    }
+    if (fcntl(ends[1], F_SETPIPE_SZ, (int)AG_PIPE_BYTES) < 0) {
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+        return false;
+    }
+    return true;
+}
+
 /* An open one without bytes. NULL: all are in use, or the system gives none. */
 static struct ag_pipe *take(struct ag_pipes *ps)
 {
@@ -116,15 +131,15 @@ static struct ag_pipe *take(struct ag_pipes *ps)
     if (p) {
         return p;
     }
-    p = pop(&ps->unmade);
+    p = ps->loop->now_ms < ps->barred_ms ? NULL : pop(&ps->unmade);
     if (!p) {
         return NULL;
     }
-    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0) {
+    if (!open_ends(ends)) {
+        ps->barred_ms = ps->loop->now_ms + AG_PIPES_KEEP_MS;
         push(&ps->unmade, p);
         return NULL;
     }
-    (void)fcntl(ends[1], F_SETPIPE_SZ, (int)AG_PIPE_BYTES); /* without it less goes at a time */
     p->block = (struct ag_block){.free = give_back, .fd = ends[0], .pipe = true};
     p->in = ends[1];
     ps->open++;

@@ -12,7 +12,7 @@
 
 #define AG_PIPES_MAX     64u
 #define AG_PIPES_KEEP_MS 1000u
-/* What one holds. The system may allow less (fs.pipe-user-pages-soft): then receives bring less. */
+/* What one holds. Where the system allows less (fs.pipe-user-pages-soft) there are no more of them, until later. */
 #define AG_PIPE_BYTES ((size_t)256 * 1024)
 
 struct ag_pipes;

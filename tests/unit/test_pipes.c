@@ -226,12 +226,16 @@ Test(pipes, without_a_descriptor_there_is_none)
     cr_assert_eq(getrlimit(RLIMIT_NOFILE, &was), 0);
     for (rlim_t more = 0; more < 2; more++) { /* a pipe takes two */
         low = was;
+        p.f->loop.now_ms += AG_PIPES_KEEP_MS; /* for it is not asked again at once */
         low.rlim_cur = (rlim_t)lowest + more;
         cr_assert_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
         cr_expect_eq(ag_pipes_recv(p.pipes, p.out, 100, &pipe), -ENOBUFS);
         cr_expect_eq(ag_pipes_open(p.pipes), 0);
     }
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &was), 0);
+    cr_expect_eq(ag_pipes_recv(p.pipes, p.out, 100, &pipe), -ENOBUFS, "it is asked again at once");
+    uint64_t later_ms = p.f->loop.now_ms + AG_PIPES_KEEP_MS;
+    turn_until(&p.f->loop, p.f->loop.now_ms >= later_ms);
     cr_assert_eq(ag_pipes_recv(p.pipes, p.out, 100, &pipe), 100);
     drain(pipe, 0);
     pool_free(&p);
