@@ -322,6 +322,7 @@ bool ag_proxy_retry_failed(struct ag_proxy_try *t, enum ag_reason why)
         p->replays += replayable;
         p->retried = p->retried || !replayable;
         stop_content(p);
+        ag_upstream_absolve(&t->claim);
         try_again(p, !replayable);
         return true;
     }

@@ -168,13 +168,26 @@ static enum ag_status wait_for_servers(struct ag_upstream_claim *c)
 
 /* ---- which servers were tried ---- */
 
-/* The server that was chosen last is of no use for this request any more. Another one may have its index by now. */
-static void avoid(struct ag_upstream_claim *c)
+/* The server that was chosen last; another one may have its index by now. */
+static bool is_there(const struct ag_upstream_claim *c)
 {
     const struct ag_upstream_peer *p = c->pool->peers[c->index];
 
-    if (p && p->number == c->number) {
+    return p && p->number == c->number;
+}
+
+/* It is of no use for this request any more. */
+static void avoid(struct ag_upstream_claim *c)
+{
+    if (is_there(c)) {
         ag_balance_set_add(&c->tried, c->index);
+    }
+}
+
+void ag_upstream_absolve(struct ag_upstream_claim *c)
+{
+    if (is_there(c)) {
+        ag_balance_set_remove(&c->tried, c->index);
     }
 }
 
@@ -414,6 +427,7 @@ void ag_upstream_connected(struct ag_upstream_claim *c)
 void ag_upstream_crowded_out(struct ag_upstream_claim *c)
 {
     c->tries--;
+    ag_upstream_absolve(c);
     settle(c, choose(c));
 }
 
@@ -425,7 +439,8 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
     c->reason = (uint8_t)why;
     c->detail = detail;
     if (!whole && c->tries < AG_UPSTREAM_TRIES) {
-        settle(c, choose(c)); /* maybe the same: it is not found wanting yet */
+        ag_upstream_absolve(c); /* it is not found wanting yet */
+        settle(c, choose(c));
         return;
     }
     ag_upstream_unreached(c, why);
