@@ -184,10 +184,10 @@ static void avoid(struct ag_upstream_claim *c)
     }
 }
 
-void ag_upstream_absolve(struct ag_upstream_claim *c)
+void ag_upstream_absolve(struct ag_upstream_claim *c, const struct ag_upstream_claim *of)
 {
-    if (is_there(c)) {
-        ag_balance_set_remove(&c->tried, c->index);
+    if (is_there(of)) {
+        ag_balance_set_remove(&c->tried, of->index);
     }
 }
 
@@ -427,7 +427,7 @@ void ag_upstream_connected(struct ag_upstream_claim *c)
 void ag_upstream_crowded_out(struct ag_upstream_claim *c)
 {
     c->tries--;
-    ag_upstream_absolve(c);
+    ag_upstream_absolve(c, c);
     settle(c, choose(c));
 }
 
@@ -439,7 +439,7 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
     c->reason = (uint8_t)why;
     c->detail = detail;
     if (!whole && c->tries < AG_UPSTREAM_TRIES) {
-        ag_upstream_absolve(c); /* it is not found wanting yet */
+        ag_upstream_absolve(c, c); /* it is not found wanting yet */
         settle(c, choose(c));
         return;
     }

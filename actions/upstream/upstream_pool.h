@@ -323,9 +323,8 @@ AG_MUST_USE enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u,
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
 /* The present peer is of no use for this claim any more: it goes on elsewhere. False: nobody else is left. */
 bool ag_upstream_elsewhere(struct ag_upstream_claim *c);
-/* The present peer is as good as before: what failed was one connection to it. Whoever is asked beside (a hedge) has
- * made it one that is not to be asked. */
-void ag_upstream_absolve(struct ag_upstream_claim *c);
+/* The present peer of `of`, a claim beside it or itself, may be asked again: what failed was one connection to it. */
+void ag_upstream_absolve(struct ag_upstream_claim *c, const struct ag_upstream_claim *of);
 /* No peer is left: each is as good as new again, but for the present one where there are others. */
 void ag_upstream_forgive(struct ag_upstream_claim *c);
 /* `c`, which is yet to be made, is to go elsewhere than `other` has been. */

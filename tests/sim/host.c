@@ -586,10 +586,22 @@ void host_loop_init(struct host *h, uint32_t index, bool like_epoll, const struc
     l->live = true;
 }
 
+/* What helpers still have comes first, as a shard's thread waits for them (ag_helpers_settle). */
+static void settle_files(struct host_loop *l)
+{
+    if (l->pending_files > 0) {
+        while (l->pending_files > 0) {
+            AG_ASSERT(sim_step(l->host->sim));
+        }
+        ag_loop_turn(&l->loop, 0);
+    }
+}
+
 void host_loop_deinit(struct host *h, uint32_t index)
 {
     struct ag_loop *l = &h->loops[index].loop;
 
+    settle_files(&h->loops[index]);
     if (l->wheel.armed > 0 || !ag_list_empty(&l->tasks)) {
         sim_fail(h->sim, "loop %u: %u timers and some tasks are left", index, l->wheel.armed);
     }

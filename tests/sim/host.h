@@ -74,6 +74,7 @@ struct host_loop {
     uint32_t ring_at[AG_BUF_GROUPS], ring_count[AG_BUF_GROUPS];
     struct host_pipe *pipes, *old_pipes; /* in use; given back: their memory is used again */
     uint32_t pipe_count;                 /* in use */
+    uint32_t pending_files;
 };
 
 /* Per mille; what goes wrong inside the host. */
