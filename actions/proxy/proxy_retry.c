@@ -316,12 +316,13 @@ bool ag_proxy_retry_failed(struct ag_proxy_try *t, enum ag_reason why)
     if (!p->settings) {
         return false;
     }
-    if (t == &p->first && may_repeat(t, why)) {
+    if (may_repeat(t, why)) {
         bool replayable = t->call.replayable;
 
         p->replays += replayable;
         p->retried = p->retried || !replayable;
         stop_content(p);
+        ag_upstream_absolve(&p->first.claim, &t->claim);
         try_again(p, !replayable);
         return true;
     }

@@ -20,6 +20,7 @@ static void charge(struct ag_upstream_claim *c, struct ag_upstream_peer *p)
     ag_upstream_discharge(c);
     c->peer = p;
     c->index = p->index;
+    c->number = p->number;
     c->charged = true;
     ag_balance_begin(&c->pool->balance, p->index);
 }
@@ -165,6 +166,44 @@ static enum ag_status wait_for_servers(struct ag_upstream_claim *c)
     return wait_on(c, &c->pool->expectant, AG_CLAIM_SERVERS);
 }
 
+/* ---- which servers were tried ---- */
+
+/* The server that was chosen last; another one may have its index by now. */
+static bool is_there(const struct ag_upstream_claim *c)
+{
+    const struct ag_upstream_peer *p = c->pool->peers[c->index];
+
+    return p && p->number == c->number;
+}
+
+/* It is of no use for this request any more. */
+static void avoid(struct ag_upstream_claim *c)
+{
+    if (is_there(c)) {
+        ag_balance_set_add(&c->tried, c->index);
+    }
+}
+
+void ag_upstream_absolve(struct ag_upstream_claim *c, const struct ag_upstream_claim *of)
+{
+    if (is_there(of)) {
+        ag_balance_set_remove(&c->tried, of->index);
+    }
+}
+
+/* Those that have come since, with indices of servers that were tried and have gone, were not. */
+static void meet_new_ones(struct ag_upstream_claim *c)
+{
+    const struct ag_upstream_pool *pool = c->pool;
+
+    for (uint32_t i = 0; c->known != pool->made_count && i < pool->count; i++) {
+        if (pool->peers[i] && pool->peers[i]->number > c->known) {
+            ag_balance_set_remove(&c->tried, i);
+        }
+    }
+    c->known = pool->made_count;
+}
+
 /* ---- the choice of a server ---- */
 
 /* Whether it has a connection that this claim may have, without a new one. */
@@ -236,11 +275,13 @@ static void keep_free(const struct ag_upstream_claim *c, bool full, struct ag_ba
 static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
 {
     struct ag_upstream_pool *pool = c->pool;
-    struct ag_upstream_peer *wanted = c->wants ? find_wanted(c) : NULL;
     bool full = ag_upstream_is_full(pool);
+    struct ag_upstream_peer *wanted;
     struct ag_balance_set among;
     int i;
 
+    meet_new_ones(c);
+    wanted = c->wants ? find_wanted(c) : NULL;
     if (wanted && has_room(c, wanted, full)) {
         c->crowded = false;
         return wanted;
@@ -258,10 +299,12 @@ static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
     return i < 0 ? NULL : pool->peers[i];
 }
 
-static bool any_untried(const struct ag_upstream_claim *c)
+static bool any_untried(struct ag_upstream_claim *c)
 {
-    struct ag_balance_set s = untried(c);
+    struct ag_balance_set s;
 
+    meet_new_ones(c);
+    s = untried(c);
     return !ag_balance_set_empty(&s);
 }
 
@@ -384,6 +427,7 @@ void ag_upstream_connected(struct ag_upstream_claim *c)
 void ag_upstream_crowded_out(struct ag_upstream_claim *c)
 {
     c->tries--;
+    ag_upstream_absolve(c, c);
     settle(c, choose(c));
 }
 
@@ -395,14 +439,15 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
     c->reason = (uint8_t)why;
     c->detail = detail;
     if (!whole && c->tries < AG_UPSTREAM_TRIES) {
-        settle(c, choose(c)); /* maybe the same: it is not found wanting yet */
+        ag_upstream_absolve(c, c); /* it is not found wanting yet */
+        settle(c, choose(c));
         return;
     }
     ag_upstream_unreached(c, why);
     if (c->tries >= AG_UPSTREAM_TRIES) {
         st = give_up(c);
     } else {
-        ag_upstream_avoid(c);
+        avoid(c);
         st = choose(c);
     }
     settle(c, st);
@@ -451,7 +496,7 @@ void ag_upstream_named(struct ag_upstream_peer *p)
         } else {
             c->reason = AG_REASON_NAME;
             c->detail = p->refused ? NO_ADDRESS : "resolve upstream: name not resolved";
-            ag_upstream_avoid(c);
+            avoid(c);
             settle(c, choose(c));
         }
     }
@@ -539,6 +584,7 @@ enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstrea
     if (!c->pool || u->closing) {
         return refuse(c, 503, AG_REASON_RESOURCES, "the shard is out of upstreams");
     }
+    c->known = c->known ? c->known : c->pool->made_count; /* nothing was tried yet */
     if (c->pool->pending_count == 0) {
         return choose(c);
     }
@@ -581,7 +627,7 @@ enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
 bool ag_upstream_elsewhere(struct ag_upstream_claim *c)
 {
     if (c->peer) {
-        ag_upstream_avoid(c);
+        avoid(c);
     }
     return any_untried(c);
 }
@@ -597,6 +643,7 @@ void ag_upstream_forgive(struct ag_upstream_claim *c)
 void ag_upstream_avoid_same(struct ag_upstream_claim *c, const struct ag_upstream_claim *other)
 {
     c->tried = other->tried;
+    c->known = other->known;
     c->given = other->given;
 }
 

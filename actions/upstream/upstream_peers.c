@@ -15,6 +15,7 @@ static struct ag_upstream_peer *make_peer(struct ag_upstream_pool *pool,
     p->pool = pool;
     p->member = m;
     p->index = m->index;
+    p->number = ++pool->made_count;
     p->port = m->server.port;
     p->named = m->server.named;
     p->host = m->server.host;

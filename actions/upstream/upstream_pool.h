@@ -59,6 +59,7 @@ struct ag_upstream_peer {
     struct ag_link making;    /* CONNECTING, that may take more claims than they have */
     struct ag_link waiting;   /* struct ag_upstream_claim that wait for its name */
     uint32_t index;           /* in the pool; of one that is retired, in the past */
+    uint32_t number;          /* in the order in which the pool's were made, from 1 on */
     uint32_t weight;          /* with slow start */
     uint32_t max_connections; /* the member's */
     uint32_t conn_count;      /* in any state, but own ones */
@@ -194,6 +195,8 @@ struct ag_upstream_claim {
         *trial;        /* held: its breaker waits for how this one ends; NULL: none does */
     uint64_t given_ns; /* where latency counts; else 0 */
     uint32_t index;    /* of the peer that was chosen last */
+    uint32_t number;   /* and its number */
+    uint32_t known;    /* `tried` tells of peers up to this number */
     /* Set by the owner before the claim; zero: nothing is known. */
     uint64_t key;    /* of the request, where servers are chosen by hash */
     uint64_t wanted; /* `wants`: the identity of the server that it sticks to */
@@ -249,6 +252,7 @@ struct ag_upstream_pool {
     uint32_t waiting_count;        /* claims that wait for a name, or for servers */
     uint32_t peer_count;           /* in `peers` */
     uint32_t retired_count;        /* peers that are no longer there */
+    uint32_t made_count;           /* peers so far: the number of the newest one */
     uint32_t count;                /* one more than the highest index in `peers` */
     struct ag_upstream_options options; /* the group's: numbers alone */
     struct ag_timer warm_timer;         /* looks whether there are connections to spare */
@@ -317,13 +321,10 @@ AG_MUST_USE enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u,
                                                    struct ag_upstream_claim *c);
 /* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
-/* The peer that was chosen last is of no use for this request any more. */
-static inline void ag_upstream_avoid(struct ag_upstream_claim *c)
-{
-    ag_balance_set_add(&c->tried, c->index);
-}
 /* The present peer is of no use for this claim any more: it goes on elsewhere. False: nobody else is left. */
 bool ag_upstream_elsewhere(struct ag_upstream_claim *c);
+/* The present peer of `of`, a claim beside it or itself, may be asked again: what failed was one connection to it. */
+void ag_upstream_absolve(struct ag_upstream_claim *c, const struct ag_upstream_claim *of);
 /* No peer is left: each is as good as new again, but for the present one where there are others. */
 void ag_upstream_forgive(struct ag_upstream_claim *c);
 /* `c`, which is yet to be made, is to go elsewhere than `other` has been. */

@@ -1,9 +1,11 @@
 """Servers of an upstream that come and go by reload, while connections and requests live."""
 import threading
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
-from gate import Upstream, ok
+from gate import Upstream, free_port, ok
+from test_eyeballs import Hole, trying
 from test_reload import Reloading, await_that
 
 
@@ -136,3 +138,15 @@ def test_many_changes_leave_nothing_behind(backend, tmp_path, four):
         gate.reload(config(*four))
         names(gate, 8)
         await_that(lambda: len(gate.descriptors()) <= before, gate.descriptors)
+
+
+def test_who_tried_a_removed_server_is_served_by_the_one_in_its_place(backend, tmp_path, four):
+    port = free_port()
+    with Hole("127.0.0.1", port) as hole, \
+            Reloading(tmp_path, config((SimpleNamespace(port=port), "")), backend) as gate:
+        with gate.connect(60) as waits:
+            waits.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            await_that(lambda: trying(port) == (0, 1), lambda: trying(port))
+            gate.reload(config(four[0]))
+            hole.sock.close()  # the next packet is refused
+            assert waits.makefile("rb").read().endswith(b"\r\n\r\na")

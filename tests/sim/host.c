@@ -9,6 +9,8 @@
 
 /* Of 1000 pieces so many are the last of their receive, for no reason. */
 #define ENDS 10u
+/* Of 1000 receives that may be left in a pipe so many are. */
+#define PIPES 700u
 
 /* ---- completions ---- */
 
@@ -86,6 +88,44 @@ static void go_on(struct host_sock *s, struct ag_op *op)
     }
 }
 
+/* The op is the host's again, until input comes. */
+static void await_input(struct host_sock *s, struct ag_op *op)
+{
+    s->rd = op;
+    s->rd_run++;
+    s->rd_armed = true;
+}
+
+/* Into a pipe, and the receive goes on. False: there is none, or nothing for it. */
+static bool recv_unseen(struct ag_loop *l, struct host_sock *s, struct ag_op *op)
+{
+    struct ag_bulk b = {.count = 1};
+
+    b.blocks[0] = host_pipe_recv(s, op);
+    if (!b.blocks[0]) {
+        return false;
+    }
+    if (net_has_input(s->end)) {
+        ag_loop_ready(l, op);
+    } else if (of(l)->like_epoll) {
+        await_input(s, op);
+    } else {
+        go_on(s, op);
+    }
+    ag_bulk_deliver(l, op, &b, b.blocks[0]->size);
+    return true;
+}
+
+/* What was to come unseen when it was polled may have come otherwise since. */
+static void on_polled(struct ag_loop *l, struct host_sock *s, struct ag_op *op)
+{
+    s->rd = NULL;
+    s->rd_over = s->rd_armed = false;
+    if (op->cancelled || !recv_unseen(l, s, op)) {
+        go_on(s, op);
+    }
+}
+
 static void deliver(struct ag_loop *l, const struct host_completion *c)
 {
     struct host_sock *s = c->sock;
@@ -95,6 +135,10 @@ static void deliver(struct ag_loop *l, const struct host_completion *c)
     check_op(c);
     sim_note(sim_of(l), c->write ? "host: written" : "host: read", (uint64_t)s->fd,
              (uint64_t)(int64_t)c->res);
+    if (c->polled) {
+        on_polled(l, s, op);
+        return;
+    }
     if (c->has_buffer) {
         struct ag_block *b = ag_bufs_from_ring(l->bufs, (enum ag_buf_group)op->arg, c->buffer);
 
@@ -173,7 +217,7 @@ static void break_now(struct sim *sim, void *arg)
     net_break(arg);
 }
 
-static int64_t receive(struct host_sock *s, void *to, size_t len)
+int64_t host_receive(struct host_sock *s, void *to, size_t len)
 {
     struct host *h = s->loop->host;
 
@@ -197,13 +241,16 @@ static void do_recv(struct host_sock *s)
 
         if (net_readable(s->end) == 0) {
             rd_result(s, (int32_t)net_read(s->end, &byte, 1), false);
+        } else if (host_pipe_is_due(s->rd) && sim_chance(l->host->sim, PIPES)) {
+            s->rd_over = true;
+            complete(s, &(struct host_completion){.sock = s, .op = s->rd, .polled = true});
         } else if (!take_ring(l, group, &id)) {
             rd_result(s, -ENOBUFS, false);
         } else {
             uint8_t *to = ag_buf_data(pool, id);
 
             ag_unpoison(to, pool->size); /* the kernel's write */
-            n = receive(s, to, pool->size);
+            n = host_receive(s, to, pool->size);
             AG_ASSERT(n > 0);
             s->rd_over = l->loop.tight || sim_chance(l->host->sim, ENDS);
             complete(s, &(struct host_completion){.sock = s,
@@ -346,14 +393,6 @@ static void host_connect(struct ag_loop *l, struct ag_op *op, const union ag_add
     ask(s, op, true, false);
 }
 
-/* The op is the host's again, until input comes. */
-static void await_input(struct host_sock *s, struct ag_op *op)
-{
-    s->rd = op;
-    s->rd_run++;
-    s->rd_armed = true;
-}
-
 /* Like epoll: into one block, or into several by one call. */
 static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *op)
 {
@@ -364,6 +403,9 @@ static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *o
 
     if (!net_has_input(s->end)) {
         await_input(s, op);
+        return;
+    }
+    if (host_pipe_is_due(op) && sim_chance(sim_of(l), PIPES) && recv_unseen(l, s, op)) {
         return;
     }
     b.count = bulk ? ag_bufs_for_bulk(l->bufs, b.blocks) : 0;
@@ -377,7 +419,7 @@ static void perform_recv(struct ag_loop *l, struct host_sock *s, struct ag_op *o
         return;
     }
     do {
-        n = receive(s, b.blocks[at]->data, b.blocks[at]->size);
+        n = host_receive(s, b.blocks[at]->data, b.blocks[at]->size);
         got += n > 0 ? n : 0;
     } while (n == (int64_t)b.blocks[at]->size && ++at < b.count && net_readable(s->end) > 0);
     sim_note(sim_of(l), "host: read", (uint64_t)s->fd, (uint64_t)(got ? got : n));
@@ -544,13 +586,26 @@ void host_loop_init(struct host *h, uint32_t index, bool like_epoll, const struc
     l->live = true;
 }
 
+/* What helpers still have comes first, as a shard's thread waits for them (ag_helpers_settle). */
+static void settle_files(struct host_loop *l)
+{
+    if (l->pending_files > 0) {
+        while (l->pending_files > 0) {
+            AG_ASSERT(sim_step(l->host->sim));
+        }
+        ag_loop_turn(&l->loop, 0);
+    }
+}
+
 void host_loop_deinit(struct host *h, uint32_t index)
 {
     struct ag_loop *l = &h->loops[index].loop;
 
+    settle_files(&h->loops[index]);
     if (l->wheel.armed > 0 || !ag_list_empty(&l->tasks)) {
         sim_fail(h->sim, "loop %u: %u timers and some tasks are left", index, l->wheel.armed);
     }
+    host_pipes_check(&h->loops[index]);
     ag_loop_deinit(l);
     h->loops[index].live = false;
 }

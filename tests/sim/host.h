@@ -23,6 +23,7 @@
 #define HOST_RING_MAX 256u
 
 struct host_loop;
+struct host_pipe;
 
 enum host_kind { HOST_SOCKET, HOST_LISTENER, HOST_WAKE };
 
@@ -48,6 +49,7 @@ struct host_completion {
     int32_t res;
     uint32_t buffer;
     bool write, more, has_buffer;
+    bool polled; /* of a receive: there is input, which may go into a pipe */
 };
 
 struct host_entry {
@@ -70,6 +72,9 @@ struct host_loop {
     uint32_t asked_count, asked_cap;
     uint32_t ring[AG_BUF_GROUPS][HOST_RING_MAX]; /* buffer ids, a queue */
     uint32_t ring_at[AG_BUF_GROUPS], ring_count[AG_BUF_GROUPS];
+    struct host_pipe *pipes, *old_pipes; /* in use; given back: their memory is used again */
+    uint32_t pipe_count;                 /* in use */
+    uint32_t pending_files;
 };
 
 /* Per mille; what goes wrong inside the host. */
@@ -90,6 +95,7 @@ struct host {
     struct host_sock *fds[HOST_FDS]; /* by number from HOST_FD_BASE */
     struct host_loop loops[HOST_LOOPS];
     uint32_t pending_files, pending_names;
+    uint32_t pipes_made;
     uint64_t shortages; /* faults injected that are not one connection's */
     /* The run's: addresses of a name; 0: there is no such name. */
     uint32_t (*resolve)(struct sim *, const char *name, uint32_t ips[static 4]);

@@ -4,6 +4,7 @@
  *   host_fd.c       descriptors
  *   host.c          ops and their completions (struct ag_backend)
  *   host_write.c    what ops that write do
+ *   host_pipe.c     pipes, for both
  *   host_system.c   what is answered at once (struct ag_system)
  */
 #pragma once
@@ -40,8 +41,19 @@ int host_open_limited(struct host *h, struct host_sock **out);
 int host_accept_one(struct host *h, struct net_listener *l);
 /* The final result of `op`, or -EAGAIN with the progress in op->res. */
 int32_t host_try_write(struct host_sock *s, struct ag_op *op);
+/* Bytes, or -errno, as net_read. */
+int64_t host_receive(struct host_sock *s, void *to, size_t len);
 /* Something about it changed: completions come, now or a little later. */
 void host_look(struct host_sock *s);
 /* notify of an end that a descriptor has. */
 void host_on_end(struct net_end *e);
 void host_look_soon(struct host_sock *s);
+
+/* What this receive brings may be left in a pipe. */
+bool host_pipe_is_due(const struct ag_op *op);
+/* A pipe with what has come, its size being that, refs 1. NULL: none is due or to be had, or there are no bytes. */
+struct ag_block *host_pipe_recv(struct host_sock *s, const struct ag_op *op);
+/* The result of a send of what is in a pipe, or -EAGAIN. */
+int32_t host_pipe_send(struct host_sock *s, const struct ag_write *w);
+/* All of them were given back. */
+void host_pipes_check(const struct host_loop *l);

@@ -216,6 +216,7 @@ static void on_file(struct sim *s, void *arg)
 
     sim_note(s, "host: file", (uint64_t)w->error, 0);
     w->loop->host->pending_files--;
+    w->loop->pending_files--;
     AG_ASSERT(w->loop->live);
     perform_file(w->op, w->error);
 }
@@ -239,6 +240,7 @@ static bool host_file(struct ag_loop *l, struct ag_file_op *op)
         w->error = errors[sim_below(h->sim, AG_COUNT(errors))];
     }
     h->pending_files++;
+    of(l)->pending_files++;
     sim_at(h->sim, sim_below(h->sim, 50 * SIM_MS), on_file, w);
     return true;
 }

@@ -55,6 +55,9 @@ static int32_t try_sendfile(struct host_sock *s, struct ag_op *op)
     uint8_t piece[FILE_PIECE];
     int32_t total = 0;
 
+    if (w->file.offset == AG_OFFSET_PIPE) {
+        return host_pipe_send(s, w);
+    }
     if (!net_has_room(s->end)) {
         return -EAGAIN;
     }

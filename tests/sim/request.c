@@ -5,6 +5,8 @@
 #define HEAD_MAX 8192u
 /* Bytes of requests to the upstream with few connections, and of their answers, where all is well. */
 #define FEW_BYTES 200u
+/* What is longer is as long as may be: a good part of it may be left in pipes. */
+#define LONG_BYTES 40000u
 /* Bytes each way of a tunnel over HTTP/2. */
 #define H2_TUNNEL_BYTES 20000u
 
@@ -14,8 +16,9 @@ static uint32_t size_of_body(struct sim *s, uint32_t max)
 {
     static const uint32_t tops[] = {10, 300, 5000, 20000, 70000, 120000};
     uint32_t top = tops[sim_below(s, sim_chance(s, 300) ? AG_COUNT(tops) : 3)];
+    uint32_t bytes = (uint32_t)sim_below(s, ag_min_u64(top, max) + 1);
 
-    return (uint32_t)sim_below(s, ag_min_u64(top, max) + 1);
+    return bytes > LONG_BYTES ? (uint32_t)sim_between(s, max / 2, max) : bytes;
 }
 
 static void choose_plan(struct run *r, struct request *q)
@@ -32,7 +35,7 @@ static void choose_plan(struct run *r, struct request *q)
             q->head && q->plan != PLAN_CLOSED && q->plan != PLAN_RESET ? PLAN_LENGTH : q->plan;
         q->plan = q->kind == REQUEST_TUNNEL && q->plan != PLAN_GARBAGE ? PLAN_LENGTH : q->plan;
     }
-    q->answer_bytes = size_of_body(s, 200000);
+    q->answer_bytes = size_of_body(s, 400000);
     if (q->kind == REQUEST_TUNNEL && r->weather.flaky && !r->probing && sim_chance(s, 150)) {
         q->plan = PLAN_CUT_RST;
     }

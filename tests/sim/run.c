@@ -406,7 +406,7 @@ static void choose_faults(struct run *r)
 static struct ag_loop_config loop_config(struct run *r)
 {
     struct sim *s = r->sim;
-    struct ag_loop_config c = {.buf_count = {400, 40}, .node_count = 4000, .page_count = 400};
+    struct ag_loop_config c = {.buf_count = {1000, 100}, .node_count = 4000, .page_count = 400};
 
     if (r->weather.shortage) {
         c.buf_count[AG_BUF_SMALL] = (uint32_t)sim_between(s, 16, 60);
