@@ -335,6 +335,7 @@ class Wire:
         except Closed as e:
             if not self.may_be_cut:
                 raise AssertionError(f"it ends inside a frame of type {kind}") from e
+            self.buffer = b""  # whoever asks for another frame must not take the rest for one
             raise
         got = Frame(kind, flags, stream, payload)
         self._check(got)
