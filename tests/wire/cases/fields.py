@@ -174,6 +174,8 @@ clause("8586 2", "a request that has been here more than five times goes in a lo
        good("six times in CDN-Loop with parameters",
             get(b"CDN-Loop: " + b", ".join([b"anygate; a=b"] * 6) + b"\r\n"), 508, sent=(), proxy=True),
        good("Via cannot be named away", get(vias(6) + b"Connection: Via\r\n"), 508, sent=(), proxy=True),
+       good("Via cannot be named away beforehand", get(b"Connection: Via\r\n" + vias(6)), 508, sent=(),
+            proxy=True),
        good("others' entries do not count",
             get(b"Via: " + b", ".join([b"1.1 other"] * 20) + b"\r\n"),
             sent=up(kept=b"Via: " + b", ".join([b"1.1 other"] * 20) + b"\r\n")))
