@@ -57,10 +57,10 @@ static inline void put_lines(struct writer *w, const uint8_t *from, const uint8_
 static void put_fields(struct writer *w, const struct ag_fields *fields, uint64_t left_out)
 {
     static const uint8_t none[4];
-    const struct ag_field *f = fields->v, *end = f + fields->count;
+    const struct ag_field *f = fields->v;
     const uint8_t *from = none, *to = none; /* lines that are to be put; equal: none */
 
-    for (; f < end; f++) {
+    for (uint32_t left = fields->count; left > 0; left--, f++) {
         if (!is_put(f, left_out)) {
             continue;
         }
