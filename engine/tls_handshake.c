@@ -417,6 +417,9 @@ static void done(struct ag_tls *t)
         ag_tls_break(t, AG_REASON_RESOURCES, NULL);
         return;
     }
+    if (t->client && strcmp(session->version, "TLSv1.3") != 0) {
+        wolfSSL_FreeArrays(t->ssl); /* no message is to follow */
+    }
     ag_tls_shake_end(t);
     ag_tls_set_state(t, AG_TLS_OPEN);
     ag_task_queue(t->stream.loop,
@@ -521,6 +524,8 @@ static bool offer(struct ag_tls *t)
             WOLFSSL_SUCCESS) {
         return false;
     }
+    /* With them goes where the library puts a message together: a ticket may come in several records, too. */
+    wolfSSL_KeepArrays(t->ssl);
     (void)wolfSSL_set_SessionTicket_cb(t->ssl, on_ticket, t);
     ag_tls_client_resume(t->client, k->host, t->ssl);
     return true;
