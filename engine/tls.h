@@ -63,9 +63,9 @@ struct ag_tls {
     bool shut_done;
     uint32_t discarded_bytes; /* input since finish */
     uint32_t replied_bytes;   /* what the library sent by itself, since nothing was queued */
-    bool starved;             /* no node or buffer was left for a record */
-    bool h1_only;             /* a client's: whatever its settings are, HTTP/2 is not offered */
-    bool ticket;              /* a client's: one has come, of this very connection */
+    bool starved; /* no node or buffer was left for a record, or no memory to judge a client */
+    bool h1_only; /* a client's: whatever its settings are, HTTP/2 is not offered */
+    bool ticket;  /* a client's: one has come, of this very connection */
 };
 
 static inline struct ag_tls *ag_tls_of(struct ag_stream *s)

@@ -273,6 +273,7 @@ int ag_tls_on_client_chain(int good, WOLFSSL_X509_STORE_CTX *store)
     struct ag_tls_shake *k = t->shake;
     struct ag_span certs[AG_TLS_CERTS_MAX];
     struct ag_tls_chain chain = {.certs = certs, .of_client = true};
+    uint64_t refusals = ag_tls_memory_refusals();
 
     (void)good;
     k->context->tainted |= store->totalCerts > 1;
@@ -288,6 +289,8 @@ int ag_tls_on_client_chain(int good, WOLFSSL_X509_STORE_CTX *store)
     }
     chain.depth = ag_tls_server_client_depth(t->server);
     k->client_error = ag_tls_chain_judge(ag_tls_server_client_ca(t->server), &chain);
+    /* Without memory there is no verdict: the handshake ends, and nothing is held against the client. */
+    t->starved |= k->client_error && ag_tls_memory_refusals() != refusals;
     describe_client(k, certs[0]);
     k->client_cert = k->client_error ? AG_TLS_CLIENT_INVALID : AG_TLS_CLIENT_VALID;
     return 1;
@@ -414,6 +417,9 @@ static void done(struct ag_tls *t)
         ag_tls_break(t, AG_REASON_RESOURCES, NULL);
         return;
     }
+    if (t->client && strcmp(session->version, "TLSv1.3") != 0) {
+        wolfSSL_FreeArrays(t->ssl); /* no message is to follow */
+    }
     ag_tls_shake_end(t);
     ag_tls_set_state(t, AG_TLS_OPEN);
     ag_task_queue(t->stream.loop,
@@ -518,6 +524,8 @@ static bool offer(struct ag_tls *t)
             WOLFSSL_SUCCESS) {
         return false;
     }
+    /* With them goes where the library puts a message together: a ticket may come in several records, too. */
+    wolfSSL_KeepArrays(t->ssl);
     (void)wolfSSL_set_SessionTicket_cb(t->ssl, on_ticket, t);
     ag_tls_client_resume(t->client, k->host, t->ssl);
     return true;

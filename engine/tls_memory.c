@@ -29,6 +29,7 @@ _Static_assert(AG_TLS_LENT_HEAD >= sizeof(struct head) + 15, "head and alignment
 /* A thread's part; never freed, for others read its count. */
 struct account {
     _Atomic int64_t bytes; /* written by its thread alone */
+    uint64_t refusals;
     struct account *next;
     size_t kept_bytes;
     struct head *kept[CLASSES];
@@ -144,6 +145,7 @@ void *ag_tls_alloc(size_t n)
     bytes += sizeof(*h);
     if (atomic_load_explicit(&a->bytes, memory_order_relaxed) + (int64_t)bytes >
         (int64_t)atomic_load_explicit(&bound, memory_order_relaxed)) {
+        a->refusals++;
         return NULL;
     }
     if (class != CLASS_LARGE) {
@@ -151,6 +153,7 @@ void *ag_tls_alloc(size_t n)
     }
     h = h ? h : malloc(bytes);
     if (!h) {
+        a->refusals++;
         return NULL;
     }
     *h = (struct head){{.bytes = bytes}, (uint32_t)n, class};
@@ -220,6 +223,13 @@ bool ag_tls_memory_is_short(void)
     uint64_t most = atomic_load_explicit(&bound, memory_order_relaxed);
 
     return ag_tls_memory_thread_bytes() > (int64_t)(most - most / 8);
+}
+
+uint64_t ag_tls_memory_refusals(void)
+{
+    struct account *a = account();
+
+    return a ? a->refusals : 0;
 }
 
 void ag_tls_memory_trim(void)

@@ -31,6 +31,8 @@ void ag_tls_memory_bound(uint64_t thread_bytes);
 /* Whether this thread has little left below its bound: no handshake is to begin. The library loses some bytes of one
  * that runs out of memory in its midst, and those that are under way are to have the rest. */
 AG_MUST_USE bool ag_tls_memory_is_short(void);
+/* How often this thread has got none: what the library says of anything during which that grew may come of it. */
+uint64_t ag_tls_memory_refusals(void);
 /* Gives this thread's kept pieces back to the system: before it ends. */
 void ag_tls_memory_trim(void);
 

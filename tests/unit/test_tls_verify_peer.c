@@ -344,6 +344,41 @@ BOTH(tls_verify_peer, what_clients_send_is_not_kept)
     rig_close();
 }
 
+static uint64_t room;
+
+/* The client is done: what it has sent, the server still has to judge. */
+static void leave_room(struct end *e)
+{
+    (void)e;
+    ag_tls_memory_bound((uint64_t)ag_tls_memory_thread_bytes() + room);
+}
+
+/* Whose chain cannot be judged for want of memory is not told that it is bad: the handshake ends. */
+BOTH(tls_verify_peer, no_memory_is_no_verdict)
+{
+    unsigned good = 0, ended = 0;
+
+    certs_signed("user", CERTS_P256, "/CN=user", "ca", "extendedKeyUsage=clientAuth\n");
+    ask(AG_TLS_CLIENTS_REQUIRED);
+    rig.upstream.identity = rig_identity("user");
+    rig_open(kind, 64, 16);
+    rig.client.then = leave_room;
+    for (room = 0; good < 8 && room < (uint64_t)256 * 1024; room += 256) {
+        rig_start();
+        turn_until(rig.l, rig.server.readies || rig.server.closes);
+        ag_tls_memory_bound(AG_TLS_MEMORY_MAX);
+        if (rig.server.readies) {
+            expect_client(AG_TLS_CLIENT_VALID, NULL);
+        }
+        good += rig.server.readies;
+        ended += rig.server.closes;
+        rig_finish();
+        ag_tls_memory_bound(AG_TLS_MEMORY_MAX);
+    }
+    cr_expect(good == 8 && ended > 8);
+    rig_close();
+}
+
 BOTH(tls_verify_peer, asked_by_name_alone)
 {
     static const struct ag_span names[] = {AG_SPAN_INIT("localhost"),

@@ -1,6 +1,7 @@
 """How connections to upstreams over TLS end: what is idle says so (close_notify), and waits for nobody."""
 import socket
 import ssl
+import subprocess
 import threading
 import time
 
@@ -122,3 +123,29 @@ def test_where_there_are_too_many(start):
         for n in range(3):
             assert gate.get("/").status == 200
             assert origin.until(n + 1) == [True] * (n + 1)
+
+
+def test_a_ticket_of_several_records(backend, certs, tmp_path):
+    """A ticket has the client's certificate in it, and is larger than the server's records."""
+    leaf, me = certs.usual()["a"], certs.leaf("me", client=True, subject="/O=Org/CN=me")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", leaf.chain, "-key",
+                               leaf.key, "-Verify", "1", "-CAfile", me.ca, "-max_send_frag", "512", "-www"],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while server.stdout.readline() != b"ACCEPT\n":
+            assert server.poll() is None
+        text = f"""
+server: {{listen: ["127.0.0.1:$PORT"], workers: 1}}
+proxy: {{tls: {{ca: "{leaf.ca}", server_name: a.example, cert: "{me.chain}", key: "{me.key}"}}}}
+routes: {{"/*": "https://127.0.0.1:{port}"}}
+"""
+        with Gate(tmp_path, text, backend) as gate:
+            first, second = gate.get("/"), gate.get("/")
+        assert (first.status, second.status) == (200, 200)
+        assert b"Reused, TLSv1.3" in second.body
+    finally:
+        server.kill()
+        server.communicate()
