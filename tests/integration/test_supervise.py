@@ -234,7 +234,7 @@ def test_a_reload_asked_for_as_it_starts(backend, tmp_path):
             os.kill(pid, signal.SIGHUP)
         outcome = tmp_path / "anygate.pid.reload"
         await_that(lambda: outcome.read_text().startswith("applied "), gate.stderr)
-        assert gate.stderr().count("reloaded: 1 route") == 1
+        await_that(lambda: gate.stderr().count("reloaded: 1 route") == 1, gate.stderr)  # the log is written beside
         done = command("reload", "-c", tmp_path / "anygate.yml")
         assert (done.returncode, done.stdout) == (0, "reloaded\n"), done
 
