@@ -203,6 +203,7 @@ struct ag_h2_conn {
     uint32_t goaway_id;       /* told by GOAWAY: what is above is not looked at; AG_H2_ID_MAX */
     /* Reset by us lately: what comes for them is nothing. With the top bit: by the peer. */
     uint32_t reset_ids[AG_H2_RESET_IDS];
+    uint32_t forgotten_id; /* the highest one of ours that left there: any below may have, too */
     struct ag_h2_early early[AG_H2_EARLY_IDS];
     uint8_t early_next;
     uint8_t reset_next;

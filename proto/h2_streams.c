@@ -28,7 +28,7 @@ enum ag_h2_closed ag_h2_closed_by(const struct ag_h2_conn *c, uint32_t id)
 {
     enum ag_h2_closed by = AG_H2_CLOSED_BY_END;
 
-    if (c->role->server && id > c->goaway_id) {
+    if ((c->role->server && id > c->goaway_id) || id <= c->forgotten_id) {
         return AG_H2_CLOSED_BY_US;
     }
     for (size_t i = 0; i < AG_H2_RESET_IDS; i++) {
@@ -44,7 +44,12 @@ enum ag_h2_closed ag_h2_closed_by(const struct ag_h2_conn *c, uint32_t id)
 
 static void remember(struct ag_h2_conn *c, uint32_t entry)
 {
-    c->reset_ids[c->reset_next++ % AG_H2_RESET_IDS] = entry;
+    uint32_t *at = &c->reset_ids[c->reset_next++ % AG_H2_RESET_IDS];
+
+    if (!(*at & BY_PEER) && *at > c->forgotten_id) {
+        c->forgotten_id = *at;
+    }
+    *at = entry;
 }
 
 void ag_h2_remember_reset(struct ag_h2_conn *c, uint32_t id)

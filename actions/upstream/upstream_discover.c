@@ -136,6 +136,7 @@ static void settle(struct watch *w, bool cut, uint64_t expires_ms)
     if (ag_upstream_group_found(w->group, d->servers, d->count, &changed) != AG_OK) {
         cut = true;
     }
+    ag_upstream_group_keep(w->group); /* for shards that end later than this one */
     say_what_is_left_out(w, cut, d->refused);
     if (changed || w->news != NEWS_FOUND) {
         w->news = NEWS_FOUND;

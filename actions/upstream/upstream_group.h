@@ -105,7 +105,7 @@ struct ag_upstream_group {
     uint32_t holders;
     struct ag_link pools; /* struct ag_upstream_pool, one a shard */
     uint64_t order;       /* of the newest configuration that it is in; 0: not known */
-    bool kept;            /* by the process: an operator's changes are not to be lost */
+    bool kept; /* by the process: what an operator changed or discovery found is not to be lost */
     struct ag_upstream_options options; /* numbers alone: its spans and nodes are not to be used */
     /* Members that an operator has removed, though they are configured or found: they are not to come back. */
     struct ag_upstream_member *removed;

@@ -14,7 +14,8 @@ static bool may_break(const struct run *r, const struct client *c)
 
 static bool is_held_up(const struct client *c)
 {
-    return c->end->conn->profile.stall_per_mille || net_unacked(c->end) > 0;
+    return c->end->conn->profile.stall_per_mille || net_unacked(c->end) > 0 ||
+           c->ways.harm == TLS_SILENCE;
 }
 
 static bool is_going(const struct run *r, const struct client *c)

@@ -5,6 +5,10 @@
  */
 #include "actions/upstream/upstream_discover.h"
 
+#include "actions/upstream/upstream_group.h"
+#include "engine/resolver.h"
+#include "tests/unit/loops.h"
+
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,4 +179,40 @@ Test(discover, addresses_to_servers)
     ag_discover_addresses(&up, addrs, 3, found);
     cr_assert(found->count == 2 && found->refused == 1);
     cr_expect(ag_addr_same(&s[0].addr, &addrs[1]) && ag_addr_same(&s[1].addr, &addrs[2]));
+}
+
+/* The shard that looks for servers may end before others, one of which asks for the first time then. */
+BOTH(discover, what_is_known_outlives_who_looks)
+{
+    struct ag_upstream up = {.key = {1, 1},
+                             .name = AG_SPAN_INIT("up"),
+                             .options = {.discovered = true},
+                             .source = {.kind = AG_SOURCE_NAME,
+                                        .like = {.host = AG_SPAN_INIT("localhost"),
+                                                 .authority = AG_SPAN_INIT("localhost"),
+                                                 .written = AG_SPAN_INIT("localhost"),
+                                                 .weight = 1,
+                                                 .port = 80,
+                                                 .named = true}}};
+    const struct ag_upstream *ups[] = {&up};
+    struct ag_upstream_groups *groups = ag_upstream_groups_new();
+    struct fixture *f = fixture_new(kind, 4, 4);
+    struct ag_upstreams *u = ag_upstreams_new(&f->loop, 2, groups);
+    struct ag_upstream_group *g;
+
+    cr_assert(groups && u && ag_resolver_init(&f->loop) == AG_OK);
+    u->discover = ag_discover_new(u);
+    cr_assert(u->discover);
+    ag_upstreams_use(u, NULL, ups, 1);
+    g = ag_upstream_group_hold(groups, &up, u->order);
+    turn_until(&f->loop, ag_upstream_group_servers(g) != AG_SERVERS_AWAITED);
+    ag_upstream_group_release(g);
+    ag_upstreams_free(u);
+
+    g = ag_upstream_group_hold(groups, &up, 1);
+    cr_expect_eq(ag_upstream_group_servers(g), AG_SERVERS_KNOWN);
+    ag_upstream_group_release(g);
+    ag_upstream_groups_free(groups);
+    ag_resolver_deinit(&f->loop);
+    fixture_free(f);
 }

@@ -69,6 +69,23 @@ H2_TEST(h2_early, a_client_that_resets_then)
     cr_expect_eq(r->ctx.exchanges_live, 0);
 }
 
+/* Content that was under way when we reset its stream, however many the client has reset since. */
+H2_TEST(h2_early, resets_of_others_make_no_mistake_of_the_rest)
+{
+    answer_early(r);
+    tick(r, 5100);
+    expect_told(r, "RST_STREAM 1 NO_ERROR\n");
+    for (uint32_t id = 3; id < 803; id += 2) {
+        ask(r, id, "/fixed", OPEN);
+        say_u32(r, AG_H2_RST_STREAM, id, AG_H2_NO_ERROR);
+    }
+    (void)told(r);
+    data(r, 1, "more", 0);
+    data(r, 1, "", END);
+    expect_told(r, "");
+    cr_expect(!ended(r));
+}
+
 /* ---- extended CONNECT (RFC 8441) ---- */
 
 static void open_tunnel(struct rig *r)
