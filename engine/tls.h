@@ -58,7 +58,8 @@ struct ag_tls {
     uint8_t group;  /* enum ag_buf_group wanted by the user */
     bool reading;   /* the user wants data */
     bool fin;       /* the peer's FIN was seen */
-    bool eof;       /* the peer's close_notify was seen, on_eof has come */
+    bool notified;  /* the peer's close_notify was seen */
+    bool eof;       /* and on_eof has come */
     bool shut;      /* a close_notify is owed (after the output) or sent */
     bool shut_done;
     uint32_t discarded_bytes; /* input since finish */

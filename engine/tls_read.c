@@ -62,16 +62,14 @@ static void wait_for_more(struct ag_tls *t)
 }
 
 /* The library's last read ended so. */
-static void end_read(struct ag_tls *t, int rc)
+static void end_read(struct ag_tls *t, int error)
 {
-    int error = wolfSSL_get_error(t->ssl, rc);
-
-    if (error == WOLFSSL_ERROR_WANT_READ) {
-        wait_for_more(t);
-    } else if (error == WOLFSSL_ERROR_ZERO_RETURN) {
+    if (t->notified) {
         t->eof = true;
         ag_chain_clear(&t->in, &t->stream.loop->nodes);
         t->stream.user->on_eof(&t->stream);
+    } else if (error == WOLFSSL_ERROR_WANT_READ) {
+        wait_for_more(t);
     } else {
         /* The library has queued its alert, if there was one to send. */
         ag_tls_fail(t, AG_REASON_PROTOCOL, ag_tls_why(t->ssl, error));
@@ -122,8 +120,15 @@ void ag_tls_read_go_on(struct ag_tls *t)
             ag_block_release(b);
         }
     }
-    if (rc <= 0 && wants_data(t) && !is_flooded(t)) {
-        end_read(t, rc);
+    if (rc > 0) {
+        return;
+    }
+    int error = wolfSSL_get_error(t->ssl, rc);
+
+    /* Kept, for whoever has paused meanwhile: the library knows it no more once something was written. */
+    t->notified = t->notified || error == WOLFSSL_ERROR_ZERO_RETURN;
+    if (wants_data(t) && !is_flooded(t)) {
+        end_read(t, error);
     }
 }
 

@@ -475,6 +475,31 @@ BOTH(tls_stream, the_end_waits_for_who_is_paused)
     rig_close();
 }
 
+/* The library forgets that it has said so with whatever is sent meanwhile. */
+BOTH(tls_stream, an_end_seen_while_paused_is_kept)
+{
+    rig_open(kind, 64, 16);
+    rig_shake();
+    rig.server.then = pause_each;
+    end_send(&rig.client, 0, 100);
+    ag_stream_shut(&rig.client.tls.stream);
+    turn_until(rig.l, rig.server.in == 100);
+    for (unsigned i = 0; i < 50; i++) {
+        ag_loop_turn(rig.l, 1);
+    }
+    cr_assert_eq(rig.server.eofs, 0);
+    end_send(&rig.server, 0, 1000);
+    turn_until(rig.l, rig.client.in == 1000);
+    rig.server.then = NULL;
+    ag_stream_resume(&rig.server.tls.stream, AG_BUF_SMALL);
+    turn_until(rig.l, rig.server.eofs == 1 || !rig.server.live);
+    cr_assert(rig.server.live, "%s", rig.server.detail ? rig.server.detail : "");
+    ag_stream_finish(&rig.server.tls.stream);
+    ag_stream_finish(&rig.client.tls.stream);
+    turn_until(rig.l, !rig.server.live && !rig.client.live);
+    rig_close();
+}
+
 /* Aborted, or finished, after each of so many turns. */
 static void end_after(enum ag_backend_kind kind, bool client, bool abort)
 {
