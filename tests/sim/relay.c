@@ -80,6 +80,7 @@ static struct sim *sim_of(const struct party *p)
 
 /* ---- what may be ---- */
 
+/* Of a server that yields nobody listens any more, who was accepted before is served on. */
 static bool may_break(const struct party *p, const struct call *q)
 {
     const struct run *r = p->run;
@@ -87,7 +88,8 @@ static bool may_break(const struct party *p, const struct call *q)
     const struct net_conn *c = p->end->conn;
 
     return w->storms || w->upstream_storms || w->shortage || w->few_slots || q->rude ||
-           q->at_risk || r->draining || c->faulted || c->profile.stall_per_mille;
+           q->at_risk || r->draining || (r->yielding && c->state == NET_FAILED) || c->faulted ||
+           c->profile.stall_per_mille;
 }
 
 /* Whether some, or all, of the configurations since it began send names that nobody has nowhere. */
