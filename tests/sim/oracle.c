@@ -71,6 +71,19 @@ static uint32_t h2_allows(const struct run *r, const struct request *q, uint32_t
     return m;
 }
 
+/* Whether the servers of `q` may have been found by a name, which leads to one where nobody is, too. */
+static bool has_found_servers(const struct run *r, const struct request *q)
+{
+    struct site_config config;
+    bool found = false;
+
+    for (uint32_t i = q->config_first; i < r->config_count; i++) {
+        site_config(r->configs[i], &config);
+        found |= site_is_found(&config, q->upstream);
+    }
+    return found;
+}
+
 static uint32_t proxy_allows(const struct run *r, const struct request *q)
 {
     uint32_t m = plan_allows(q);
@@ -101,6 +114,10 @@ static uint32_t proxy_allows(const struct run *r, const struct request *q)
     }
     if (r->weather.upstream_storms) {
         m |= OUT_502 | OUT_504 | OUT_CUT;
+    }
+    /* The last server's trouble is the answer: it may be the one that nobody could connect to. */
+    if (m & OUT_502 && q->upstream == 'n' && has_found_servers(r, q)) {
+        m |= OUT_504;
     }
     if (r->weather.names && (q->upstream == 'n' || q->upstream == 'm')) {
         m |= OUT_502 | OUT_503 | OUT_504;

@@ -160,8 +160,7 @@ static bool by_tls(const struct site_config *c, char up)
     return c->tls_upstreams >> (up - 'a') & 1;
 }
 
-/* Those that have a name are listed by it, or found by it, as the configuration's number has it. */
-static bool is_found(const struct site_config *c, char up)
+bool site_is_found(const struct site_config *c, char up)
 {
     return (up == 'n' || up == 'm') && c->number % 2;
 }
@@ -172,7 +171,7 @@ static void print_upstream(FILE *f, const struct site_config *c, char up, const 
 {
     const char *sep = "";
 
-    (void)fprintf(f, "    %c: {servers: %s", up, is_found(c, up) ? "{dns: " : "[");
+    (void)fprintf(f, "    %c: {servers: %s", up, site_is_found(c, up) ? "{dns: " : "[");
     for (; *hosts; hosts++, sep = ", ") {
         (void)fprintf(f, "%s\"%s:%u", sep, *hosts, by_tls(c, up) ? TLS_PORT : 80u);
         if (up == 'c' && c->few_by_server) {
@@ -180,7 +179,7 @@ static void print_upstream(FILE *f, const struct site_config *c, char up, const 
         }
         (void)fprintf(f, "\"");
     }
-    (void)fprintf(f, "%s%s%s}\n", is_found(c, up) ? "}" : "]", options,
+    (void)fprintf(f, "%s%s%s}\n", site_is_found(c, up) ? "}" : "]", options,
                   !by_tls(c, up) ? ""
                   : up == 'p'
                       ? ", tls: {ca: ca.pem, server_name: up.test, cert: me.pem, key: me.pem}"

@@ -72,6 +72,8 @@ struct site_config {
 void site_init(void);
 void site_deinit(void);
 void site_config(uint32_t number, struct site_config *out);
+/* Of upstreams that have a name, servers are listed by it, or found by it, as the configuration's number has it. */
+bool site_is_found(const struct site_config *c, char up);
 /* The cached one, or (`own`) one that the caller frees. */
 struct ag_snapshot *site_snapshot(uint32_t number, bool own);
 /* One with TLS, for so many shards and with these ticket keys, that the caller frees. */
