@@ -59,13 +59,14 @@ static void put_connection_overflow(struct client_h2 *v)
     h2_put_u32(&v->h, H2_WINDOW_UPDATE, 0, H2_ID_MAX);
 }
 
-/* The window that this end knows: the server may just have told of a larger one. */
+/* The window that this end knows: the server may just have told of a larger one, and the connection goes on then. So the
+ * head, of which the encoder does not know, adds nothing to the server's table. */
 static void put_over_window(struct client_h2 *v)
 {
     uint8_t bytes[H2_FRAME_MIN] = {0};
     const struct h2_stream *st = h2_open(&v->h, v->h.next_id, v->h.ignored);
 
-    h2_put_frame(&v->h, H2_HEADERS, H2_END_HEADERS, st->id, "\x83\x86\x84\x41\x01x", 6);
+    h2_put_frame(&v->h, H2_HEADERS, H2_END_HEADERS, st->id, "\x83\x86\x84\x01\x01x", 6);
     for (int64_t left = v->h.send_window; left >= 0; left -= H2_FRAME_MIN) {
         h2_put_frame(&v->h, H2_DATA, 0, st->id, bytes, sizeof(bytes));
     }
@@ -77,9 +78,9 @@ static void put_older_stream(struct client_h2 *v)
     uint32_t id = v->h.next_id;
 
     (void)h2_open(&v->h, id + 2, v->h.ignored);
-    h2_put_frame(&v->h, H2_HEADERS, H2_END_HEADERS | H2_END_STREAM, id + 2, "\x82\x86\x84\x41\x01x",
+    h2_put_frame(&v->h, H2_HEADERS, H2_END_HEADERS | H2_END_STREAM, id + 2, "\x82\x86\x84\x01\x01x",
                  6);
-    h2_put_frame(&v->h, H2_HEADERS, H2_END_HEADERS | H2_END_STREAM, id, "\x82\x86\x84\x41\x01x", 6);
+    h2_put_frame(&v->h, H2_HEADERS, H2_END_HEADERS | H2_END_STREAM, id, "\x82\x86\x84\x01\x01x", 6);
 }
 
 /* ---- floods ---- */
