@@ -9,6 +9,8 @@
 #define PIECE_MAX  4096u
 #define RECORD_MAX 16384u
 #define SESSIONS   8u
+/* A ClientHello is no older on the way than the server allows, which is 10 s. */
+#define HELLO_FRESH_US (8 * SIM_S)
 /* What a record adds to its content, and a key update before it. */
 #define OVERHEAD    128u
 #define TICKET_KEYS 80u /* bytes */
@@ -34,6 +36,7 @@ struct tls_end_state {
     uint32_t generation;        /* seen, or of what was resumed */
     uint32_t settings;          /* that may hold */
     uint32_t keys;              /* turns of ticket keys when it began */
+    uint64_t begun_us;
     uint32_t record_max;
     uint64_t sent;
     bool client, named;
@@ -106,14 +109,16 @@ static void check_status(const struct tls_end_state *t)
     }
 }
 
-/* Whether nothing stands against it that a ticket which was offered is good. */
+/* Whether nothing stands against it that a ticket which was offered is good. Of TLS 1.3 a ClientHello tells how old it
+ * is: one that nobody accepted for long may be an old one that is sent again (RFC 8446 section 8.3). */
 static bool should_resume(const struct tls_end_state *t, uint32_t allowed)
 {
     const struct kept *k = &t->tried;
 
-    return t->offered && t->ways.resumes && t->ways.harm == TLS_SOUND &&
-           allowed == 1u << k->generation && k->named == t->named && k->keys == key_turns &&
-           SSL_SESSION_has_ticket(k->session) && SSL_SESSION_is_resumable(k->session) &&
+    return sim->now_us - t->begun_us < HELLO_FRESH_US && t->offered && t->ways.resumes &&
+           t->ways.harm == TLS_SOUND && allowed == 1u << k->generation && k->named == t->named &&
+           k->keys == key_turns && SSL_SESSION_has_ticket(k->session) &&
+           SSL_SESSION_is_resumable(k->session) &&
            SSL_SESSION_get_protocol_version(k->session) == SSL_version(t->ssl) &&
            !(SSL_get_options(t->ssl) & SSL_OP_NO_TICKET);
 }
@@ -386,6 +391,7 @@ static struct tls_end_state *begin(struct net_end *e, SSL_CTX *ctx)
     struct tls_end_state *t = sim_alloc(sim, sizeof(*t));
 
     t->end = e;
+    t->begun_us = sim->now_us;
     t->ssl = SSL_new(ctx);
     t->in = BIO_new(BIO_s_mem());
     t->out = BIO_new(BIO_s_mem());
