@@ -350,6 +350,8 @@ void oracle_goaway(struct run *r, struct client *c, uint32_t code, uint32_t code
  * it. */
 void oracle_gone_h2(struct run *r, struct client *c, bool by_error, bool late, bool told);
 void oracle_unanswered(struct run *r, struct client *c, struct request *q, bool by_error);
+/* A body is bounded by itself; what an upstream's stream fills by that one's window. */
+bool oracle_holds_too_much(const struct ag_context *ctx, const struct ag_body *b);
 void oracle_bounds_h2(const struct run *r, const struct ag_h2_server *h);
 
 /* ---- client.c ---- */
