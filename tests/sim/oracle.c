@@ -62,6 +62,10 @@ static uint32_t h2_allows(const struct run *r, const struct request *q, uint32_t
     if (q->plan == PLAN_EARLY_CLOSE) {
         m |= OUT_RIGHT;
     }
+    /* After a reload a slow one is told to do without its route's settings, and is not repeated. */
+    if (q->refused && q->config_first + 1 < r->config_count) {
+        m |= OUT_502;
+    }
     if (q->upstream == 'g') { /* others end the connection */
         m |= OUT_502 | OUT_503 | OUT_CUT | OUT_504;
     }
