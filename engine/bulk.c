@@ -68,19 +68,14 @@ int32_t ag_bulk_recv(struct ag_loop *l, struct ag_op *op, struct ag_bulk *out)
 
 void ag_bulk_deliver(struct ag_loop *l, struct ag_op *op, const struct ag_bulk *b, size_t got)
 {
-    uint32_t used = (uint32_t)((got + AG_BUF_LARGE_BYTES - 1) / AG_BUF_LARGE_BYTES);
+    size_t each = b->blocks[0]->pipe ? got : AG_BUF_LARGE_BYTES;
+    uint32_t used = (uint32_t)((got + each - 1) / each);
 
-    if (b->blocks[0]->pipe) {
-        ag_bulk_weigh(op, got);
-        ag_loop_deliver_piece(l, op, b->blocks[0], got);
-        ag_loop_pass_on(l);
-        return;
-    }
     AG_ASSERT(got > 0 && used <= b->count);
     ag_bufs_give_back(b->blocks + used, b->count - used);
     ag_bulk_weigh(op, got);
     for (uint32_t i = 0; i < used; i++) {
-        size_t len = ag_min_size(got, AG_BUF_LARGE_BYTES);
+        size_t len = ag_min_size(got, each);
 
         got -= len;
         ag_loop_deliver_piece(l, op, b->blocks[i], len);

@@ -24,8 +24,8 @@ void ag_pipes_free(struct ag_pipes *ps);
 
 /* Moves what `socket` has, at most `most` bytes, into an empty pipe, without waiting: bytes (> 0), 0 at the end of
  * input, or -errno.
- *   *out  with bytes: the pipe, refs 1, its size being those bytes; NULL with -ENOBUFS alone: there is none to be
- *         had, nothing was received */
+ *   *out  with bytes: the pipe, refs 1, its size being those bytes; else NULL
+ * -ENOBUFS: there is no pipe to be had, or the system moves nothing of this socket; receiving into memory works. */
 int32_t ag_pipes_recv(struct ag_pipes *ps, int socket, size_t most, struct ag_block **out);
 /* Bytes have left the pipe for a socket. */
 void ag_pipe_sent(struct ag_block *pipe, size_t bytes);

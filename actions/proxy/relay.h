@@ -10,9 +10,8 @@
  *     '--------------------------------------'---------------------------'--> ENDING
  *
  * Two streams and nothing between them: what one has received the other sends, by reference, much of it through
- * pipes (engine/pipes.h); one that takes no more
- * has the other's reading paused. An end of input is passed on as one (half-close). What comes before the server is
- * there is bounded (AG_RELAY_EARLY_MAX) and waits.
+ * pipes (engine/pipes.h); one that takes no more has the other's reading paused. An end of input is passed on as one
+ * (half-close). What comes before the server is there is bounded (AG_RELAY_EARLY_MAX) and waits.
  */
 #pragma once
 #include "actions/upstream/upstream_pool.h"
