@@ -280,7 +280,8 @@ static void on_hedging(struct ag_timer *timer)
 
     content = ag_proxy_has_content(p) ? shareable(p) : NULL;
     if (ag_proxy_has_content(p) && !content) {
-        if (!p->ex->req_body.ended && is_whole(p)) { /* the client still sends */
+        /* The client still sends, or the first server does not take what lies here. On the disk it stays. */
+        if (is_whole(p) && !(ag_proxy_holds(p) && p->ex->req_body.ended)) {
             ag_loop_arm(ag_proxy_loop(p), &more->hedging, p->settings->retry.after_ms);
         }
         return;
