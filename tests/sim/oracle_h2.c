@@ -43,15 +43,15 @@ void oracle_reset(struct run *r, struct client *c, struct request *q, uint32_t c
 
 void oracle_goaway(struct run *r, struct client *c, uint32_t code, uint32_t codes, bool flood)
 {
+    bool famine = code == H2_INTERNAL_ERROR && r->weather.shortage;
     bool allowed = code == H2_NO_ERROR || may_break(r, c);
 
     if (codes && !flood) {
         /* What is held up by the network is late, and not seen to be wrong. */
-        allowed = (codes & UINT32_C(1) << code) || code == H2_NO_ERROR ||
+        allowed = (codes & UINT32_C(1) << code) || code == H2_NO_ERROR || famine ||
                   (code == H2_CALM && (c->end->conn->faulted || is_held_up(c)));
     } else if (flood) {
-        allowed = code == H2_CALM || code == H2_NO_ERROR || (codes & UINT32_C(1) << code) ||
-                  (code == H2_INTERNAL_ERROR && r->weather.shortage);
+        allowed = code == H2_CALM || code == H2_NO_ERROR || (codes & UINT32_C(1) << code) || famine;
     }
     if (!allowed) {
         sim_fail(r->sim, "client %u: GOAWAY %u", c->index, code);

@@ -239,6 +239,20 @@ static void on_abort(struct sim *s, void *arg)
     }
 }
 
+/* An upstream that does not answer may be asked several times, and each try may take all of its time. */
+static bool gives_up_within(const struct run *r, const struct request *q, uint32_t drain_ms)
+{
+    struct site_config c;
+
+    for (uint32_t i = q->config_first; i < r->config_count; i++) {
+        site_config(r->configs[i], &c);
+        if (c.retries && SITE_ATTEMPTS * (c.first_byte_ms + c.connect_ms) > drain_ms - SPARED_MS / 4) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* What is being answered when the drain begins, and is short enough to be within drain_timeout. */
 static void spare(struct run *r, struct request *q, bool began)
 {
@@ -247,7 +261,8 @@ static void spare(struct run *r, struct request *q, bool began)
     site_config(r->configs[r->config_count - 1], &config);
     if (!r->aborts && config.drain_ms >= SPARED_MS && !q->slow && q->kind != REQUEST_TUNNEL &&
         q->upstream != 'g' && (began || q->seen > 0) &&
-        q->body_bytes + q->answer_bytes < SPARED_MAX) {
+        q->body_bytes + q->answer_bytes < SPARED_MAX &&
+        (q->plan != PLAN_NO_ANSWER || gives_up_within(r, q, config.drain_ms))) {
         q->spared = true;
     }
 }
