@@ -22,7 +22,9 @@ struct kept {
     SSL_SESSION *session;
     uint32_t generation; /* of the certificate that was shown */
     uint32_t settings;   /* that may have held */
-    uint32_t keys;       /* turns of the server's ticket keys so far */
+    uint32_t keys;       /* turns of the server's ticket keys, when it came */
+    uint32_t keys_least; /* the same, before its connection began: it may have been long on the way */
+    uint64_t under_way_us; /* at most */
     bool named;
 };
 
@@ -110,14 +112,15 @@ static void check_status(const struct tls_end_state *t)
 }
 
 /* Whether nothing stands against it that a ticket which was offered is good. Of TLS 1.3 a ClientHello tells how old it
- * is: one that nobody accepted for long may be an old one that is sent again (RFC 8446 section 8.3). */
+ * is, from when the ticket came: one that was long on the way may be an old one that is sent again (RFC 8446 section
+ * 8.3). */
 static bool should_resume(const struct tls_end_state *t, uint32_t allowed)
 {
     const struct kept *k = &t->tried;
 
-    return sim->now_us - t->begun_us < HELLO_FRESH_US && t->offered && t->ways.resumes &&
-           t->ways.harm == TLS_SOUND && allowed == 1u << k->generation && k->named == t->named &&
-           k->keys == key_turns && SSL_SESSION_has_ticket(k->session) &&
+    return sim->now_us - t->begun_us + k->under_way_us < HELLO_FRESH_US && t->offered &&
+           t->ways.resumes && t->ways.harm == TLS_SOUND && allowed == 1u << k->generation &&
+           k->named == t->named && k->keys_least == key_turns && SSL_SESSION_has_ticket(k->session) &&
            SSL_SESSION_is_resumable(k->session) &&
            SSL_SESSION_get_protocol_version(k->session) == SSL_version(t->ssl) &&
            !(SSL_get_options(t->ssl) & SSL_OP_NO_TICKET);
@@ -162,6 +165,8 @@ static int on_session(SSL *ssl, SSL_SESSION *session)
                        .generation = t->open ? t->generation : generation_of(t),
                        .settings = t->open ? t->settings : t->ways.settings(t->end),
                        .keys = key_turns,
+                       .keys_least = t->keys,
+                       .under_way_us = sim->now_us - t->begun_us,
                        .named = t->named};
     return 1;
 }
