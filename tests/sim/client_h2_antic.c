@@ -54,8 +54,10 @@ static void put_bad_padding(struct client_h2 *v)
     h2_put_frame(&v->h, H2_HEADERS, H2_END_HEADERS | H2_PADDED, v->h.next_id, "\x09\x82", 2);
 }
 
+/* To a window that is used up the first of them may be added. */
 static void put_connection_overflow(struct client_h2 *v)
 {
+    h2_put_u32(&v->h, H2_WINDOW_UPDATE, 0, H2_ID_MAX);
     h2_put_u32(&v->h, H2_WINDOW_UPDATE, 0, H2_ID_MAX);
 }
 
