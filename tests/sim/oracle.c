@@ -8,6 +8,8 @@
 #define TRY_US (3 * SIM_S)
 /* Less than any configured time for a whole exchange. */
 #define TOTAL_US (15 * SIM_S)
+/* The shortest time after which an idle tunnel ends. */
+#define TUNNEL_US (3 * SIM_S)
 /* Bytes that wait to be read: a bound, and what comes behind it before the receive has stopped. */
 #define INPUT_MAX (256u * 1024u)
 
@@ -147,6 +149,9 @@ static uint32_t allows_alone(const struct run *r, const struct request *q)
     }
     if (proxied && q->sent_us && r->sim->now_us > q->sent_us + TRY_US) {
         m |= OUT_504; /* and some each try, up to its head */
+    }
+    if (q->kind == REQUEST_TUNNEL && q->sent_us && r->sim->now_us > q->sent_us + TUNNEL_US) {
+        m |= OUT_CUT; /* idle, while its client still read what was answered before */
     }
     if (q->kind == REQUEST_STATIC && r->weather.files) {
         m |= OUT_500 | OUT_503 | OUT_CUT;
