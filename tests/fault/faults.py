@@ -79,7 +79,7 @@ class Rig(Work):
         (files / "small.txt").write_bytes(BLOB[:3000])
         (files / "medium.bin").write_bytes(BLOB)
         (files / "large.bin").write_bytes(LARGE)
-        self.upstream = Upstream(script, host)
+        self.upstream = Upstream(script, host, records=False)
         self.upstream.left = threading.Semaphore(0)
         self.table = Table(folder / "table")
         text = config.replace("$FILES", str(files)).replace("$UP", str(self.upstream.port))
