@@ -311,9 +311,9 @@ class Work:
                 until = len(r.body) + size
                 c.content(stream, BLOB[:size], end=False)
                 while len(r.body) < until:
-                    c.gather(c.frame(ANSWER_S))
                     if isinstance(c.streams[stream], Exception):
                         raise c.streams[stream]
+                    c.gather(c.frame(ANSWER_S))
                 if r.body[until - size:] != BLOB[:size]:
                     raise Wrong("WebSocket over HTTP/2: other bytes")
 
