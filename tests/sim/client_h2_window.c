@@ -40,6 +40,16 @@ static void give_back(struct client_h2 *v)
     }
 }
 
+static bool owes(const struct h2 *h)
+{
+    bool any = h->owed > 0;
+
+    for (const struct h2_stream *st = h->streams; st; st = st->next) {
+        any |= st->owed > 0 && !(st->end_got || st->reset_sent || st->reset_got);
+    }
+    return any;
+}
+
 static void on_grant(struct sim *s, void *arg)
 {
     struct client *c = arg;
@@ -51,7 +61,7 @@ static void on_grant(struct sim *s, void *arg)
     }
     give_back(v);
     client_h2_write_soon(c, 0);
-    if (v->grant == GRANT_DRIBBLE && v->h.owed > 0) {
+    if (v->grant == GRANT_DRIBBLE && owes(&v->h)) {
         v->granting = true;
         sim_at(s, 1 + sim_below(s, v->grant_us), on_grant, c);
     }

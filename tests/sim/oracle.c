@@ -122,8 +122,8 @@ static uint32_t proxy_allows(const struct run *r, const struct request *q)
         m |= OUT_502 | OUT_504 | OUT_CUT;
     }
     /* The last server's trouble is the answer: it may be the one that nobody could connect to. */
-    if (m & OUT_502 && q->upstream == 'n' && has_found_servers(r, q)) {
-        m |= OUT_504;
+    if (m & (OUT_502 | OUT_504) && q->upstream == 'n' && has_found_servers(r, q)) {
+        m |= OUT_502 | OUT_504;
     }
     if (r->weather.names && (q->upstream == 'n' || q->upstream == 'm')) {
         m |= OUT_502 | OUT_503 | OUT_504;
