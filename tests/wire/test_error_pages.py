@@ -38,6 +38,7 @@ routes:
     action: "http://127.0.0.1:%(up)d"
     error_pages: {intercept: true, 401: "who?", 5xx: "http://sorry/{status}"}
   "/fixed": 404 as the config says
+  "/asked/*": {action: "./site/", error_pages: {default: "http://sorry/{status}"}}
 """
 
 
@@ -51,6 +52,9 @@ def gate(backend, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gate")
     (folder / "404.html").write_text("<h1>not here</h1>\n")
     (folder / "site").mkdir()
+    (folder / "site/ten.txt").write_text("0123456789")
+    with open(folder / "site/large.bin", "wb") as f:
+        f.truncate(3 << 20)
     with Upstream(lambda i, head: Scripts.up) as up, Upstream(lambda i, head: Scripts.sorry) as sorry:
         ports = {"up": up.port, "sorry": sorry.port, "dead": free_port()}
         with Gate(folder, CONFIG % ports, backend) as running:
@@ -138,6 +142,13 @@ def test_an_upstream_is_asked(gate):
         b"GET /pages/502.html?from=gate HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: */*\r\n"
         b"CDN-Loop: anygate;error-page\r\n\r\n" % gate.sorry.port)
     assert page(gate.get("/api/own", method="HEAD"))[::2] == (502, b"")
+
+
+def test_a_missing_file_asks_for_its_page(gate):
+    """And gives back what it had opened; the end of the server tells."""
+    Scripts.sorry = ok(b"sorry")
+    for _ in range(3):
+        assert page(gate.get("/asked/none"))[::2] == (404, b"sorry")
 
 
 @pytest.mark.parametrize("answer", [
