@@ -9,6 +9,7 @@
 #include "engine/opener.h"
 #include "engine/tls_files.h"
 #include "proto/exchange.h"
+#include "proto/media.h"
 
 enum ag_action_kind {
     AG_ACTION_FIXED = 0,
@@ -68,6 +69,7 @@ struct ag_action_build {
     uint16_t param_count;
     bool pattern_has_splat;
     struct ag_span pattern; /* for messages */
+    struct ag_media_change media; /* what its filters make of Content-Type */
 };
 
 struct ag_action_ops {

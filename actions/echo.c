@@ -206,6 +206,15 @@ static void finish(struct ag_exchange *ex)
     ag_exchange_release(ex);
 }
 
+/* Lets go first: an error's page that is asked for takes the action's place. */
+static void fail(struct ag_exchange *ex, unsigned status, enum ag_reason why, const char *detail)
+{
+    ag_exchange_hold(ex);
+    finish(ex);
+    ag_exchange_fail(ex, status, why, detail);
+    ag_exchange_release(ex);
+}
+
 /* Moves the answer into the body while that has room. */
 static void pump(struct ag_body *body, void *owner)
 {
@@ -249,8 +258,7 @@ static void respond(struct ag_exchange *ex)
         return;
     }
     if (!write_answer(ex, w) || !add_fields(ex)) {
-        ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "no memory for the echo");
-        finish(ex);
+        fail(ex, 503, AG_REASON_RESOURCES, "no memory for the echo");
         return;
     }
     ex->res.framing = AG_FRAMING_LENGTH;
@@ -298,11 +306,9 @@ static void on_content(struct ag_body *body, void *owner)
         ag_slice_release(&s);
     }
     if (!ok) {
-        ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "no buffer for the request's content");
-        finish(ex);
+        fail(ex, 503, AG_REASON_RESOURCES, "no buffer for the request's content");
     } else if (body->aborted) {
-        ag_exchange_fail(ex, 400, (enum ag_reason)body->reason, "the request's content broke off");
-        finish(ex);
+        fail(ex, 400, (enum ag_reason)body->reason, "the request's content broke off");
     } else if (ag_body_at_end(body)) {
         ag_body_set_consumer(body, NULL, NULL);
         respond(ex);

@@ -31,26 +31,13 @@ struct ag_span ag_fixed_type_of(struct ag_span body)
     return AG_SPAN("text/plain; charset=utf-8");
 }
 
-static bool mentions(struct ag_span text, struct ag_span word)
-{
-    for (size_t i = 0; word.len <= text.len && i <= text.len - word.len; i++) {
-        if (ag_span_ieq(ag_span_sub(text, i, i + word.len), word)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* What a client puts into the path must not become markup or code in the answer. */
-static enum ag_param_escape escape_for(struct ag_span type)
+static enum ag_param_escape escape_for(unsigned media)
 {
-    if (mentions(type, AG_SPAN("json")) || mentions(type, AG_SPAN("script"))) {
-        return AG_PARAM_JSON;
+    if (media & AG_MEDIA_SCRIPT) {
+        return AG_PARAM_JSON; /* does for markup, too */
     }
-    if (mentions(type, AG_SPAN("html")) || mentions(type, AG_SPAN("xml"))) {
-        return AG_PARAM_HTML;
-    }
-    return AG_PARAM_TEXT;
+    return media & AG_MEDIA_MARKUP ? AG_PARAM_HTML : AG_PARAM_TEXT;
 }
 
 static enum ag_status read_body(struct ag_action_build *b, const struct ag_action_decl *decl,
@@ -82,7 +69,9 @@ static enum ag_status read_body(struct ag_action_build *b, const struct ag_actio
 static enum ag_status read_headers(struct ag_action_build *b, const struct ag_action_decl *decl,
                                    struct fixed_settings *s)
 {
-    struct ag_span value, type = s->type;
+    unsigned media = ag_media_of(s->type);
+    struct ag_span value;
+    bool typed = false;
     enum ag_status st = ag_headers_option_read(b, ag_node_get(decl->options, "headers"),
                                                &s->headers, &s->header_count);
 
@@ -91,10 +80,11 @@ static enum ag_status read_headers(struct ag_action_build *b, const struct ag_ac
         s->expands = s->expands || !literal;
         if (s->headers[i].id == AG_FIELD_CONTENT_TYPE) {
             s->type = ag_span(NULL, 0);
-            type = value;
+            media = (typed ? media : 0) | (literal ? ag_media_of(value) : AG_MEDIA_ANY);
+            typed = true;
         }
     }
-    s->escape = escape_for(type);
+    s->escape = escape_for((b->media.replaced ? 0 : media) | b->media.added);
     return st;
 }
 

@@ -149,6 +149,7 @@ static void put_html(struct ag_buf *out, uint8_t ch)
 /* Decoded bytes of up to a whole UTF-8 character at a time, so that the escape sees characters. */
 static void put_json(struct ag_buf *out, struct ag_span value)
 {
+    const struct ag_span special = AG_SPAN("\"&'<>`");
     size_t at = 0;
 
     while (at < value.len) {
@@ -157,7 +158,13 @@ static void put_json(struct ag_buf *out, struct ag_span value)
         while (n < sizeof(raw) && look < value.len) {
             raw[n++] = next_byte(value, &look);
         }
-        ag_buf_put(out, ag_span(text, ag_json_escape(ag_span(raw, n), &used, text)));
+        if (ag_span_find(special, raw[0]) < special.len) {
+            ag_buf_put(out, AG_SPAN("\\u00"));
+            ag_buf_put_hex(out, raw[0]); /* all have two digits */
+            used = 1;
+        } else {
+            ag_buf_put(out, ag_span(text, ag_json_escape(ag_span(raw, n), &used, text)));
+        }
         while (used-- > 0) {
             (void)next_byte(value, &at);
         }

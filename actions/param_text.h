@@ -19,7 +19,7 @@ struct ag_param_text {
 enum ag_param_escape {
     AG_PARAM_RAW,  /* percent-encoded, as matched */
     AG_PARAM_TEXT, /* decoded */
-    AG_PARAM_JSON, /* decoded, escaped for the inside of a JSON string */
+    AG_PARAM_JSON, /* decoded, escaped for the inside of a JSON string, in a way that is no markup either */
     AG_PARAM_HTML, /* decoded, & < > " ' as references */
 };
 

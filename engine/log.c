@@ -514,6 +514,22 @@ static void put_escape(struct ag_buf *out, uint8_t ch)
     ag_buf_put(out, ag_span(six, sizeof(six)));
 }
 
+/* What stands as it is; cut at a character where the buffer ends. */
+static void put_plain(struct ag_buf *out, struct ag_span s)
+{
+    size_t room = out->cap - out->len;
+
+    if (ag_unlikely(s.len > room)) {
+        while (room > 0 && (s.ptr[room] & 0xc0) == 0x80) {
+            room--;
+        }
+        ag_buf_put(out, ag_span_sub(s, 0, room));
+        out->overflow = true;
+        return;
+    }
+    ag_buf_put(out, s);
+}
+
 /* `quotes`: also escape what JSON needs escaped inside a string. */
 static void escape(struct ag_buf *out, struct ag_span s, bool quotes)
 {
@@ -530,19 +546,40 @@ static void escape(struct ag_buf *out, struct ag_span s, bool quotes)
             at += len;
             continue;
         }
-        ag_buf_put(out, ag_span_sub(s, run, at));
-        put_escape(out, c1 ? rest.ptr[1] : ch);
+        put_plain(out, ag_span_sub(s, run, at));
+        if (!out->overflow) {
+            put_escape(out, c1 ? rest.ptr[1] : ch);
+        }
         at += len ? len : 1;
         run = at;
     }
     if (!out->overflow) {
-        ag_buf_put(out, ag_span_sub(s, run, s.len));
+        put_plain(out, ag_span_sub(s, run, s.len));
     }
 }
 
 void ag_log_escape(struct ag_buf *out, struct ag_span s)
 {
     escape(out, s, true);
+}
+
+void ag_log_escape_cut(struct ag_buf *out, struct ag_span s, size_t max_bytes)
+{
+    const struct ag_span mark = AG_SPAN("...");
+    size_t room = ag_min_size(max_bytes, out->cap - out->len);
+    struct ag_buf part = ag_buf(out->ptr + out->len, room);
+
+    if (s.len <= room) {
+        escape(&part, s, true);
+    }
+    if (s.len > room || part.overflow) {
+        /* Again, with room for the mark; what is longer than the room cannot come out shorter. */
+        part = ag_buf(out->ptr + out->len, room > mark.len ? room - mark.len : 0);
+        escape(&part, ag_span_sub(s, 0, ag_min_size(s.len, room)), true);
+        part.cap = room;
+        ag_buf_put(&part, mark);
+    }
+    out->len += part.len;
 }
 
 /* The line, in a buffer of the thread's own. */

@@ -33,5 +33,8 @@ void ag_log_raw(struct ag_span line);
 uint64_t ag_log_dropped(void);
 
 /* Appends `s` with controls, quotes and backslashes escaped as in JSON; bytes that are not UTF-8 come
- * out as \u00XX. */
+ * out as \u00XX. What does not fit is cut at a whole character or escape, and sets `overflow`. */
 void ag_log_escape(struct ag_buf *out, struct ag_span s);
+/* The same, in at most `max_bytes` (>= 3) and the room that `out` has: what is longer is cut and ends in
+ * "...", and nothing overflows, so that what follows has its place. */
+void ag_log_escape_cut(struct ag_buf *out, struct ag_span s, size_t max_bytes);

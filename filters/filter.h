@@ -18,6 +18,7 @@
 #pragma once
 #include "engine/node.h"
 #include "proto/exchange.h"
+#include "proto/media.h"
 
 enum ag_verdict { AG_CONTINUE, AG_ANSWERED, AG_WAIT, AG_FAIL };
 
@@ -42,6 +43,8 @@ struct ag_filter_ops {
     struct ag_body *(*wrap_body)(struct ag_exchange *, const void *settings, void *state,
                                  struct ag_body *source);
     void (*on_done)(struct ag_exchange *, const void *settings, void *state);
+    /* At load: what on_head makes of Content-Type, after `change` has been made already; NULL: nothing. */
+    void (*media)(const void *settings, struct ag_media_change *change);
 };
 
 /* Part of the snapshot. */

@@ -244,9 +244,27 @@ static void on_head(struct ag_exchange *ex, const void *settings, void *state)
     (void)!apply(ex, &s->response, &ex->res.fields);
 }
 
+/* Without the field, and with one that is made of a request, it may be any. */
+static void media(const void *settings, struct ag_media_change *change)
+{
+    const struct settings *s = settings;
+
+    for (uint16_t i = 0; i < s->response.count; i++) {
+        const struct change *c = &s->response.v[i];
+
+        if (c->id == AG_FIELD_CONTENT_TYPE) {
+            if (c->kind != CHANGE_ADD) {
+                *change = (struct ag_media_change){.replaced = true};
+            }
+            change->added |= c->is_literal ? ag_media_of(c->literal) : AG_MEDIA_ANY;
+        }
+    }
+}
+
 const struct ag_filter_ops ag_filter_headers = {
     .name = "headers",
     .configure = configure,
     .pre = pre,
     .on_head = on_head,
+    .media = media,
 };

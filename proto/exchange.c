@@ -228,7 +228,8 @@ static struct ag_slice problem_body(struct ag_exchange *ex, unsigned status, con
     return (struct ag_slice){{.ptr = block->data}, b.len, block};
 }
 
-/* Allow, Retry-After and WWW-Authenticate belong to the failure; what else an action had set does not. */
+/* Allow, Retry-After, WWW-Authenticate and the length that a 416 tells belong to the failure; what else an
+ * action had set does not. */
 static void keep_fields(struct ag_exchange *ex, enum ag_field_id id, struct ag_fields *kept)
 {
     const struct ag_field *f = NULL;
@@ -257,6 +258,9 @@ void ag_exchange_fail(struct ag_exchange *ex, unsigned status, enum ag_reason wh
     keep_fields(ex, AG_FIELD_ALLOW, &kept);
     keep_fields(ex, AG_FIELD_RETRY_AFTER, &kept);
     keep_fields(ex, AG_FIELD_WWW_AUTHENTICATE, &kept);
+    if (status == 416) { /* it has no meaning beside others (RFC 9110 section 14.4) */
+        keep_fields(ex, AG_FIELD_CONTENT_RANGE, &kept);
+    }
     if (status == 503 && !ag_fields_find(&kept, AG_FIELD_RETRY_AFTER, NULL)) {
         (void)!ag_fields_add_id(&kept, &ex->arena, AG_FIELD_RETRY_AFTER, AG_SPAN("1"));
     }

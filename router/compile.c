@@ -181,6 +181,28 @@ static bool set_has_timeouts(const struct ag_compile *c, const struct ag_compile
     return false;
 }
 
+/* Filters see the head in reverse order. */
+static struct ag_media_change media_change(const struct ag_filter_chain *filters)
+{
+    struct ag_media_change change = {0};
+
+    for (uint16_t i = filters->count; i > 0; i--) {
+        const struct ag_filter *f = &filters->v[i - 1];
+
+        if (f->ops->media) {
+            f->ops->media(f->settings, &change);
+        }
+    }
+    return change;
+}
+
+static bool changes_media(const struct ag_route *r, const struct ag_route *origin)
+{
+    struct ag_media_change a = media_change(&r->filters), b = media_change(&origin->filters);
+
+    return a.replaced != b.replaced || a.added != b.added;
+}
+
 static enum ag_status configure_action(struct ag_compile *c, struct ag_route *r, uint32_t set)
 {
     const struct ag_action_ops *ops = ag_action_ops_of(r->decl.kind);
@@ -193,6 +215,7 @@ static enum ag_status configure_action(struct ag_compile *c, struct ag_route *r,
     c->build.param_count = r->match.param_count;
     c->build.pattern_has_splat = c->routes[r->split_of].match.has_splat;
     c->build.pattern = r->pattern.text;
+    c->build.media = media_change(&r->filters);
     r->action = (struct ag_action){.ops = ops, .shared = c->build.shared[r->decl.kind]};
     return ops->configure ? ops->configure(&c->build, &r->decl, &r->action.settings) : AG_OK;
 }
@@ -337,6 +360,10 @@ static enum ag_status add_split(struct ag_compile *c, uint32_t origin, uint32_t 
     }
     if (r->decl.kind == AG_ACTION_PROXY &&
         (set_has_timeouts(c, &c->sets[set]) || set_has_timeouts(c, &c->sets[base])) &&
+        configure_action(c, r, set) != AG_OK) {
+        return AG_EINVAL;
+    }
+    if (r->decl.kind == AG_ACTION_FIXED && changes_media(r, &c->routes[origin]) &&
         configure_action(c, r, set) != AG_OK) {
         return AG_EINVAL;
     }

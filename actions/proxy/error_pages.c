@@ -42,7 +42,7 @@ bool ag_error_pages_intercept(const struct ag_error_pages *pages, unsigned statu
 bool ag_error_pages_take(struct ag_exchange *ex, const struct ag_response *res)
 {
     static const enum ag_field_id kept[] = {AG_FIELD_ALLOW, AG_FIELD_RETRY_AFTER,
-                                            AG_FIELD_WWW_AUTHENTICATE};
+                                            AG_FIELD_WWW_AUTHENTICATE, AG_FIELD_CONTENT_RANGE};
     const struct ag_pipeline_ops *pipeline = ex->context->pipeline;
     const struct ag_field *f = NULL;
 

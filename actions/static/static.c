@@ -25,6 +25,7 @@ struct static_work {
     bool index;                    /* path.text has an index name at its end */
     bool fallback;                 /* the root's index for a path without a file */
     bool busy, aborted;
+    bool over; /* all is given back */
 };
 
 static struct ag_static_cache *cache_of(const struct ag_exchange *ex)
@@ -45,10 +46,13 @@ static void let_go(struct static_work *w)
     struct ag_exchange *ex = w->ex;
 
     AG_ASSERT(!w->busy);
-    if (ex->action_data != &w->stage) {
+    if (w->over) {
         return; /* an answer that broke the stream has aborted the action already */
     }
-    ex->action_data = NULL;
+    w->over = true;
+    if (ex->action_data == &w->stage) { /* else the exchange waits for an error's page */
+        ex->action_data = NULL;
+    }
     ag_list_remove(&w->waiter.link);
     ag_block_release(w->dir);
     ag_block_release(w->entry ? &w->entry->block : NULL);

@@ -242,7 +242,13 @@ static bool add_content_range(struct ag_exchange *ex, uint64_t from, uint64_t le
     return add(ex, AG_FIELD_CONTENT_RANGE, ag_buf_span(&b));
 }
 
-/* Sets status, framing and length; the bytes are [*from, *from + *len). */
+static bool no_memory(struct ag_exchange *ex)
+{
+    ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "no memory for the answer");
+    return false;
+}
+
+/* Sets status, framing and length; the bytes are [*from, *from + *len). False: it is an error, and answered. */
 static bool choose(struct ag_exchange *ex, const struct ag_static_rep *rep, uint64_t *from,
                    uint64_t *len)
 {
@@ -256,24 +262,28 @@ static bool choose(struct ag_exchange *ex, const struct ag_static_rep *rep, uint
     if (cond == AG_PRECONDITION_NOT_MODIFIED) {
         ex->res.status = 304;
         ex->res.framing = AG_FRAMING_NONE;
-        return add_fields(ex, rep);
+        return add_fields(ex, rep) || no_memory(ex);
     }
     if (cond == AG_PRECONDITION_FAILED) {
-        ex->res.status = 412;
-        return true;
+        ag_exchange_fail(ex, 412, AG_REASON_NONE, "the file is not as the request has it");
+        return false;
     }
     range = ag_conditional_range(&ex->req, &rep->validators, now_s);
     switch (range.len ? ag_range_parse(range, rep->size_bytes, from, len) : AG_RANGE_WHOLE) {
     case AG_RANGE_UNSATISFIABLE:
-        ex->res.status = 416;
-        return add_content_range(ex, 0, 0, rep->size_bytes);
+        if (!add_content_range(ex, 0, 0, rep->size_bytes)) {
+            return no_memory(ex);
+        }
+        ag_exchange_fail(ex, 416, AG_REASON_NONE, "the file ends before the range");
+        return false;
     case AG_RANGE_PART:
         ex->res.status = 206;
-        return add_content_range(ex, *from, *len, rep->size_bytes) && add_fields(ex, rep);
+        return (add_content_range(ex, *from, *len, rep->size_bytes) && add_fields(ex, rep)) ||
+               no_memory(ex);
     case AG_RANGE_WHOLE:
         ex->res.status = 200;
         *len = rep->size_bytes;
-        return add_fields(ex, rep);
+        return add_fields(ex, rep) || no_memory(ex);
     }
     AG_UNREACHABLE("no such result");
 }
@@ -282,7 +292,6 @@ bool ag_static_respond(struct ag_exchange *ex, const struct ag_static_rep *rep, 
                        uint64_t *out_len)
 {
     if (!choose(ex, rep, out_from, out_len)) {
-        ag_exchange_fail(ex, 503, AG_REASON_RESOURCES, "no memory for the answer");
         return false;
     }
     ex->res.content_length = *out_len;

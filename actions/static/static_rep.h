@@ -38,7 +38,7 @@ uint16_t ag_static_fields(const struct ag_static_rep *rep,
 /*
  * Answers with the head that the request's conditions and range ask for. Values of `rep` are copied.
  * True: *out_len bytes from *out_from must now be written to ex->res_body, which is then ended; false:
- * the answer has no content and is complete.
+ * the answer is complete, or an error that fails the exchange: 412, or 416 with Content-Range.
  */
 AG_MUST_USE bool ag_static_respond(struct ag_exchange *ex, const struct ag_static_rep *rep,
                                    uint64_t *out_from, uint64_t *out_len);

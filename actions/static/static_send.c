@@ -22,6 +22,7 @@ struct send_work {
     /* The next piece is there, and in the page cache; or TLS reads it, and waits where it is not. */
     bool checked;
     bool busy, aborted;
+    bool over; /* all is given back */
 };
 
 static void pump(struct send_work *w);
@@ -31,10 +32,13 @@ static void let_go(struct send_work *w)
     struct ag_exchange *ex = w->ex;
 
     AG_ASSERT(!w->busy);
-    if (ex->action_data != &w->stage) {
+    if (w->over) {
         return; /* an answer that broke the stream has aborted the action already */
     }
-    ex->action_data = NULL;
+    w->over = true;
+    if (ex->action_data == &w->stage) { /* else the exchange waits for an error's page */
+        ex->action_data = NULL;
+    }
     ag_body_set_producer(&ex->res_body, NULL, NULL);
     ag_task_cancel(&w->wait);
     ag_block_release(w->into);

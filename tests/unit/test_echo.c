@@ -197,6 +197,49 @@ Test(echo, client_gone)
     fake_free(f);
 }
 
+static void page_abort(struct ag_exchange *ex, enum ag_reason why)
+{
+    (void)why;
+    ag_exchange_release(ex);
+}
+
+static const struct ag_action_ops page_ops = {.name = "error page", .abort = page_abort};
+static const struct ag_action page_action = {.ops = &page_ops};
+
+/* As when an upstream is asked for the page: another action takes the exchange over. */
+static bool page_later(struct ag_exchange *ex, unsigned status)
+{
+    static uint8_t not_echo[256];
+
+    (void)status;
+    memset(not_echo, 0xa5, sizeof(not_echo));
+    ex->action = &page_action;
+    ex->action_data = not_echo;
+    ag_exchange_hold(ex);
+    return true;
+}
+
+Test(echo, lets_go_before_an_error_waits_for_its_page)
+{
+    struct fake *f = fake_new(&ag_action_echo);
+    struct fake_route r = {0};
+    struct ag_pipeline_ops pipeline = fake_pipeline;
+
+    pipeline.error_page = page_later;
+    make(f, &r, "/a", 200);
+    f->ctx.pipeline = &pipeline;
+    struct ag_exchange *ex = fake_begin(f, &r, "POST /a", NULL);
+    fake_start(ex);
+    cr_assert(ag_body_write(&ex->req_body, ag_slice_static(AG_SPAN("part"))) == AG_OK);
+    ag_loop_turn(&f->loop, 0);
+    ag_body_abort(&ex->req_body, AG_REASON_EOF);
+    ag_loop_turn(&f->loop, 0);
+    cr_expect(ex->action == &page_action);
+    fake_end(f, ex);
+    f->ctx.pipeline = &fake_pipeline;
+    fake_free(f);
+}
+
 Test(echo, section)
 {
     struct fake *f = fake_new(&ag_action_echo);

@@ -171,7 +171,7 @@ static const struct expansion expansions[] = {
     {"/hi/:name", "hello {param.name}!", NULL, "GET /hi/bob", "hello bob!"},
     {"/hi/:name", "{param.name}", NULL, "GET /hi/a%20b%2Fc", "a b/c"},
     {"/hi/:name", "{\"n\":\"{param.name}\"}", NULL, "GET /hi/a%22,%22x%22:%22b%5C%0A",
-     "{\"n\":\"a\\\",\\\"x\\\":\\\"b\\\\\\n\"}"},
+     "{\"n\":\"a\\u0022,\\u0022x\\u0022:\\u0022b\\\\\\n\"}"},
     {"/hi/:name", "{\"n\":\"{param.name}\"}", NULL, "GET /hi/%C3%A9%FF",
      "{\"n\":\"\xC3\xA9\\u00ff\"}"},
     {"/hi/:name", "<b>{param.name}</b>", "text/html", "GET /hi/%3Cscript%3E&'",
@@ -200,6 +200,35 @@ Test(fixed, parameters)
     cr_assert(make(f, &r, "/u/:id", 200, "", options) == AG_OK);
     const struct answer *a = fake_ask(f, &r, "GET /u/a%0D%0Ab", NULL);
     expect_field(a, "Link", "</u/a%0D%0Ab>");
+    fake_free(f);
+}
+
+Test(fixed, what_filters_make_of_the_type)
+{
+    static const struct {
+        const char *type; /* of the option, or NULL */
+        struct ag_media_change change;
+        const char *want;
+    } changes[] = {
+        {NULL, {false, 0}, "<\""},
+        {NULL, {false, AG_MEDIA_MARKUP}, "&lt;&quot;"},
+        {NULL, {true, AG_MEDIA_MARKUP}, "&lt;&quot;"},
+        {NULL, {true, AG_MEDIA_SCRIPT}, "\\u003c\\u0022"},
+        {"text/html", {false, AG_MEDIA_ANY}, "\\u003c\\u0022"},
+        {"text/html", {false, 0}, "&lt;&quot;"},
+        {"text/html", {true, 0}, "<\""},
+        {"text/{param.n}", {false, 0}, "\\u003c\\u0022"},
+        {"html", {false, 0}, "\\u003c\\u0022"},
+    };
+    struct fake *f = fake_new(&ag_action_fixed);
+    struct fake_route r;
+
+    for (size_t i = 0; i < AG_COUNT(changes); i++) {
+        const char *options[] = {"headers.Content-Type", changes[i].type, NULL};
+        f->build.media = changes[i].change;
+        cr_assert(make(f, &r, "/:n", 200, "{param.n}", changes[i].type ? options : NULL) == AG_OK);
+        expect_body(fake_ask(f, &r, "GET /%3C%22", NULL), changes[i].want);
+    }
     fake_free(f);
 }
 

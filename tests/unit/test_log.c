@@ -89,15 +89,42 @@ Test(log, escape)
 
 Test(log, escape_stops_where_the_buffer_ends)
 {
-    for (size_t cap = 0; cap < 12; cap++) {
+    static const size_t lens[] = {0, 1, 2, 2, 2, 2, 2, 2, 8, 8, 10, 10, 10, 10, 14};
+
+    for (size_t cap = 0; cap < AG_COUNT(lens); cap++) {
         uint8_t *out = malloc(cap ? cap : 1);
         struct ag_buf b = ag_buf(out, cap);
 
         cr_assert(out);
-        ag_log_escape(&b, AG_SPAN("ab\x01\x02z"));
+        ag_log_escape(&b, AG_SPAN("ab\x01\xc3\xa9\xf0\x9f\x98\x80z"));
         cr_expect(b.overflow);
-        cr_expect_eq(b.len, cap < 2 ? 0 : cap < 8 ? 2 : 8, "whole escapes only, nothing after");
+        cr_expect_eq(b.len, lens[cap], "%zu: whole characters and escapes only, nothing after", cap);
         free(out);
+    }
+}
+
+Test(log, escape_cut_keeps_within_its_bound)
+{
+    /* Escaped: two bytes, six, two, four, one. */
+    static const struct ag_span in = AG_SPAN_INIT("\"\x01\xc3\xa9\xf0\x9f\x98\x80z");
+    static const char whole[] = "\\\"\\u0001\xc3\xa9\xf0\x9f\x98\x80z";
+    static const uint8_t cuts[] = {0, 0, 2, 2, 2, 2, 2, 2, 8, 8, 10, 10, 10};
+
+    for (size_t max = 3; max < 24; max++) {
+        for (size_t cap = 3; cap < 24; cap++) {
+            size_t room = ag_min_size(max, cap), cut = room < 15 ? cuts[room - 3] : 15;
+            uint8_t *out = malloc(cap + 1);
+            struct ag_buf b = ag_buf(out, cap + 1);
+
+            cr_assert(out);
+            ag_buf_putc(&b, '>');
+            ag_log_escape_cut(&b, in, max);
+            cr_expect_not(b.overflow);
+            cr_expect_eq(b.len, 1 + (room < 15 ? cut + 3 : 15), "%zu, %zu: %zu", max, cap, b.len);
+            cr_expect_eq(memcmp(out + 1, whole, cut), 0);
+            cr_expect(room >= 15 || memcmp(out + 1 + cut, "...", 3) == 0);
+            free(out);
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 """Pages for errors: of the server, groups and routes, from memory, files and upstreams, over both versions."""
+import json
 import signal
 import socket
 import subprocess
@@ -38,6 +39,7 @@ routes:
     action: "http://127.0.0.1:%(up)d"
     error_pages: {intercept: true, 401: "who?", 5xx: "http://sorry/{status}"}
   "/fixed": 404 as the config says
+  "/asked/*": {action: "./site/", error_pages: {default: "http://sorry/{status}"}}
 """
 
 
@@ -51,6 +53,9 @@ def gate(backend, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gate")
     (folder / "404.html").write_text("<h1>not here</h1>\n")
     (folder / "site").mkdir()
+    (folder / "site/ten.txt").write_text("0123456789")
+    with open(folder / "site/large.bin", "wb") as f:
+        f.truncate(3 << 20)
     with Upstream(lambda i, head: Scripts.up) as up, Upstream(lambda i, head: Scripts.sorry) as sorry:
         ports = {"up": up.port, "sorry": sorry.port, "dead": free_port()}
         with Gate(folder, CONFIG % ports, backend) as running:
@@ -139,6 +144,58 @@ def test_an_upstream_is_asked(gate):
         b"CDN-Loop: anygate;error-page\r\n\r\n" % gate.sorry.port)
     assert page(gate.get("/api/own", method="HEAD"))[::2] == (502, b"")
 
+
+def test_a_missing_file_asks_for_its_page(gate):
+    """And gives back what it had opened; the end of the server tells."""
+    Scripts.sorry = ok(b"sorry")
+    for _ in range(3):
+        assert page(gate.get("/asked/none"))[::2] == (404, b"sorry")
+
+
+# ---- files that are there
+
+FAILS = [('If-Match: "x"', 412, None), ("Range: bytes=4000000-", 416, "bytes */")]
+
+
+@pytest.mark.parametrize("file,size", [("ten.txt", "10"), ("large.bin", str(3 << 20))])
+@pytest.mark.parametrize("fields,status,told", FAILS)
+def test_conditions_and_ranges_that_fail(gate, file, size, fields, status, told):
+    told = told and told + size
+    Scripts.sorry = ok(b"sorry")
+    for _ in range(3):
+        r = gate.get("/site/" + file, fields + "\r\n")
+        assert page(r) == (status, PLAIN, b"no") and r.get("content-range") == told
+        r = gate.get("/asked/" + file, fields + "\r\n")
+        assert (r.status, r.body, r.get("content-range")) == (status, b"sorry", told)
+        assert r.get("etag") is None and r.get("accept-ranges") is None
+    head = gate.get("/site/" + file, 'If-Match: "x"\r\n', method="HEAD")
+    assert (head.status, head.body, head.get("content-length")) == (412, b"", "2")
+    assert gate.get("/site/" + file).status == 200
+    curl = ["curl", "-sS", "--http2-prior-knowledge", "-H", fields, "-w", "%{http_code} %header{content-range}",
+            f"http://127.0.0.1:{gate.port}/site/{file}"]
+    assert subprocess.run(curl, capture_output=True, check=True).stdout.decode() == f"no{status} {told or ''}"
+
+
+def test_without_a_page_they_have_a_text(backend, tmp_path):
+    (tmp_path / "ten.txt").write_text("0123456789")
+    config = 'server: {listen: ["127.0.0.1:$PORT"], workers: 1}\nroutes: {"/*": "./"}\n'
+    with Gate(tmp_path, config, backend) as gate:
+        for fields, status, _ in FAILS:
+            r = gate.get("/ten.txt", fields + "\r\n")
+            assert r.get("content-type") == PLAIN and r.body.startswith(b"%d " % status)
+            r = gate.get("/ten.txt", fields + "\r\nAccept: application/json\r\n")
+            assert r.get("content-type") == "application/problem+json" and json.loads(r.body)["status"] == status
+
+
+def test_an_upstreams_416_keeps_what_it_tells(gate):
+    Scripts.up = error(416, b"Content-Range: bytes */7\r\n")
+    r = gate.get("/taken/x")
+    assert (r.status, r.body, r.get("content-range")) == (416, b"no", "bytes */7")
+    Scripts.up = error(404, b"Content-Range: bytes */7\r\n")
+    assert gate.get("/taken/x").get("content-range") is None
+
+
+# ---- upstreams that fail, or are left
 
 @pytest.mark.parametrize("answer", [
     error(404), error(500), b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", b"rubbish\r\n\r\n",

@@ -37,6 +37,36 @@ def test_no_line_can_be_forged(backend, tmp_path, form):
             assert plain.count('"') == (6 if form == "combined" else 2), line
 
 
+# Each around a bound of router/access_log.h, and far beyond all of them.
+LONG = [*range(4080, 4100), 2700, 2950, 3071, 3100, 6000, 8000]
+
+
+@pytest.mark.parametrize("form", ["human", "combined", "json"])
+def test_every_line_is_whole(backend, tmp_path, form):
+    asked = [(b"a" * n, b"x", b"x") for n in LONG]
+    asked += [(b'"' * n, b"x", b"x") for n in (1400, 2040, 2046, 2047, 2048, 8000)]
+    asked += [(b"a", c * n, c * n) for c in (b"x", b'"', b"\\", b"\xff", "\u20ac".encode()) for n in (169, 170, 1020, 1025, 5000)]
+    with Gate(tmp_path, CONFIG % form, backend) as gate:
+        for query, agent, referer in asked:
+            gate.ask(b"GET /x?%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nUser-Agent: %s\r\nReferer: %s\r\n\r\n"
+                     % (query, agent, referer))
+    lines = (tmp_path / "stderr.log").read_bytes().decode("utf-8").split("\n")
+    assert lines.pop() == "" and len(lines) == len(asked)
+    for line, (query, agent, _) in zip(lines, asked):
+        if form == "json":
+            entry = json.loads(line)
+            assert (entry["status"], entry["protocol"], entry["bytes"]) == (200, "HTTP/1.1", 0), line
+            shown = [(entry["target"], b"/x?" + query), (entry["user_agent"], agent)]
+            # Bytes that are no UTF-8 are told by their numbers.
+            assert all(s and (s.endswith("...") or s in (v.decode("utf-8", "ignore"), v.decode("latin-1")))
+                       for s, v in shown), line
+        elif form == "combined":
+            assert re.fullmatch(r'\S+ - - \[[^]]+\] "GET /x\?(\\.|[^"\\])+ HTTP/1\.1" 200 0'
+                                r'( "(\\.|[^"\\])+"){2}', line), line
+        else:
+            assert re.fullmatch(r'\S+ GET /x\?\S+ 200 0 [0-9.]+ms "x"', line), line
+
+
 BROKEN = """
 server:
   listen: ["127.0.0.1:$PORT", {address: "127.0.0.1:$PORT2", tls: true}]
