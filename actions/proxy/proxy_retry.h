@@ -8,8 +8,8 @@
  *              `-- after hedge.after: a second TRY beside it; the first head wins, the other is cancelled
  *
  * What is repeated silently, as it always was: a pooled connection that was dead (once), and what the upstream
- * says it has not looked at (REFUSED_STREAM, GOAWAY; three times). All else is up to the policy and its budget
- * (proxy_retry_policy.h).
+ * says it has not looked at (REFUSED_STREAM, GOAWAY; three times), for which content that an upstream of HTTP/2
+ * gets is kept. All else is up to the policy and its budget (proxy_retry_policy.h).
  */
 #pragma once
 #include "actions/proxy/mirror.h"

@@ -19,6 +19,12 @@ struct ag_proxy_more *ag_proxy_more_of(struct ag_proxy_call *p)
     return more;
 }
 
+/* Content whose length is told, and beyond the limit, is not kept at all. */
+static uint32_t worth_keeping(const struct ag_proxy_call *p, uint32_t limit)
+{
+    return p->req.framing == AG_FRAMING_LENGTH && p->req.content_length > limit ? 0 : limit;
+}
+
 uint32_t ag_proxy_kept_bytes(const struct ag_proxy_call *p)
 {
     const struct ag_proxy_settings *s = p->settings;
@@ -34,7 +40,29 @@ uint32_t ag_proxy_kept_bytes(const struct ag_proxy_call *p)
     if (p->mirrored && s->mirror->buffer_bytes > limit) {
         limit = s->mirror->buffer_bytes;
     }
-    return p->req.framing == AG_FRAMING_LENGTH && p->req.content_length > limit ? 0 : limit;
+    return worth_keeping(p, limit);
+}
+
+static void replay(struct ag_proxy_call *p, uint32_t limit)
+{
+    p->more->replays = true;
+    ag_body_init(&p->more->sending, ag_proxy_loop(p));
+    ag_replay_init(&p->more->content, &p->ex->req_body, &p->more->sending, limit);
+}
+
+/* Before its first byte is taken. An upstream of HTTP/2 says what it has not looked at (RFC 9113 section 8.7), which
+ * may be repeated whatever the method and the policy are. Without memory it is as if it were too long. */
+static void keep_for_refusals(struct ag_proxy_call *p)
+{
+    const struct ag_retry_policy *policy = &p->settings->retry;
+    const struct ag_body *body = &p->ex->req_body;
+    uint32_t limit =
+        worth_keeping(p, policy->elsewhere ? AG_RETRY_BUFFER_DEFAULT : policy->buffer_bytes);
+
+    if (limit > 0 && p->req.content_length > 0 && body->total_bytes == body->q.bytes &&
+        ag_proxy_more_of(p)) {
+        replay(p, limit);
+    }
 }
 
 static void send_copy(struct ag_proxy_call *p, const struct ag_chain *content)
@@ -106,9 +134,7 @@ bool ag_proxy_prepare_more(struct ag_proxy_call *p)
     }
     p->more->per_try_ms = s->retry.per_try_ms;
     if (limit > 0) {
-        p->more->replays = true;
-        ag_body_init(&p->more->sending, ag_proxy_loop(p));
-        ag_replay_init(&p->more->content, &p->ex->req_body, &p->more->sending, limit);
+        replay(p, limit);
         p->more->content.ended = on_complete;
         p->more->content.owner = p;
     }
@@ -148,6 +174,10 @@ struct ag_body *ag_proxy_content(struct ag_proxy_try *t)
     }
     if (ag_proxy_holds(p)) {
         return ag_proxy_buffers_content(p->buffers);
+    }
+    if (!(more && more->replays) && !ag_proxy_has_tunnel(p) && ag_upstream_is_h2(&t->claim)) {
+        keep_for_refusals(p);
+        more = p->more;
     }
     if (!more || !more->replays) {
         return &p->ex->req_body;

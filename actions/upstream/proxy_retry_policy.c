@@ -1,7 +1,6 @@
 #include "actions/upstream/proxy_retry_policy.h"
 
-#define DELAY_MAX_MS   60000u
-#define BUFFER_DEFAULT (64u * 1024u)
+#define DELAY_MAX_MS 60000u
 
 struct ag_retry_policy ag_retry_default_policy(void)
 {
@@ -160,7 +159,7 @@ static bool read_retry(const struct ag_node *n, struct ag_diags *diags, struct a
     }
     if (io->elsewhere) { /* the first that says anything */
         io->elsewhere = false;
-        io->buffer_bytes = BUFFER_DEFAULT;
+        io->buffer_bytes = AG_RETRY_BUFFER_DEFAULT;
     }
     if (n->kind == AG_NODE_SCALAR) {
         return read_word(n, diags, io);

@@ -27,11 +27,12 @@ enum ag_retry_cause {
     AG_RETRY_STATUS,      /* an answer whose status is asked again */
 };
 
-#define AG_RETRY_ATTEMPTS_MAX 10u
-#define AG_RETRY_BUFFER_MAX   (1u << 20)
-#define AG_RETRY_HEDGES_MAX   3u
-#define AG_RETRY_STATUS_FIRST 400u
-#define AG_RETRY_STATUS_LAST  599u
+#define AG_RETRY_ATTEMPTS_MAX   10u
+#define AG_RETRY_BUFFER_MAX     (1u << 20)
+#define AG_RETRY_BUFFER_DEFAULT (64u * 1024u)
+#define AG_RETRY_HEDGES_MAX     3u
+#define AG_RETRY_STATUS_FIRST   400u
+#define AG_RETRY_STATUS_LAST    599u
 /* Retries a second that need no requests to pay for them, a shard's of one upstream. */
 #define AG_RETRY_SPARE 10u
 /* Retries that can be saved up for. */

@@ -3,6 +3,7 @@
  * stream at most; the loser of a hedge is reset, and its connection goes on.
  * Method: real server, real action and pool, an upstream of frames on raw sockets, on both backends.
  */
+#include "actions/proxy/proxy_retry.h"
 #include "tests/unit/h2_fake.h"
 
 #define GET  "GET /p HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -66,6 +67,164 @@ BOTH(proxy_retry_h2, what_was_refused_is_asked_again_with_its_content)
     h2_ask(w, f, c, POST, OK);
     cr_expect_eq(f->requests, 2);
     cr_expect_eq(f->conns[0].content, 10);
+    h2_world_free(w, f);
+}
+
+/* Whatever the method: nothing was done about it. `buffer: 0` keeps nothing, for this neither. */
+BOTH(proxy_retry_h2, content_that_was_refused_needs_no_policy)
+{
+    struct world *w = world_new(kind);
+    struct h2_fake *f = h2_fake_new();
+    struct client *c = client_new(w);
+    struct ag_proxy_settings *s = route_to_h2(w, f);
+
+    f->script = keep_silent;
+    f->on_data = refuse_late;
+    cr_assert(s->retry.elsewhere && !s->retry.buffer_bytes);
+    h2_ask(w, f, c, POST, OK);
+    (void)retry_of(s, 1);
+    f->requests = 0;
+    h2_ask(w, f, c, POST, OK);
+    cr_expect_eq(f->requests, 2);
+    cr_expect_eq(f->conns[0].content, 20);
+    cr_expect_eq(f->accepted, 1);
+    s->retry.buffer_bytes = 0;
+    f->requests = 0;
+    h2_ask(w, f, c, POST, "refuses the stream\n");
+    cr_expect_eq(f->requests, 1);
+    h2_world_free(w, f);
+}
+
+static void refuse_always(struct h2_fake_conn *c, uint32_t id, struct ag_span data, bool end)
+{
+    cr_expect(end && ag_span_eq(data, AG_SPAN("hello")));
+    h2_refuse(c, id, AG_H2_REFUSED_STREAM);
+}
+
+BOTH(proxy_retry_h2, content_is_refused_four_times_at_most)
+{
+    struct world *w = world_new(kind);
+    struct h2_fake *f = h2_fake_new();
+    struct client *c = client_new(w);
+
+    (void)route_to_h2(w, f);
+    f->script = keep_silent;
+    f->on_data = refuse_always;
+    h2_ask(w, f, c, POST, "refuses the stream\n");
+    cr_expect_eq(f->requests, 4);
+    h2_world_free(w, f);
+}
+
+/* The first has its content, and was not looked at. */
+static void go_away_late(struct h2_fake_conn *c, uint32_t id, struct ag_span data, bool end)
+{
+    cr_expect(ag_span_eq(data, AG_SPAN("hello")));
+    if (end && c->fake->requests == 1) {
+        h2_send_goaway(c, 0);
+    } else if (end) {
+        h2_answer(c, id);
+    }
+}
+
+BOTH(proxy_retry_h2, content_survives_who_goes_away)
+{
+    struct world *w = world_new(kind);
+    struct h2_fake *f = h2_fake_new();
+    struct client *c = client_new(w);
+
+    (void)route_to_h2(w, f);
+    f->script = keep_silent;
+    f->on_data = go_away_late;
+    h2_ask(w, f, c, POST, OK);
+    cr_expect_eq(f->requests, 2);
+    cr_expect_eq(f->accepted, 2);
+    h2_world_free(w, f);
+}
+
+static void answer_head(struct h2_fake_conn *c, uint32_t id, const struct ag_request *req)
+{
+    (void)req;
+    h2_send_fields(c, id, ":status: 200\n", false);
+}
+
+static const struct ag_replay *replay_of(const struct world *w)
+{
+    const struct ag_proxy_call *call = w->ex ? w->ex->action_data : NULL;
+
+    return call && call->more && call->more->replays ? &call->more->content : NULL;
+}
+
+/* Both ways at once, of no known length: what comes after the head is not kept, either. */
+BOTH(proxy_retry_h2, content_is_let_go_with_the_head)
+{
+    struct world *w = world_new(kind);
+    struct h2_fake *f = h2_fake_new();
+    struct client *c = client_new(w);
+
+    (void)route_to_h2(w, f);
+    f->script = keep_silent;
+    client_send(c,
+                "POST /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+    h2_until(w, f, f->conns[0].content == 3);
+    cr_assert(replay_of(w));
+    cr_expect_eq(replay_of(w)->kept.bytes, 3);
+    answer_head(&f->conns[0], 1, NULL);
+    h2_until(w, f, client_has(c, "\r\n\r\n"));
+    cr_expect_eq(replay_of(w)->kept.bytes, 0);
+    client_send(c, "3\r\ntwo\r\n0\r\n\r\n");
+    h2_until(w, f, f->conns[0].content == 6 && f->conns[0].ends == 1);
+    cr_expect_eq(replay_of(w)->kept.bytes, 0);
+    cr_expect_not(replay_of(w)->keeping);
+    h2_send_data(&f->conns[0], 1, "ok", true);
+    h2_until(w, f, client_has(c, "ok\r\n0\r\n\r\n"));
+    h2_world_free(w, f);
+}
+
+#define LONG 70000u
+
+/* All that is to come is here. */
+static void refuse_the_long(struct h2_fake_conn *c, uint32_t id, struct ag_span data, bool end)
+{
+    (void)data;
+    if (end) {
+        h2_refuse(c, id, AG_H2_REFUSED_STREAM);
+    }
+}
+
+/* Content beyond the buffer passes, and is not asked again; one whose length says so is not kept at all. */
+BOTH(proxy_retry_h2, long_content_is_not_kept)
+{
+    struct world *w = world_new(kind);
+    struct h2_fake *f = h2_fake_new();
+    char *text = malloc(LONG + 1), head[128];
+
+    cr_assert(text);
+    memset(text, 'x', LONG);
+    text[LONG] = 0;
+    (void)route_to_h2(w, f);
+    f->script = keep_silent;
+    f->on_data = refuse_the_long;
+    for (unsigned chunked = 0; chunked < 2; chunked++) {
+        struct client *c = client_new(w);
+        unsigned before = f->requests;
+
+        (void)snprintf(head, sizeof(head), "POST /up HTTP/1.1\r\nHost: x\r\n%s\r\n%s",
+                       chunked ? "Transfer-Encoding: chunked\r\n" : "Content-Length: 70000\r\n",
+                       chunked ? "11170\r\n" : "");
+        client_send(c, head);
+        h2_until(w, f, f->requests == before + 1);
+        cr_expect_eq(replay_of(w) != NULL, chunked == 1);
+        client_send(c, text);
+        h2_until(w, f, f->conns[0].content == LONG * (chunked + 1));
+        cr_expect(!replay_of(w) || (!replay_of(w)->keeping && replay_of(w)->kept.bytes == 0));
+        if (chunked) {
+            client_send(c, "\r\n0\r\n\r\n");
+        }
+        h2_until(w, f, client_has(c, "refuses the stream\n"));
+        cr_expect_eq(f->requests, before + 1);
+        client_close(c);
+    }
+    free(text);
     h2_world_free(w, f);
 }
 

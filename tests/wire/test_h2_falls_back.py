@@ -101,11 +101,20 @@ def test_a_post_is_made_again_too(setup):
         assert Reader(s).response("POST").body == b"one"
 
 
-def test_content_that_was_taken_is_not_sent_again(setup):
+def test_content_that_was_taken_is_sent_again(setup):
     gate, picky = setup
     picky.refusal = "taken"
     with gate.connect() as s:
-        s.sendall(b"POST /auto HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n0123456789")
+        s.sendall(b"POST /auto HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n0123456789")
+        assert Reader(s).response("POST").body == b"one"
+    assert picky.asked == [("2", "POST"), ("1.1", "POST")]
+
+
+def test_long_content_that_was_taken_is_not_sent_again(setup):
+    gate, picky = setup
+    picky.refusal = "taken"
+    with gate.connect() as s:
+        s.sendall(b"POST /auto HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n0123456789")
         assert Reader(s).response("POST").status == 502
     assert gate.get("/auto").body == b"one"  # the server is known by now
 
