@@ -149,6 +149,14 @@ static bool set_alpn(WOLFSSL *ssl, uint8_t alpn)
     return true;
 }
 
+/* Of those that the client names it is taken that was named here before, and is of the size that is wanted. */
+static bool set_group(WOLFSSL *ssl, uint16_t group)
+{
+    return group == 0 || (wolfSSL_UseSupportedCurve(ssl, group) == WOLFSSL_SUCCESS &&
+                          wolfSSL_SetTmpEC_DHE_Sz(ssl, group == WOLFSSL_ECC_SECP384R1 ? 48 : 32) ==
+                              WOLFSSL_SUCCESS);
+}
+
 static bool make_session(struct ag_tls *t, WOLFSSL_CTX *ctx)
 {
     t->ssl = ag_tls_memory_is_short() ? NULL : AG_SYS_NULL("tls.session", wolfSSL_new(ctx));
@@ -172,6 +180,7 @@ static void hello_read(struct ag_tls *t)
         return;
     }
     if (!make_session(t, choice.context->ctx) || !set_alpn(t->ssl, choice.alpn) ||
+        !set_group(t->ssl, choice.group) ||
         (k->hello.prefers_chacha && wolfSSL_UseClientSuites(t->ssl) != 0)) {
         send_alert(t, AG_TLS_ALERT_INTERNAL_ERROR);
         ag_tls_fail(t, AG_REASON_RESOURCES, "no memory for a session");

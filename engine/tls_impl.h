@@ -46,6 +46,7 @@ struct ag_tls_choice {
     struct ag_tls_context *context; /* NULL: it is refused, with `alert` */
     uint8_t alpn;                   /* enum ag_alpn */
     uint8_t alert;                  /* enum ag_tls_alert */
+    uint16_t group;                 /* what ECDHE is to be on; 0: what the library chooses */
     bool cert_required;             /* as ag_tls_session.client_cert_required */
     const char *why;                /* static; of a refusal */
 };
