@@ -281,7 +281,7 @@ int ag_tls_on_client_chain(int good, WOLFSSL_X509_STORE_CTX *store)
     struct ag_tls *t = store->userCtx;
     struct ag_tls_shake *k = t->shake;
     struct ag_span certs[AG_TLS_CERTS_MAX];
-    struct ag_tls_chain chain = {.certs = certs, .of_client = true};
+    struct ag_tls_chain chain = {.certs = certs, .of_client = true, .mark = k->mark};
     uint64_t refusals = ag_tls_memory_refusals();
 
     (void)good;
@@ -362,7 +362,8 @@ static bool keep_names(struct ag_tls *t)
     struct ag_span name = t->client ? k->host : ag_tls_hello_name(&k->hello);
     bool cert = k->client_cert != AG_TLS_CLIENT_NONE;
     uint8_t *at = t->names =
-        AG_SYS_NULL("tls.names", ag_tls_alloc(name.len + k->subject_len + (cert ? 64 : 0) + 1));
+        AG_SYS_NULL("tls.names", ag_tls_alloc(name.len + k->subject_len +
+                                              (cert ? 64 + sizeof(k->mark) : 0) + 1));
 
     if (!at) {
         return false;
@@ -372,6 +373,8 @@ static bool keep_names(struct ag_tls *t)
         session->client_subject = append(&at, ag_span(k->subject, k->subject_len));
         put_hex(at, k->sha256, sizeof(k->sha256));
         session->client_sha256 = ag_span(at, 64);
+        memcpy(at + 64, k->mark, sizeof(k->mark));
+        session->client_mark = at + 64;
         session->client_error = k->client_error;
         session->client_cert = k->client_cert;
     }

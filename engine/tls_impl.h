@@ -104,8 +104,9 @@ struct ag_tls_shake {
     uint8_t subject[AG_TLS_SUBJECT_MAX];
     size_t subject_len;
     uint8_t sha256[32];
-    uint8_t last[5];       /* bytes that the library was given: a record's head */
-    struct ag_block *tail; /* where small pieces of a ClientHello are put together */
+    uint8_t mark[AG_TLS_MARK_BYTES]; /* of the authority of a client's that is good */
+    uint8_t last[5];                 /* bytes that the library was given: a record's head */
+    struct ag_block *tail;           /* where small pieces of a ClientHello are put together */
     uint32_t tail_used;
 };
 

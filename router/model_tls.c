@@ -460,12 +460,13 @@ static void settle_kinds(struct ag_model *m)
     m->route_limit_count = 0;
     for (uint16_t i = 0; i < m->listen_count; i++) {
         struct ag_listen *l = &m->listens[i];
-        struct ag_listen_kind kind = {.redirect_port = l->redirect_port};
+        struct ag_listen_kind kind = {.redirect_port = l->redirect_port, .listener = i};
 
         if (l->admin) {
             continue; /* whose requests are not dispatched */
         }
         kind.certs_asked = l->tls && l->tls->client_auth != AG_TLS_CLIENTS_UNASKED;
+        kind.client_ca = l->tls ? l->tls->client_ca : ag_span(NULL, 0);
         kind.certs_required = l->tls && l->tls->client_auth == AG_TLS_CLIENTS_REQUIRED;
         l->limits.index = ag_model_listen_kind(m, &l->limits.route, &kind);
     }
