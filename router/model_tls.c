@@ -507,5 +507,10 @@ void ag_model_read_tls(struct ag_model *m, const struct ag_node *root, struct ag
             read_redirect(&r, m, &m->listens[i]);
         }
     }
+    if (is_there(ag_node_get(n, "certificates")) && !has_tls(m) && r.diags->errors == 0) {
+        ag_diag_warn(r.diags, ag_node_get(n, "certificates")->key_pos,
+                     "server: {listen: [{address: ':443', tls: true}]}",
+                     "the certificates are shown to nobody: no listener speaks TLS");
+    }
     settle_kinds(m);
 }
