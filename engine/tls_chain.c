@@ -17,37 +17,74 @@
 
 struct ag_tls_authorities {
     WOLFSSL_CERT_MANAGER *manager;
-    uint32_t pin_count;
-    uint8_t (*pins)[32]; /* SHA-256 of those that are no authorities */
+    uint32_t mark_count;
+    uint8_t (*marks)[AG_TLS_MARK_BYTES];
 };
 
 /* ---- authorities ---- */
 
-static void add_pin(struct ag_tls_authorities *a, struct ag_span der)
+/* Of an authority: its name and its key, which are what it is known by where it has signed. */
+static bool mark_of(const byte name[static SIGNER_DIGEST_SIZE], struct ag_span key,
+                    uint8_t out[static AG_TLS_MARK_BYTES])
 {
-    uint8_t(*pins)[32] = ag_tls_realloc(a->pins, ((size_t)a->pin_count + 1) * sizeof(*pins));
+    uint8_t text[SIGNER_DIGEST_SIZE + 32];
 
-    if (pins) {
-        a->pins = pins;
-        a->pin_count += ag_tls_sha256(der, pins[a->pin_count]) ? 1 : 0;
+    memcpy(text, name, SIGNER_DIGEST_SIZE);
+    return ag_tls_sha256(key, text + SIGNER_DIGEST_SIZE) &&
+           ag_tls_sha256(ag_span(text, sizeof(text)), out);
+}
+
+static bool mark_authority(struct ag_span der, uint8_t out[static AG_TLS_MARK_BYTES])
+{
+    DecodedCert *d = ag_tls_alloc(sizeof(*d));
+    bool good;
+
+    if (!d) {
+        return false;
     }
+    wc_InitDecodedCert(d, der.ptr, (word32)der.len, NULL);
+    good = wc_ParseCert(d, CERT_TYPE, NO_VERIFY, NULL) == 0 &&
+           mark_of(d->subjectHash, ag_span(d->publicKey, d->pubKeySize), out);
+    wc_FreeDecodedCert(d);
+    ag_tls_free(d);
+    return good;
+}
+
+bool ag_tls_authority_mark(struct ag_span der, uint8_t out[static AG_TLS_MARK_BYTES])
+{
+    struct ag_x509 x;
+
+    return ag_x509_parse(der, &x) && (x.is_ca ? mark_authority(der, out) : ag_tls_sha256(der, out));
+}
+
+static bool add_mark(struct ag_tls_authorities *a, struct ag_span der)
+{
+    uint8_t(*marks)[AG_TLS_MARK_BYTES] =
+        ag_tls_realloc(a->marks, ((size_t)a->mark_count + 1) * sizeof(*marks));
+
+    if (!marks) {
+        return false;
+    }
+    a->marks = marks;
+    if (!ag_tls_authority_mark(der, marks[a->mark_count])) {
+        return false;
+    }
+    a->mark_count++;
+    return true;
 }
 
 /* True: it is of use. */
 static bool add_authority(struct ag_tls_authorities *a, struct ag_span der)
 {
-    uint32_t before = a->pin_count;
     struct ag_x509 x;
 
     if (!ag_x509_parse(der, &x)) {
         return false;
     }
-    if (x.is_ca) {
-        return wolfSSL_CertManagerLoadCABuffer(a->manager, der.ptr, (long)der.len,
-                                               WOLFSSL_FILETYPE_ASN1) == WOLFSSL_SUCCESS;
-    }
-    add_pin(a, der);
-    return a->pin_count > before;
+    return (!x.is_ca ||
+            wolfSSL_CertManagerLoadCABuffer(a->manager, der.ptr, (long)der.len,
+                                            WOLFSSL_FILETYPE_ASN1) == WOLFSSL_SUCCESS) &&
+           add_mark(a, der);
 }
 
 struct ag_tls_authorities *ag_tls_authorities_new(struct ag_span pem)
@@ -81,24 +118,34 @@ void ag_tls_authorities_free(struct ag_tls_authorities *a)
 {
     if (a) {
         wolfSSL_CertManagerFree(a->manager);
-        ag_tls_free(a->pins);
+        ag_tls_free(a->marks);
         ag_tls_free(a);
     }
 }
 
-static bool is_pinned(const struct ag_tls_authorities *a, struct ag_span der)
+bool ag_tls_authorities_have(const struct ag_tls_authorities *a,
+                             const uint8_t mark[static AG_TLS_MARK_BYTES])
 {
-    uint8_t hash[32];
-
-    if (a->pin_count == 0 || !ag_tls_sha256(der, hash)) {
-        return false;
-    }
-    for (uint32_t i = 0; i < a->pin_count; i++) {
-        if (memcmp(a->pins[i], hash, sizeof(hash)) == 0) {
+    for (uint32_t i = 0; i < a->mark_count; i++) {
+        if (memcmp(a->marks[i], mark, AG_TLS_MARK_BYTES) == 0) {
             return true;
         }
     }
     return false;
+}
+
+/* An authority is marked by something else than its certificate's hash. */
+static bool is_pinned(const struct ag_tls_authorities *a, const struct ag_tls_chain *chain)
+{
+    uint8_t hash[32];
+
+    if (!ag_tls_sha256(chain->certs[0], hash) || !ag_tls_authorities_have(a, hash)) {
+        return false;
+    }
+    if (chain->mark) {
+        memcpy(chain->mark, hash, sizeof(hash));
+    }
+    return true;
 }
 
 /* ---- steps ---- */
@@ -178,6 +225,11 @@ static const char *check_step(WOLFSSL_CERT_MANAGER *manager, const struct ag_tls
     if (!why && d->ca && d->ca->pathLengthSet && d->ca->pathLength < at) {
         why = "chain is too long";
     }
+    if (!why && chain->mark &&
+        !(d->ca && mark_of(d->ca->subjectNameHash, ag_span(d->ca->publicKey, d->ca->pubKeySize),
+                           chain->mark))) {
+        why = why_of(MEMORY_E);
+    }
     wc_FreeDecodedCert(d);
     ag_tls_free(d);
     return why;
@@ -187,14 +239,16 @@ static const char *check_step(WOLFSSL_CERT_MANAGER *manager, const struct ag_tls
 static const char *check_below(const struct ag_tls_chain *chain, uint32_t at)
 {
     const struct ag_span *issuer = &chain->certs[at + 1];
+    struct ag_tls_chain below = *chain;
     WOLFSSL_CERT_MANAGER *m = wolfSSL_CertManagerNew();
     int error = MEMORY_E;
     const char *why = why_of(MEMORY_E);
 
+    below.mark = NULL; /* the one at its end counts */
     if (m) {
         error = wolfSSL_CertManagerLoadCABuffer(m, issuer->ptr, (long)issuer->len,
                                                 WOLFSSL_FILETYPE_ASN1);
-        why = error == WOLFSSL_SUCCESS ? check_step(m, chain, at, &error) : why_of(error);
+        why = error == WOLFSSL_SUCCESS ? check_step(m, &below, at, &error) : why_of(error);
         wolfSSL_CertManagerFree(m);
     }
     return why;
@@ -264,7 +318,7 @@ const char *ag_tls_chain_judge(const struct ag_tls_authorities *a, const struct 
 
     ordered.certs = certs;
     ordered.count = in_order(sent, certs);
-    if (chain->count > 0 && is_pinned(a, chain->certs[0])) {
+    if (chain->count > 0 && is_pinned(a, chain)) {
         return check_pinned(chain);
     }
     /* Up to the first that an authority has issued. */

@@ -17,11 +17,20 @@ struct ag_tls_authorities;
 AG_MUST_USE struct ag_tls_authorities *ag_tls_authorities_new(struct ag_span pem);
 void ag_tls_authorities_free(struct ag_tls_authorities *a); /* NULL is allowed */
 
+/* What one of them is known by, whichever bundle it lies in: its name and key; one believed as itself: its SHA-256. */
+#define AG_TLS_MARK_BYTES 32u
+
+/* Of a certificate (DER). False: it is none, or no memory. */
+AG_MUST_USE bool ag_tls_authority_mark(struct ag_span der, uint8_t out[static AG_TLS_MARK_BYTES]);
+AG_MUST_USE bool ag_tls_authorities_have(const struct ag_tls_authorities *a,
+                                         const uint8_t mark[static AG_TLS_MARK_BYTES]);
+
 struct ag_tls_chain {
     const struct ag_span *certs; /* DER, the leaf first */
     uint32_t count;
     uint32_t depth; /* certificates allowed between the leaf and its authority */
     bool of_client; /* else of a server */
+    uint8_t *mark;  /* where that of the authority it leads to is put, when it is good; or NULL */
 };
 
 /* NULL: the chain is good now. Else why not, a static phrase: "unknown authority". Any thread. */

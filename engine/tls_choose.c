@@ -2,6 +2,10 @@
 
 #if AG_WOLFSSL
 
+#    include <wolfssl/options.h>
+
+#    include <wolfssl/ssl.h>
+
 /* ---- names ---- */
 
 int ag_tls_server_order(struct ag_span a, struct ag_span b)
@@ -133,6 +137,24 @@ static bool is_asked(const struct ag_tls_server *s, struct ag_span name)
     return false;
 }
 
+/* In TLS 1.2 the library takes any group that it knows, and of two of one size the client's first: it is told here where
+ * that may be none of the profile's. Where there is none in common it falls back on another (1.2), or asks in vain for
+ * another hello (1.3). False: there is none. */
+static bool choose_group(enum ag_tls_profile profile, const struct ag_tls_hello *h,
+                         uint16_t *out_group)
+{
+    static const uint8_t nist = AG_TLS_ON_P256 | AG_TLS_ON_P384;
+    bool fips = profile == AG_TLS_FIPS_LIKE;
+
+    if (!h->groups) { /* P-256, or nothing but a session to resume (RFC 8422 section 4, RFC 8446 section 4.2.9) */
+        return true;
+    }
+    if (fips && !h->tls_13) {
+        *out_group = h->on & AG_TLS_ON_P256 ? WOLFSSL_ECC_SECP256R1 : WOLFSSL_ECC_SECP384R1;
+    }
+    return h->on & (fips ? nist : nist | AG_TLS_ON_X25519);
+}
+
 static struct ag_tls_choice refuse(enum ag_tls_alert alert, const char *why)
 {
     return (struct ag_tls_choice){.alert = (uint8_t)alert, .why = why};
@@ -155,6 +177,9 @@ struct ag_tls_choice ag_tls_server_choose(struct ag_tls_server *s, uint32_t shar
     }
     if (!suits(s->identities[id].facts, hello)) {
         return refuse(AG_TLS_ALERT_HANDSHAKE_FAILURE, "no certificate that the client can check");
+    }
+    if (!choose_group(s->settings.profile, hello, &choice.group)) {
+        return refuse(AG_TLS_ALERT_HANDSHAKE_FAILURE, "no common group");
     }
     if (hello->alpn) {
         choice.alpn = s->settings.h2 && hello->h2 ? AG_ALPN_H2

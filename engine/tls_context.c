@@ -204,6 +204,13 @@ void ag_tls_server_release(struct ag_tls_server *s)
     (void)s;
 }
 
+bool ag_tls_server_takes(const struct ag_tls_server *s, const uint8_t *mark)
+{
+    (void)s;
+    (void)mark;
+    return false;
+}
+
 struct ag_tls_client *ag_tls_client_new(const struct ag_tls_client_settings *settings,
                                         const char **out_why)
 {

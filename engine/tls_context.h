@@ -36,6 +36,10 @@ AG_MUST_USE struct ag_tls_server *ag_tls_server_new(const struct ag_tls_server_s
 struct ag_tls_server *ag_tls_server_hold(struct ag_tls_server *s); /* NULL is allowed */
 void ag_tls_server_release(struct ag_tls_server *s);               /* NULL is allowed */
 
+/* Whether the authority that has vouched for a client's certificate (client_mark of its session) is one of
+ * this server's. NULL is allowed, and has none. */
+AG_MUST_USE bool ag_tls_server_takes(const struct ag_tls_server *s, const uint8_t *mark);
+
 /* The same for upstreams. */
 AG_MUST_USE struct ag_tls_client *ag_tls_client_new(const struct ag_tls_client_settings *settings,
                                                     const char **out_why);

@@ -149,6 +149,14 @@ static bool set_alpn(WOLFSSL *ssl, uint8_t alpn)
     return true;
 }
 
+/* Of those that the client names it is taken that was named here before, and is of the size that is wanted. */
+static bool set_group(WOLFSSL *ssl, uint16_t group)
+{
+    return group == 0 || (wolfSSL_UseSupportedCurve(ssl, group) == WOLFSSL_SUCCESS &&
+                          wolfSSL_SetTmpEC_DHE_Sz(ssl, group == WOLFSSL_ECC_SECP384R1 ? 48 : 32) ==
+                              WOLFSSL_SUCCESS);
+}
+
 static bool make_session(struct ag_tls *t, WOLFSSL_CTX *ctx)
 {
     t->ssl = ag_tls_memory_is_short() ? NULL : AG_SYS_NULL("tls.session", wolfSSL_new(ctx));
@@ -172,6 +180,7 @@ static void hello_read(struct ag_tls *t)
         return;
     }
     if (!make_session(t, choice.context->ctx) || !set_alpn(t->ssl, choice.alpn) ||
+        !set_group(t->ssl, choice.group) ||
         (k->hello.prefers_chacha && wolfSSL_UseClientSuites(t->ssl) != 0)) {
         send_alert(t, AG_TLS_ALERT_INTERNAL_ERROR);
         ag_tls_fail(t, AG_REASON_RESOURCES, "no memory for a session");
@@ -272,7 +281,7 @@ int ag_tls_on_client_chain(int good, WOLFSSL_X509_STORE_CTX *store)
     struct ag_tls *t = store->userCtx;
     struct ag_tls_shake *k = t->shake;
     struct ag_span certs[AG_TLS_CERTS_MAX];
-    struct ag_tls_chain chain = {.certs = certs, .of_client = true};
+    struct ag_tls_chain chain = {.certs = certs, .of_client = true, .mark = k->mark};
     uint64_t refusals = ag_tls_memory_refusals();
 
     (void)good;
@@ -353,7 +362,8 @@ static bool keep_names(struct ag_tls *t)
     struct ag_span name = t->client ? k->host : ag_tls_hello_name(&k->hello);
     bool cert = k->client_cert != AG_TLS_CLIENT_NONE;
     uint8_t *at = t->names =
-        AG_SYS_NULL("tls.names", ag_tls_alloc(name.len + k->subject_len + (cert ? 64 : 0) + 1));
+        AG_SYS_NULL("tls.names", ag_tls_alloc(name.len + k->subject_len +
+                                              (cert ? 64 + sizeof(k->mark) : 0) + 1));
 
     if (!at) {
         return false;
@@ -363,6 +373,8 @@ static bool keep_names(struct ag_tls *t)
         session->client_subject = append(&at, ag_span(k->subject, k->subject_len));
         put_hex(at, k->sha256, sizeof(k->sha256));
         session->client_sha256 = ag_span(at, 64);
+        memcpy(at + 64, k->mark, sizeof(k->mark));
+        session->client_mark = at + 64;
         session->client_error = k->client_error;
         session->client_cert = k->client_cert;
     }

@@ -5,6 +5,7 @@
 #define MESSAGE_CLIENT_HELLO 1u
 #define RECORD_MAX           16384u
 #define EXT_SERVER_NAME      0u
+#define EXT_GROUPS           10u
 #define EXT_SIGNATURES       13u
 #define EXT_ALPN             16u
 #define EXT_VERSIONS         43u
@@ -32,6 +33,8 @@ enum field {
     FIELD_PROTOCOLS_LEN,
     FIELD_PROTOCOL_LEN,
     FIELD_PROTOCOL, /* text */
+    FIELD_GROUPS_LEN,
+    FIELD_GROUP,
     FIELD_SIGNATURES_LEN,
     FIELD_SIGNATURE,
     FIELD_VERSIONS_LEN,
@@ -100,7 +103,7 @@ static bool enter_list(struct ag_tls_hello *h, uint32_t own_bytes)
     return take(&h->data_left, own_bytes) && h->data_left == h->list_left && h->list_left > 0;
 }
 
-/* ---- suites, versions, signatures ---- */
+/* ---- suites, versions, groups, signatures ---- */
 
 /* ECDHE with an AEAD (RFC 5289, RFC 7905); GREASE (RFC 8701) is nothing. */
 static void note_suite(struct ag_tls_hello *h, uint32_t suite)
@@ -112,6 +115,23 @@ static void note_suite(struct ag_tls_hello *h, uint32_t suite)
     if (!h->first_suite && (suite & 0x0f0f) != 0x0a0a) {
         h->first_suite = true;
         h->prefers_chacha = chacha;
+    }
+}
+
+static void note_group(struct ag_tls_hello *h, uint32_t group)
+{
+    switch (group) {
+    case 23: /* secp256r1 */
+        h->on |= AG_TLS_ON_P256;
+        return;
+    case 24: /* secp384r1 */
+        h->on |= AG_TLS_ON_P384;
+        return;
+    case 29:
+        h->on |= AG_TLS_ON_X25519;
+        return;
+    default:
+        return;
     }
 }
 
@@ -156,6 +176,8 @@ static uint8_t bit_of(uint32_t extension)
         return 1u << 2;
     case EXT_VERSIONS:
         return 1u << 3;
+    case EXT_GROUPS:
+        return 1u << 4;
     default:
         return 0;
     }
@@ -180,6 +202,9 @@ static enum ag_status begin_extension(struct ag_tls_hello *h)
     case EXT_ALPN:
         h->alpn = true;
         return expect(h, FIELD_PROTOCOLS_LEN, 2);
+    case EXT_GROUPS:
+        h->groups = true;
+        return expect(h, FIELD_GROUPS_LEN, 2);
     case EXT_SIGNATURES:
         h->signatures = true;
         return expect(h, FIELD_SIGNATURES_LEN, 2);
@@ -319,6 +344,11 @@ static enum ag_status step_extension(struct ag_tls_hello *h)
         return enter_list(h, 2) ? expect(h, FIELD_PROTOCOL_LEN, 1) : malformed(h);
     case FIELD_PROTOCOL_LEN:
         return begin_text(h, FIELD_PROTOCOL, 1);
+    case FIELD_GROUPS_LEN:
+        return enter_list(h, 2) && n % 2 == 0 ? expect(h, FIELD_GROUP, 2) : malformed(h);
+    case FIELD_GROUP:
+        note_group(h, n);
+        return next_number(h, FIELD_GROUP);
     case FIELD_SIGNATURES_LEN:
         return enter_list(h, 2) && n % 2 == 0 ? expect(h, FIELD_SIGNATURE, 2) : malformed(h);
     case FIELD_SIGNATURE:

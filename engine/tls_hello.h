@@ -4,8 +4,8 @@
  *
  *   record:    [ 22 | version 2 | length 2 ][ piece of the message ] ...       any number, any split
  *   message:   [ 1 | length 3 ][ version 2 | random 32 | session id | suites | compression | extensions ]
- *   extension: [ type 2 | length 2 | data ]    server_name, ALPN, signature_algorithms, supported_versions are
- *              read; of others the lengths alone
+ *   extension: [ type 2 | length 2 | data ]    server_name, ALPN, supported_groups, signature_algorithms,
+ *              supported_versions are read; of others the lengths alone
  *
  *   MESSAGE --head read--> FIELDS --all read--> DONE      with a record's head before each piece
  *   any --malformed, not TLS, too large--> FAILED
@@ -25,6 +25,13 @@ enum {
     AG_TLS_SIGNS_P384 = 1u << 2,
     AG_TLS_SIGNS_P521 = 1u << 3,
     AG_TLS_SIGNS_ED25519 = 1u << 4,
+};
+
+/* What the client can agree on a secret on (RFC 8422 section 5.1.1). */
+enum {
+    AG_TLS_ON_P256 = 1u << 0,
+    AG_TLS_ON_P384 = 1u << 1,
+    AG_TLS_ON_X25519 = 1u << 2,
 };
 
 /* Alerts (RFC 8446 section 6.2) that a refusal is told with. */
@@ -47,6 +54,8 @@ struct ag_tls_hello {
     bool alpn;         /* the extension was there */
     bool h2, http_11, acme;
     bool tls_12, tls_13; /* versions offered */
+    bool groups;         /* supported_groups was there */
+    uint8_t on;          /* AG_TLS_ON_*: of what it names */
     bool signatures;     /* signature_algorithms was there */
     uint8_t signs;       /* AG_TLS_SIGNS_* */
     bool suites_rsa;     /* of TLS 1.2: ECDHE_RSA with an AEAD */

@@ -46,6 +46,7 @@ struct ag_tls_choice {
     struct ag_tls_context *context; /* NULL: it is refused, with `alert` */
     uint8_t alpn;                   /* enum ag_alpn */
     uint8_t alert;                  /* enum ag_tls_alert */
+    uint16_t group;                 /* what ECDHE is to be on; 0: what the library chooses */
     bool cert_required;             /* as ag_tls_session.client_cert_required */
     const char *why;                /* static; of a refusal */
 };
@@ -103,8 +104,9 @@ struct ag_tls_shake {
     uint8_t subject[AG_TLS_SUBJECT_MAX];
     size_t subject_len;
     uint8_t sha256[32];
-    uint8_t last[5];       /* bytes that the library was given: a record's head */
-    struct ag_block *tail; /* where small pieces of a ClientHello are put together */
+    uint8_t mark[AG_TLS_MARK_BYTES]; /* of the authority of a client's that is good */
+    uint8_t last[5];                 /* bytes that the library was given: a record's head */
+    struct ag_block *tail;           /* where small pieces of a ClientHello are put together */
     uint32_t tail_used;
 };
 

@@ -394,6 +394,11 @@ uint32_t ag_tls_server_client_depth(const struct ag_tls_server *s)
     return s->settings.client_depth;
 }
 
+bool ag_tls_server_takes(const struct ag_tls_server *s, const uint8_t *mark)
+{
+    return s && s->client_ca && mark && ag_tls_authorities_have(s->client_ca, mark);
+}
+
 const struct ag_tls_authorities *ag_tls_server_client_ca(const struct ag_tls_server *s)
 {
     return s->client_ca;

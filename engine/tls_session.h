@@ -27,4 +27,5 @@ struct ag_tls_session {
     const char *client_error;      /* of INVALID: a static phrase */
     struct ag_span client_subject; /* "CN=name,O=org" (RFC 4514); empty without a certificate */
     struct ag_span client_sha256;  /* its fingerprint: 64 digits in lower-case hex */
+    const uint8_t *client_mark;    /* of VALID: which authority has vouched for it (tls_chain.h) */
 };

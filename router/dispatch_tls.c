@@ -133,6 +133,14 @@ static bool admit(struct ag_exchange *ex, const struct ag_tls_session *t, bool r
     return !required;
 }
 
+/* Its authority is among those of now. None are, where nobody is asked any more or the listener is gone. */
+static bool is_good_still(const struct ag_tls_session *t, const struct ag_listen_kind *kind,
+                          const struct ag_snapshot *s)
+{
+    return t->client_cert != AG_TLS_CLIENT_VALID ||
+           (kind->client_ca.len > 0 && ag_tls_server_takes(s->tls[kind->listener], t->client_mark));
+}
+
 bool ag_dispatch_tls_listener(struct ag_exchange *ex, const struct ag_snapshot *s)
 {
     const struct ag_listen_kind *kind = kind_of(ex, s);
@@ -146,6 +154,12 @@ bool ag_dispatch_tls_listener(struct ag_exchange *ex, const struct ag_snapshot *
         return true;
     }
     t = ag_exchange_tls(ex);
+    if (t && !is_good_still(t, kind, s)) {
+        /* The connection is older than the rule: on a new one the certificate is judged again. */
+        ag_exchange_fail(ex, 421, AG_REASON_NONE,
+                         "the client certificate's authority is taken no longer");
+        return false;
+    }
     if (!t || !(kind->certs_required || t->client_cert_required)) {
         return true;
     }

@@ -2,7 +2,8 @@
  * dispatch_tls: what TLS means for a request that is dispatched: where it has to go, who may make it, and what the
  * answer says of it. Private to router/dispatch*.c.
  *
- *   request --listener: redirect to https 308, no good certificate 403, not asked yet 421-->
+ *   request --listener: redirect to https 308, no good certificate 403, not asked yet or judged by
+ *                        authorities of the past 421-->
  *           --route: SNI and Host disagree 421, certificate 403--> filters, action
  *   answer  <--Strict-Transport-Security--
  */

@@ -38,8 +38,10 @@ static inline const struct ag_networks *ag_listen_proxied(const struct ag_listen
 /* What listeners of one kind have in common for the dispatcher; by limits.index. */
 struct ag_listen_kind {
     uint16_t redirect_port;
-    bool certs_asked;    /* clients are asked for certificates, or some are */
-    bool certs_required; /* nobody is served without a good one */
+    bool certs_asked;         /* clients are asked for certificates, or some are */
+    bool certs_required;      /* nobody is served without a good one */
+    struct ag_span client_ca; /* PEM; whose certificates are good */
+    uint16_t listener;        /* the first of them */
 };
 
 /* Session tickets, one ring for the whole process. */

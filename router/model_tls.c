@@ -7,6 +7,8 @@
 #include "engine/tls_tickets.h"
 #include "router/model_impl.h"
 
+#include <errno.h>
+
 #define HANDSHAKE_MAX_MS UINT64_C(600000)
 #define SESSIONS_MAX     UINT64_C(10000000)
 #define DEPTH_MAX        8u
@@ -266,6 +268,25 @@ static void read_settings(struct reader *r, struct draft *d, const struct ag_nod
 
 /* ---- tickets ---- */
 
+/* A warning: without it sessions begin anew after a restart, and all else is served. */
+static void look_for_folder(struct reader *r, const struct ag_node *n, const char *path)
+{
+    const char *slash = path ? strrchr(path, '/') : NULL, *folder = ".";
+    struct ag_answer a;
+
+    if (!path) {
+        return; /* told */
+    }
+    if (slash) {
+        folder = ag_arena_printf(r->arena, "%.*s", (int)(slash - path) + (slash == path), path);
+    }
+    ag_opener_look(r->files->opener, folder, &a);
+    if (a.error != 0 || a.kind != AG_FILE_DIR) {
+        ag_diag_warn(r->diags, n->pos, "make the folder", "ticket keys cannot be kept in %s: %s",
+                     path, strerrordesc_np(a.error != 0 ? a.error : ENOTDIR));
+    }
+}
+
 static void read_tickets(struct reader *r, const struct ag_node *n, struct ag_ticket_settings *io)
 {
     static const char *const keys[] = {"rotate", "keep", "file"};
@@ -287,6 +308,7 @@ static void read_tickets(struct reader *r, const struct ag_node *n, struct ag_ti
     io->keep = (uint32_t)keep;
     if (is_there(ag_node_get(n, "file"))) {
         io->file = path_at(r, ag_node_get(n, "file"));
+        look_for_folder(r, ag_node_get(n, "file"), io->file);
     }
 }
 
@@ -460,12 +482,13 @@ static void settle_kinds(struct ag_model *m)
     m->route_limit_count = 0;
     for (uint16_t i = 0; i < m->listen_count; i++) {
         struct ag_listen *l = &m->listens[i];
-        struct ag_listen_kind kind = {.redirect_port = l->redirect_port};
+        struct ag_listen_kind kind = {.redirect_port = l->redirect_port, .listener = i};
 
         if (l->admin) {
             continue; /* whose requests are not dispatched */
         }
         kind.certs_asked = l->tls && l->tls->client_auth != AG_TLS_CLIENTS_UNASKED;
+        kind.client_ca = l->tls ? l->tls->client_ca : ag_span(NULL, 0);
         kind.certs_required = l->tls && l->tls->client_auth == AG_TLS_CLIENTS_REQUIRED;
         l->limits.index = ag_model_listen_kind(m, &l->limits.route, &kind);
     }
@@ -505,6 +528,11 @@ void ag_model_read_tls(struct ag_model *m, const struct ag_node *root, struct ag
         } else {
             read_redirect(&r, m, &m->listens[i]);
         }
+    }
+    if (is_there(ag_node_get(n, "certificates")) && !has_tls(m) && r.diags->errors == 0) {
+        ag_diag_warn(r.diags, ag_node_get(n, "certificates")->key_pos,
+                     "server: {listen: [{address: ':443', tls: true}]}",
+                     "the certificates are shown to nobody: no listener speaks TLS");
     }
     settle_kinds(m);
 }

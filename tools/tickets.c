@@ -29,6 +29,28 @@ static uint64_t state_of(const struct stat *st)
            (uint64_t)st->st_mtim.tv_nsec + 1;
 }
 
+static uint64_t look_at(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 ? state_of(&st) : 0;
+}
+
+/* Who may put a link there could choose what is overwritten: none is followed, and none replaced. */
+static void tell_unreadable(const struct ag_tickets *t, int error)
+{
+    struct stat st;
+
+    if (lstat(t->file, &st) == 0 && S_ISLNK(st.st_mode)) {
+        ag_log(AG_LOG_ERROR,
+               "ticket keys are neither read from nor kept in %s: it is a symbolic link; hint: "
+               "tickets.file names the file itself",
+               t->file);
+    } else {
+        ag_log(AG_LOG_ERROR, "cannot read the ticket keys %s: %s", t->file, strerrordesc_np(error));
+    }
+}
+
 /* Its age in *out_age_ms. False: it is not there, or cannot be used, which was told. */
 static bool read_file(struct ag_tickets *t, uint64_t *out_age_ms)
 {
@@ -39,11 +61,11 @@ static bool read_file(struct ag_tickets *t, uint64_t *out_age_ms)
     bool good = false;
 
     if (fd < 0) {
-        if (errno != ENOENT) {
-            ag_log(AG_LOG_ERROR, "cannot read the ticket keys %s: %s", t->file,
-                   strerrordesc_np(errno));
+        t->foreign = errno != ENOENT;
+        if (t->foreign) {
+            tell_unreadable(t, errno);
         }
-        t->seen = 0;
+        t->seen = look_at(t->file);
         return false;
     }
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
@@ -59,6 +81,7 @@ static bool read_file(struct ag_tickets *t, uint64_t *out_age_ms)
     (void)close(fd);
     good = n > 0 && ag_tls_tickets_load(t->ring, ag_span(text, (size_t)n)) == AG_OK;
     explicit_bzero(text, sizeof(text));
+    t->foreign = !good;
     if (!good) {
         ag_log(AG_LOG_ERROR, "%s holds no ticket keys; hint: remove it", t->file);
     }
@@ -129,9 +152,14 @@ static void write_file(struct ag_tickets *t)
 
 static bool file_is_new(const struct ag_tickets *t)
 {
-    struct stat st;
+    uint64_t state = look_at(t->file);
 
-    return stat(t->file, &st) == 0 && state_of(&st) != t->seen;
+    return state != 0 && state != t->seen;
+}
+
+static bool may_write(const struct ag_tickets *t)
+{
+    return !t->foreign || look_at(t->file) == 0;
 }
 
 /* ---- life ---- */
@@ -184,15 +212,15 @@ static void set_file(struct ag_tickets *t, const char *file)
     free(t->file);
     t->file = file ? strdup(file) : NULL;
     t->seen = 0;
-    t->failed = false;
+    t->failed = t->foreign = false;
     if (!t->file) {
         return;
     }
     if (read_file(t, &age_ms)) {
         t->rotate_at_ms =
             now_ms(CLOCK_MONOTONIC) + (age_ms < t->rotate_ms ? t->rotate_ms - age_ms : 0);
-    } else if (t->seen == 0) {
-        write_file(t); /* what is there and is no such file stays as it is */
+    } else if (may_write(t)) {
+        write_file(t);
     }
 }
 
@@ -243,7 +271,7 @@ bool ag_tickets_turn(struct ag_tickets *t)
         ag_tls_tickets_rotate(t->ring);
         t->rotate_at_ms = now + t->rotate_ms;
         changed = true;
-        if (t->file) {
+        if (t->file && may_write(t)) {
             write_file(t);
         }
     }

@@ -18,6 +18,7 @@ struct ag_tickets {
     uint64_t look_at_ms;   /* monotonic: at the file */
     uint64_t seen;         /* of the file: what tells its states apart; 0: not there */
     bool failed;           /* to write it, and it was told */
+    bool foreign;          /* what is there could not be read as such a file, and stays as it is */
 };
 
 /* All zero is empty; `inherited`: what a predecessor handed over, or empty. */

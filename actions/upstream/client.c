@@ -301,6 +301,22 @@ struct ag_client *ag_client_of(struct ag_context *ctx)
     return (struct ag_client *)ctx->action_state[AG_ACTION_PROXY];
 }
 
+/* What may stand in a request's first line: nothing that ends it (RFC 3986 sections 3.3, 3.4). */
+static bool is_target(struct ag_span target)
+{
+    static const char marks[] = "-._~!$&'()*+,;=:@/?%";
+
+    for (size_t i = 0; i < target.len; i++) {
+        uint8_t ch = ag_ascii_lower(target.ptr[i]);
+        bool is_alnum = (ch >= 'a' && ch <= 'z') || (ch >= '0' && ch <= '9');
+
+        if (!is_alnum && !memchr(marks, ch, sizeof(marks) - 1)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 const struct ag_client_target *ag_client_target_new(struct ag_arena *arena, struct ag_span url,
                                                     uint32_t total_ms)
 {
@@ -325,6 +341,9 @@ const struct ag_client_target *ag_client_target_new(struct ag_arena *arena, stru
     options.host_mode = AG_UPSTREAM_HOST_SERVER;
     t->timeouts = options.timeouts;
     t->path = slash < rest.len ? ag_span_sub(rest, slash, rest.len) : AG_SPAN("/");
+    if (!is_target(t->path)) {
+        return NULL;
+    }
     t->upstream = ag_upstream_from_authority(arena, ag_span_sub(rest, 0, slash), (struct ag_pos){0},
                                              &ignored, &options);
     return t->upstream ? t : NULL;

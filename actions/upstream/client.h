@@ -17,8 +17,8 @@ struct ag_client_target {
 struct ag_client *ag_client_of(struct ag_context *ctx);
 extern const struct ag_client_ops ag_client_ops;
 
-/* Where requests to `url` ("http://host[:port][/path][?query]") go; lives in `arena`. NULL: it is none that this
- * can ask.
+/* Where requests to `url` ("http://host[:port][/path[?query]]") go; lives in `arena`. NULL: it is none that this
+ * can ask, or holds what may not stand in a path or a query (RFC 3986), such as a line's end.
  *   total_ms  how long an answer may take */
 AG_MUST_USE const struct ag_client_target *
 ag_client_target_new(struct ag_arena *arena, struct ag_span url, uint32_t total_ms);

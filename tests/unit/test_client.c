@@ -169,8 +169,22 @@ BOTH(client, what_is_cancelled_is_never_done)
 
 Test(client, urls)
 {
-    static const char *const bad[] = {"https://x/",   "ftp://x/",    "http://", "http://a,b/",
-                                      "http://me@x/", "http://a b/", "x",       ""};
+    static const char *const bad[] = {"https://x/",
+                                      "ftp://x/",
+                                      "http://",
+                                      "http://a,b/",
+                                      "http://me@x/",
+                                      "http://a b/",
+                                      "x",
+                                      "",
+                                      "http://x/a b",
+                                      "http://x/\r\nX: 1",
+                                      "http://x/?\n",
+                                      "http://x/\xe4",
+                                      "http://x/#a",
+                                      "http://x/\x7f",
+                                      "http://x/\\",
+                                      "http://x/\t"};
 
     ag_arena_init(&arena, NULL, 0);
     for (size_t i = 0; i < AG_COUNT(bad); i++) {
@@ -178,6 +192,7 @@ Test(client, urls)
     }
     cr_expect(ag_client_target_new(&arena, AG_SPAN("HTTP://ocsp.example"), 1));
     cr_expect(ag_client_target_new(&arena, AG_SPAN("http://[::1]:8080/a"), 1));
+    cr_expect(ag_client_target_new(&arena, AG_SPAN("http://x/-._~!$&'()*+,;=:@/%20?a=b?/"), 1));
     ag_arena_release(&arena);
 }
 

@@ -3,6 +3,8 @@
  * what the handshake has settled gets its one answer; HSTS goes with every answer over TLS, and none without.
  * Method: a table of them against the dispatcher, with a server that only keeps the answer's head.
  */
+#include "engine/tls_chain.h"
+#include "engine/tls_pem.h"
 #include "router/snapshot.h"
 #include "tests/unit/certs.h"
 
@@ -65,10 +67,21 @@ static struct ag_arena arena;
 static struct ag_diags diags;
 static struct ag_source source;
 static char name[128];
+static uint8_t mark[AG_TLS_MARK_BYTES]; /* of a.crt */
 
 static void free_ref(struct ag_block *b)
 {
     (void)b;
+}
+
+static void read_mark(const char *file)
+{
+    struct ag_span pem = certs_read(&arena, file), der;
+    struct ag_pem block;
+
+    cr_assert_eq(ag_pem_next(&pem, &block), AG_OK);
+    cr_assert_eq(ag_pem_decode(&block, &arena, &der), AG_OK);
+    cr_assert(ag_tls_authority_mark(der, mark));
 }
 
 static void open_site(const char *yaml)
@@ -79,6 +92,8 @@ static void open_site(const char *yaml)
 
     folder_make();
     certs_self("a", CERTS_P256, "/CN=a", "-addext subjectAltName=DNS:a.example");
+    certs_self("b", CERTS_P256, "/CN=a", "-addext subjectAltName=DNS:a.example");
+    certs_run("cat b.crt a.crt > both.crt");
     cr_assert_eq(ag_loop_init(&loop, &config, &why), AG_OK, "%s", why);
     ag_arena_init(&arena, NULL, 0);
     ag_diags_init(&diags, &arena);
@@ -89,6 +104,8 @@ static void open_site(const char *yaml)
     ctx.snapshot =
         ag_snapshot_compile(&arena, ag_config_parse_yaml(&source, &diags), folder, NULL, &diags);
     cr_assert(ctx.snapshot, "%s", diags.first ? diags.first->what : "?");
+    cr_assert_eq(ag_snapshot_open_tls(ctx.snapshot, 1, NULL, &diags), AG_OK);
+    read_mark("a.crt");
 }
 
 static void close_site(void)
@@ -141,10 +158,11 @@ static void ask(const struct request *r)
 
 /* ---- sessions ---- */
 
-#    define SESSION(sni, cert, was_asked)                           \
-        ((const struct ag_tls_session){.server_name = AG_SPAN(sni), \
-                                       .version = "TLSv1.3",        \
-                                       .client_cert = (cert),       \
+#    define SESSION(sni, cert, was_asked)                                                          \
+        ((const struct ag_tls_session){.server_name = AG_SPAN(sni),                                \
+                                       .version = "TLSv1.3",                                       \
+                                       .client_cert = (cert),                                      \
+                                       .client_mark = (cert) == AG_TLS_CLIENT_VALID ? mark : NULL, \
                                        .client_cert_asked = (was_asked)})
 
 struct row {
@@ -261,6 +279,37 @@ Test(dispatch_tls, listeners_that_require_certificates)
     settled.client_cert_required = true;
     ask(&r);
     cr_expect_eq(got.status, 403);
+    close_site();
+}
+
+/* The configuration has another authority now, or none, than the handshake had. */
+Test(dispatch_tls, an_authority_that_was_taken_away)
+{
+    const struct row rows[] = {
+        {"s.example", "/must", SESSION("s.example", VALID, true), 421},
+        {"s.example", "/may", SESSION("s.example", VALID, true), 421},
+        {"s.example", "/", SESSION("s.example", VALID, true), 421},
+        {"s.example", "/must", SESSION("s.example", BAD, true), 403},
+        {"s.example", "/must", SESSION("s.example", NONE, true), 403},
+        {"s.example", "/", SESSION("s.example", BAD, true), 200},
+        {"s.example", "/", SESSION("s.example", NONE, true), 200},
+    };
+    const struct row both[] = {{"s.example", "/must", SESSION("s.example", VALID, true), 200}};
+    const struct row gone[] = {{"s.example", "/", SESSION("s.example", VALID, true), 421}};
+
+    open_site(
+        "server: {listen: [{address: ':443', tls: {client_auth: {ca: b.crt, mode: optional}}}, "
+        "{address: ':444', tls: {client_auth: {ca: both.crt, mode: optional}}}, "
+        "{address: ':445', tls: true}]}\n"
+        "tls: {certificates: {cert: a.crt, key: a.key}}\n"
+        "routes:\n"
+        "  \"/must\": {action: OK, client_cert: required}\n"
+        "  \"/may\": {action: OK, client_cert: optional}\n"
+        "  \"/\": OK\n");
+    check(443, rows, AG_COUNT(rows));
+    check(444, both, AG_COUNT(both));
+    check(445, gone, AG_COUNT(gone));
+    check(9, gone, AG_COUNT(gone));
     close_site();
 }
 

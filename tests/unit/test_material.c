@@ -150,6 +150,33 @@ Test(material, a_file_of_something_else_stays)
     cr_assert(open_keys(&m.tickets));
     cr_expect_str_eq(file_text("keys"), "precious\n");
     cr_expect_str_not_empty(keys(&m.tickets));
+    m.tickets.rotate_at_ms = 1;
+    cr_expect(ag_tickets_turn(&m.tickets));
+    cr_expect_str_eq(file_text("keys"), "precious\n");
+    cr_assert_eq(unlink(folder_at("keys")), 0);
+    m.tickets.rotate_at_ms = 1;
+    cr_expect(ag_tickets_turn(&m.tickets));
+    cr_expect_str_eq(file_text("keys"), keys(&m.tickets));
+}
+
+/* Neither what it leads to nor the link itself is anything of ours. */
+Test(material, a_link_is_not_followed_and_stays)
+{
+    struct ag_tickets other = {0};
+    struct stat st;
+
+    model.tickets.file = folder_at("keys");
+    cr_assert(open_keys(&other));
+    cr_assert_eq(symlink("keys", folder_at("link")), 0);
+    model.tickets.file = folder_at("link");
+    cr_assert(open_keys(&m.tickets));
+    cr_expect_str_neq(keys(&m.tickets), keys(&other));
+    m.tickets.rotate_at_ms = 1;
+    cr_expect(ag_tickets_turn(&m.tickets));
+    cr_assert_eq(lstat(folder_at("link"), &st), 0);
+    cr_expect(S_ISLNK(st.st_mode));
+    cr_expect_str_eq(file_text("keys"), keys(&other));
+    ag_tickets_deinit(&other);
 }
 
 Test(material, a_file_that_cannot_be_written)

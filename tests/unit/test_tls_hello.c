@@ -97,6 +97,7 @@ static struct ag_span usual(void)
     put_name("WWW.Example.org");
     put_ext(16, "\0\14\2h2\10http/1.1", 14);
     put_ext(13, "\0\6\4\3\10\4\10\7", 8);
+    put_ext(10, "\0\10\x1a\x1a\0\x1d\0\x18\0\x19", 10);
     put_ext(43, "\6\x1a\x1a\3\4\3\3", 7);
     put_ext(51, "\0\2\0\0", 4);
     return end();
@@ -143,6 +144,7 @@ static void expect_usual(const struct ag_tls_hello *h)
     cr_assert(h->alpn && h->h2 && h->http_11 && !h->acme);
     cr_assert(h->tls_13 && h->tls_12 && h->signatures);
     cr_assert_eq(h->signs, AG_TLS_SIGNS_P256 | AG_TLS_SIGNS_RSA | AG_TLS_SIGNS_ED25519);
+    cr_assert(h->groups && h->on == (AG_TLS_ON_X25519 | AG_TLS_ON_P384));
     cr_assert(h->suites_ecdsa && !h->suites_rsa && !h->prefers_chacha);
 }
 
@@ -243,10 +245,11 @@ Test(tls_hello, lengths_must_agree)
 {
     struct ag_tls_hello h;
     struct ag_span m = usual();
-    size_t name = EXTENSIONS_AT + 2 + 4 + 4, alpn = name + 20 + 4, signs = alpn + 14 + 4;
-    const size_t places[] = {3,         39 - 1,    44,           EXTENSIONS_AT + 1, name - 1,
-                             name + 1,  name + 4,  alpn - 1,     alpn + 1,          alpn + 2,
-                             signs - 1, signs + 1, signs + 8 + 4};
+    size_t name = EXTENSIONS_AT + 2 + 4 + 4, alpn = name + 20 + 4, signs = alpn + 14 + 4,
+           groups = signs + 8 + 4;
+    const size_t places[] = {3,         39 - 1,    44,         EXTENSIONS_AT + 1, name - 1,
+                             name + 1,  name + 4,  alpn - 1,   alpn + 1,          alpn + 2,
+                             signs - 1, signs + 1, groups - 1, groups + 1,        groups + 10 + 4};
 
     for (unsigned i = 0; i < AG_COUNT(places); i++) {
         for (int by = -1; by <= 1; by += 2) {
@@ -299,7 +302,7 @@ Test(tls_hello, what_is_twice_or_empty_is_refused)
     cr_assert_eq(read_all(&h, end()), AG_EPROTO);
     cr_assert_eq(h.alert, AG_TLS_ALERT_ILLEGAL_PARAMETER);
     for (unsigned type = 0; type < 50; type++) {
-        bool known = type == 0 || type == 13 || type == 16 || type == 43;
+        bool known = type == 0 || type == 10 || type == 13 || type == 16 || type == 43;
         begin(0x0303);
         put_ext(type, "", 0);
         put_ext(51, "\0\2\0\0", 4);

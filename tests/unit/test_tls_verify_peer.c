@@ -249,6 +249,7 @@ static void expect_client(uint8_t cert, const char *error)
                  is ? is : "-");
     cr_expect((!is && !error) || (is && error && strcmp(is, error) == 0), "%s, not %s",
               is ? is : "-", error ? error : "-");
+    cr_expect_eq(rig.server.taken, cert == AG_TLS_CLIENT_VALID);
 }
 
 BOTH(tls_verify_peer, clients_are_told)
@@ -278,6 +279,15 @@ BOTH(tls_verify_peer, clients_of_each_kind_of_key)
     show(kind, "rsa");
     expect_client(AG_TLS_CLIENT_VALID, NULL);
     show(kind, "ed");
+    expect_client(AG_TLS_CLIENT_VALID, NULL);
+}
+
+BOTH(tls_verify_peer, a_client_that_is_believed_as_itself)
+{
+    certs_signed("self", CERTS_P256, "/CN=self", "ca", "extendedKeyUsage=clientAuth\n");
+    rig.settings.client_auth = AG_TLS_CLIENTS_REQUIRED;
+    rig.settings.client_ca = certs_read(&rig.arena, "self.crt");
+    show(kind, "self");
     expect_client(AG_TLS_CLIENT_VALID, NULL);
 }
 

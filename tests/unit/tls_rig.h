@@ -27,6 +27,7 @@ struct end {
     const char *detail;
     struct ag_tls_session session; /* as of ready; its texts go with the connection */
     char name[256], subject[256], sha256[65];
+    bool taken;                 /* the listener takes the authority of its certificate */
     void (*then)(struct end *); /* at ready and at the end of on_data and on_eof */
 };
 
@@ -112,6 +113,7 @@ static inline void end_ready(struct ag_tls *t)
     put_text(e->name, sizeof(e->name), t->session.server_name);
     put_text(e->subject, sizeof(e->subject), t->session.client_subject);
     put_text(e->sha256, sizeof(e->sha256), t->session.client_sha256);
+    e->taken = ag_tls_server_takes(rig.listener, t->session.client_mark);
     if (e->then) {
         e->then(e);
     }

@@ -131,6 +131,25 @@ def test_profiles(gate, profile, args, good):
     assert works(port, *args) == good
 
 
+P256, P384 = "ECDH, prime256v1, 256 bits", "ECDH, secp384r1, 384 bits"
+
+
+@pytest.mark.parametrize("profile, groups, key", [
+    ("fips-like", "X25519:P-256", P256), ("fips-like", "P-521:X25519:P-384:P-256", P256),
+    ("fips-like", "X25519:P-521:P-384", P384), ("fips-like", "X25519:P-521", None),
+    ("intermediate", "X25519", "X25519, 253 bits"), ("intermediate", "P-521:P-384", P384),
+    ("intermediate", "P-521:X448", None)])
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_a_profile_has_its_own_groups_alone(gate, profile, groups, key, version):
+    """By a key of RSA: in TLS 1.2 a client's groups tell of certificates, too (RFC 8422 section 5.1.1)."""
+    port = gate.ports[["intermediate", "modern", "fips-like"].index(profile)]
+    out, code = s_client(port, version, "-groups", groups, name="r.example")
+    if key:
+        assert code == 0 and f"Server Temp Key: {key}" in out, out
+    else:
+        assert "alert handshake failure" in out, out
+
+
 def test_a_version_that_is_too_old_is_told_so(gate):
     hello = bytearray(Engine(high=V12).hello())
     at = 5 + 4

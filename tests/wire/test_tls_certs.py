@@ -136,6 +136,65 @@ def test_a_certificate_without_its_key(gate, people, certs):
     assert "CertificateVerify" in out and "200 OK" in out
 
 
+# ---- their authorities, as they change ----
+
+TAKEN = """
+server:
+  workers: 1
+  listen:
+    - {address: "127.0.0.1:$PORT", tls: {client_auth: {ca: "%(folder)s/ca.pem", mode: required}}}
+    - {address: "127.0.0.1:$PORT2", tls: {client_auth: {ca: "%(folder)s/ca.pem", mode: routes}}}
+tls:
+  certificates: [{cert: "%(cert)s", key: "%(key)s"}]
+routes:
+  "/fixed": OK OK
+  "a.example/secure": {action: "OK SECURE", client_cert: required}
+"""
+
+
+def reloaded(gate, path, text):
+    """With another bundle; until that is in use: shards swap at the top of a turn, and a handshake takes several."""
+    path.write_text(text)
+    before = gate.stderr().count("reloaded")
+    gate.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while gate.stderr().count("reloaded") == before:
+        assert time.monotonic() < deadline, gate.stderr()
+        time.sleep(0.02)
+    shake(gate.port).close()
+
+
+@VERSIONS
+def test_an_authority_that_is_taken_away(backend, certs, people, tmp_path, version):
+    """Connections that it has vouched for are older than the rule (421); others are not, whatever else comes and goes."""
+    server, bundle = certs.leaf("taken", ["a.example"]), tmp_path / "ca.pem"
+    mine, other = certs.root.read_text(), people["stranger"].ca.read_text()
+    bundle.write_text(mine)
+    text = TAKEN % {"folder": tmp_path, "cert": server.chain, "key": server.key}
+    with Gate(tmp_path / "gate", text, backend) as gate:
+        def connect(port, person):
+            return shake(port, cert=people[person], low=version, high=version)
+
+        with connect(gate.port, "me") as a, connect(gate.ports[1], "me") as b, h2wire.connect_tls(
+                gate.ports[1], context=tls_context(cert=people["me"])) as c:
+            def statuses():
+                return [get(a, "/fixed").status, get(b, "/secure").status,
+                        c.get("/secure", scheme="https", authority="a.example").status]
+
+            assert statuses() == [200] * 3
+            reloaded(gate, bundle, other + mine)
+            assert statuses() == [200] * 3
+            with connect(gate.ports[1], "stranger") as s:
+                assert get(s, "/secure").status == 200
+                reloaded(gate, bundle, other)
+                assert get(s, "/secure").status == 200
+            assert statuses() == [421] * 3
+            with connect(gate.ports[1], "me") as s:
+                assert get(s, "/secure").status == 403
+            reloaded(gate, bundle, mine)
+            assert statuses() == [200] * 3
+
+
 # ---- the server's, as they change ----
 
 SWAP = """
