@@ -244,6 +244,7 @@ static void read_pid_file(struct ag_model *m, const struct ag_node *n, struct ag
         return;
     }
     m->pid_file = ag_node_path(diags->arena, n, text);
+    m->pid_file_pos = n->pos;
 }
 
 void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags)

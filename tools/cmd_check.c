@@ -2,6 +2,7 @@
 #include "tools/args.h"
 #include "tools/commands.h"
 #include "tools/load.h"
+#include "tools/pidfile.h"
 #include "tools/sizing.h"
 
 #include <stdio.h>
@@ -16,6 +17,17 @@ static void print_notes(const struct ag_model *m)
         (void)printf(
             "note: started by this user, it runs as root; hint: server.user names who serves "
             "once files and ports are open\n");
+    }
+}
+
+/* What a start would refuse in this system. */
+static void look_at_system(const struct ag_model *m, struct ag_diags *diags)
+{
+    char text[2 * AG_PIDFILE_PATH];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    if (m->pid_file && ag_pidfile_look(m->pid_file, &why) != AG_OK) {
+        ag_diag_error(diags, m->pid_file_pos, NULL, "pid_file: %.*s", (int)why.len, text);
     }
 }
 
@@ -76,6 +88,7 @@ int ag_cmd_check(int argc, char **argv)
     ag_load_open_tls(&load, 1, NULL);
     if (load.snapshot) {
         ag_explain_warnings(load.snapshot, &load.diags);
+        look_at_system(load.snapshot->model, &load.diags);
         if (!json) {
             print_tree(&load);
             print_notes(load.snapshot->model);

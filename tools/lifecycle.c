@@ -89,7 +89,10 @@ bool ag_lifecycle_claim(struct ag_lifecycle *lc, const char *pid_file)
         ag_buf_printf(&why, "the path of the pid file is too long: %.60s...", pid_file);
         return complain(&why);
     }
-    if (lc->predecessor >= 0) {
+    if (lc->predecessor >= 0) { /* which writes our number there; it may hold its own now */
+        if (ag_pidfile_look(lc->pid_file, &why) != AG_OK) {
+            return complain(&why);
+        }
         ag_outcome_join(&lc->outcome, lc->pid_file);
         return true;
     }
