@@ -7,7 +7,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
+
+/* How long an address may be held by nobody any more, and how often it is tried meanwhile. */
+#define RELEASE_MS      300
+#define RELEASE_STEP_MS 5
 
 void ag_sockets_init(struct ag_sockets *s, uint32_t shard_count, int backlog)
 {
@@ -100,12 +105,28 @@ static void complain(struct ag_buf *why, const union ag_addr *addr, int error, c
     ag_buf_printf(why, ": %s%s", strerrordesc_np(error), hint);
 }
 
+/* ag_listener_bind, waiting a while for the sockets of a process that has been killed: the kernel ends an io_uring,
+ * and so closes what its operations hold, some milliseconds after the process. */
+static enum ag_status bind_patiently(const union ag_addr *addr, bool reuse_port, int backlog,
+                                     int *out_fd, int *out_error, const char **out_step)
+{
+    for (int waited_ms = 0;; waited_ms += RELEASE_STEP_MS) {
+        enum ag_status st =
+            ag_listener_bind(addr, reuse_port, backlog, out_fd, out_error, out_step);
+
+        if (st == AG_OK || *out_error != EADDRINUSE || waited_ms >= RELEASE_MS) {
+            return st;
+        }
+        (void)poll(NULL, 0, RELEASE_STEP_MS);
+    }
+}
+
 /* One socket alone, without SO_REUSEPORT: with it the kernel would let two servers of the same user
  * share the port in silence. */
 static enum ag_status only_user(const union ag_addr *addr, int *out_error, const char **out_step)
 {
     int fd = -1;
-    enum ag_status st = ag_listener_bind(addr, false, 1, &fd, out_error, out_step);
+    enum ag_status st = bind_patiently(addr, false, 1, &fd, out_error, out_step);
 
     if (st == AG_OK) {
         (void)close(fd);
@@ -145,7 +166,7 @@ static enum ag_status bind_missing(struct ag_sockets *s, struct ag_socket *k, st
     while (st == AG_OK && k->fd_count < target) {
         int fd = -1;
 
-        st = ag_listener_bind(&k->addr, reuse, beside ? 0 : s->backlog, &fd, &error, &step);
+        st = bind_patiently(&k->addr, reuse, beside ? 0 : s->backlog, &fd, &error, &step);
         if (st == AG_OK) {
             k->fds[k->fd_count++] = fd;
             k->quiet += beside;

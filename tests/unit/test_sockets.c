@@ -9,6 +9,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -163,6 +164,39 @@ Test(sockets, a_unix_path_is_bound_once_and_shared)
     ag_sockets_cancel(&s);
     ag_sockets_deinit(&s);
     cr_expect_eq(open_descriptors(), before);
+}
+
+static void *let_go(void *fd)
+{
+    (void)usleep(50000);
+    (void)close(*(const int *)fd);
+    return NULL;
+}
+
+/* As of a process that was killed, and whose io_uring the kernel is still taking down. */
+Test(sockets, what_nobody_holds_soon_is_waited_for)
+{
+    union ag_addr addrs[] = {loopback(free_port()), {.un = {.sun_family = AF_UNIX}}};
+    const char *step;
+    char why[200];
+    int error;
+
+    (void)snprintf(addrs[1].un.sun_path, sizeof(addrs[1].un.sun_path), "/tmp/anygate-sockets-%d",
+                   (int)getpid());
+    for (size_t i = 0; i < AG_COUNT(addrs); i++) {
+        struct ag_sockets s;
+        pthread_t thread;
+        int fd = -1;
+
+        cr_assert_eq(ag_listener_bind(&addrs[i], false, 16, &fd, &error, &step), AG_OK);
+        cr_assert_eq(pthread_create(&thread, NULL, let_go, &fd), 0);
+        ag_sockets_init(&s, SHARDS, 16);
+        cr_expect_eq(plan(&s, &addrs[i], 1, why, sizeof(why)), AG_OK, "%s", why);
+        (void)pthread_join(thread, NULL);
+        ag_sockets_cancel(&s);
+        ag_sockets_deinit(&s);
+    }
+    (void)unlink(addrs[1].un.sun_path);
 }
 
 /* From a supervisor: one socket for an address that is configured, one for another that is not. */
