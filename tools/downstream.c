@@ -478,8 +478,12 @@ void ag_downstreams_yield(struct ag_downstreams *d)
     }
 }
 
-static bool is_idle(const struct ag_downstream *ds)
+static bool is_idle(struct ag_downstream *ds)
 {
+    /* What is waited for is the client's FIN, behind an answer that has gone. */
+    if (ag_conn_is_through(ag_conn_of(ag_downstream_below(ds)))) {
+        return true;
+    }
     if (ds->relayed) {
         return false;
     }
