@@ -271,6 +271,9 @@ def test_what_cannot_start_says_why(tmp_path, server, text):
     assert done.returncode == 1
     assert text in done.stderr
     assert done.stderr.count("error:") == 1
+    if "192.0.2.1" not in server:  # check does not bind
+        done = run("check", "-c", "c.yml", cwd=tmp_path)
+        assert done.returncode == 1 and text.removeprefix("server.") in done.stderr
 
 
 # ---- work ----
