@@ -41,6 +41,19 @@ static AG_NOINLINE void look_at_privileges(const struct ag_model *m, struct ag_d
     }
 }
 
+/* Its hint is a part of it. */
+static AG_NOINLINE void look_at_memory(const struct ag_snapshot *snapshot, struct ag_diags *diags)
+{
+    char text[400];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+    struct ag_sizing sizing;
+
+    ag_sizing_compute(snapshot, &sizing);
+    if (ag_sizing_excess(&sizing, &why)) {
+        ag_diag_warn(diags, (struct ag_pos){0}, NULL, "%.*s", (int)why.len, text);
+    }
+}
+
 /* What a start would refuse in this system. */
 static AG_NOINLINE void look_at_system(const struct ag_model *m, struct ag_diags *diags)
 {
@@ -111,6 +124,7 @@ int ag_cmd_check(int argc, char **argv)
     if (load.snapshot) {
         ag_explain_warnings(load.snapshot, &load.diags);
         look_at_system(load.snapshot->model, &load.diags);
+        look_at_memory(load.snapshot, &load.diags);
         if (!json) {
             print_tree(&load);
             print_notes(load.snapshot->model);
