@@ -418,6 +418,14 @@ static void end_badly(struct ag_lifecycle *lc, const char *verb, struct ag_span 
     }
 }
 
+void ag_lifecycle_reload_lacks(struct ag_lifecycle *lc, struct ag_span keys)
+{
+    if (keys.len > 0) {
+        ag_outcome_say(&lc->outcome, "warning: changed, which takes effect at a restart: %.*s\n",
+                       (int)keys.len, (const char *)keys.ptr);
+    }
+}
+
 void ag_lifecycle_reload_refused(struct ag_lifecycle *lc, struct ag_span why)
 {
     end_badly(lc, "refused", why, "; the configuration before stays");

@@ -429,6 +429,16 @@ def test_a_bad_configuration_is_refused(backend, tmp_path, jail):
         assert "server.user has changed, which takes effect at a restart" in gate.stderr()
 
 
+def test_who_reloads_is_told_what_needs_a_restart(backend, tmp_path, jail):
+    pid_file = tmp_path / "pid"
+    with Master(tmp_path, FIXED, backend, jail=jail, args=["--pid-file", str(pid_file)]) as gate:
+        gate.rewrite(lambda t: t.replace("user: nobody", "user: daemon"))
+        done = run("reload", "--pid-file", pid_file)
+        assert (done.returncode, done.stdout) == (0, "reloaded\n"), done
+        assert done.stderr == "warning: changed, which takes effect at a restart: server.user\n"
+        assert run("reload", "--pid-file", pid_file).stderr == ""
+
+
 def test_a_worker_that_does_not_answer(backend, tmp_path, jail):
     """The reload is given up; what the worker says to it later is no nonsense."""
     pid_file = tmp_path / "pid"

@@ -247,6 +247,20 @@ def test_reload(backend, tmp_path):
     assert done.returncode == 1 and "no server runs" in done.stderr
 
 
+def test_who_reloads_is_told_what_needs_a_restart(backend, tmp_path):
+    config = tmp_path / "anygate.yml"
+    with Gate(tmp_path, SIMPLE, backend) as gate:
+        config.write_text(config.read_text().replace("anygate.pid", "other.pid, workers: 7"))
+        done = command("reload", "-c", config)
+        assert done.returncode == 1
+        assert f"there is no {tmp_path}/other.pid; hint: when pid_file has changed since" in done.stderr
+        done = command("reload", "--pid-file", tmp_path / "anygate.pid")
+        assert (done.returncode, done.stdout) == (0, "reloaded\n"), done
+        assert done.stderr == ("warning: changed, which takes effect at a restart: "
+                               "server.workers, server.pid_file\n")
+        assert gate.get("/ok").status == 200
+
+
 def test_a_reload_asked_for_as_it_starts(backend, tmp_path):
     """The signal comes when all shards serve, and before the control thread has heard so."""
     gate = Gate(tmp_path, SIMPLE.replace("{", "{workers: 1, ", 1), backend, wait=False)
