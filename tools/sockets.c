@@ -89,6 +89,19 @@ void ag_sockets_adopt(struct ag_sockets *s, const union ag_addr *addr, const int
 
 /* ---- binding ---- */
 
+/* A socket of this server, or of its predecessor, that has the port of `addr`; NULL: none. */
+static const struct ag_socket *in_the_way(const struct ag_sockets *s, const union ag_addr *addr)
+{
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct ag_socket *k = &s->items[i];
+
+        if (k->fd_count > 0 && &k->addr != addr && ag_addr_overlaps(&k->addr, addr)) {
+            return k;
+        }
+    }
+    return NULL;
+}
+
 static void complain(struct ag_buf *why, const union ag_addr *addr, int error, const char *step)
 {
     const char *hint = "";
@@ -103,6 +116,16 @@ static void complain(struct ag_buf *why, const union ag_addr *addr, int error, c
         hint = "; hint: no interface of this machine has that address";
     }
     ag_buf_printf(why, ": %s%s", strerrordesc_np(error), hint);
+}
+
+static void complain_of_own(struct ag_buf *why, const union ag_addr *addr, const union ag_addr *own)
+{
+    ag_buf_printf(why, "cannot bind ");
+    ag_addr_format(addr, true, why);
+    ag_buf_printf(why, ": this server itself listens on ");
+    ag_addr_format(own, true, why);
+    ag_buf_printf(why, ", and no two can share the port; hint: restart, or take the one out by a "
+                       "reload and put the other in by the next");
 }
 
 /* ag_listener_bind, waiting a while for the sockets of a process that has been killed: the kernel ends an io_uring,
@@ -176,7 +199,13 @@ static enum ag_status bind_missing(struct ag_sockets *s, struct ag_socket *k, st
         return AG_OK; /* ":8080" without IPv6 in this system is just IPv4 */
     }
     if (st != AG_OK) {
-        complain(why, &k->addr, error, step);
+        const struct ag_socket *own = error == EADDRINUSE ? in_the_way(s, &k->addr) : NULL;
+
+        if (own) {
+            complain_of_own(why, &k->addr, &own->addr);
+        } else {
+            complain(why, &k->addr, error, step);
+        }
         return st;
     }
     k->shared = unix_socket;

@@ -199,6 +199,28 @@ Test(sockets, what_nobody_holds_soon_is_waited_for)
     (void)unlink(addrs[1].un.sun_path);
 }
 
+/* What a plan gives up is served until it holds. */
+Test(sockets, its_own_are_in_the_way_of_wider_ones)
+{
+    uint16_t port = free_port();
+    union ag_addr narrow = loopback(port), wide = loopback(port);
+    struct ag_sockets s;
+    char why[300];
+
+    wide.in.sin_addr.s_addr = htonl(INADDR_ANY);
+    ag_sockets_init(&s, SHARDS, 16);
+    cr_assert_eq(plan(&s, &narrow, 1, why, sizeof(why)), AG_OK, "%s", why);
+    ag_sockets_commit(&s);
+    struct ag_socket first = *ag_sockets_find(&s, &narrow);
+    cr_expect_neq(plan(&s, &wide, 1, why, sizeof(why)), AG_OK);
+    cr_expect(strstr(why, "cannot bind 0.0.0.0:"), "%s", why);
+    cr_expect(strstr(why, ": this server itself listens on 127.0.0.1:"), "%s", why);
+    cr_expect(strstr(why, "; hint: restart, or "), "%s", why);
+    cr_expect_not_null(ag_sockets_find(&s, &narrow));
+    close_taken(&first);
+    ag_sockets_deinit(&s);
+}
+
 /* From a supervisor: one socket for an address that is configured, one for another that is not. */
 Test(sockets, adopted_ones_are_shared_or_closed)
 {
