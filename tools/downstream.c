@@ -461,6 +461,22 @@ void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin 
     }
 }
 
+void ag_downstreams_hasten(struct ag_downstreams *d, struct ag_downstream_origin *origin)
+{
+    ag_list_foreach(it, &d->open) {
+        struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
+
+        if (ds->origin != origin || ds->handshaking || ds->relayed) {
+            continue;
+        }
+        if (ds->is_h2) {
+            ag_h2_server_hasten(ds->h2);
+        } else {
+            ag_h1_server_hasten(&ds->h1);
+        }
+    }
+}
+
 void ag_downstreams_yield(struct ag_downstreams *d)
 {
     ag_list_foreach(it, &d->open) {
