@@ -20,8 +20,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A worker that was told to end and is still there so long after it should have gone is killed. */
-#define PATIENCE_MS 10000u
 /* A worker's answer to a bundle or to COMMIT is due after this, and ten times what the load took here. */
 #define ANSWER_MS 5000u
 
@@ -125,7 +123,7 @@ static void send_off(struct master *m, enum ag_channel_type order, uint64_t ms)
     ag_sockets_cancel(&m->sockets);
     ag_sockets_deinit(&m->sockets); /* or they would go on to take connections */
     tell(m, order);
-    m->kill_at_ms = now_ms() + ms + PATIENCE_MS;
+    m->kill_at_ms = now_ms() + ms + AG_MASTER_PATIENCE_MS;
 }
 
 static void stop(struct master *m, const char *name)

@@ -439,6 +439,18 @@ def test_who_reloads_is_told_what_needs_a_restart(backend, tmp_path, jail):
         assert run("reload", "--pid-file", pid_file).stderr == ""
 
 
+def test_stop_waits_as_long_as_the_master_does(tmp_path, jail):
+    """For a worker that hangs, until it is killed."""
+    pid_file = tmp_path / "pid"
+    gate = Master(tmp_path, FIXED, "epoll", jail=jail, args=["--pid-file", str(pid_file)])
+    freeze(gate.worker)
+    done = run("stop", "--now", "--pid-file", pid_file)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done
+    gate.process.wait(20)
+    assert "it did not do as it was told" in gate.stderr()
+    gate.log.close()
+
+
 def test_a_worker_that_does_not_answer(backend, tmp_path, jail):
     """The reload is given up; what the worker says to it later is no nonsense."""
     pid_file = tmp_path / "pid"
