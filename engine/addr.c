@@ -40,6 +40,24 @@ bool ag_addr_same(const union ag_addr *a, const union ag_addr *b)
     }
 }
 
+bool ag_addr_is_any(const union ag_addr *a)
+{
+    return (a->sa.sa_family == AF_INET && a->in.sin_addr.s_addr == INADDR_ANY) ||
+           (a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr));
+}
+
+static in_port_t port_of(const union ag_addr *a)
+{
+    return a->sa.sa_family == AF_INET ? a->in.sin_port : a->in6.sin6_port;
+}
+
+bool ag_addr_overlaps(const union ag_addr *a, const union ag_addr *b)
+{
+    return ag_addr_same(a, b) ||
+           (a->sa.sa_family == b->sa.sa_family && (ag_addr_is_any(a) || ag_addr_is_any(b)) &&
+            port_of(a) == port_of(b));
+}
+
 void ag_addr_unmap(union ag_addr *a)
 {
     union ag_addr plain = {.in = {.sin_family = AF_INET}};

@@ -99,6 +99,12 @@ static void maybe_close(struct ag_conn *c)
     s->user->on_close(s, (enum ag_reason)c->reason);
 }
 
+bool ag_conn_is_through(const struct ag_conn *c)
+{
+    return c->state == AG_CONN_LINGERING ? ag_loop_unsent(c->stream.loop, &c->fd) == 0
+                                         : c->state > AG_CONN_LINGERING;
+}
+
 static void on_linger_end(struct ag_timer *t)
 {
     begin_close(ag_conn_of(ag_container_of(t, struct ag_stream, deadline)), AG_REASON_NONE);

@@ -69,6 +69,9 @@ static inline bool ag_conn_is_sending(const struct ag_conn *c)
     return c->state != AG_CONN_CONNECTING && c->send && ag_op_in_flight(&c->send->wr.op);
 }
 
+/* All output has gone, for good, and as far as the network; or it is being closed. An abort cuts nothing any more. */
+bool ag_conn_is_through(const struct ag_conn *c);
+
 static inline struct ag_conn *ag_conn_of(struct ag_stream *s)
 {
     return ag_container_of(s, struct ag_conn, stream);

@@ -97,6 +97,11 @@ void ag_resolve_srv_cancel(struct ag_resolve_srv *r);
 socklen_t ag_addr_len(const union ag_addr *a);
 /* Whether both name the same place: family, address, port, scope, path. */
 bool ag_addr_same(const union ag_addr *a, const union ag_addr *b);
+/* 0.0.0.0 or ::, which stand for every address of their family. */
+bool ag_addr_is_any(const union ag_addr *a);
+/* Whether no two sockets can listen on both: the same place, or one port and one of them every address. An IPv6
+ * socket is taken to be for IPv6 alone. */
+bool ag_addr_overlaps(const union ag_addr *a, const union ag_addr *b);
 /* An IPv4 address in IPv6's clothes (::ffff:1.2.3.4, RFC 4291 2.5.5.2) becomes plain IPv4: so a client
  * has one address, whichever kind of socket it came by. Others stay. */
 void ag_addr_unmap(union ag_addr *a);

@@ -550,3 +550,14 @@ void ag_h1_server_drain(struct ag_h1_server *h)
         settle_deadline(h);
     }
 }
+
+void ag_h1_server_hasten(struct ag_h1_server *h)
+{
+    bool idle = h->state == AG_H1_IDLE && h->requests > 0;
+
+    if (h->state == AG_H1_IDLE || h->state == AG_H1_HEAD) {
+        h->due_ms = ag_min_u64(h->due_ms, now_of(h) + (idle ? h->limits->idle_timeout_ms
+                                                            : h->limits->header_timeout_ms));
+        settle_deadline(h);
+    }
+}

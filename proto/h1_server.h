@@ -100,6 +100,8 @@ void ag_h1_server_drain(struct ag_h1_server *h);
 /* The next answer is the last one, and says so: a connection that is idle now waits for it, for a
  * request may be on its way and would be lost by closing. */
 void ag_h1_server_yield(struct ag_h1_server *h);
+/* The limits are shorter than before: whoever is idle, or sends a head, has no longer than they say from now. */
+void ag_h1_server_hasten(struct ag_h1_server *h);
 /* Nobody waits for an answer: what came of a head is nothing, or the empty line that old clients send
  * after content (RFC 9112 section 2.2). */
 bool ag_h1_server_idle(const struct ag_h1_server *h);

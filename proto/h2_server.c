@@ -250,6 +250,16 @@ void ag_h2_server_yield(struct ag_h2_server *h)
     ag_h2_server_drain(h);
 }
 
+void ag_h2_server_hasten(struct ag_h2_server *h)
+{
+    if (h->conn.streams == 0 && !ag_h2_conn_is_closing(&h->conn)) {
+        h->idle_due_ms =
+            ag_min_u64(h->idle_due_ms, now_of(h) + (h->requests ? h->limits->idle_timeout_ms
+                                                                : h->limits->header_timeout_ms));
+        ag_h2_conn_wake(&h->conn); /* for the deadline */
+    }
+}
+
 bool ag_h2_server_idle(const struct ag_h2_server *h)
 {
     const struct ag_h2_input *in = &h->conn.in;

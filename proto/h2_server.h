@@ -56,5 +56,7 @@ void ag_h2_server_closed(struct ag_h2_server *h, enum ag_reason why);
 void ag_h2_server_drain(struct ag_h2_server *h);
 /* The same: a client is told, and a request that is on its way is still taken. */
 void ag_h2_server_yield(struct ag_h2_server *h);
+/* The limits are shorter than before: an idle one has no longer than they say from now. */
+void ag_h2_server_hasten(struct ag_h2_server *h);
 /* No request is under way, and none has begun to come. */
 bool ag_h2_server_idle(const struct ag_h2_server *h);

@@ -41,6 +41,7 @@ void ag_model_read_privileges(struct ag_model *m, const struct ag_node *server,
                           "chroot without user");
         }
         m->chroot = ag_arena_strdup(diags->arena, text);
+        m->chroot_pos = chroot_node->pos;
     }
     (void)ag_node_enum(ag_node_get(server, "seccomp"), diags, seccomps, AG_COUNT(seccomps),
                        &seccomp);

@@ -24,13 +24,18 @@ static void add_listen(struct ag_model *m, const struct ag_node *n, struct ag_di
         return;
     }
     for (uint16_t i = 0; i < m->listen_count; i++) {
-        if (ag_addr_same(&m->listens[i].addr, &l.addr)) {
+        const union ag_addr *other = &m->listens[i].addr;
+
+        if (ag_addr_overlaps(other, &l.addr)) {
             struct ag_pos first = m->listens[i].pos;
             refuse_listen(diags, n,
                           first.source ? ag_arena_printf(diags->arena, "the first is at %s:%u:%u",
                                                          first.source->name, first.line, first.col)
                                        : NULL,
-                          "the address is taken by another listener");
+                          ag_addr_same(other, &l.addr) ? "the address is taken by another listener"
+                          : ag_addr_is_any(other)
+                              ? "another listener has the port on every address"
+                              : "on one of its addresses another listener has the port");
             return;
         }
     }
@@ -244,6 +249,7 @@ static void read_pid_file(struct ag_model *m, const struct ag_node *n, struct ag
         return;
     }
     m->pid_file = ag_node_path(diags->arena, n, text);
+    m->pid_file_pos = n->pos;
 }
 
 void ag_model_read_server(struct ag_model *m, const struct ag_node *server, struct ag_diags *diags)

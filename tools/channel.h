@@ -9,7 +9,7 @@
  *                      TICKETS with a text                               the keys of session tickets
  *   worker -> master   READY                                             serves the first bundle
  *                      LOADED or REFUSED with a text                     what became of a later one
- *                      APPLIED                                           every shard serves by it
+ *                      APPLIED with a text                               every shard serves by it, but for these keys
  *                      ALIVE                                             every shard has answered
  *
  * The worker may be in somebody else's hands: the master takes no descriptor from it, reads only what

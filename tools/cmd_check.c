@@ -2,9 +2,12 @@
 #include "tools/args.h"
 #include "tools/commands.h"
 #include "tools/load.h"
+#include "tools/pidfile.h"
+#include "tools/privilege.h"
 #include "tools/sizing.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define REPORT_BYTES (16u << 20)
@@ -16,6 +19,50 @@ static void print_notes(const struct ag_model *m)
         (void)printf(
             "note: started by this user, it runs as root; hint: server.user names who serves "
             "once files and ports are open\n");
+    }
+}
+
+/* What a start as root would refuse; another user's would not look at it. */
+static AG_NOINLINE void look_at_privileges(const struct ag_model *m, struct ag_diags *diags)
+{
+    void (*tell)(struct ag_diags *, struct ag_pos, const char *, const char *, ...) =
+        geteuid() == 0 ? ag_diag_error : ag_diag_warn;
+    char text[512];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+    struct ag_user user;
+    struct stat st;
+
+    if (m->user && ag_user_find(m->user, &user, &why) != AG_OK) {
+        tell(diags, m->user_pos, NULL, "%.*s", (int)why.len, text);
+    }
+    if (m->chroot && (stat(m->chroot, &st) != 0 || !S_ISDIR(st.st_mode))) {
+        tell(diags, m->chroot_pos, "an empty one will do, unless names of upstreams are looked up",
+             "chroot: no directory %s", m->chroot);
+    }
+}
+
+/* Its hint is a part of it. */
+static AG_NOINLINE void look_at_memory(const struct ag_snapshot *snapshot, struct ag_diags *diags)
+{
+    char text[400];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+    struct ag_sizing sizing;
+
+    ag_sizing_compute(snapshot, &sizing);
+    if (ag_sizing_excess(&sizing, &why)) {
+        ag_diag_warn(diags, (struct ag_pos){0}, NULL, "%.*s", (int)why.len, text);
+    }
+}
+
+/* What a start would refuse in this system. */
+static AG_NOINLINE void look_at_system(const struct ag_model *m, struct ag_diags *diags)
+{
+    char text[2 * AG_PIDFILE_PATH];
+    struct ag_buf why = ag_buf(text, sizeof(text));
+
+    look_at_privileges(m, diags);
+    if (m->pid_file && ag_pidfile_look(m->pid_file, &why) != AG_OK) {
+        ag_diag_error(diags, m->pid_file_pos, NULL, "pid_file: %.*s", (int)why.len, text);
     }
 }
 
@@ -76,6 +123,8 @@ int ag_cmd_check(int argc, char **argv)
     ag_load_open_tls(&load, 1, NULL);
     if (load.snapshot) {
         ag_explain_warnings(load.snapshot, &load.diags);
+        look_at_system(load.snapshot->model, &load.diags);
+        look_at_memory(load.snapshot, &load.diags);
         if (!json) {
             print_tree(&load);
             print_notes(load.snapshot->model);

@@ -1,12 +1,13 @@
 #include "tools/commands.h"
 #include "tools/instance.h"
+#include "tools/master.h"
 
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 
-/* For a process to end once nothing holds it. */
-#define END_MS 5000u
+/* For a process to end once nothing holds it; a master may have to kill its worker first. */
+#define END_MS (AG_MASTER_PATIENCE_MS + 5000u)
 
 struct stop {
     struct ag_instance instance;

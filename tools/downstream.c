@@ -461,6 +461,22 @@ void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin 
     }
 }
 
+void ag_downstreams_hasten(struct ag_downstreams *d, struct ag_downstream_origin *origin)
+{
+    ag_list_foreach(it, &d->open) {
+        struct ag_downstream *ds = ag_container_of(it, struct ag_downstream, link);
+
+        if (ds->origin != origin || ds->handshaking || ds->relayed) {
+            continue;
+        }
+        if (ds->is_h2) {
+            ag_h2_server_hasten(ds->h2);
+        } else {
+            ag_h1_server_hasten(&ds->h1);
+        }
+    }
+}
+
 void ag_downstreams_yield(struct ag_downstreams *d)
 {
     ag_list_foreach(it, &d->open) {
@@ -478,8 +494,12 @@ void ag_downstreams_yield(struct ag_downstreams *d)
     }
 }
 
-static bool is_idle(const struct ag_downstream *ds)
+static bool is_idle(struct ag_downstream *ds)
 {
+    /* What is waited for is the client's FIN, behind an answer that has gone. */
+    if (ag_conn_is_through(ag_conn_of(ag_downstream_below(ds)))) {
+        return true;
+    }
     if (ds->relayed) {
         return false;
     }

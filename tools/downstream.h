@@ -98,7 +98,9 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
 void ag_downstreams_drain(struct ag_downstreams *d, struct ag_downstream_origin *origin);
 /* All: each ends with its next answer, idle ones too (ag_h1_server_yield). */
 void ag_downstreams_yield(struct ag_downstreams *d);
-/* Ends all at once. False: some were not idle. */
+/* Those of `origin`, whose timeouts are shorter than before: waits under way, too. */
+void ag_downstreams_hasten(struct ag_downstreams *d, struct ag_downstream_origin *origin);
+/* Ends all at once. False: some were neither idle nor through with their last answer. */
 bool ag_downstreams_abort(struct ag_downstreams *d);
 /* How many more there may be. */
 static inline uint32_t ag_downstreams_room(const struct ag_downstreams *d)

@@ -88,7 +88,10 @@ static int read_pid_file(struct ag_instance *i)
     enum ag_status st = ag_pidfile_read(i->pid_file, &pid);
 
     if (st == AG_ENOENT) {
-        return complain("no server runs: there is no %s", i->pid_file);
+        return complain("no server runs: there is no %s%s", i->pid_file,
+                        i->pid_file_option ? ""
+                                           : "; hint: when pid_file has changed since it started, "
+                                             "name the server by --pid-file or --pid");
     }
     if (st == AG_EINVAL) {
         return complain("%s does not hold the number of a process", i->pid_file);

@@ -89,7 +89,10 @@ bool ag_lifecycle_claim(struct ag_lifecycle *lc, const char *pid_file)
         ag_buf_printf(&why, "the path of the pid file is too long: %.60s...", pid_file);
         return complain(&why);
     }
-    if (lc->predecessor >= 0) {
+    if (lc->predecessor >= 0) { /* which writes our number there; it may hold its own now */
+        if (ag_pidfile_look(lc->pid_file, &why) != AG_OK) {
+            return complain(&why);
+        }
         ag_outcome_join(&lc->outcome, lc->pid_file);
         return true;
     }
@@ -412,6 +415,14 @@ static void end_badly(struct ag_lifecycle *lc, const char *verb, struct ag_span 
     if (!lc->stopping) {
         ag_notify_send(&lc->notify, "READY=1\nSTATUS=%s; the last reload %s%s", lc->status,
                        rest[0] ? "was " : "", verb);
+    }
+}
+
+void ag_lifecycle_reload_lacks(struct ag_lifecycle *lc, struct ag_span keys)
+{
+    if (keys.len > 0) {
+        ag_outcome_say(&lc->outcome, "warning: changed, which takes effect at a restart: %.*s\n",
+                       (int)keys.len, (const char *)keys.ptr);
     }
 }
 

@@ -88,6 +88,8 @@ void ag_lifecycle_alive(struct ag_lifecycle *lc);
 /* SIGHUP. False: it is not to be done now (kept for later, or refused: the log says so). True: it has
  * begun; exactly one of refused, failed and applied follows. */
 bool ag_lifecycle_reload_begins(struct ag_lifecycle *lc);
+/* Before it is applied: what it has changed and only a restart takes up, if anything; who asked is told. */
+void ag_lifecycle_reload_lacks(struct ag_lifecycle *lc, struct ag_span keys);
 void ag_lifecycle_reload_refused(struct ag_lifecycle *lc, struct ag_span why);
 /* The same when the configuration before may not be what is served. */
 void ag_lifecycle_reload_failed(struct ag_lifecycle *lc, struct ag_span why);

@@ -20,8 +20,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A worker that was told to end and is still there so long after it should have gone is killed. */
-#define PATIENCE_MS 10000u
 /* A worker's answer to a bundle or to COMMIT is due after this, and ten times what the load took here. */
 #define ANSWER_MS 5000u
 
@@ -125,7 +123,7 @@ static void send_off(struct master *m, enum ag_channel_type order, uint64_t ms)
     ag_sockets_cancel(&m->sockets);
     ag_sockets_deinit(&m->sockets); /* or they would go on to take connections */
     tell(m, order);
-    m->kill_at_ms = now_ms() + ms + PATIENCE_MS;
+    m->kill_at_ms = now_ms() + ms + AG_MASTER_PATIENCE_MS;
 }
 
 static void stop(struct master *m, const char *name)
@@ -316,12 +314,15 @@ static void on_refused(struct master *m, const struct ag_channel_msg *msg)
     ag_lifecycle_reload_refused(&m->life, ag_buf_span(&escaped));
 }
 
-static void on_applied(struct master *m)
+static void on_applied(struct master *m, const struct ag_channel_msg *msg)
 {
-    char status[sizeof(m->life.status)];
+    char status[sizeof(m->life.status)], text[512];
+    struct ag_buf escaped = ag_buf(text, sizeof(text));
 
     set_state(m, SERVING);
     if (m->life.reloading) {
+        ag_log_escape(&escaped, ag_span(msg->text, ag_min_size(msg->text_len, 200)));
+        ag_lifecycle_reload_lacks(&m->life, ag_buf_span(&escaped));
         ag_lifecycle_reload_applied(&m->life, describe(m, status, sizeof(status)));
     } else {
         ag_log(AG_LOG_INFO, "worker %d has taken the configuration up after all", m->worker);
@@ -351,7 +352,7 @@ static bool on_message(struct master *m, const struct ag_channel_msg *msg)
     } else if (msg->type == AG_CHANNEL_REFUSED && m->state == LOADING && current) {
         on_refused(m, msg);
     } else if (msg->type == AG_CHANNEL_APPLIED && m->state == APPLYING && current) {
-        on_applied(m);
+        on_applied(m, msg);
     } else {
         good = is_late(m, msg);
     }

@@ -19,6 +19,9 @@
 #pragma once
 #include "router/snapshot.h"
 
+/* A worker that was told to end and is still there so long after it should have gone is killed. */
+#define AG_MASTER_PATIENCE_MS 10000u
+
 /* Whether this process and this configuration make a master: root, and a user to become. */
 bool ag_master_wanted(const struct ag_model *m);
 /* Runs as the master, and in the forked worker as that; returns the exit status of either. Takes over

@@ -135,12 +135,72 @@ static int open_temp(const char *path, char *out_name, size_t cap)
     return open(out_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
 }
 
+static const char *kind_of(mode_t mode)
+{
+    switch (mode & S_IFMT) {
+    case S_IFREG:
+        return "holds something else than the number of a process";
+    case S_IFDIR:
+        return "is a directory";
+    case S_IFLNK:
+        return "is a symbolic link";
+    default:
+        return "is no regular file";
+    }
+}
+
+/* Whether what is to hold the file is a directory. */
+static enum ag_status look_at_folder(const char *path, struct ag_buf *why)
+{
+    char folder[AG_PIDFILE_PATH];
+    const char *slash = strrchr(path, '/');
+    struct stat st;
+    int n = snprintf(folder, sizeof(folder), "%.*s/.", slash ? (int)(slash - path) : 1,
+                     slash ? path : ".");
+
+    if (n < 0 || (size_t)n >= sizeof(folder)) {
+        return complain(path, ENAMETOOLONG, why);
+    }
+    return stat(folder, &st) == 0 ? AG_OK : complain(path, errno, why);
+}
+
+enum ag_status ag_pidfile_look(const char *path, struct ag_buf *why)
+{
+    struct stat st;
+    pid_t pid;
+
+    if (lstat(path, &st) != 0) {
+        return errno == ENOENT ? look_at_folder(path, why) : complain(path, errno, why);
+    }
+    if (S_ISREG(st.st_mode)) {
+        enum ag_status read = st.st_size == 0 ? AG_OK : ag_pidfile_read(path, &pid);
+
+        if (read == AG_OK || read == AG_ENOENT) { /* it may have gone since */
+            return AG_OK;
+        }
+        if (read != AG_EINVAL) {
+            ag_buf_printf(why, "cannot read %s, which the pid file would replace: %s", path,
+                          strerrordesc_np(errno));
+            return read;
+        }
+    }
+    ag_buf_printf(why,
+                  "%s %s, and a pid file would replace it; hint: remove it when nobody needs it, or "
+                  "choose another server.pid_file",
+                  path, kind_of(st.st_mode));
+    return AG_EINVAL;
+}
+
 enum ag_status ag_pidfile_check(const char *path, struct ag_buf *why)
 {
     char temp[AG_PIDFILE_PATH];
     pid_t pid = 0;
     int fd;
+    enum ag_status st = ag_pidfile_look(path, why);
 
+    if (st != AG_OK) {
+        return st;
+    }
     if (ag_pidfile_read(path, &pid) == AG_OK && pid != getpid() && ag_pidfile_is_anygate(pid)) {
         ag_buf_printf(why,
                       "%s is the pid file of another anygate, process %d; hint: stop it with "
@@ -160,8 +220,13 @@ enum ag_status ag_pidfile_check(const char *path, struct ag_buf *why)
 enum ag_status ag_pidfile_write(const char *path, pid_t pid, struct ag_buf *why)
 {
     char temp[AG_PIDFILE_PATH], text[32];
-    int fd = open_temp(path, temp, sizeof(temp)), len, error = 0;
+    enum ag_status st = ag_pidfile_look(path, why);
+    int fd, len, error = 0;
 
+    if (st != AG_OK) {
+        return st;
+    }
+    fd = open_temp(path, temp, sizeof(temp));
     if (fd < 0) {
         return complain(path, errno, why);
     }

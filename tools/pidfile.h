@@ -5,7 +5,8 @@
  *   check --> (listen) --> write --> ... --> remove
  *
  * It appears whole (a temporary file beside it is renamed). One that a living anygate holds is not
- * taken; one that a dead process left is.
+ * taken; one that a dead process left is. Whatever is not one stays: only what is absent, empty, or a
+ * regular file that holds a number is replaced, and only one that holds our number is removed.
  */
 #pragma once
 #include "engine/span.h"
@@ -24,10 +25,15 @@ bool ag_pidfile_is_anygate(pid_t pid);
 /* A descriptor (close-on-exec) that is readable when process `pid` has ended; -1: errno tells. */
 int ag_pidfile_watch(pid_t pid);
 
-/* AG_ELIMIT: another living anygate holds it; AG_EACCES, AG_ESYS: no file can be made there. The reason
- * with a hint is appended to `why`. Else AG_OK: whatever is there may be replaced. */
+/* AG_OK: what is at `path`, if anything, may be replaced, whoever's number it is. AG_EINVAL: it is no pid
+ * file; AG_EACCES, AG_ESYS: it cannot be read, or there is no such directory. The reason with a hint is
+ * appended to `why`. Nothing is made. */
+AG_MUST_USE enum ag_status ag_pidfile_look(const char *path, struct ag_buf *why);
+/* As ag_pidfile_look, and: AG_ELIMIT: another living anygate holds it; AG_EACCES, AG_ESYS: no file can be
+ * made there. */
 AG_MUST_USE enum ag_status ag_pidfile_check(const char *path, struct ag_buf *why);
-/* Writes `pid` in the place of whatever is there. AG_EACCES or AG_ESYS, the reason appended to `why`. */
+/* Writes `pid` in the place of what may be replaced. Errors of ag_pidfile_look, AG_EACCES or AG_ESYS, the reason
+ * appended to `why`. */
 AG_MUST_USE enum ag_status ag_pidfile_write(const char *path, pid_t pid, struct ag_buf *why);
 /* Removes it when it names this process: a successor's stays. */
 void ag_pidfile_remove(const char *path);

@@ -137,12 +137,6 @@ static void stop_shard(struct ag_shard *shard, void *arg)
 
 /* ---- start ---- */
 
-static bool is_wildcard(const union ag_addr *a)
-{
-    return (a->sa.sa_family == AF_INET && a->in.sin_addr.s_addr == INADDR_ANY) ||
-           (a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr));
-}
-
 static void announce(const struct ag_server *server, const char *backend, const char *why)
 {
     const struct ag_model *m = server->snapshot->model;
@@ -167,7 +161,7 @@ static void announce(const struct ag_server *server, const char *backend, const 
             ag_log(AG_LOG_INFO, "admin listens on %.*s", (int)b.len, text);
             continue;
         }
-        if (is_wildcard(&m->listens[i].addr)) {
+        if (ag_addr_is_any(&m->listens[i].addr)) {
             ag_log(AG_LOG_INFO, "listening on %.*s: %slocalhost:%u/", (int)b.len, text, scheme,
                    m->listens[i].port);
         } else {

@@ -467,6 +467,17 @@ static void set_proxied(struct listener *l, const struct ag_networks *from)
     free(old);
 }
 
+static void set_limits(struct listener *l, const struct ag_server_limits *from)
+{
+    bool shorter = from->idle_timeout_ms < l->origin.limits.idle_timeout_ms ||
+                   from->header_timeout_ms < l->origin.limits.header_timeout_ms;
+
+    l->origin.limits = *from;
+    if (shorter) {
+        ag_downstreams_hasten(down_of(l), &l->origin);
+    }
+}
+
 /* All descriptors of a socket that the shard has already (there may be several) stay. */
 static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen *from)
 {
@@ -477,7 +488,7 @@ static void keep_listeners(struct ag_serving *s, const struct ag_serving_listen 
             l->wanted = true;
             set_admin(l, from->admin);
             ag_listener_set_deferred(&l->ls, from->deferred);
-            l->origin.limits = from->limits;
+            set_limits(l, &from->limits);
             l->origin.port = from->port;
             ag_tls_server_release(l->origin.tls);
             l->origin.tls = ag_tls_server_hold(from->tls);

@@ -19,6 +19,8 @@
 #define FDS_SHARD       8u
 #define FDS_EACH_PIPE   64u
 #define CONNECTIONS_MAX 100000u
+/* Fewer than a server should be able to have, unless somebody wants it so. */
+#define FEW_CONNECTIONS 1024u
 
 #define RING_ENTRIES  1024u
 #define SMALL_BUFFERS 4096u
@@ -167,8 +169,15 @@ static void sum_up(struct ag_sizing *s)
  * waits or gets a 503, and that is better than the system's killer. */
 static void fit_memory(struct ag_sizing *s, const struct ag_memory *m)
 {
+    const uint32_t fixed[AG_BUF_GROUPS] = {
+        [AG_BUF_SMALL] = m->small_buffers, [AG_BUF_LARGE] = m->large_buffers};
     uint64_t most = s->memory_bytes / MEMORY_SHARE / s->shards;
 
+    s->fixed_bytes = ag_bufs_bytes(fixed) + ag_pool_bytes(AG_ARENA_STRIDE_BYTES, m->pages);
+    s->excess = most && s->fixed_bytes > most;
+    if (s->excess) {
+        return; /* however small the others were, it would not fit: only they would run short */
+    }
     for (unsigned shift = 1; most && s->ceiling_bytes > most && shift <= HALVED_MAX; shift++) {
         s->by_memory = true;
         size_pools(s, m, shift);
@@ -220,12 +229,41 @@ void ag_sizing_describe(const struct ag_sizing *s, struct ag_buf *out)
                   s->loop.page_count, AG_SIZING_BASE_BYTES >> 20);
 }
 
+bool ag_sizing_excess(const struct ag_sizing *s, struct ag_buf *out)
+{
+    if (s->excess) {
+        ag_buf_printf(
+            out,
+            "server.memory comes to %u MiB for each of %u shards, and of %u MiB of memory half is for all "
+            "of them; hint: lower its numbers, or the system may end the server when they are in use",
+            mib(s->fixed_bytes), s->shards, mib(s->memory_bytes));
+    }
+    return s->excess;
+}
+
+static void log_descriptors(const struct ag_sizing *s)
+{
+    static const char hint[] = "LimitNOFILE= of the unit, ulimit -Hn or docker --ulimit raise it";
+
+    if (s->connections_asked > s->connections_by_fds) {
+        ag_log(AG_LOG_WARN,
+               "max_connections %llu is lowered to %llu: RLIMIT_NOFILE is %llu; hint: %s",
+               (unsigned long long)s->connections_asked, (unsigned long long)s->connections_by_fds,
+               (unsigned long long)s->nofile, hint);
+    } else if (s->connections_asked == 0 && s->connections_by_fds / 2 < FEW_CONNECTIONS) {
+        ag_log(AG_LOG_WARN, "no more than %u connections at once: RLIMIT_NOFILE is %llu; hint: %s",
+               s->connections * s->shards, (unsigned long long)s->nofile, hint);
+    }
+}
+
 void ag_sizing_log(const struct ag_sizing *s)
 {
-    if (s->connections_asked > s->connections_by_fds) {
-        ag_log(AG_LOG_WARN, "max_connections %llu is lowered to %llu: RLIMIT_NOFILE is %llu",
-               (unsigned long long)s->connections_asked, (unsigned long long)s->connections_by_fds,
-               (unsigned long long)s->nofile);
+    char text[400];
+    struct ag_buf excess = ag_buf(text, sizeof(text));
+
+    log_descriptors(s);
+    if (ag_sizing_excess(s, &excess)) {
+        ag_log(AG_LOG_WARN, "%.*s", (int)excess.len, text);
     }
     if (s->by_memory) {
         ag_log(

@@ -34,12 +34,17 @@ struct ag_sizing {
     uint64_t memory_bytes;       /* that the machine, or the control group, has; 0: unknown */
     uint64_t connections_asked;  /* server.max_connections; 0: as many as descriptors allow */
     uint64_t connections_by_fds; /* what nofile allows the whole process */
+    uint64_t fixed_bytes;        /* what server.memory itself makes of a shard's pools */
     bool by_memory;              /* pools are smaller than the connections ask for */
+    bool
+        excess; /* fixed_bytes are more than there is for a shard: nothing was made smaller for it */
 };
 
 /* Raises the soft RLIMIT_NOFILE to the hard one, then sizes. */
 void ag_sizing_compute(const struct ag_snapshot *snapshot, struct ag_sizing *out);
 /* For people: connections, and the ceiling with its parts. */
 void ag_sizing_describe(const struct ag_sizing *s, struct ag_buf *out);
+/* What server.memory asks for beyond what there is, with a hint; false: nothing. */
+bool ag_sizing_excess(const struct ag_sizing *s, struct ag_buf *out);
 /* Says in the log what was decided, and what had to be lowered. */
 void ag_sizing_log(const struct ag_sizing *s);

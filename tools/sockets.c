@@ -7,7 +7,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
+
+/* How long an address may be held by nobody any more, and how often it is tried meanwhile. */
+#define RELEASE_MS      300
+#define RELEASE_STEP_MS 5
 
 void ag_sockets_init(struct ag_sockets *s, uint32_t shard_count, int backlog)
 {
@@ -84,6 +89,19 @@ void ag_sockets_adopt(struct ag_sockets *s, const union ag_addr *addr, const int
 
 /* ---- binding ---- */
 
+/* A socket of this server, or of its predecessor, that has the port of `addr`; NULL: none. */
+static const struct ag_socket *in_the_way(const struct ag_sockets *s, const union ag_addr *addr)
+{
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct ag_socket *k = &s->items[i];
+
+        if (k->fd_count > 0 && &k->addr != addr && ag_addr_overlaps(&k->addr, addr)) {
+            return k;
+        }
+    }
+    return NULL;
+}
+
 static void complain(struct ag_buf *why, const union ag_addr *addr, int error, const char *step)
 {
     const char *hint = "";
@@ -100,12 +118,38 @@ static void complain(struct ag_buf *why, const union ag_addr *addr, int error, c
     ag_buf_printf(why, ": %s%s", strerrordesc_np(error), hint);
 }
 
+static void complain_of_own(struct ag_buf *why, const union ag_addr *addr, const union ag_addr *own)
+{
+    ag_buf_printf(why, "cannot bind ");
+    ag_addr_format(addr, true, why);
+    ag_buf_printf(why, ": this server itself listens on ");
+    ag_addr_format(own, true, why);
+    ag_buf_printf(why, ", and no two can share the port; hint: restart, or take the one out by a "
+                       "reload and put the other in by the next");
+}
+
+/* ag_listener_bind, waiting a while for the sockets of a process that has been killed: the kernel ends an io_uring,
+ * and so closes what its operations hold, some milliseconds after the process. */
+static enum ag_status bind_patiently(const union ag_addr *addr, bool reuse_port, int backlog,
+                                     int *out_fd, int *out_error, const char **out_step)
+{
+    for (int waited_ms = 0;; waited_ms += RELEASE_STEP_MS) {
+        enum ag_status st =
+            ag_listener_bind(addr, reuse_port, backlog, out_fd, out_error, out_step);
+
+        if (st == AG_OK || *out_error != EADDRINUSE || waited_ms >= RELEASE_MS) {
+            return st;
+        }
+        (void)poll(NULL, 0, RELEASE_STEP_MS);
+    }
+}
+
 /* One socket alone, without SO_REUSEPORT: with it the kernel would let two servers of the same user
  * share the port in silence. */
 static enum ag_status only_user(const union ag_addr *addr, int *out_error, const char **out_step)
 {
     int fd = -1;
-    enum ag_status st = ag_listener_bind(addr, false, 1, &fd, out_error, out_step);
+    enum ag_status st = bind_patiently(addr, false, 1, &fd, out_error, out_step);
 
     if (st == AG_OK) {
         (void)close(fd);
@@ -145,7 +189,7 @@ static enum ag_status bind_missing(struct ag_sockets *s, struct ag_socket *k, st
     while (st == AG_OK && k->fd_count < target) {
         int fd = -1;
 
-        st = ag_listener_bind(&k->addr, reuse, beside ? 0 : s->backlog, &fd, &error, &step);
+        st = bind_patiently(&k->addr, reuse, beside ? 0 : s->backlog, &fd, &error, &step);
         if (st == AG_OK) {
             k->fds[k->fd_count++] = fd;
             k->quiet += beside;
@@ -155,7 +199,13 @@ static enum ag_status bind_missing(struct ag_sockets *s, struct ag_socket *k, st
         return AG_OK; /* ":8080" without IPv6 in this system is just IPv4 */
     }
     if (st != AG_OK) {
-        complain(why, &k->addr, error, step);
+        const struct ag_socket *own = error == EADDRINUSE ? in_the_way(s, &k->addr) : NULL;
+
+        if (own) {
+            complain_of_own(why, &k->addr, &own->addr);
+        } else {
+            complain(why, &k->addr, error, step);
+        }
         return st;
     }
     k->shared = unix_socket;

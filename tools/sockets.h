@@ -47,8 +47,8 @@ void ag_sockets_deinit(struct ag_sockets *s);
 void ag_sockets_adopt(struct ag_sockets *s, const union ag_addr *addr, const int *fds,
                       uint32_t count, bool shared);
 
-/* Finds or binds what the model listens on. The set is as before when it fails: AG_ESYS or AG_EACCES,
- * the reason with a hint appended to `why`. */
+/* Finds or binds what the model listens on. Blocking: what holds an address is given 300 ms to let go of it. The
+ * set is as before when it fails: AG_ESYS or AG_EACCES, the reason with a hint appended to `why`. */
 AG_MUST_USE enum ag_status ag_sockets_plan(struct ag_sockets *s, const struct ag_model *m,
                                            struct ag_buf *why);
 /* Before the first commit, once there is who accepts: those that were bound beside adopted ones listen

@@ -37,7 +37,7 @@ START = {
     "listen.socket": ("epoll", "EMFILE", (1,), ENDS),
     "listen.setsockopt": ("epoll", "ENOBUFS", (1, 2), ENDS),
     "bind": ("epoll", "EADDRNOTAVAIL", (1,), ENDS),
-    "listen": ("epoll", "EADDRINUSE", (1,), ENDS),
+    "listen": ("epoll", "ENOBUFS", (1,), ENDS),
     "getsockname": ("epoll", "ENOBUFS", (1,), SERVES),
     # the self-test and the shard's ring
     "calloc.choose": ("io_uring", "ENOMEM", (1,), ENDS),
@@ -56,8 +56,8 @@ RELOAD = {
     "load.dir": (("EMFILE", "ENFILE", "ENOMEM"), (1, 2)),
     "listen.socket": (("EMFILE", "ENFILE", "ENOBUFS"), (1,)),
     "listen.setsockopt": (("ENOBUFS",), (1, 2)),
-    "bind": (("EADDRINUSE", "ENOMEM"), (1,)),
-    "listen": (("EADDRINUSE",), (1,)),
+    "bind": (("ENOBUFS", "ENOMEM"), (1,)),
+    "listen": (("ENOBUFS",), (1,)),
 }
 # What another test makes fail.
 ELSEWHERE = {"tcp_info", "so_linger", "load.stat", "load.dup", "log.direct", "dns.connect", "dns.recvfrom", "dns.sendmsg", "poll", "uring.cqe.poll",
@@ -99,6 +99,12 @@ CASES = [(site, nth, expected if isinstance(expected, str) else expected[i])
 def test_a_start_that_fails_is_explained(tmp_path, site, nth, expected):
     backend, name, _, _ = START[site]
     check(tmp_path, backend, f"{site}={name}@{nth}", expected)
+
+
+@pytest.mark.parametrize("fault, expected", [("bind=EADDRINUSE+9", SERVES), ("listen=EADDRINUSE+9", SERVES),
+                                             ("bind=EADDRINUSE+999", ENDS)])
+def test_an_address_that_is_let_go_of_is_waited_for(tmp_path, fault, expected):
+    check(tmp_path, "epoll", fault, expected)
 
 
 @pytest.mark.parametrize("fault", ["calloc.choose=ENOMEM", "uring.setup=ENOSYS", "uring.setup=EPERM",

@@ -118,7 +118,8 @@ ANY = 'routes:\n  "/*": OK\n'
 def write(folder, config):
     kind, text = config
     file = folder / {"yaml": "anygate.yml", "json": "anygate.json", "gate": "anygate.gate"}[kind]
-    file.write_text(whole(kind, text).replace("/var/www/", f"{folder}/var/www/"))
+    text = whole(kind, text).replace("chroot: /var/empty", f"chroot: {folder}/dist")
+    file.write_text(text.replace("/var/www/", f"{folder}/var/www/"))
     return file
 
 

@@ -94,6 +94,24 @@ def test_a_request_in_flight_is_finished(backend, tmp_path, sig):
         assert "stopped" in (tmp_path / "stderr.log").read_text()
 
 
+def test_who_has_its_whole_answer_is_not_cut(backend, tmp_path):
+    """Neither of the two closes: their ends come by drain_timeout, while their FINs are waited for."""
+    with Held() as held:
+        gate = Gate(tmp_path, proxied(held, ", drain_timeout: 1s"), backend)
+        with gate.connect() as idle, gate.connect() as busy:
+            idle.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert Reader(idle).response().status == 200
+            busy.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert held.arrived.wait(20)
+            gate.process.send_signal(signal.SIGTERM)
+            await_line(gate, "draining")
+            held.go.set()
+            assert Reader(busy).response().body == b"late"
+            assert gate.process.wait(20) == 0, gate.stderr()
+        gate.stop(expect=0)
+    assert "cut" not in (tmp_path / "stderr.log").read_text()
+
+
 def test_without_connections_it_ends_at_once(backend, tmp_path):
     with Gate(tmp_path, FIXED % "", backend) as gate:
         assert gate.get("/ok").status == 200

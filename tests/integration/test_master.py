@@ -271,6 +271,9 @@ def test_what_cannot_start_says_why(tmp_path, server, text):
     assert done.returncode == 1
     assert text in done.stderr
     assert done.stderr.count("error:") == 1
+    if "192.0.2.1" not in server:  # check does not bind
+        done = run("check", "-c", "c.yml", cwd=tmp_path)
+        assert done.returncode == 1 and text.removeprefix("server.") in done.stderr
 
 
 # ---- work ----
@@ -424,6 +427,28 @@ def test_a_bad_configuration_is_refused(backend, tmp_path, jail):
         gate.rewrite(lambda t: t.replace("user: nobody", "user: daemon"))
         gate.reload()
         assert "server.user has changed, which takes effect at a restart" in gate.stderr()
+
+
+def test_who_reloads_is_told_what_needs_a_restart(backend, tmp_path, jail):
+    pid_file = tmp_path / "pid"
+    with Master(tmp_path, FIXED, backend, jail=jail, args=["--pid-file", str(pid_file)]) as gate:
+        gate.rewrite(lambda t: t.replace("user: nobody", "user: daemon"))
+        done = run("reload", "--pid-file", pid_file)
+        assert (done.returncode, done.stdout) == (0, "reloaded\n"), done
+        assert done.stderr == "warning: changed, which takes effect at a restart: server.user\n"
+        assert run("reload", "--pid-file", pid_file).stderr == ""
+
+
+def test_stop_waits_as_long_as_the_master_does(tmp_path, jail):
+    """For a worker that hangs, until it is killed."""
+    pid_file = tmp_path / "pid"
+    gate = Master(tmp_path, FIXED, "epoll", jail=jail, args=["--pid-file", str(pid_file)])
+    freeze(gate.worker)
+    done = run("stop", "--now", "--pid-file", pid_file)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done
+    gate.process.wait(20)
+    assert "it did not do as it was told" in gate.stderr()
+    gate.log.close()
 
 
 def test_a_worker_that_does_not_answer(backend, tmp_path, jail):

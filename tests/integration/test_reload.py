@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import h2wire
 import pytest
 from gate import Gate, Reader, Upstream, free_port, freeze, ok, without_sanitizers
 
@@ -610,6 +611,27 @@ def test_an_idle_timeout_that_shrinks(backend, tmp_path):
             reader = Reader(s)
             assert reader.response().status == 200
             assert reader.at_end()
+
+
+def test_a_timeout_that_shrinks_under_a_wait(backend, tmp_path):
+    """Idle or with a part of a head, over HTTP/1 and HTTP/2; who has said nothing yet has the time of a head."""
+    config = ('server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {idle_timeout: @, header_timeout: ^}}\n'
+              "routes:\n  /gen: OK @GEN@\n")
+    with Reloading(tmp_path, config.replace("@GEN@", "1").replace("@", "1h").replace("^", "1h"), backend) as gate:
+        with (gate.connect(PATIENCE) as idle, gate.connect(PATIENCE) as part, gate.connect(PATIENCE) as fresh,
+              h2wire.connect(gate.port) as h2):
+            idle.sendall(b"GET /gen HTTP/1.1\r\nHost: x\r\n\r\n")
+            reader = Reader(idle)
+            assert reader.response().status == 200
+            assert h2.get("/gen").status == 200
+            part.sendall(b"GET /gen HTTP/1.1\r\n")
+            gate.reload(config.replace("@GEN@", "2").replace("@", "300ms").replace("^", "1h"))
+            assert reader.at_end()
+            h2.expect(h2wire.T.GOAWAY)
+            fresh.sendall(b"GET /gen HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert Reader(fresh).response().status == 200
+            gate.reload(config.replace("@GEN@", "3").replace("@", "300ms").replace("^", "300ms"))
+            assert Reader(part).response().status == 408
 
 
 def test_the_log_changes(backend, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from gate import Closed, Gate, Reader, Upstream, ok
+from test_reload import await_that
 
 PROBE = b"GET /fixed HTTP/1.1\r\nHost: x\r\n\r\n"
 CONFIG = """
@@ -87,6 +88,15 @@ class Gateway:
 
 
 # ---- descriptors ----
+
+@pytest.mark.parametrize("nofile, more, told", [
+    (64, "", True), (1024, "", True), (4096, "", False), (1024, "max_connections: 100", False)])
+def test_few_descriptors_are_warned_of(tmp_path, nofile, more, told):
+    with gate_of(tmp_path, "epoll", 1, more, nofile=nofile) as gate:
+        line = f"connections at once: RLIMIT_NOFILE is {nofile}; hint: LimitNOFILE= "
+        await_that(lambda: "each shard takes" in gate.stderr(), gate.stderr)
+        assert (line in gate.stderr()) == told, gate.stderr()
+
 
 @pytest.mark.parametrize("nofile", [64, 128])
 def test_clients_beyond_the_descriptors_wait_and_are_served(backend, tmp_path, nofile):

@@ -201,6 +201,33 @@ def test_the_pid_file(backend, tmp_path):
     assert not (tmp_path / "anygate.pid").exists()
 
 
+@pytest.mark.parametrize("path", ["notes.txt", "anygate.yml", "/dev/null", "."])
+def test_a_pid_file_that_is_something_else(backend, tmp_path, path):
+    """It stays: neither a start nor an end touches it, and check tells before."""
+    (tmp_path / "notes.txt").write_text("precious\n")
+    config = SIMPLE.replace("anygate.pid", path).replace("$PORT", str(free_port()))
+    (tmp_path / "anygate.yml").write_text(config)
+    what = tmp_path / path
+    before = what.stat()
+    for verb in ("check", "serve"):
+        done = command(verb, "-c", tmp_path / "anygate.yml")
+        assert done.returncode == 1 and "a pid file would replace it; hint: " in done.stderr, done
+    assert (what.stat().st_ino, what.stat().st_size) == (before.st_ino, before.st_size)
+    assert (tmp_path / "anygate.yml").read_text() == config
+
+
+def test_an_upgrade_to_a_pid_file_that_is_something_else(backend, tmp_path):
+    (tmp_path / "notes.txt").write_text("precious\n")
+    with Gate(tmp_path, SIMPLE, backend) as gate:
+        config = (tmp_path / "anygate.yml").read_text()
+        (tmp_path / "anygate.yml").write_text(config.replace("anygate.pid", "notes.txt"))
+        gate.process.send_signal(signal.SIGUSR2)
+        await_that(lambda: "this process goes on serving" in gate.stderr(), gate.stderr)
+        assert "a pid file would replace it" in gate.stderr()
+        assert (tmp_path / "anygate.pid").read_text() == f"{gate.process.pid}\n"
+    assert (tmp_path / "notes.txt").read_text() == "precious\n"
+
+
 def test_reload(backend, tmp_path):
     config = tmp_path / "anygate.yml"
     with Gate(tmp_path, SIMPLE, backend) as gate:
@@ -218,6 +245,20 @@ def test_reload(backend, tmp_path):
         assert done.returncode == 0 and "its log tells" in done.stdout
     done = command("reload", "--pid-file", tmp_path / "anygate.pid")
     assert done.returncode == 1 and "no server runs" in done.stderr
+
+
+def test_who_reloads_is_told_what_needs_a_restart(backend, tmp_path):
+    config = tmp_path / "anygate.yml"
+    with Gate(tmp_path, SIMPLE, backend) as gate:
+        config.write_text(config.read_text().replace("anygate.pid", "other.pid, workers: 7"))
+        done = command("reload", "-c", config)
+        assert done.returncode == 1
+        assert f"there is no {tmp_path}/other.pid; hint: when pid_file has changed since" in done.stderr
+        done = command("reload", "--pid-file", tmp_path / "anygate.pid")
+        assert (done.returncode, done.stdout) == (0, "reloaded\n"), done
+        assert done.stderr == ("warning: changed, which takes effect at a restart: "
+                               "server.workers, server.pid_file\n")
+        assert gate.get("/ok").status == 200
 
 
 def test_a_reload_asked_for_as_it_starts(backend, tmp_path):

@@ -103,6 +103,23 @@ Test(pidfile, write_read_remove)
     cr_expect_eq(ag_pidfile_read(path, &pid), AG_ENOENT);
 }
 
+/* What lies at `path` is not replaced. */
+static void expect_kept(const char *reason)
+{
+    struct stat before, after;
+
+    cr_assert_eq(lstat(path, &before), 0);
+    cr_expect_eq(ag_pidfile_look(path, &why), AG_EINVAL);
+    cr_expect(strstr(why_text, reason), "%s", why_text);
+    cr_expect_eq(ag_pidfile_check(path, &why), AG_EINVAL);
+    cr_expect_eq(ag_pidfile_write(path, getpid(), &why), AG_EINVAL);
+    ag_pidfile_remove(path);
+    cr_assert_eq(lstat(path, &after), 0);
+    cr_expect_eq(after.st_ino, before.st_ino);
+    memset(why_text, 0, sizeof(why_text));
+    why.len = 0;
+}
+
 Test(pidfile, what_is_no_number)
 {
     static const struct ag_span texts[] = {
@@ -126,7 +143,13 @@ Test(pidfile, what_is_no_number)
         put((const char *)texts[i].ptr, texts[i].len);
         cr_expect_eq(ag_pidfile_read(path, &pid), AG_EINVAL, "row %zu", i);
         cr_expect_eq(pid, 7);
-        cr_expect_eq(ag_pidfile_check(path, &why), AG_OK, "row %zu: nobody's", i);
+        why.len = 0;
+        if (i == 0) {
+            cr_expect_eq(ag_pidfile_check(path, &why), AG_OK, "empty: nobody's");
+        } else {
+            expect_kept("holds something else than the number of a process, and a pid file would "
+                        "replace it; hint: ");
+        }
         ag_pidfile_remove(path);
         cr_expect_eq(access(path, F_OK), 0, "row %zu: not ours to remove", i);
     }
@@ -201,17 +224,21 @@ Test(pidfile, a_successor_keeps_its_own)
     cr_expect_eq(access(path, F_OK), 0);
 }
 
-Test(pidfile, a_link_is_replaced_not_followed)
+Test(pidfile, what_is_no_file)
 {
     char target[128];
-    struct stat st;
 
     (void)snprintf(target, sizeof(target), "%s/precious", folder);
     cr_assert_eq(symlink(target, path), 0);
-    cr_assert_eq(ag_pidfile_write(path, getpid(), &why), AG_OK, "%s", why_text);
+    expect_kept("is a symbolic link, and a pid file would replace it; hint: ");
     cr_expect_neq(access(target, F_OK), 0);
-    cr_assert_eq(lstat(path, &st), 0);
-    cr_expect(S_ISREG(st.st_mode));
+    cr_assert_eq(unlink(path), 0);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    expect_kept("is no regular file, ");
+    cr_assert_eq(unlink(path), 0);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    expect_kept("is a directory, ");
+    cr_assert_eq(rmdir(path), 0);
 }
 
 Test(pidfile, places_where_no_file_can_be)
@@ -223,8 +250,12 @@ Test(pidfile, places_where_no_file_can_be)
     cr_expect(strstr(why_text, "No such file or directory; hint: its directory does not exist"),
               "%s", why_text);
     cr_expect_eq(ag_pidfile_write(missing, getpid(), &why), AG_ESYS);
+    cr_expect_eq(ag_pidfile_look("/x.pid", &why), AG_OK);
+    cr_expect_eq(ag_pidfile_look("x.pid", &why), AG_OK);
     cr_expect_eq(ag_pidfile_check("/proc/x.pid", &why), AG_ESYS);
-    cr_assert_eq(mkdir(path, 0700), 0);
-    cr_expect_eq(ag_pidfile_write(path, getpid(), &why), AG_ESYS, "a directory");
-    cr_assert_eq(rmdir(path), 0);
+    why.len = 0;
+    cr_expect_eq(ag_pidfile_look(missing, &why), AG_ESYS, "asked alone");
+    put("", 0);
+    (void)snprintf(missing, sizeof(missing), "%s/x.pid/x.pid", folder);
+    cr_expect_eq(ag_pidfile_look(missing, &why), AG_ESYS, "below a file");
 }

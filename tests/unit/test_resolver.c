@@ -398,6 +398,30 @@ static union ag_addr parsed(const char *text, uint16_t port)
     return a;
 }
 
+Test(addr, overlaps)
+{
+    static const struct {
+        const char *a, *b;
+        uint16_t port_a, port_b;
+        bool want;
+    } rows[] = {
+        {"1.2.3.4", "0.0.0.0", 80, 80, true}, {"1.2.3.4", "0.0.0.0", 80, 81, false},
+        {"1.2.3.4", "1.2.3.4", 80, 80, true}, {"1.2.3.4", "1.2.3.5", 80, 80, false},
+        {"::1", "::", 80, 80, true},          {"::1", "::", 80, 81, false},
+        {"::1", "0.0.0.0", 80, 80, false},    {"::", "0.0.0.0", 80, 80, false},
+        {"1.2.3.4", "::", 80, 80, false},     {"unix:/a", "0.0.0.0", 0, 80, false},
+        {"unix:/a", "unix:/a", 0, 0, true},   {"unix:/a", "unix:/b", 0, 0, false},
+    };
+
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        union ag_addr a = parsed(rows[i].a, rows[i].port_a),
+                      b = parsed(rows[i].b, rows[i].port_b);
+
+        cr_expect_eq(ag_addr_overlaps(&a, &b), rows[i].want, "row %zu", i);
+        cr_expect_eq(ag_addr_overlaps(&b, &a), rows[i].want, "row %zu", i);
+    }
+}
+
 Test(addr, same)
 {
     static const struct {

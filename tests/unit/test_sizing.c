@@ -123,6 +123,27 @@ Test(sizing, pools_shrink_to_the_memory_there_is)
     }
 }
 
+/* Pools that cannot be had are told, and are no reason to take from the others. */
+Test(sizing, more_memory_than_there_is)
+{
+    struct ag_sizing usual = sizing_of("server: {workers: 1}\nroutes: {/x: OK}\n", 1000);
+    struct ag_sizing s = sizing_of("server:\n  workers: 1\n  memory: {pages: 16777216}\n"
+                                   "routes: {/x: OK}\n",
+                                   1000);
+    char room[400] = "";
+    struct ag_buf b = ag_buf(room, sizeof(room) - 1);
+
+    cr_expect_not(ag_sizing_excess(&usual, &b));
+    if (s.memory_bytes / 2 >= 16777216ull * AG_ARENA_STRIDE_BYTES) {
+        cr_skip("this machine has room for them");
+    }
+    cr_expect(ag_sizing_excess(&s, &b));
+    cr_expect(strstr(room, "server.memory comes to 6"), "%s", room);
+    cr_expect_not(s.by_memory);
+    cr_expect_eq(s.loop.buf_count[AG_BUF_SMALL], 4096);
+    cr_expect_eq(s.loop.buf_count[AG_BUF_LARGE], 512);
+}
+
 Test(sizing, the_text_has_it_all)
 {
     char room[1024] = "";

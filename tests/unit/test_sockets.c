@@ -9,6 +9,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -163,6 +164,61 @@ Test(sockets, a_unix_path_is_bound_once_and_shared)
     ag_sockets_cancel(&s);
     ag_sockets_deinit(&s);
     cr_expect_eq(open_descriptors(), before);
+}
+
+static void *let_go(void *fd)
+{
+    (void)usleep(50000);
+    (void)close(*(const int *)fd);
+    return NULL;
+}
+
+/* As of a process that was killed, and whose io_uring the kernel is still taking down. */
+Test(sockets, what_nobody_holds_soon_is_waited_for)
+{
+    union ag_addr addrs[] = {loopback(free_port()), {.un = {.sun_family = AF_UNIX}}};
+    const char *step;
+    char why[200];
+    int error;
+
+    (void)snprintf(addrs[1].un.sun_path, sizeof(addrs[1].un.sun_path), "/tmp/anygate-sockets-%d",
+                   (int)getpid());
+    for (size_t i = 0; i < AG_COUNT(addrs); i++) {
+        struct ag_sockets s;
+        pthread_t thread;
+        int fd = -1;
+
+        cr_assert_eq(ag_listener_bind(&addrs[i], false, 16, &fd, &error, &step), AG_OK);
+        cr_assert_eq(pthread_create(&thread, NULL, let_go, &fd), 0);
+        ag_sockets_init(&s, SHARDS, 16);
+        cr_expect_eq(plan(&s, &addrs[i], 1, why, sizeof(why)), AG_OK, "%s", why);
+        (void)pthread_join(thread, NULL);
+        ag_sockets_cancel(&s);
+        ag_sockets_deinit(&s);
+    }
+    (void)unlink(addrs[1].un.sun_path);
+}
+
+/* What a plan gives up is served until it holds. */
+Test(sockets, its_own_are_in_the_way_of_wider_ones)
+{
+    uint16_t port = free_port();
+    union ag_addr narrow = loopback(port), wide = loopback(port);
+    struct ag_sockets s;
+    char why[300];
+
+    wide.in.sin_addr.s_addr = htonl(INADDR_ANY);
+    ag_sockets_init(&s, SHARDS, 16);
+    cr_assert_eq(plan(&s, &narrow, 1, why, sizeof(why)), AG_OK, "%s", why);
+    ag_sockets_commit(&s);
+    struct ag_socket first = *ag_sockets_find(&s, &narrow);
+    cr_expect_neq(plan(&s, &wide, 1, why, sizeof(why)), AG_OK);
+    cr_expect(strstr(why, "cannot bind 0.0.0.0:"), "%s", why);
+    cr_expect(strstr(why, ": this server itself listens on 127.0.0.1:"), "%s", why);
+    cr_expect(strstr(why, "; hint: restart, or "), "%s", why);
+    cr_expect_not_null(ag_sockets_find(&s, &narrow));
+    close_taken(&first);
+    ag_sockets_deinit(&s);
 }
 
 /* From a supervisor: one socket for an address that is configured, one for another that is not. */
