@@ -145,6 +145,22 @@ static enum ag_status match_subtree(struct ag_compile *c, struct ag_route *r)
     return AG_OK;
 }
 
+/* Some actions take a few methods alone: a route that names others could only refuse them, and would keep
+ * them from wider routes. */
+static enum ag_status check_methods(struct ag_compile *c, const struct ag_route *r)
+{
+    uint32_t takes = ag_action_ops_of(r->decl.kind)->default_methods;
+
+    if (takes == 0 || ((r->pattern.methods & ~takes) == 0 && r->pattern.other_count == 0)) {
+        return AG_OK;
+    }
+    AG_ASSERT(r->decl.kind == AG_ACTION_STATIC);
+    ag_diag_error(c->diags, r->pattern.pos, "name GET and HEAD alone, or leave the methods out",
+                  "the route \"%.*s\" serves files, which take GET and HEAD only",
+                  (int)r->pattern.text.len, (const char *)r->pattern.text.ptr);
+    return AG_EINVAL;
+}
+
 static bool is_directory(const struct ag_action_decl *d)
 {
     return d->kind == AG_ACTION_STATIC && d->path.len > 0 && d->path.ptr[d->path.len - 1] == '/';
@@ -183,7 +199,7 @@ void ag_compile_routes(struct ag_compile *c)
 
         *r = (struct ag_route){.id = c->route_count, .split_of = c->route_count};
         *p.own = (struct ag_compile_own){.options = NULL};
-        if (parse_route(&p) != AG_OK) {
+        if (parse_route(&p) != AG_OK || check_methods(c, r) != AG_OK) {
             continue;
         }
         r->match = r->pattern;
