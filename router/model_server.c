@@ -162,15 +162,15 @@ void ag_model_read_listens(struct ag_model *m, const struct ag_node *n, struct a
 {
     static const struct ag_node fallback = {.kind = AG_NODE_SCALAR, .text = AG_SPAN_INIT(":8080")};
 
-    if (!n || n->kind == AG_NODE_NULL) {
+    if (!n) {
         read_listen(m, &fallback, diags);
         return;
     }
-    if (n->kind != AG_NODE_SEQ) {
+    if (n->kind == AG_NODE_SCALAR || n->kind == AG_NODE_MAP) {
         read_listen(m, n, diags);
         return;
     }
-    if (!n->first) {
+    if (!n->first) { /* or no value, as "${UNSET:-}" has none: never all addresses by accident */
         ag_diag_error(diags, n->pos, "leave it out to listen on :8080", "listen is empty");
     }
     for (const struct ag_node *c = n->first; c; c = c->next) {
