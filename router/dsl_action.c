@@ -320,8 +320,8 @@ static enum ag_status parse_static(struct action *a, struct ag_pos pos, struct a
         return mistake(a, ag_pos_at(pos, n), "put a path with spaces in quotes",
                        "has text after it", ag_span_sub(s, 0, n));
     }
-    if (memchr(s.ptr, 0, s.len)) {
-        return mistake(a, pos, NULL, "holds a NUL byte", s);
+    if (ag_dsl_no_controls(&a->d, pos, s, "") != AG_OK) {
+        return AG_EINVAL;
     }
     return compile_target(a, s, pos, 0, s.len, false);
 }
@@ -536,7 +536,8 @@ enum ag_status ag_dsl_action(struct ag_dsl *d, struct ag_pos pos, struct ag_span
                       "there is no action");
         return AG_EINVAL;
     }
-    if (parse_any(&a, pos, text, plain) != AG_OK) {
+    if (ag_dsl_no_controls(d, pos, text, "\t\n\r") != AG_OK ||
+        parse_any(&a, pos, text, plain) != AG_OK) {
         return AG_EINVAL;
     }
     *out_action = decl;

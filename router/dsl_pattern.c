@@ -368,6 +368,9 @@ enum ag_status ag_dsl_pattern(struct ag_dsl *d, struct ag_pos pos, struct ag_spa
     for (;;) {
         struct ag_span word;
 
+        if (ag_dsl_no_controls(d, pos, text, "\t") != AG_OK) {
+            return AG_EINVAL;
+        }
         text = ag_dsl_trim(text, &pos);
         if (text.len == 0) {
             ag_diag_error(d->diags, pos, "a route is \"[METHODS] PATTERN: ACTION\"",
