@@ -94,6 +94,35 @@ static void close_literal(struct parts *p)
     }
 }
 
+static bool has_param(const struct ag_pattern *p, struct ag_span name)
+{
+    for (uint16_t i = 0; i < p->param_count; i++) {
+        if (!p->params[i].splat && ag_span_eq(p->params[i].name, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "new*" and "u-:id" are literal, though the pattern has what they seem to stand for. */
+static void warn_inner_param(const struct action *a, struct ag_pos pos, struct ag_span s)
+{
+    for (size_t i = 1; i < s.len && a->pattern; i++) {
+        size_t end = i + 1;
+
+        while (end < s.len && ag_dsl_is_name(ag_span_sub(s, i + 1, end + 1))) {
+            end++;
+        }
+        if ((s.ptr[i] == '*' && a->pattern->has_splat) ||
+            (s.ptr[i] == ':' && has_param(a->pattern, ag_span_sub(s, i + 1, end)))) {
+            ag_diag_warn(a->d.diags, ag_pos_at(pos, i),
+                         "parameters stand as whole segments: put a / before it",
+                         "\"%.*s\" is taken literally", AG_DSL_SHOW(ag_span_sub(s, i, end)));
+            return;
+        }
+    }
+}
+
 /* One segment of a target. `normal`: a URL path, whose literals take the form that requests have. */
 static enum ag_status add_segment(struct action *a, struct ag_pos pos, struct ag_span s,
                                   bool normal, struct parts *p)
@@ -107,6 +136,7 @@ static enum ag_status add_segment(struct action *a, struct ag_pos pos, struct ag
     if (!param) {
         struct ag_span text = s;
 
+        warn_inner_param(a, pos, s);
         if (normal && ag_dsl_literal(&a->d, pos, s, &text) != AG_OK) {
             return AG_EINVAL;
         }
@@ -447,11 +477,11 @@ static bool is_bodiless(unsigned status)
     return status == 204 || status == 205 || status == 304;
 }
 
-/* The body of a redirect that is written without "->". */
+/* The body of a redirect that is written without "->", or without the space behind it. */
 static bool looks_like_target(struct ag_span s)
 {
-    return s.ptr[0] == '/' || ag_span_starts(s, AG_SPAN("http://")) ||
-           ag_span_starts(s, AG_SPAN("https://"));
+    return s.ptr[0] == '/' || ag_span_starts(s, AG_SPAN("->")) ||
+           ag_span_starts(s, AG_SPAN("http://")) || ag_span_starts(s, AG_SPAN("https://"));
 }
 
 static enum ag_status parse_status(struct action *a, struct ag_pos pos, struct ag_span s)
@@ -487,9 +517,11 @@ static enum ag_status parse_status(struct action *a, struct ag_pos pos, struct a
         return AG_EINVAL;
     }
     if (is_redirect_status(out->status) && (rest.len == 0 || looks_like_target(rest))) {
-        ag_diag_warn(a->d.diags, pos, "FOUND -> /path", "%u without a target", out->status);
+        ag_diag_warn(a->d.diags, pos, "FOUND -> /path, with a space behind ->",
+                     "%u without a target", out->status);
     }
     out->body = out->kind == AG_ACTION_FIXED ? rest : AG_SPAN("");
+    out->body_pos = rest_pos;
     return AG_OK;
 }
 
