@@ -57,6 +57,16 @@ def test_a_mistake_in_an_included_file(tmp_path):
     assert "\n    2 | GET /x: OKAY\n      |         ^\n" in done.stderr
 
 
+def test_what_routes_serve_lies_beside_the_main_file(tmp_path):
+    """Also for the routes of an included file and of flags (docs/CONFIG.md, include)."""
+    (tmp_path / "main/conf.d").mkdir(parents=True)
+    (tmp_path / "main/conf.d/a.yml").write_text('routes:\n  "/a": "./a.txt"\n')
+    (tmp_path / "main/anygate.yml").write_text("include: conf.d/*.yml\n")
+    done = run("check", "-c", "main/anygate.yml", "-r", "/b: ./b.txt", cwd=tmp_path)
+    assert f"no file {tmp_path}/main/a.txt;" in done.stderr
+    assert f"no file {tmp_path}/main/b.txt;" in done.stderr
+
+
 def test_a_mistake_in_a_flag_and_in_the_environment(tmp_path):
     done = run("check", "-r", "GET /x: OKAY", cwd=tmp_path)
     assert done.returncode == 1
