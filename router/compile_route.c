@@ -76,8 +76,7 @@ static enum ag_status parse_halves(struct parse *p, struct ag_pos pos, const str
 {
     struct ag_compile *c = p->c;
     struct ag_pattern *pattern = &p->route->pattern;
-    enum ag_status st =
-        ag_dsl_parse_pattern(c->arena, c->diags, p->n->key_pos, p->n->key, pattern);
+    enum ag_status st = ag_dsl_parse_pattern(c->arena, c->diags, p->n->key_pos, p->n->key, pattern);
 
     if (!action || ag_dsl_parse_action(c->arena, c->diags, pos, *action,
                                        st == AG_OK ? pattern : NULL, &p->route->decl) != AG_OK) {
@@ -96,7 +95,7 @@ static enum ag_status parse_long(struct parse *p)
     bool has_action = false;
     enum ag_status st;
 
-    if (!action || action->kind == AG_NODE_NULL) {
+    if (!action || (action->kind == AG_NODE_NULL && !action->told)) {
         ag_diag_error(c->diags, p->n->key_pos, "action: OK, action: \"http://host/\", ...",
                       "the route has no action");
     } else {

@@ -59,7 +59,8 @@ enum ag_status ag_dsl_no_controls(struct ag_dsl *d, struct ag_pos pos, struct ag
 {
     for (size_t i = 0; i < s.len; i++) {
         if ((s.ptr[i] < 0x20 && !(s.ptr[i] && strchr(but, s.ptr[i]))) || s.ptr[i] == 0x7f) {
-            ag_diag_error(d->diags, ag_pos_at(pos, i), "a body may have line ends and tabs, no other",
+            ag_diag_error(d->diags, ag_pos_at(pos, i),
+                          "a body may have line ends and tabs, no other",
                           "control byte 0x%02x in a route", s.ptr[i]);
             return AG_EINVAL;
         }

@@ -450,6 +450,19 @@ static bool is_digits(struct ag_span s)
     return ag_span_u64(s, &v) == AG_OK;
 }
 
+/* "http:" and the like at the start, or 0. */
+static size_t scheme_len(struct ag_span word)
+{
+    size_t n = ag_span_find(word, ':');
+
+    for (size_t i = 0; n < word.len && i < AG_COUNT(schemes); i++) {
+        if (ag_span_ieq(ag_span_sub(word, 0, n), ag_span_str(schemes[i]))) {
+            return n + 1;
+        }
+    }
+    return 0;
+}
+
 static enum ag_status unknown_word(struct action *a, struct ag_pos pos, struct ag_span word)
 {
     struct ag_span upper = ag_dsl_upper(a->d.arena, word), near;
@@ -457,8 +470,18 @@ static enum ag_status unknown_word(struct action *a, struct ag_pos pos, struct a
     const char *hint = "a status (OK, 404), *, http://..., /dir/, ./file, or FOUND -> /path";
 
     near = ag_status_nearest_word(upper, &distance);
-    if (ag_foreign_hint(word)) {
+    if (word.ptr[0] == '\'') {
+        hint = AG_DSL_SINGLE;
+    } else if (ag_foreign_hint(word)) {
         hint = ag_foreign_hint(word);
+    } else if (scheme_len(word)) {
+        struct ag_span rest = ag_span_sub(word, scheme_len(word), word.len);
+
+        while (rest.len && rest.ptr[0] == '/') {
+            rest = ag_span_sub(rest, 1, rest.len);
+        }
+        hint = ag_arena_printf(a->d.arena, "did you mean %.*s//%.*s?", (int)scheme_len(word),
+                               (const char *)word.ptr, AG_DSL_SHOW(rest));
     } else if (distance <= 1 + word.len / 4) {
         hint = ag_arena_printf(a->d.arena, "did you mean %.*s?", AG_DSL_SHOW(near));
     } else if (ag_span_find(word, ':') < word.len ||

@@ -12,6 +12,9 @@
 /* A span as the two arguments of "%.*s", cut to what a message can bear. */
 #define AG_DSL_SHOW(s) (int)ag_min_size((s).len, 60), (const char *)(s).ptr
 
+/* YAML's other quotes, which a line has not. */
+#define AG_DSL_SINGLE "single quotes are text in a route: use double quotes, or none"
+
 struct ag_dsl {
     struct ag_arena *arena;
     struct ag_diags *diags;

@@ -386,6 +386,11 @@ enum ag_status ag_dsl_pattern(struct ag_dsl *d, struct ag_pos pos, struct ag_spa
             plain = false;
             continue;
         }
+        if (text.ptr[0] == '\'') {
+            ag_diag_error(d->diags, pos, AG_DSL_SINGLE, "\"%.*s\" is not a pattern",
+                          AG_DSL_SHOW(text));
+            return AG_EINVAL;
+        }
         word = first_word(text);
         if (!is_place(word)) {
             if (add_method(d, pos, word, &p) != AG_OK) {

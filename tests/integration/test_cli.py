@@ -252,6 +252,7 @@ def test_version():
     assert re.match(r"anygate \d+\.\d+\.\d+\n", done.stdout)
     for word in ("build", "libraries", "tls", "backend"):
         assert re.search(rf"(?m)^  {word} +\S", done.stdout), word
+    assert re.search(r"(?m)^  libraries ([\w.-]+/[\w.]+,)+[\w.-]+/[\w.]+$", done.stdout)
     assert run("--version").stdout == done.stdout
 
 
@@ -274,6 +275,7 @@ def test_help_of_all():
     ((), "usage: anygate COMMAND"),
     (("chekc",), "unknown command chekc; hint: did you mean check?"),
     (("zzzzzzzz",), "unknown command zzzzzzzz\n"),
+    (("frob",), "unknown command frob\n"),
     (("check", "--confg", "x"), "unknown option --confg; hint: did you mean --config?"),
     (("check", "-c"), "--config needs a value"),
     (("check", "--strict=yes"), "--strict takes no value"),
