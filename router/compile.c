@@ -488,6 +488,25 @@ static void free_compile(struct ag_compile *c)
     ag_trie_free(c->region_trie);
 }
 
+/* An empty file, or a text that was to hold them and is empty; unless nothing here asks for routes. */
+static void warn_no_routes(const struct ag_compile *c, const struct ag_node *root)
+{
+    const struct ag_model *m = c->model;
+    bool asks = false;
+
+    for (uint16_t i = 0; i < m->listen_count; i++) {
+        if (m->listens[i].tcp) {
+            return;
+        }
+        asks |= !m->listens[i].admin && !m->listens[i].redirect_port;
+    }
+    if (asks && c->declared == 0) {
+        ag_diag_warn(c->diags, root->pos,
+                     "such as routes: {\"/\": \"./dist/\"}, or -r '/: ./dist/'",
+                     "there are no routes: every request gets 404");
+    }
+}
+
 struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_node *root,
                                         const char *base_dir, struct ag_opener *opener,
                                         struct ag_diags *diags)
@@ -524,6 +543,7 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
         ag_compile_tls_listeners(&c, &cert_hosts);
     }
     if (diags->errors == 0) {
+        warn_no_routes(&c, root);
         ag_tls_files_warn(c.tls_files, (int64_t)time(NULL)); /* before the arena goes */
         s = make_snapshot(&c, whole);
         s->cert_hosts = cert_hosts;

@@ -57,6 +57,11 @@ def test_a_mistake_in_an_included_file(tmp_path):
     assert "\n    2 | GET /x: OKAY\n      |         ^\n" in done.stderr
 
 
+def test_no_routes_are_told_unless_something_else_is_served(tmp_path):
+    assert "warning: there are no routes" in run("check", "-r", "", cwd=tmp_path).stderr
+    assert check(tmp_path, 'tcp: [{listen: ":9443", to: "10.0.0.1:443"}]\n').stderr == ""
+
+
 def test_what_routes_serve_lies_beside_the_main_file(tmp_path):
     """Also for the routes of an included file and of flags (docs/CONFIG.md, include)."""
     (tmp_path / "main/conf.d").mkdir(parents=True)
@@ -280,6 +285,7 @@ def test_help_of_all():
     (("check", "-c"), "--config needs a value"),
     (("check", "--strict=yes"), "--strict takes no value"),
     (("check",), "no configuration"),
+    (("check", "-c", "a.yml", "--config=b.yml"), "option --config is there twice: a.yml and b.yml"),
     (("check", "-r", "/: OK", "--format", "xml"), "unknown format xml; hint: human or json"),
     (("check", "-r", "/: OK", "surplus"), "unexpected argument surplus"),
     (("routes", "-r", "/: OK", "GET"), "a request needs METHOD and PATH"),

@@ -133,6 +133,8 @@ static const struct {
     {"GET a.b:80/x: OK", "GET a.b:80/x = fixed 200 <>"},
     {"a.b./x: OK", "a.b/x = fixed 200 <>"},
     {"[::1]:80/x: OK", "[::1]:80/x = fixed 200 <>"},
+    {"[0:0:0:0:0:0:0:1]/x: OK", "[::1]/x = fixed 200 <>"},
+    {"[2001:DB8:0::A]:80/x: OK", "[2001:db8::a]:80/x = fixed 200 <>"},
     /* fixed */
     {"/x: 200 12:30 # later", "/x = fixed 200 <12:30>"},
     {"/x: OK it's \"fine\" is text", "/x = fixed 200 <it's \"fine\" is text>"},
