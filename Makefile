@@ -104,8 +104,9 @@ $(MICRO): $(patsubst %.c,$(OUT)/%.o,$(wildcard bench/micro/*.c)) $(LIB)
 
 # What `anygate version` tells.
 empty :=
-VERSION = -DAG_BUILD='"$(MODE)"' -DAG_LIBRARIES='"$(subst $(empty) $(empty),$(empty),$(foreach p, \
-  liburing libcares yaml-0.1 libxxhash,$(p)/$(shell pkg-config --modversion $(p)),))"'
+comma := ,
+VERSION = -DAG_BUILD='"$(MODE)"' -DAG_LIBRARIES='"$(subst $(empty) $(empty),$(comma),$(foreach p, \
+  liburing libcares yaml-0.1 libxxhash,$(p)/$(shell pkg-config --modversion $(p))))"'
 $(OUT)/tools/cmd_version.o: CFLAGS += $(VERSION)
 build/lint/tools/cmd_version.c.ok: STD += $(VERSION)
 build/lint/engine/fault.%.ok build/lint/engine/uring.c.ok: STD += $(FAULTS)

@@ -42,6 +42,7 @@ struct ag_action_decl {
     struct ag_pos pos;        /* of the action */
     unsigned status;          /* fixed, echo, redirect */
     struct ag_span body;      /* fixed */
+    struct ag_pos body_pos;   /* fixed */
     struct ag_span scheme;    /* proxy: "http", "https", ... */
     struct ag_span authority; /* proxy: upstream name, host[:port]{,host[:port]}, or unix:/path: */
     struct ag_pos authority_pos;

@@ -50,7 +50,7 @@ static enum ag_status read_body(struct ag_action_build *b, const struct ag_actio
                      "an answer with status %u has no content: the body is dropped", decl->status);
         body.len = 0;
     }
-    s->body = ag_param_text_compile(b, decl->pos, body);
+    s->body = ag_param_text_compile(b, decl->body_pos, body);
     if (!s->body) {
         return AG_EINVAL;
     }
@@ -86,6 +86,27 @@ static enum ag_status read_headers(struct ag_action_build *b, const struct ag_ac
     }
     s->escape = escape_for((b->media.replaced ? 0 : media) | b->media.added);
     return st;
+}
+
+/* A body that begins as JSON does and is none, where no Content-Type says that this is meant. */
+static void warn_broken_json(struct ag_action_build *b, const struct ag_action_decl *decl,
+                             const struct fixed_settings *s)
+{
+    struct ag_span body = decl->body, type = s->type;
+
+    for (uint16_t i = 0; i < s->header_count; i++) {
+        if (s->headers[i].id == AG_FIELD_CONTENT_TYPE) {
+            (void)ag_param_text_literal(s->headers[i].value, &type);
+        }
+    }
+    if (body.len == 0 || (body.ptr[0] != '{' && body.ptr[0] != '[') || ag_json_is_valid(body) ||
+        s->body->v[0].param >= 0 || (!s->type.len && !mentions(type, AG_SPAN("json")))) {
+        return;
+    }
+    ag_diag_warn(b->diags, decl->body_pos,
+                 "\" #\" begins a comment in a value without quotes: quote the action; or set "
+                 "Content-Type, if it is to be no JSON",
+                 "the body begins as JSON does, and is none");
 }
 
 static void set_framing(struct ag_response *res, unsigned status, uint64_t length)
@@ -129,6 +150,7 @@ static enum ag_status configure(struct ag_action_build *b, const struct ag_actio
     if (read_body(b, decl, s, &body) != AG_OK || read_headers(b, decl, s) != AG_OK) {
         return AG_EINVAL;
     }
+    warn_broken_json(b, decl, s);
     if (!s->expands) {
         prepare(b->arena, s, body);
     }

@@ -70,7 +70,7 @@ const struct ag_param_text *ag_param_text_compile(struct ag_action_build *b, str
         int param;
         size_t len;
         if (text.ptr[at] != '{' ||
-            !take_reference(b, pos, ag_span_sub(text, at, text.len), &param, &len)) {
+            !take_reference(b, ag_pos_at(pos, at), ag_span_sub(text, at, text.len), &param, &len)) {
             at++;
             continue;
         }

@@ -196,7 +196,7 @@ struct unit {
     uint64_t factor;
 };
 
-/* Digits and one of `units`. False when it is not of that form or overflows. */
+/* Digits and one of `units`. False when it is not of that form; UINT64_MAX for what is larger. */
 static bool read_unit(struct ag_span text, const struct unit *units, size_t count,
                       uint64_t *out_value)
 {
@@ -206,12 +206,18 @@ static bool read_unit(struct ag_span text, const struct unit *units, size_t coun
     while (digits < text.len && text.ptr[digits] >= '0' && text.ptr[digits] <= '9') {
         digits++;
     }
-    if (ag_span_u64(ag_span_sub(text, 0, digits), &value) != AG_OK) {
+    if (digits == 0) {
         return false;
+    }
+    if (ag_span_u64(ag_span_sub(text, 0, digits), &value) != AG_OK) {
+        value = UINT64_MAX;
     }
     for (size_t i = 0; i < count; i++) {
         if (ag_span_ieq(ag_span_sub(text, digits, text.len), ag_span_str(units[i].name))) {
-            return !__builtin_mul_overflow(value, units[i].factor, out_value);
+            if (__builtin_mul_overflow(value, units[i].factor, out_value)) {
+                *out_value = UINT64_MAX;
+            }
+            return true;
         }
     }
     return false;
@@ -236,6 +242,9 @@ bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out
     if (n->kind == AG_NODE_SCALAR) {
         uint64_t value = 0;
         if (read_unit(n->text, units, AG_COUNT(units), &value)) {
+            if (value == UINT64_MAX) {
+                return refuse(n, d, NULL, "a duration up to 213503982334d");
+            }
             *out_ms = value;
             return true;
         }
@@ -287,6 +296,9 @@ bool ag_node_size(const struct ag_node *n, struct ag_diags *d, uint64_t *out_byt
         return false;
     }
     if (n->kind == AG_NODE_SCALAR && read_unit(n->text, units, AG_COUNT(units), &value)) {
+        if (value > INT64_MAX) {
+            return refuse(n, d, NULL, "a size up to 8589934591g");
+        }
         *out_bytes = value;
         return true;
     }
@@ -303,7 +315,8 @@ bool ag_node_rate(const struct ag_node *n, struct ag_diags *d, uint64_t *out_cou
         return false;
     }
     for (size_t i = 0; n->kind == AG_NODE_SCALAR && i < AG_COUNT(periods); i++) {
-        if (read_unit(n->text, &(struct unit){periods[i].name, 1}, 1, &count) && count > 0) {
+        if (read_unit(n->text, &(struct unit){periods[i].name, 1}, 1, &count) && count > 0 &&
+            count < UINT64_MAX) {
             *out_count = count;
             *out_period_ms = periods[i].factor;
             return true;

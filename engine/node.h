@@ -15,6 +15,7 @@ struct ag_node {
     struct ag_span key;           /* in a map */
     struct ag_span text;          /* scalar: the value, escapes undone */
     bool quoted;                  /* scalar: in quotes, so never a number or boolean */
+    bool told;                    /* NULL: in the place of a mistake that is told */
     bool dsl;                     /* a whole route line as raw bytes (text); key is empty */
     struct ag_node *first, *last; /* children, in order */
     struct ag_node *next;

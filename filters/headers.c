@@ -160,6 +160,21 @@ static enum ag_status read_changes(struct ag_filter_build *b, const struct ag_no
     return st;
 }
 
+/* set, add and remove beside request and response: whose would they be? */
+static bool is_mixed(struct ag_filter_build *b, const struct ag_node *n)
+{
+    for (unsigned k = 0; k < CHANGE_KINDS; k++) {
+        const struct ag_node *c = ag_node_get(n, kind_names[k]);
+
+        if (c) {
+            ag_diag_error(b->diags, c->key_pos, "put it into request: {...} or response: {...}",
+                          "%s cannot stand beside request and response", kind_names[k]);
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum ag_status configure(struct ag_filter_build *b, const struct ag_node *n,
                                 const void **out_settings)
 {
@@ -178,7 +193,7 @@ static enum ag_status configure(struct ag_filter_build *b, const struct ag_node 
         return read_changes(b, n, &s->response) == AG_OK && b->diags->errors == errors ? AG_OK
                                                                                        : AG_EINVAL;
     }
-    if (!ag_node_check_keys(n, b->diags, "headers", keys, AG_COUNT(keys)) ||
+    if (is_mixed(b, n) || !ag_node_check_keys(n, b->diags, "headers", keys, AG_COUNT(keys)) ||
         read_changes(b, ag_node_get(n, "request"), &s->request) != AG_OK ||
         read_changes(b, ag_node_get(n, "response"), &s->response) != AG_OK) {
         return AG_EINVAL;

@@ -203,14 +203,12 @@ static bool changes_media(const struct ag_route *r, const struct ag_route *origi
     return a.replaced != b.replaced || a.added != b.added;
 }
 
-static enum ag_status configure_action(struct ag_compile *c, struct ag_route *r, uint32_t set)
+static enum ag_status configure_with(struct ag_compile *c, struct ag_route *r,
+                                     const struct ag_node *options)
 {
     const struct ag_action_ops *ops = ag_action_ops_of(r->decl.kind);
 
-    r->decl.options = c->own[r->split_of].options;
-    if (r->decl.kind == AG_ACTION_PROXY) {
-        r->decl.options = merged_options(c, &c->sets[set], r->decl.options);
-    }
+    r->decl.options = options;
     c->build.params = r->match.params;
     c->build.param_count = r->match.param_count;
     c->build.pattern_has_splat = c->routes[r->split_of].match.has_splat;
@@ -218,6 +216,24 @@ static enum ag_status configure_action(struct ag_compile *c, struct ag_route *r,
     c->build.media = media_change(&r->filters);
     r->action = (struct ag_action){.ops = ops, .shared = c->build.shared[r->decl.kind]};
     return ops->configure ? ops->configure(&c->build, &r->decl, &r->action.settings) : AG_OK;
+}
+
+static enum ag_status configure_action(struct ag_compile *c, struct ag_route *r, uint32_t set)
+{
+    const struct ag_node *options = c->own[r->split_of].options;
+
+    if (r->decl.kind == AG_ACTION_PROXY) {
+        options = merged_options(c, &c->sets[set], options);
+    }
+    return configure_with(c, r, options);
+}
+
+/* For the mistakes that actions find, where others keep the routes from being compiled. */
+static void configure_for_mistakes(struct ag_compile *c)
+{
+    for (uint32_t i = 0; i < c->declared; i++) {
+        (void)!configure_with(c, &c->routes[i], c->own[i].options);
+    }
 }
 
 /* What the groups of a set and then the route itself say, over what each kind of listener does. NULL
@@ -499,6 +515,25 @@ static void free_compile(struct ag_compile *c)
     ag_trie_free(c->region_trie);
 }
 
+/* An empty file, or a text that was to hold them and is empty; unless nothing here asks for routes. */
+static void warn_no_routes(const struct ag_compile *c, const struct ag_node *root)
+{
+    const struct ag_model *m = c->model;
+    bool asks = false;
+
+    for (uint16_t i = 0; i < m->listen_count; i++) {
+        if (m->listens[i].tcp) {
+            return;
+        }
+        asks |= !m->listens[i].admin && !m->listens[i].redirect_port;
+    }
+    if (asks && c->declared == 0) {
+        ag_diag_warn(c->diags, root->pos,
+                     "such as routes: {\"/\": \"./dist/\"}, or -r '/: ./dist/'",
+                     "there are no routes: every request gets 404");
+    }
+}
+
 struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_node *root,
                                         const char *base_dir, struct ag_opener *opener,
                                         struct ag_diags *diags)
@@ -506,7 +541,7 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
     struct ag_compile c = {.arena = arena, .diags = diags, .model = ag_model_read(root, diags)};
     struct ag_tls_hosts cert_hosts = {0};
     struct ag_snapshot *s = NULL;
-    uint32_t whole;
+    uint32_t whole, unread; /* mistakes in actions' sections */
 
     if (!c.model) {
         return NULL;
@@ -517,19 +552,25 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
     ag_tls_files_init(c.tls_files, arena, opener, diags);
     c.build.tls_files = c.tls_files;
     ag_model_read_tls(c.model, root, c.tls_files);
+    unread = diags->errors;
     configure_sections(&c);
+    unread = diags->errors - unread;
     ag_compile_plugins(&c);
     ag_compile_errors_read(&c, ag_node_get(root, "server"), AG_SPAN("server"), &c.errors);
     ag_compile_groups(&c);
     ag_compile_routes(&c);
     whole = c.route_count;
     check_duplicates(&c);
-    /* With mistakes in routes or sections, what follows would only repeat them. */
+    /* With mistakes in sections, what follows would only repeat them. */
+    if (diags->errors && !unread) {
+        configure_for_mistakes(&c);
+    }
     if (diags->errors == 0 && ag_compile_regions(&c) == AG_OK) {
         compile_settings(&c);
         ag_compile_tls_listeners(&c, &cert_hosts);
     }
     if (diags->errors == 0) {
+        warn_no_routes(&c, root);
         ag_tls_files_warn(c.tls_files, (int64_t)time(NULL)); /* before the arena goes */
         s = make_snapshot(&c, whole);
         s->cert_hosts = cert_hosts;

@@ -48,31 +48,44 @@ static enum ag_status configure(struct ag_compile *c, const struct ag_filter_ops
     return AG_OK;
 }
 
+/* The filter and its settings of a plugin whose own name is no filter's. NULL after a diagnosis. */
+static const struct ag_filter_ops *filter_of(struct ag_compile *c, const struct ag_plugin *p,
+                                             const struct ag_node **out_settings)
+{
+    uint32_t found;
+    const struct ag_node *key = filter_key(p->node, &found), *first = p->node->first, *other;
+
+    if (found != 1) {
+        const char *hint =
+            found ? "one plugin is one filter" : nearest(c, first ? first->key : p->name, false);
+
+        ag_diag_error(c->diags, p->node->key_pos,
+                      hint ? hint : "NAME: {FILTER: {...}}, such as {headers: {set: {X-A: 1}}}",
+                      found ? "plugin \"%.*s\" names several filters"
+                            : "plugin \"%.*s\" names no filter",
+                      (int)p->name.len, (const char *)p->name.ptr);
+        return NULL;
+    }
+    other = first == key ? key->next : first;
+    if (other && key->kind == AG_NODE_MAP) { /* not the short form */
+        ag_diag_error(
+            c->diags, other->key_pos, "one plugin is one filter: make it a plugin of its own",
+            "\"%.*s\" cannot stand beside the filter %.*s", (int)ag_min_size(other->key.len, 60),
+            (const char *)other->key.ptr, (int)key->key.len, (const char *)key->key.ptr);
+        return NULL;
+    }
+    *out_settings = other ? p->node : key;
+    return ag_filter_find(key->key);
+}
+
 static void compile_plugin(struct ag_compile *c, const struct ag_plugin *p,
                            struct ag_compile_plugin *out)
 {
     const struct ag_filter_ops *ops = ag_filter_find(p->name);
-    const struct ag_node *key, *settings = p->node;
-    uint32_t found;
+    const struct ag_node *settings = p->node;
 
-    if (!ops) {
-        key = filter_key(p->node, &found);
-        if (found != 1) {
-            const char *hint =
-                found ? "one plugin is one filter"
-                      : nearest(c, p->node->first ? p->node->first->key : p->name, false);
-
-            ag_diag_error(c->diags, p->node->key_pos,
-                          hint ? hint : "NAME: {FILTER: {...}}, such as {headers: {set: {X-A: 1}}}",
-                          found ? "plugin \"%.*s\" names several filters"
-                                : "plugin \"%.*s\" names no filter",
-                          (int)p->name.len, (const char *)p->name.ptr);
-            return;
-        }
-        ops = ag_filter_find(key->key);
-        settings = p->node->first == key && !key->next ? key : p->node;
-    }
-    if (configure(c, ops, settings, &out->ref) == AG_OK) {
+    ops = ops ? ops : filter_of(c, p, &settings);
+    if (ops && configure(c, ops, settings, &out->ref) == AG_OK) {
         out->ref.instance = p;
     }
 }

@@ -46,72 +46,87 @@ static enum ag_status parse_methods(struct parse *p, const struct ag_node *n)
     return AG_OK;
 }
 
-static enum ag_status check_keys(struct parse *p)
+/* `known`: the kind of action is; else the key has to be one of some kind. */
+static void check_keys(struct parse *p, bool known)
 {
-    const char *keys[AG_COUNT(common_keys) + OPTION_KEYS_MAX];
-    size_t own = 0;
-    const char *const *more = ag_action_option_keys(p->route->decl.kind, &own);
+    const char *keys[AG_COUNT(common_keys) + AG_ACTION_KINDS * OPTION_KEYS_MAX];
+    const char *what = "a route";
+    size_t count = AG_COUNT(common_keys);
 
-    AG_ASSERT(own <= OPTION_KEYS_MAX);
     memcpy(keys, common_keys, sizeof(common_keys));
-    if (own) {
-        memcpy(keys + AG_COUNT(common_keys), more, own * sizeof(*more));
+    for (unsigned kind = 0; kind < AG_ACTION_KINDS; kind++) {
+        size_t own = 0;
+        const char *const *more = ag_action_option_keys((enum ag_action_kind)kind, &own);
+
+        AG_ASSERT(own <= OPTION_KEYS_MAX);
+        if (own && (!known || p->route->decl.kind == kind)) {
+            memcpy(keys + count, more, own * sizeof(*more));
+            count += own;
+        }
     }
-    return ag_node_check_keys(p->n, p->c->diags,
-                              ag_arena_printf(p->c->arena, "a route of kind %s",
-                                              ag_action_ops_of(p->route->decl.kind)->name),
-                              keys, AG_COUNT(common_keys) + own)
-               ? AG_OK
-               : AG_EINVAL;
+    if (known) {
+        what = ag_arena_printf(p->c->arena, "a route of kind %s",
+                               ag_action_ops_of(p->route->decl.kind)->name);
+    }
+    (void)ag_node_check_keys(p->n, p->c->diags, what, keys, count);
 }
 
+/* Both halves are read, so that one run tells the mistakes of both. `action` may be NULL: it had some. */
+static enum ag_status parse_halves(struct parse *p, struct ag_pos pos, const struct ag_span *action)
+{
+    struct ag_compile *c = p->c;
+    struct ag_pattern *pattern = &p->route->pattern;
+    enum ag_status st = ag_dsl_parse_pattern(c->arena, c->diags, p->n->key_pos, p->n->key, pattern);
+
+    if (!action || ag_dsl_parse_action(c->arena, c->diags, pos, *action,
+                                       st == AG_OK ? pattern : NULL, &p->route->decl) != AG_OK) {
+        return AG_EINVAL;
+    }
+    return st;
+}
+
+/* Mistakes in settings leave the route be, so that those which its action finds are told as well. */
 static enum ag_status parse_long(struct parse *p)
 {
     struct ag_compile *c = p->c;
     const struct ag_node *action = ag_node_get(p->n, "action");
     struct ag_route_limits scratch = {0};
     struct ag_span text;
-    uint32_t errors = c->diags->errors;
+    bool has_action = false;
+    enum ag_status st;
 
-    if (!action || action->kind == AG_NODE_NULL) {
+    if (!action || (action->kind == AG_NODE_NULL && !action->told)) {
         ag_diag_error(c->diags, p->n->key_pos, "action: OK, action: \"http://host/\", ...",
                       "the route has no action");
-        return AG_EINVAL;
+    } else {
+        has_action = ag_node_text(action, c->diags, &text);
     }
-    if (!ag_node_text(action, c->diags, &text) ||
-        ag_dsl_parse_pattern(c->arena, c->diags, p->n->key_pos, p->n->key, &p->route->pattern) !=
-            AG_OK ||
-        ag_dsl_parse_action(c->arena, c->diags, action->pos, text, &p->route->pattern,
-                            &p->route->decl) != AG_OK) {
-        return AG_EINVAL;
+    st = parse_halves(p, action ? action->pos : p->n->pos, has_action ? &text : NULL);
+    check_keys(p, st == AG_OK);
+    if (parse_methods(p, ag_node_get(p->n, "methods")) != AG_OK) {
+        st = AG_EINVAL;
     }
     p->own->options = p->n;
-    if (check_keys(p) != AG_OK || parse_methods(p, ag_node_get(p->n, "methods")) != AG_OK ||
-        ag_compile_filters(c, ag_node_get(p->n, "filters"), &p->own->filters) != AG_OK ||
-        ag_model_route_limits(p->n, c->diags, &scratch) != AG_OK) {
-        return AG_EINVAL;
-    }
+    (void)!ag_compile_filters(c, ag_node_get(p->n, "filters"), &p->own->filters);
+    (void)!ag_model_route_limits(p->n, c->diags, &scratch);
     ag_compile_tls_keys(c, p->n, &p->own->tls);
     ag_compile_errors_read(c, p->n, p->route->pattern.text, &p->own->errors);
-    return c->diags->errors == errors ? AG_OK : AG_EINVAL;
+    return st;
 }
 
 static enum ag_status parse_route(struct parse *p)
 {
-    struct ag_compile *c = p->c;
     struct ag_route *r = p->route;
 
     if (p->n->dsl) {
-        return ag_dsl_parse_line(c->arena, c->diags, p->n->pos, p->n->text, &r->pattern, &r->decl);
+        return ag_dsl_parse_line(p->c->arena, p->c->diags, p->n->pos, p->n->text, &r->pattern,
+                                 &r->decl);
     }
     if (p->n->kind == AG_NODE_MAP) {
         return parse_long(p);
     }
     AG_ASSERT(p->n->kind == AG_NODE_SCALAR);
-    if (ag_dsl_parse_pattern(c->arena, c->diags, p->n->key_pos, p->n->key, &r->pattern) != AG_OK) {
-        return AG_EINVAL;
-    }
-    return ag_dsl_parse_action(c->arena, c->diags, p->n->pos, p->n->text, &r->pattern, &r->decl);
+    return parse_halves(p, p->n->pos, &p->n->text);
 }
 
 /* A directory owns its subtree: "/docs" and "/docs/" become "/docs" + "/" + "*". */
@@ -143,6 +158,22 @@ static enum ag_status match_subtree(struct ag_compile *c, struct ag_route *r)
     r->match.param_count++;
     r->match.has_splat = true;
     return AG_OK;
+}
+
+/* Some actions take a few methods alone: a route that names others could only refuse them, and would keep
+ * them from wider routes. */
+static enum ag_status check_methods(struct ag_compile *c, const struct ag_route *r)
+{
+    uint32_t takes = ag_action_ops_of(r->decl.kind)->default_methods;
+
+    if (takes == 0 || ((r->pattern.methods & ~takes) == 0 && r->pattern.other_count == 0)) {
+        return AG_OK;
+    }
+    AG_ASSERT(r->decl.kind == AG_ACTION_STATIC);
+    ag_diag_error(c->diags, r->pattern.pos, "name GET and HEAD alone, or leave the methods out",
+                  "the route \"%.*s\" serves files, which take GET and HEAD only",
+                  (int)r->pattern.text.len, (const char *)r->pattern.text.ptr);
+    return AG_EINVAL;
 }
 
 static bool is_directory(const struct ag_action_decl *d)
@@ -183,7 +214,7 @@ void ag_compile_routes(struct ag_compile *c)
 
         *r = (struct ag_route){.id = c->route_count, .split_of = c->route_count};
         *p.own = (struct ag_compile_own){.options = NULL};
-        if (parse_route(&p) != AG_OK) {
+        if (parse_route(&p) != AG_OK || check_methods(c, r) != AG_OK) {
             continue;
         }
         r->match = r->pattern;

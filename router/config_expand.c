@@ -228,6 +228,10 @@ static void expand_scalar(struct ag_node *n, const struct ag_config_env *env,
         if (!n->quoted && !n->dsl && n->text.len == 0) {
             n->kind = AG_NODE_NULL;
         }
+    } else { /* what is left of it would only be told again as a mistake */
+        n->kind = AG_NODE_NULL;
+        n->text = AG_SPAN("");
+        n->told = true;
     }
     free(x.out.ptr);
 }

@@ -1,5 +1,6 @@
 /*
- * config_impl: what the files of the config loader share. Private to router/config*.c and their tests.
+ * config_impl: what the files of the config loader share. Private to router/config*.c and their tests;
+ * dsl.c undoes escapes as they do.
  *
  *   file --read--> source --parse_{yaml,json,gate}--> tree --expand--> ${} filled in --merge--> root
  *                                                     environment, flags --set--------------------^

@@ -182,7 +182,7 @@ static struct ag_node *value_node(const struct setting *s, bool as_list)
         }
     }
     struct ag_node *rest = scalar(s, ag_span_sub(s->value, from, s->value.len));
-    if (!as_list || ag_span_trim(s->value).len == 0) {
+    if (!as_list) {
         return rest;
     }
     ag_node_append(list, rest);
@@ -271,6 +271,12 @@ void ag_config_set_env(struct ag_node *root, const struct ag_config_env *env,
             diags->arena,
             ag_arena_printf(diags->arena, "<env %.*s>", (int)name.len, (const char *)name.ptr),
             text);
+        if (ag_span_trim(s.value).len == 0) {
+            /* Most often another variable, which was to fill it, is not set. */
+            ag_diag_error(diags, pos_at(&s, s.value.ptr), "give it a value, or unset it",
+                          "%.*s is empty", AG_CONFIG_SHOW(name));
+            continue;
+        }
         apply(&s, root);
     }
 }

@@ -1,4 +1,5 @@
 #include "proto/uri.h"
+#include "router/config_impl.h"
 #include "router/dsl_lex.h"
 
 struct ag_span ag_dsl_trim(struct ag_span s, struct ag_pos *pos)
@@ -28,103 +29,11 @@ size_t ag_dsl_quote_end(struct ag_span s)
     return 0;
 }
 
-static int hex_value(uint8_t ch)
-{
-    if (ch >= '0' && ch <= '9') {
-        return ch - '0';
-    }
-    ch |= 0x20;
-    return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
-}
-
-/* Four hex digits at `at`, or -1. */
-static int32_t hex4(struct ag_span s, size_t at)
-{
-    int32_t v = 0;
-
-    if (at > s.len || s.len - at < 4) {
-        return -1;
-    }
-    for (size_t i = 0; i < 4; i++) {
-        int digit = hex_value(s.ptr[at + i]);
-
-        if (digit < 0) {
-            return -1;
-        }
-        v = v << 4 | digit;
-    }
-    return v;
-}
-
-static void put_utf8(struct ag_buf *out, uint32_t c)
-{
-    if (c < 0x80) {
-        ag_buf_putc(out, (uint8_t)c);
-    } else if (c < 0x800) {
-        ag_buf_putc(out, (uint8_t)(0xc0 | c >> 6));
-        ag_buf_putc(out, (uint8_t)(0x80 | (c & 0x3f)));
-    } else if (c < 0x10000) {
-        ag_buf_putc(out, (uint8_t)(0xe0 | c >> 12));
-        ag_buf_putc(out, (uint8_t)(0x80 | (c >> 6 & 0x3f)));
-        ag_buf_putc(out, (uint8_t)(0x80 | (c & 0x3f)));
-    } else {
-        ag_buf_putc(out, (uint8_t)(0xf0 | c >> 18));
-        ag_buf_putc(out, (uint8_t)(0x80 | (c >> 12 & 0x3f)));
-        ag_buf_putc(out, (uint8_t)(0x80 | (c >> 6 & 0x3f)));
-        ag_buf_putc(out, (uint8_t)(0x80 | (c & 0x3f)));
-    }
-}
-
-/* \uXXXX, or a pair of surrogates, at s[at] == 'u'. Returns the bytes used, 0: not valid. Controls are
- * refused as they are when written plainly. */
-static size_t unescape_unicode(struct ag_span s, size_t at, struct ag_buf *out)
-{
-    int32_t hi = hex4(s, at + 1), lo;
-
-    if (hi < 0x20 || hi == 0x7f || (hi >= 0xdc00 && hi <= 0xdfff)) {
-        return 0;
-    }
-    if (hi < 0xd800 || hi > 0xdbff) {
-        put_utf8(out, (uint32_t)hi);
-        return 5;
-    }
-    if (s.len - at < 11 || s.ptr[at + 5] != '\\' || s.ptr[at + 6] != 'u') {
-        return 0;
-    }
-    lo = hex4(s, at + 7);
-    if (lo < 0xdc00 || lo > 0xdfff) {
-        return 0;
-    }
-    put_utf8(out, 0x10000u + ((uint32_t)(hi - 0xd800) << 10) + (uint32_t)(lo - 0xdc00));
-    return 11;
-}
-
-/* The escape whose letter is s[at]; bytes used, 0: not valid. \b, \f, \n and \r are JSON, but no
- * pattern or action can hold what they stand for. */
-static size_t unescape(struct ag_span s, size_t at, struct ag_buf *out)
-{
-    switch (s.ptr[at]) {
-    case '"':
-    case '\\':
-    case '/':
-        ag_buf_putc(out, s.ptr[at]);
-        return 1;
-    case 't':
-        ag_buf_putc(out, '\t');
-        return 1;
-    case 'u':
-        return unescape_unicode(s, at, out);
-    default:
-        return 0;
-    }
-}
-
 enum ag_status ag_dsl_unquote(struct ag_dsl *d, struct ag_pos pos, struct ag_span s,
                               struct ag_span *out_text)
 {
     size_t end = ag_dsl_quote_end(s);
-    struct ag_span in;
-    struct ag_buf out;
+    size_t bad = 0;
 
     if (end == 0) {
         ag_diag_error(d->diags, pos, "close it with \" on the same line",
@@ -136,31 +45,26 @@ enum ag_status ag_dsl_unquote(struct ag_dsl *d, struct ag_pos pos, struct ag_spa
                       "text after the closing quote");
         return AG_EINVAL;
     }
-    in = ag_span_sub(s, 1, end - 1);
-    if (ag_span_find(in, '\\') == in.len) {
-        *out_text = in;
-        return AG_OK;
+    if (!ag_config_unescape(d->arena, ag_span_sub(s, 1, end - 1), out_text, &bad)) {
+        ag_diag_error(d->diags, ag_pos_at(pos, 1 + bad),
+                      "JSON escapes: \\\" \\\\ \\/ \\b \\f \\n \\r \\t \\uXXXX",
+                      "not a valid escape");
+        return AG_EINVAL;
     }
-    /* No escape is longer than what it is written as. */
-    out = ag_buf(ag_arena_alloc(d->arena, in.len), in.len);
-    for (size_t at = 0; at < in.len;) {
-        size_t used;
+    return AG_OK;
+}
 
-        if (in.ptr[at] != '\\') {
-            ag_buf_putc(&out, in.ptr[at++]);
-            continue;
-        }
-        used = at + 1 < in.len ? unescape(in, at + 1, &out) : 0;
-        if (used == 0) {
-            ag_diag_error(d->diags, ag_pos_at(pos, 1 + at),
-                          "JSON escapes: \\\" \\\\ \\/ \\t \\uXXXX, without controls",
-                          "not a valid escape");
+enum ag_status ag_dsl_no_controls(struct ag_dsl *d, struct ag_pos pos, struct ag_span s,
+                                  const char *but)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        if ((s.ptr[i] < 0x20 && !(s.ptr[i] && strchr(but, s.ptr[i]))) || s.ptr[i] == 0x7f) {
+            ag_diag_error(d->diags, ag_pos_at(pos, i),
+                          "a body may have line ends and tabs, no other",
+                          "control byte 0x%02x in a route", s.ptr[i]);
             return AG_EINVAL;
         }
-        at += 1 + used;
     }
-    AG_ASSERT(!out.overflow);
-    *out_text = ag_buf_span(&out);
     return AG_OK;
 }
 
@@ -309,14 +213,7 @@ static enum ag_status check_bytes(struct ag_dsl *d, struct ag_pos pos, struct ag
         ag_diag_error(d->diags, pos, "serve a long body from a file", "the line is longer than 1m");
         return AG_EINVAL;
     }
-    for (size_t i = 0; i < s.len; i++) {
-        if ((s.ptr[i] < 0x20 && s.ptr[i] != '\t') || s.ptr[i] == 0x7f) {
-            ag_diag_error(d->diags, ag_pos_at(pos, i), NULL, "control byte 0x%02x in a route",
-                          s.ptr[i]);
-            return AG_EINVAL;
-        }
-    }
-    return AG_OK;
+    return ag_dsl_no_controls(d, pos, s, "\t");
 }
 
 static enum ag_status no_colon(struct ag_dsl *d, struct ag_pos pos, struct ag_span line)

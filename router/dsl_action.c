@@ -94,6 +94,35 @@ static void close_literal(struct parts *p)
     }
 }
 
+static bool has_param(const struct ag_pattern *p, struct ag_span name)
+{
+    for (uint16_t i = 0; i < p->param_count; i++) {
+        if (!p->params[i].splat && ag_span_eq(p->params[i].name, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "new*" and "u-:id" are literal, though the pattern has what they seem to stand for. */
+static void warn_inner_param(const struct action *a, struct ag_pos pos, struct ag_span s)
+{
+    for (size_t i = 1; i < s.len && a->pattern; i++) {
+        size_t end = i + 1;
+
+        while (end < s.len && ag_dsl_is_name(ag_span_sub(s, i + 1, end + 1))) {
+            end++;
+        }
+        if ((s.ptr[i] == '*' && a->pattern->has_splat) ||
+            (s.ptr[i] == ':' && has_param(a->pattern, ag_span_sub(s, i + 1, end)))) {
+            ag_diag_warn(a->d.diags, ag_pos_at(pos, i),
+                         "parameters stand as whole segments: put a / before it",
+                         "\"%.*s\" is taken literally", AG_DSL_SHOW(ag_span_sub(s, i, end)));
+            return;
+        }
+    }
+}
+
 /* One segment of a target. `normal`: a URL path, whose literals take the form that requests have. */
 static enum ag_status add_segment(struct action *a, struct ag_pos pos, struct ag_span s,
                                   bool normal, struct parts *p)
@@ -107,6 +136,7 @@ static enum ag_status add_segment(struct action *a, struct ag_pos pos, struct ag
     if (!param) {
         struct ag_span text = s;
 
+        warn_inner_param(a, pos, s);
         if (normal && ag_dsl_literal(&a->d, pos, s, &text) != AG_OK) {
             return AG_EINVAL;
         }
@@ -320,8 +350,8 @@ static enum ag_status parse_static(struct action *a, struct ag_pos pos, struct a
         return mistake(a, ag_pos_at(pos, n), "put a path with spaces in quotes",
                        "has text after it", ag_span_sub(s, 0, n));
     }
-    if (memchr(s.ptr, 0, s.len)) {
-        return mistake(a, pos, NULL, "holds a NUL byte", s);
+    if (ag_dsl_no_controls(&a->d, pos, s, "") != AG_OK) {
+        return AG_EINVAL;
     }
     return compile_target(a, s, pos, 0, s.len, false);
 }
@@ -420,6 +450,19 @@ static bool is_digits(struct ag_span s)
     return ag_span_u64(s, &v) == AG_OK;
 }
 
+/* "http:" and the like at the start, or 0. */
+static size_t scheme_len(struct ag_span word)
+{
+    size_t n = ag_span_find(word, ':');
+
+    for (size_t i = 0; n < word.len && i < AG_COUNT(schemes); i++) {
+        if (ag_span_ieq(ag_span_sub(word, 0, n), ag_span_str(schemes[i]))) {
+            return n + 1;
+        }
+    }
+    return 0;
+}
+
 static enum ag_status unknown_word(struct action *a, struct ag_pos pos, struct ag_span word)
 {
     struct ag_span upper = ag_dsl_upper(a->d.arena, word), near;
@@ -427,8 +470,18 @@ static enum ag_status unknown_word(struct action *a, struct ag_pos pos, struct a
     const char *hint = "a status (OK, 404), *, http://..., /dir/, ./file, or FOUND -> /path";
 
     near = ag_status_nearest_word(upper, &distance);
-    if (ag_foreign_hint(word)) {
+    if (word.ptr[0] == '\'') {
+        hint = AG_DSL_SINGLE;
+    } else if (ag_foreign_hint(word)) {
         hint = ag_foreign_hint(word);
+    } else if (scheme_len(word)) {
+        struct ag_span rest = ag_span_sub(word, scheme_len(word), word.len);
+
+        while (rest.len && rest.ptr[0] == '/') {
+            rest = ag_span_sub(rest, 1, rest.len);
+        }
+        hint = ag_arena_printf(a->d.arena, "did you mean %.*s//%.*s?", (int)scheme_len(word),
+                               (const char *)word.ptr, AG_DSL_SHOW(rest));
     } else if (distance <= 1 + word.len / 4) {
         hint = ag_arena_printf(a->d.arena, "did you mean %.*s?", AG_DSL_SHOW(near));
     } else if (ag_span_find(word, ':') < word.len ||
@@ -447,11 +500,11 @@ static bool is_bodiless(unsigned status)
     return status == 204 || status == 205 || status == 304;
 }
 
-/* The body of a redirect that is written without "->". */
+/* The body of a redirect that is written without "->", or without the space behind it. */
 static bool looks_like_target(struct ag_span s)
 {
-    return s.ptr[0] == '/' || ag_span_starts(s, AG_SPAN("http://")) ||
-           ag_span_starts(s, AG_SPAN("https://"));
+    return s.ptr[0] == '/' || ag_span_starts(s, AG_SPAN("->")) ||
+           ag_span_starts(s, AG_SPAN("http://")) || ag_span_starts(s, AG_SPAN("https://"));
 }
 
 static enum ag_status parse_status(struct action *a, struct ag_pos pos, struct ag_span s)
@@ -487,9 +540,11 @@ static enum ag_status parse_status(struct action *a, struct ag_pos pos, struct a
         return AG_EINVAL;
     }
     if (is_redirect_status(out->status) && (rest.len == 0 || looks_like_target(rest))) {
-        ag_diag_warn(a->d.diags, pos, "FOUND -> /path", "%u without a target", out->status);
+        ag_diag_warn(a->d.diags, pos, "FOUND -> /path, with a space behind ->",
+                     "%u without a target", out->status);
     }
     out->body = out->kind == AG_ACTION_FIXED ? rest : AG_SPAN("");
+    out->body_pos = rest_pos;
     return AG_OK;
 }
 
@@ -536,7 +591,8 @@ enum ag_status ag_dsl_action(struct ag_dsl *d, struct ag_pos pos, struct ag_span
                       "there is no action");
         return AG_EINVAL;
     }
-    if (parse_any(&a, pos, text, plain) != AG_OK) {
+    if (ag_dsl_no_controls(d, pos, text, "\t\n\r") != AG_OK ||
+        parse_any(&a, pos, text, plain) != AG_OK) {
         return AG_EINVAL;
     }
     *out_action = decl;

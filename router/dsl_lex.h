@@ -12,6 +12,9 @@
 /* A span as the two arguments of "%.*s", cut to what a message can bear. */
 #define AG_DSL_SHOW(s) (int)ag_min_size((s).len, 60), (const char *)(s).ptr
 
+/* YAML's other quotes, which a line has not. */
+#define AG_DSL_SINGLE "single quotes are text in a route: use double quotes, or none"
+
 struct ag_dsl {
     struct ag_arena *arena;
     struct ag_diags *diags;
@@ -30,6 +33,9 @@ size_t ag_dsl_quote_end(struct ag_span s);
  * escapes undone lies in the arena, or in `s` when there are none. */
 AG_MUST_USE enum ag_status ag_dsl_unquote(struct ag_dsl *d, struct ag_pos pos, struct ag_span s,
                                           struct ag_span *out_text);
+/* Refuses control bytes that are not among `but`, which JSON and escapes can bring. */
+AG_MUST_USE enum ag_status ag_dsl_no_controls(struct ag_dsl *d, struct ag_pos pos, struct ag_span s,
+                                              const char *but);
 /* [A-Za-z_] then [A-Za-z0-9_-]*, at most AG_DSL_NAME_MAX. */
 bool ag_dsl_is_name(struct ag_span s);
 /* A literal segment in the form that requests have after normalisation. Bytes above 127 and spaces are

@@ -1,4 +1,5 @@
 #include "engine/foreign.h"
+#include "engine/resolver.h"
 #include "proto/uri.h"
 #include "router/dsl_lex.h"
 
@@ -156,12 +157,32 @@ static const char *host_mistake(struct ag_span name)
     return name.len > 255 ? "a host has at most 255 bytes" : NULL;
 }
 
+/* In lower case; an IPv6 address as clients write it, the shortest way. */
+static struct ag_span normal_host(struct ag_dsl *d, struct ag_span name)
+{
+    size_t cap = name.len + 64; /* of an address: enough for any */
+    struct ag_buf b = ag_buf(ag_arena_alloc(d->arena, cap), cap);
+    union ag_addr address;
+
+    if (name.ptr[0] == '[' &&
+        ag_addr_parse(ag_span_sub(name, 1, name.len - 1), 0, &address) == AG_OK) {
+        ag_buf_putc(&b, '[');
+        ag_addr_format(&address, false, &b);
+        ag_buf_putc(&b, ']');
+    } else {
+        for (size_t i = 0; i < name.len; i++) {
+            ag_buf_putc(&b, ag_ascii_lower(name.ptr[i]));
+        }
+    }
+    AG_ASSERT(!b.overflow);
+    return ag_buf_span(&b);
+}
+
 static enum ag_status parse_host(struct ag_dsl *d, struct ag_pos pos, struct ag_span host,
                                  struct ag_pattern *p)
 {
     struct ag_span name = host;
     const char *mistake;
-    uint8_t *lower;
     size_t colon = host.len;
 
     for (size_t i = host.len; i > 0 && colon == host.len && host.ptr[i - 1] != ']'; i--) {
@@ -199,11 +220,7 @@ static enum ag_status parse_host(struct ag_dsl *d, struct ag_pos pos, struct ag_
                       AG_DSL_SHOW(name));
         return AG_EINVAL;
     }
-    lower = ag_arena_alloc(d->arena, name.len);
-    for (size_t i = 0; i < name.len; i++) {
-        lower[i] = ag_ascii_lower(name.ptr[i]);
-    }
-    p->host = ag_span(lower, name.len);
+    p->host = normal_host(d, name);
     return AG_OK;
 }
 
@@ -368,6 +385,9 @@ enum ag_status ag_dsl_pattern(struct ag_dsl *d, struct ag_pos pos, struct ag_spa
     for (;;) {
         struct ag_span word;
 
+        if (ag_dsl_no_controls(d, pos, text, "\t") != AG_OK) {
+            return AG_EINVAL;
+        }
         text = ag_dsl_trim(text, &pos);
         if (text.len == 0) {
             ag_diag_error(d->diags, pos, "a route is \"[METHODS] PATTERN: ACTION\"",
@@ -382,6 +402,11 @@ enum ag_status ag_dsl_pattern(struct ag_dsl *d, struct ag_pos pos, struct ag_spa
             quoted = true;
             plain = false;
             continue;
+        }
+        if (text.ptr[0] == '\'') {
+            ag_diag_error(d->diags, pos, AG_DSL_SINGLE, "\"%.*s\" is not a pattern",
+                          AG_DSL_SHOW(text));
+            return AG_EINVAL;
         }
         word = first_word(text);
         if (!is_place(word)) {

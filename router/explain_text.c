@@ -237,8 +237,10 @@ static void put_path_reason(struct ag_buf *out, const struct ag_pattern *p, stru
 }
 
 /* Both match: what decided (SPEC.md section 4, the order of choice). */
-static void put_order_reason(struct ag_buf *out, const struct ag_route *r, const struct ag_route *w)
+static void put_order_reason(struct ag_buf *out, const struct ag_route *r, const struct ag_route *w,
+                             const struct ag_trie_query *q)
 {
+    uint32_t named = w->pattern.methods & ~r->pattern.methods;
     static const char *const kinds[] = {
         [AG_SEG_EXACT] = "a literal", [AG_SEG_PARAM] = "a parameter", [AG_SEG_SPLAT] = "a splat"};
 
@@ -259,7 +261,9 @@ static void put_order_reason(struct ag_buf *out, const struct ag_route *r, const
             return;
         }
     }
-    if (is_named(&r->pattern) != is_named(&w->pattern)) {
+    /* HEAD goes to who names it before whom GET implies it. */
+    if (is_named(&r->pattern) != is_named(&w->pattern) ||
+        (q->method == AG_METHOD_HEAD && named & 1u << AG_METHOD_HEAD)) {
         ag_buf_put(out, AG_SPAN("matches too, but the other names the method"));
     } else {
         ag_buf_put(out, AG_SPAN("matches too, but the other is declared first"));
@@ -284,6 +288,6 @@ void ag_explain_reason(struct ag_buf *out, const struct ag_route *r, const struc
         put_methods(out, methods_of(r), &r->pattern, ", ");
         ag_buf_put(out, AG_SPAN(" only"));
     } else if (winner) {
-        put_order_reason(out, r, winner);
+        put_order_reason(out, r, winner, q);
     }
 }

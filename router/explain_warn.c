@@ -20,10 +20,18 @@ static bool is_named(const struct ag_route *r)
     return r->pattern.methods || r->pattern.other_count;
 }
 
-/* `a` goes before `b` where both are at one pattern. */
-static bool goes_first(const struct ag_route *a, const struct ag_route *b)
+/* The methods for which `a` goes before `b` where both are at one pattern. */
+static uint32_t goes_first(const struct ag_route *a, const struct ag_route *b)
 {
-    return is_named(a) != is_named(b) ? is_named(a) : a->id < b->id;
+    const uint32_t head = 1u << AG_METHOD_HEAD;
+    bool first = is_named(a) != is_named(b) ? is_named(a) : a->id < b->id;
+    uint32_t methods = first ? UINT32_MAX : 0;
+
+    /* Who names HEAD has it before whom GET implies it. */
+    if ((a->pattern.methods & head) != (b->pattern.methods & head)) {
+        methods = a->pattern.methods & head ? methods | head : methods & ~head;
+    }
+    return methods;
 }
 
 static void warn_ports(const struct ag_snapshot *s, const struct ag_route *r,
@@ -79,16 +87,17 @@ static void cover(void *arg, uint32_t id, uint32_t methods)
 {
     struct shadow *sh = arg;
     const struct ag_route *r = &sh->s->routes[id];
+    uint32_t taken = methods_of(r) & goes_first(r, sh->route);
 
     (void)methods;
-    if (r == sh->route || r->split_of == sh->route->id || !goes_first(r, sh->route) ||
+    if (r == sh->route || r->split_of == sh->route->id ||
         !ag_pattern_same(&r->match, &sh->route->match)) {
         return;
     }
-    if (sh->left & methods_of(r)) {
+    if (sh->left & taken) {
         sh->by = r;
     }
-    sh->left &= ~methods_of(r);
+    sh->left &= ~taken;
 }
 
 static void warn_shadow(const struct ag_snapshot *s, const struct ag_route *r,

@@ -93,6 +93,9 @@ static bool check_route(const struct ag_node *n, struct ag_diags *diags)
     case AG_NODE_MAP:
         return true;
     case AG_NODE_NULL:
+        if (n->told) {
+            return false;
+        }
         ag_diag_error(diags, n->key_pos, "such as \"/x\": OK, or a mapping with action: below it",
                       "route \"%.*s\" has no action", (int)ag_min_size(n->key.len, 80),
                       (const char *)n->key.ptr);

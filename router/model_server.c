@@ -13,7 +13,8 @@ static void refuse_listen(struct ag_diags *diags, const struct ag_node *n, const
                   (const char *)n->text.ptr, what);
 }
 
-static void add_listen(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags,
+/* False after a diagnosis. */
+static bool add_listen(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags,
                        struct ag_span host, uint16_t port)
 {
     struct ag_listen l = {.pos = n->pos, .text = n->text, .port = port};
@@ -21,7 +22,7 @@ static void add_listen(struct ag_model *m, const struct ag_node *n, struct ag_di
     if (ag_addr_parse(host, port, &l.addr) != AG_OK) {
         refuse_listen(diags, n, "forms: \":8080\", \"127.0.0.1:80\", \"[::1]:80\", \"unix:/path\"",
                       port ? "not an IP address" : "not a path for a socket (at most 107 bytes)");
-        return;
+        return false;
     }
     for (uint16_t i = 0; i < m->listen_count; i++) {
         const union ag_addr *other = &m->listens[i].addr;
@@ -36,14 +37,15 @@ static void add_listen(struct ag_model *m, const struct ag_node *n, struct ag_di
                           : ag_addr_is_any(other)
                               ? "another listener has the port on every address"
                               : "on one of its addresses another listener has the port");
-            return;
+            return false;
         }
     }
     if (m->listen_count == AG_LISTEN_MAX) {
         refuse_listen(diags, n, NULL, "too many listeners");
-        return;
+        return false;
     }
     m->listens[m->listen_count++] = l;
+    return true;
 }
 
 /* The last colon outside of brackets, or len. */
@@ -70,7 +72,7 @@ void ag_model_read_address(struct ag_model *m, const struct ag_node *n, struct a
     uint64_t port = 0;
 
     if (ag_span_starts(text, AG_SPAN("unix:"))) {
-        add_listen(m, n, diags, text, 0);
+        (void)add_listen(m, n, diags, text, 0);
         return;
     }
     if (colon == text.len) {
@@ -89,8 +91,8 @@ void ag_model_read_address(struct ag_model *m, const struct ag_node *n, struct a
     }
     if (host.len == 0) {
         /* Two sockets, one for each family: does not hang on the system's IPV6_V6ONLY. */
-        add_listen(m, n, diags, AG_SPAN("0.0.0.0"), (uint16_t)port);
-        add_listen(m, n, diags, AG_SPAN("::"), (uint16_t)port);
+        (void)(add_listen(m, n, diags, AG_SPAN("0.0.0.0"), (uint16_t)port) &&
+               add_listen(m, n, diags, AG_SPAN("::"), (uint16_t)port));
         return;
     }
     if (host.len > 2 && host.ptr[0] == '[' && host.ptr[host.len - 1] == ']') {
@@ -99,7 +101,7 @@ void ag_model_read_address(struct ag_model *m, const struct ag_node *n, struct a
         refuse_listen(diags, n, "write it as [ADDRESS]:PORT", "an IPv6 address needs brackets");
         return;
     }
-    add_listen(m, n, diags, host, (uint16_t)port);
+    (void)add_listen(m, n, diags, host, (uint16_t)port);
 }
 
 static void read_listen_map(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
@@ -167,15 +169,16 @@ void ag_model_read_listens(struct ag_model *m, const struct ag_node *n, struct a
 {
     static const struct ag_node fallback = {.kind = AG_NODE_SCALAR, .text = AG_SPAN_INIT(":8080")};
 
-    if (!n || n->kind == AG_NODE_NULL) {
+    if (!n) {
         read_listen(m, &fallback, diags);
         return;
     }
-    if (n->kind != AG_NODE_SEQ) {
+    if (n->kind == AG_NODE_SCALAR || n->kind == AG_NODE_MAP) {
         read_listen(m, n, diags);
         return;
     }
-    if (!n->first) {
+    if (!n->first &&
+        !n->told) { /* or no value, as "${UNSET:-}" has none: never all addresses by accident */
         ag_diag_error(diags, n->pos, "leave it out to listen on :8080", "listen is empty");
     }
     for (const struct ag_node *c = n->first; c; c = c->next) {

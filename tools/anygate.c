@@ -37,7 +37,7 @@ static void usage(FILE *to)
 int main(int argc, char **argv)
 {
     const char *near = NULL;
-    unsigned best = 4;
+    unsigned best;
 
     /* A peer that closes must be an error of the write, never the end of the process. */
     (void)signal(SIGPIPE, SIG_IGN);
@@ -55,6 +55,8 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-v") == 0) {
         return ag_cmd_version(1, argv + 1);
     }
+    /* A third of the word may differ, as among a config's keys. */
+    best = (unsigned)ag_min_size(4, 2 + strlen(argv[1]) / 3);
     for (size_t i = 0; i < AG_COUNT(commands); i++) {
         if (strcmp(argv[1], commands[i].name) == 0) {
             return commands[i].run(argc - 1, argv + 1);

@@ -78,6 +78,11 @@ static bool store(const struct ag_option *o, const char *value)
                       o->value_name);
         return false;
     }
+    if (o->out_value && *o->out_value && (*o->out_value)[0]) { /* a preset is NULL or empty */
+        (void)fprintf(stderr, "anygate: error: option %s is there twice: %s and %s\n", o->name,
+                      *o->out_value, value);
+        return false;
+    }
     if (o->out_value) {
         *o->out_value = value;
         return true;

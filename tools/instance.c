@@ -57,9 +57,10 @@ static int read_config(struct ag_instance *i)
         rc = set_pid_file(i, m->pid_file);
     } else {
         ag_load_print(&load, AG_DIAG_HUMAN);
-        rc = complain("%s does not tell server.pid_file; hint: add it, or name the server by "
-                      "--pid-file or --pid",
-                      i->config);
+        rc = !m ? AG_EXIT_ERROR
+                : complain("%s does not tell server.pid_file; hint: add it, or name the server by "
+                           "--pid-file or --pid",
+                           i->config);
     }
     ag_load_release(&load);
     return rc;

@@ -395,6 +395,20 @@ static void identify(struct ag_action_build *b, const struct ag_action_decl *dec
     s->id[1] = h.high64;
 }
 
+/* The fallback is the index of the one directory that a route serves. */
+static enum ag_status check_spa(struct ag_action_build *b, const struct ag_action_decl *decl,
+                                const struct ag_static_settings *s)
+{
+    const struct ag_node *spa = ag_node_get(decl->options, "spa");
+
+    if (!spa || !s->options.spa || (s->directory && s->tail.count == 0)) {
+        return AG_OK;
+    }
+    ag_diag_error(b->diags, spa->pos, "such as \"/app/\": {action: \"./app/\", spa: auto}",
+                  "spa: auto needs a directory: a path that ends with /, without parameters");
+    return AG_EINVAL;
+}
+
 enum ag_status ag_static_settings_read(struct ag_action_build *b, const struct ag_action_decl *decl,
                                        const void **out_settings)
 {
@@ -421,6 +435,9 @@ enum ag_status ag_static_settings_read(struct ag_action_build *b, const struct a
     dir = split(b, decl, s);
     s->root = get_root(b, section, resolve(b, section, dir));
     identify(b, decl, s);
+    if (check_spa(b, decl, s) != AG_OK) {
+        return AG_EINVAL;
+    }
     *out_settings = s;
     return check_presence(b, decl, s);
 }

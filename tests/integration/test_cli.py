@@ -57,6 +57,21 @@ def test_a_mistake_in_an_included_file(tmp_path):
     assert "\n    2 | GET /x: OKAY\n      |         ^\n" in done.stderr
 
 
+def test_no_routes_are_told_unless_something_else_is_served(tmp_path):
+    assert "warning: there are no routes" in run("check", "-r", "", cwd=tmp_path).stderr
+    assert check(tmp_path, 'tcp: [{listen: ":9443", to: "10.0.0.1:443"}]\n').stderr == ""
+
+
+def test_what_routes_serve_lies_beside_the_main_file(tmp_path):
+    """Also for the routes of an included file and of flags (docs/CONFIG.md, include)."""
+    (tmp_path / "main/conf.d").mkdir(parents=True)
+    (tmp_path / "main/conf.d/a.yml").write_text('routes:\n  "/a": "./a.txt"\n')
+    (tmp_path / "main/anygate.yml").write_text("include: conf.d/*.yml\n")
+    done = run("check", "-c", "main/anygate.yml", "-r", "/b: ./b.txt", cwd=tmp_path)
+    assert f"no file {tmp_path}/main/a.txt;" in done.stderr
+    assert f"no file {tmp_path}/main/b.txt;" in done.stderr
+
+
 def test_a_mistake_in_a_flag_and_in_the_environment(tmp_path):
     done = run("check", "-r", "GET /x: OKAY", cwd=tmp_path)
     assert done.returncode == 1
@@ -242,6 +257,7 @@ def test_version():
     assert re.match(r"anygate \d+\.\d+\.\d+\n", done.stdout)
     for word in ("build", "libraries", "tls", "backend"):
         assert re.search(rf"(?m)^  {word} +\S", done.stdout), word
+    assert re.search(r"(?m)^  libraries ([\w.-]+/[\w.]+,)+[\w.-]+/[\w.]+$", done.stdout)
     assert run("--version").stdout == done.stdout
 
 
@@ -264,10 +280,12 @@ def test_help_of_all():
     ((), "usage: anygate COMMAND"),
     (("chekc",), "unknown command chekc; hint: did you mean check?"),
     (("zzzzzzzz",), "unknown command zzzzzzzz\n"),
+    (("frob",), "unknown command frob\n"),
     (("check", "--confg", "x"), "unknown option --confg; hint: did you mean --config?"),
     (("check", "-c"), "--config needs a value"),
     (("check", "--strict=yes"), "--strict takes no value"),
     (("check",), "no configuration"),
+    (("check", "-c", "a.yml", "--config=b.yml"), "option --config is there twice: a.yml and b.yml"),
     (("check", "-r", "/: OK", "--format", "xml"), "unknown format xml; hint: human or json"),
     (("check", "-r", "/: OK", "surplus"), "unexpected argument surplus"),
     (("routes", "-r", "/: OK", "GET"), "a request needs METHOD and PATH"),

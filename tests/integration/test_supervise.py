@@ -290,6 +290,9 @@ def test_who_is_meant(tmp_path):
         for verb in ("reload", "stop"):
             done = command(verb, *args)
             assert done.returncode == code and text in done.stderr, (verb, args, done)
+    done = command("stop", "-c", tmp_path / "none.yml")
+    assert done.returncode == 1 and "cannot read " in done.stderr
+    assert "server.pid_file" not in done.stderr  # of a file that nobody could read
 
 
 def test_stop(backend, tmp_path):

@@ -361,7 +361,7 @@ Test(config, environment_overrides_the_file)
         "ANYGATE_SERVER__TRUSTED_PROXIES=10.0.0.0/8",
         "ANYGATE_SERVER__LOG__LEVEL=\"de\\u0062ug\"",
         "ANYGATE_SERVER__USER='a,b'",
-        "ANYGATE_SERVER__BACKEND=",
+        "ANYGATE_SERVER__BACKEND=null",
         "ANYGATE_PROXY__X__Y= z ",
         "ANYGATE_SERVICE_HOST=1.2.3.4",
         "ANYGATE_PORT=tcp://1.2.3.4",
@@ -404,6 +404,8 @@ Test(config, environment_mistakes)
         {"ANYGATE___X=1", 9, "not the path of a setting"},
         {"ANYGATE_SERVER__=1", 17, "not the path of a setting"},
         {"ANYGATE_SERVER__A=\"\\x\"", 20, "not a valid escape"},
+        {"ANYGATE_SERVER__LISTEN=", 24, "ANYGATE_SERVER__LISTEN is empty"},
+        {"ANYGATE_SERVER__TRUSTED_PROXIES= \t", 33, "ANYGATE_SERVER__TRUSTED_PROXIES is empty"},
     };
 
     put("a.yml", "server: {workers: 1}\n");

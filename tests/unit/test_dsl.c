@@ -133,6 +133,8 @@ static const struct {
     {"GET a.b:80/x: OK", "GET a.b:80/x = fixed 200 <>"},
     {"a.b./x: OK", "a.b/x = fixed 200 <>"},
     {"[::1]:80/x: OK", "[::1]:80/x = fixed 200 <>"},
+    {"[0:0:0:0:0:0:0:1]/x: OK", "[::1]/x = fixed 200 <>"},
+    {"[2001:DB8:0::A]:80/x: OK", "[2001:db8::a]:80/x = fixed 200 <>"},
     /* fixed */
     {"/x: 200 12:30 # later", "/x = fixed 200 <12:30>"},
     {"/x: OK it's \"fine\" is text", "/x = fixed 200 <it's \"fine\" is text>"},
@@ -163,6 +165,8 @@ static const struct {
     {"/:a: PERMANENT_REDIRECT -> /:a/x", "/:a = redirect 308 /[0]/x"},
     {"/x: 307 -> https://h", "/x = redirect 307 https://h"},
     {"/x: OK ->x", "/x = fixed 200 <->x>"},
+    /* escapes */
+    {"/x: \"OK a\\nb\\tc\\r\\nd\"", "/x = fixed 200 <a\nb\tc\r\nd>"},
 };
 
 Test(dsl, reads)
@@ -190,7 +194,13 @@ static const struct {
     {"/x: \"OK", 5, "not closed", NULL},
     {"/x: \"OK\" z", 9, "after the closing quote", NULL},
     {"\"/\\x\": OK", 3, "escape", NULL},
-    {"\"/\\u000a\": OK", 3, "escape", NULL},
+    {"\"/\\u000a\": OK", 3, "control byte 0x0a", NULL},
+    {"\"/p\\n\": OK", 4, "control byte 0x0a", NULL},
+    {"\"GET\\n/y\": OK", 5, "control byte 0x0a", NULL},
+    {"/x: \"OK \\u0000x\"", 9, "control byte 0x00", "body"},
+    {"/x: \"./a\\tb\"", 9, "control byte 0x09", NULL},
+    {"/x: \"FOUND -> /a\\nb\"", 17, "cannot stand in a URL", NULL},
+    {"/x: \"http://h/a\\nb\"", 16, "text after", NULL},
     {"\"/\\ud800x\": OK", 3, "escape", NULL},
     {"/x:", 4, "no action", NULL},
     {"/x: # c", 5, "no action", NULL},

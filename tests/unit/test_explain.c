@@ -186,7 +186,22 @@ static const struct {
     {"routes:\n  - /:a/x: OK\n  - /y/:b: OK\n", 3, "\"/y/:b\" goes first"},
     {"routes:\n  - GET /:a/x: OK\n  - PUT /y/:b: OK\n", 0, ""},
     {"routes:\n  - a.test/:a/x: OK\n  - /y/:b: OK\n", 0, ""},
+    /* HEAD goes to who names it, wherever it stands */
+    {"routes:\n  - GET /h: OK\n  - HEAD /h: 204\n", 0, ""},
+    {"routes:\n  - HEAD /h: 204\n  - GET /h: OK\n", 0, ""},
+    {"routes:\n  - GET HEAD /d/*: OK\n  - GET /d/: /d/\n", 3, "never used"},
+    {"routes:\n  - GET /d/*: OK\n  - GET HEAD /d/: /d/\n", 0, ""},
 };
+
+Test(explain, a_named_head_goes_before_an_implied_one)
+{
+    struct load *l = load("routes:\n  - GET /h: OK\n  - HEAD /h: 204\n");
+
+    cr_expect(ask(l, "HEAD", "/h", ""));
+    expect(l, "wins  HEAD /h   204");
+    expect(l, "lost  GET /h: matches too, but the other names the method");
+    unload(l);
+}
 
 Test(explain, warnings)
 {

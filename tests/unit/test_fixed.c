@@ -59,7 +59,24 @@ Test(fixed, type_and_framing)
                   "row %zu", i);
         expect_body(a, none ? "" : rows[i].body);
     }
-    cr_expect(f->diags.warnings == 1);
+    cr_expect(f->diags.warnings == 4); /* the last but one, and three that are no JSON */
+    fake_free(f);
+}
+
+Test(fixed, what_begins_as_json_and_is_none_is_told_unless_it_is_meant)
+{
+    static const char *const html[] = {"headers.Content-Type", "text/html", NULL};
+    static const char *const json[] = {"headers.Content-Type", "application/problem+json", NULL};
+    struct fake *f = fake_new(&ag_action_fixed);
+    struct fake_route r;
+
+    cr_assert(make(f, &r, "/x", 200, "{\"m\":\"a", html) == AG_OK);
+    cr_assert(make(f, &r, "/:a", 200, "{param.a} {", NULL) == AG_OK);
+    cr_assert(make(f, &r, "/:a", 200, "{\"m\":\"{param.a}\"}", NULL) == AG_OK);
+    cr_expect(f->diags.warnings == 0);
+    cr_assert(make(f, &r, "/x", 200, "{\"m\":\"a", NULL) == AG_OK);
+    cr_assert(make(f, &r, "/x", 200, "{\"m\":\"a", json) == AG_OK);
+    cr_expect(f->diags.warnings == 2);
     fake_free(f);
 }
 

@@ -94,8 +94,10 @@ Test(node, size)
                                            {"1.5m", UINT64_MAX, NULL},
                                            {"-1", UINT64_MAX, NULL},
                                            {"", UINT64_MAX, NULL},
-                                           {"17179869183g", UINT64_C(17179869183) << 30, NULL},
-                                           {"17179869184g", UINT64_MAX, NULL}};
+                                           {"8589934591g", UINT64_C(8589934591) << 30, NULL},
+                                           {"8589934592g", UINT64_MAX, NULL},
+                                           {"17179869184g", UINT64_MAX, NULL},
+                                           {"99999999999999999999k", UINT64_MAX, NULL}};
 
     check_units(ag_node_size, rows, AG_COUNT(rows));
 }
