@@ -100,7 +100,7 @@ static void warn_broken_json(struct ag_action_build *b, const struct ag_action_d
         }
     }
     if (body.len == 0 || (body.ptr[0] != '{' && body.ptr[0] != '[') || ag_json_is_valid(body) ||
-        s->body->v[0].param >= 0 || (!s->type.len && !mentions(type, AG_SPAN("json")))) {
+        s->body->v[0].param >= 0 || (!s->type.len && !ag_media_is_json(type))) {
         return;
     }
     ag_diag_warn(b->diags, decl->body_pos,

@@ -10,6 +10,11 @@ static bool mentions(struct ag_span text, struct ag_span word)
     return false;
 }
 
+bool ag_media_is_json(struct ag_span type)
+{
+    return mentions(type, AG_SPAN("json"));
+}
+
 unsigned ag_media_of(struct ag_span type)
 {
     unsigned media = 0;
@@ -20,7 +25,7 @@ unsigned ag_media_of(struct ag_span type)
     if (mentions(type, AG_SPAN("html")) || mentions(type, AG_SPAN("xml"))) {
         media |= AG_MEDIA_MARKUP;
     }
-    if (mentions(type, AG_SPAN("json")) || mentions(type, AG_SPAN("script"))) {
+    if (ag_media_is_json(type) || mentions(type, AG_SPAN("script"))) {
         media |= AG_MEDIA_SCRIPT;
     }
     return media;

@@ -13,6 +13,8 @@
 
 /* Of a Content-Type's value. Without one, or with one that is no type, browsers guess from the content. */
 unsigned ag_media_of(struct ag_span type);
+/* application/json, and what is written as it is (application/problem+json). */
+bool ag_media_is_json(struct ag_span type);
 
 /* What becomes of an answer's Content-Type behind the action. */
 struct ag_media_change {

@@ -241,6 +241,7 @@ class Wire:
     """
 
     may_be_cut = False  # whether the connection may end inside a frame
+    over = None  # how the connection has ended
 
     def __init__(self, sock, auto=True, refill=True):
         self.sock, self.auto, self.refill = sock, auto, refill
@@ -315,14 +316,15 @@ class Wire:
             try:
                 got = self.sock.recv(65536)
             except (ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as e:
-                raise Closed(str(e)) from e
+                self.over = str(e)
+                raise Closed(self.over) from e
             finally:
                 if self.sock.fileno() >= 0:
                     self.sock.settimeout(DEADLINE_S)
             if not got:
                 assert self.may_be_cut or not self.buffer, f"it ends inside a frame: {self.buffer[:60]!r}"
-                self.buffer = b""
-                raise Closed("end")
+                self.over = "end"
+                raise Closed(self.over)
             self.buffer += got
         out, self.buffer = self.buffer[:n], self.buffer[n:]
         return out
@@ -330,6 +332,8 @@ class Wire:
     def frame(self, timeout=DEADLINE_S):
         """The next frame, checked. TimeoutError, Closed."""
         until = time.monotonic() + timeout
+        if self.over:  # bytes may come behind a reset, and are no frame
+            raise Closed(self.over)
         head = self._exactly(9, until)
         size, (kind, flags, stream) = int.from_bytes(head[:3], "big"), struct.unpack(">BBI", head[3:])
         assert size <= self.frame_max, f"a frame of {size}"
@@ -338,7 +342,6 @@ class Wire:
         except Closed as e:
             if not self.may_be_cut:
                 raise AssertionError(f"it ends inside a frame of type {kind}") from e
-            self.buffer = b""  # whoever asks for another frame must not take the rest for one
             raise
         got = Frame(kind, flags, stream, payload)
         self._check(got)
