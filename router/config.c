@@ -118,6 +118,11 @@ static bool read_file(struct loader *l, struct file *f, struct ag_span *out)
         ag_diag_error(l->diags, f->pos, NULL, "cannot read %s: not a regular file", f->path);
         return false;
     }
+    if (found.text.len == 0 && f->depth == 0) { /* a reload would take all routes away */
+        ag_diag_error(l->diags, f->pos, "is it just being written? To serve by flags alone, leave -c out",
+                      "%s is empty", f->path);
+        return false;
+    }
     f->device = found.device;
     f->inode = found.inode;
     bool has_mark = ag_span_starts(found.text, AG_SPAN("\xef\xbb\xbf"));

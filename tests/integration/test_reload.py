@@ -359,6 +359,7 @@ MISTAKES = [
     ("include: other.yml\nroutes:\n  GET /gen: OK\n", r"anygate\.yml:1:10: error: ", "1 error;"),
     ("routes:\n  GET /gen: http://nobody/\nproxy: {upstreams: {nobody: {}}}\n",
      r"anygate\.yml:3:\d+: error: ", "1 error;"),
+    ("", r"anygate\.yml is empty", "1 error;"),
     ("routes:\n  GET /gen: OK ${ANYGATE_TEST_UNSET}\n", r"anygate\.yml:2:\d+: error: ", "1 error;"),
 ]
 
