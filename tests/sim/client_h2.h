@@ -79,6 +79,8 @@ void client_h2_grant(struct client *c);
 uint32_t antic_codes(const struct antic *a);
 /* It may do no harm. */
 bool antic_is_flood(const struct antic *a);
+/* Whoever has said which stream was the last one does not look at it. */
+bool antic_is_unseen(const struct antic *a);
 const struct antic *antic_choose(struct sim *s);
 void antic_do(struct client_h2 *v);
 /* The answer to this PING says that a mistake was not seen. */

@@ -13,6 +13,7 @@ struct antic {
     size_t len;
     void (*put)(struct client_h2 *v);
     bool flood;
+    bool unseen; /* by a server that has told which stream was its last one */
 };
 
 static struct h2_stream *some_stream(struct client_h2 *v)
@@ -183,6 +184,7 @@ static const struct antic all[] = {
      .flood = true},
     {.name = "older stream",
      .put = put_older_stream,
+     .unseen = true,
      .codes = CODE(H2_PROTOCOL_ERROR) | CODE(H2_STREAM_CLOSED)},
     {.name = "DATA 0", .codes = CODE(H2_PROTOCOL_ERROR), FRAME(H2_DATA, 0, 0, "abc")},
     {.name = "HEADERS 0", .codes = CODE(H2_PROTOCOL_ERROR), FRAME(H2_HEADERS, 5, 0, "\x82")},
@@ -232,6 +234,11 @@ uint32_t antic_codes(const struct antic *a)
 bool antic_is_flood(const struct antic *a)
 {
     return a->flood;
+}
+
+bool antic_is_unseen(const struct antic *a)
+{
+    return a->unseen;
 }
 
 const struct antic *antic_choose(struct sim *s)
