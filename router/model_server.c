@@ -65,12 +65,28 @@ static size_t port_colon(struct ag_span s)
     return s.len;
 }
 
+static void refuse_scheme(struct ag_diags *diags, const struct ag_node *n, struct ag_span rest)
+{
+    int end = (int)ag_min_size(ag_span_find(rest, '/'), 80);
+
+    refuse_listen(diags, n,
+                  end ? ag_arena_printf(diags->arena,
+                                        "did you mean \"%.*s\"? TLS comes by the listener's tls",
+                                        end, (const char *)rest.ptr)
+                      : NULL,
+                  "an address has no scheme here");
+}
+
 void ag_model_read_address(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags)
 {
     struct ag_span text = n->text;
-    size_t colon = port_colon(text);
+    size_t colon = port_colon(text), scheme = ag_span_find(text, ':');
     uint64_t port = 0;
 
+    if (ag_span_starts(ag_span_sub(text, scheme, text.len), AG_SPAN("://"))) {
+        refuse_scheme(diags, n, ag_span_sub(text, scheme + 3, text.len));
+        return;
+    }
     if (ag_span_starts(text, AG_SPAN("unix:"))) {
         (void)add_listen(m, n, diags, text, 0);
         return;

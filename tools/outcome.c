@@ -42,13 +42,38 @@ static void put(struct ag_outcome *o, const char *text, size_t len, off_t at)
     }
 }
 
+/* Unless it is a file that holds something else, or none at all: that is nobody's to remove. */
+static void remove_old(const char *path)
+{
+    char word[WORD_BYTES] = "";
+    struct stat st;
+    ssize_t n = 0;
+
+    if (lstat(path, &st) != 0 || !(S_ISREG(st.st_mode) || S_ISLNK(st.st_mode))) {
+        return;
+    }
+    if (S_ISREG(st.st_mode) && st.st_size > 0) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+
+        n = fd < 0 ? -1 : pread(fd, word, sizeof(word), 0);
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+    }
+    if (n == 0 || (n == sizeof(word) && (word[0] == '\0' || /* a reload was under way */
+                                         memcmp(word, applied_word, sizeof(word)) == 0 ||
+                                         memcmp(word, refused_word, sizeof(word)) == 0))) {
+        (void)unlink(path);
+    }
+}
+
 void ag_outcome_open(struct ag_outcome *o, const char *pid_file)
 {
     char path[AG_PIDFILE_PATH];
 
     ag_outcome_close(o);
     if (pid_file && name_it(pid_file, path, sizeof(path))) {
-        (void)unlink(path);
+        remove_old(path);
         o->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
     }
 }
@@ -124,7 +149,7 @@ void ag_outcome_remove(const char *pid_file)
     char path[AG_PIDFILE_PATH];
 
     if (name_it(pid_file, path, sizeof(path))) {
-        (void)unlink(path);
+        remove_old(path);
     }
 }
 

@@ -20,8 +20,8 @@ struct ag_outcome {
 
 uint64_t ag_outcome_now_ns(void);
 
-/* Makes the file, anew; without it (`pid_file` NULL, or no file can be made) the calls below do
- * nothing. */
+/* Makes the file, anew; without it (`pid_file` NULL, or no file can be made, for what lies there is something
+ * else) the calls below do nothing. */
 void ag_outcome_open(struct ag_outcome *o, const char *pid_file);
 /* The same, but takes over what a predecessor in an upgrade has told: who asked may not have read it
  * yet. Both have the file open then, and one of them at a time reloads. */
@@ -33,7 +33,7 @@ void ag_outcome_say(struct ag_outcome *o, const char *fmt, ...) AG_PRINTF(2, 3);
 /* It is over. */
 void ag_outcome_end(struct ag_outcome *o, bool applied);
 void ag_outcome_close(struct ag_outcome *o);
-/* Removes the file. */
+/* Removes the file, when it is one. */
 void ag_outcome_remove(const char *pid_file);
 
 /* AG_OK: the outcome of a reload that began at `since_ns` or later; its text is put into `out_text`,

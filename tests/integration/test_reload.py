@@ -423,7 +423,8 @@ def test_refused_reloads_lose_nothing(backend, tmp_path, server):
         clients = Clients(gate)
         clients.add("kept", keep_alive(b"/gen", rb"generation 1"))
         clients.add("new", new_connections)
-        wrong = (f"127.0.0.1:{other.getsockname()[1]}", f"0.0.0.0:{gate.port}", "192.0.2.1:80")
+        taken = other.getsockname()[1]
+        wrong = (f"127.0.0.1:{taken}", f"0.0.0.0:{taken}", "192.0.2.1:80")
         for i in range(21):
             counts = dict(clients.counts)
             more = f', "127.0.0.1:{free_port()}", "{wrong[i % 3]}"'

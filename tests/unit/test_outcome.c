@@ -120,6 +120,28 @@ Test(outcome, a_link_is_not_followed)
     cr_expect_neq(access(target, F_OK), 0);
 }
 
+Test(outcome, what_is_something_else_stays)
+{
+    char name[160], read[16] = "";
+    FILE *f;
+
+    (void)snprintf(name, sizeof(name), "%s.reload", path);
+    for (unsigned i = 0; i < 2; i++) {
+        const char *precious = i ? "x" : "precious notes";
+
+        ag_outcome_close(&outcome);
+        f = fopen(name, "w");
+        cr_assert(f && fputs(precious, f) >= 0 && fclose(f) == 0);
+        ag_outcome_open(&outcome, path);
+        cr_expect_lt(outcome.fd, 0);
+        ag_outcome_remove(path);
+        f = fopen(name, "r");
+        cr_assert(f && fgets(read, sizeof(read), f) && fclose(f) == 0);
+        cr_expect_str_eq(read, precious);
+    }
+    cr_assert_eq(unlink(name), 0);
+}
+
 Test(outcome, nowhere_to_write)
 {
     char missing[128];
