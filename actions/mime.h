@@ -16,6 +16,9 @@ struct ag_mime_table {
 /* Longest extension that is looked up, bytes. */
 #define AG_MIME_EXTENSION_MAX 16u
 
+/* Longest value, bytes. */
+#define AG_MIME_TYPE_MAX 128u
+
 /* The value of Content-Type for a file of this name (last path segment, or a whole path); text types
  * come with charset=utf-8. Unknown: application/octet-stream. `overrides` may be NULL. */
 struct ag_span ag_mime_type(struct ag_span name, const struct ag_mime_table *overrides);

@@ -16,7 +16,7 @@ static bool take_number(struct ag_span s, size_t *at, uint64_t *out)
 }
 
 static enum ag_range_result suffix_range(struct ag_span spec, uint64_t size_bytes,
-                                         uint64_t *out_from, uint64_t *out_len)
+                                         struct ag_range *out)
 {
     size_t at = 1;
     uint64_t len;
@@ -30,13 +30,13 @@ static enum ag_range_result suffix_range(struct ag_span spec, uint64_t size_byte
     if (size_bytes == 0) { /* satisfiable, but Content-Range cannot say so */
         return AG_RANGE_WHOLE;
     }
-    *out_len = ag_min_u64(len, size_bytes);
-    *out_from = size_bytes - *out_len;
+    out->len = ag_min_u64(len, size_bytes);
+    out->from = size_bytes - out->len;
     return AG_RANGE_PART;
 }
 
-static enum ag_range_result int_range(struct ag_span spec, uint64_t size_bytes, uint64_t *out_from,
-                                      uint64_t *out_len)
+static enum ag_range_result int_range(struct ag_span spec, uint64_t size_bytes,
+                                      struct ag_range *out)
 {
     size_t at = 0;
     uint64_t first, last = UINT64_MAX;
@@ -55,37 +55,94 @@ static enum ag_range_result int_range(struct ag_span spec, uint64_t size_bytes, 
         return AG_RANGE_UNSATISFIABLE;
     }
     last = ag_min_u64(last, size_bytes - 1);
-    *out_from = first;
-    *out_len = last - first + 1;
+    out->from = first;
+    out->len = last - first + 1;
     return AG_RANGE_PART;
 }
 
-enum ag_range_result ag_range_parse(struct ag_span value, uint64_t size_bytes, uint64_t *out_from,
-                                    uint64_t *out_len)
+/* Whether one part costs less than the two would. */
+static bool is_close(const struct ag_range *a, const struct ag_range *b)
+{
+    const struct ag_range *first = a->from <= b->from ? a : b, *second = first == a ? b : a;
+    uint64_t end = first->from + first->len;
+
+    return second->from <= end || second->from - end < AG_RANGE_GAP_BYTES;
+}
+
+static struct ag_range hull(const struct ag_range *a, const struct ag_range *b)
+{
+    uint64_t from = ag_min_u64(a->from, b->from);
+    uint64_t end_a = a->from + a->len, end_b = b->from + b->len;
+
+    return (struct ag_range){from, (end_a > end_b ? end_a : end_b) - from};
+}
+
+/* Those that are there are not close to each other, so none is close to the hull that is not to the new one or to
+ * what that took in: one pass will do. The hull stands where the first of them stood (section 15.3.7.2). */
+static void add(struct ag_ranges *set, struct ag_range r)
+{
+    uint32_t kept = 0, place = AG_RANGES_MAX;
+
+    for (uint32_t i = 0; i < set->count; i++) {
+        if (!is_close(&set->v[i], &r)) {
+            set->v[kept++] = set->v[i];
+            continue;
+        }
+        r = hull(&set->v[i], &r);
+        if (place == AG_RANGES_MAX) {
+            place = kept++;
+        }
+    }
+    if (place == AG_RANGES_MAX) {
+        place = kept++;
+    }
+    AG_ASSERT(place < AG_RANGES_MAX);
+    set->v[place] = r;
+    set->count = kept;
+}
+
+enum ag_range_result ag_range_parse(struct ag_span value, uint64_t size_bytes,
+                                    struct ag_ranges *out)
 {
     const struct ag_span unit = AG_SPAN("bytes=");
-    struct ag_span spec = ag_span(NULL, 0), rest;
+    uint32_t specs = 0;
+    uint64_t sum = 0;
+    struct ag_span rest;
 
+    out->count = 0;
     if (value.len < unit.len || !ag_span_ieq(ag_span_sub(value, 0, unit.len), unit)) {
         return AG_RANGE_WHOLE;
     }
     rest = ag_span_sub(value, unit.len, value.len);
     while (rest.len) { /* empty elements of the list are allowed (section 5.6.1.2) */
         size_t comma = ag_span_find(rest, ',');
-        struct ag_span element = ag_span_trim(ag_span_sub(rest, 0, comma));
+        struct ag_span spec = ag_span_trim(ag_span_sub(rest, 0, comma));
+        enum ag_range_result one;
+        struct ag_range r;
         rest = ag_span_sub(rest, comma < rest.len ? comma + 1 : comma, rest.len);
-        if (element.len && spec.len) {
+        if (spec.len == 0) {
+            continue;
+        }
+        if (++specs > AG_RANGES_MAX) {
             return AG_RANGE_WHOLE;
         }
-        if (element.len) {
-            spec = element;
+        one = spec.ptr[0] == '-' ? suffix_range(spec, size_bytes, &r)
+                                 : int_range(spec, size_bytes, &r);
+        if (one == AG_RANGE_WHOLE) {
+            return AG_RANGE_WHOLE;
+        }
+        if (one == AG_RANGE_PART) {
+            if (r.len > size_bytes - sum) {
+                return AG_RANGE_WHOLE;
+            }
+            sum += r.len;
+            add(out, r);
         }
     }
-    if (spec.len == 0) {
+    if (specs == 0) {
         return AG_RANGE_WHOLE;
     }
-    return spec.ptr[0] == '-' ? suffix_range(spec, size_bytes, out_from, out_len)
-                              : int_range(spec, size_bytes, out_from, out_len);
+    return out->count ? AG_RANGE_PART : AG_RANGE_UNSATISFIABLE;
 }
 
 void ag_range_put_content_range(struct ag_buf *out, uint64_t from, uint64_t len,

@@ -106,20 +106,38 @@ static struct ag_static_key key_of(const struct ag_exchange *ex, bool fallback)
                                   .fallback = fallback};
 }
 
+/* All at once: it is in memory anyway, and of few slices. */
+static void write_entry(struct ag_exchange *ex, struct ag_static_entry *e,
+                        struct ag_static_content *c)
+{
+    while (ag_static_content_goes_on(c)) {
+        struct ag_slice s;
+        if (c->left > 0) {
+            s = (struct ag_slice){
+                {.ptr = e->content + c->from}, (size_t)c->left, ag_block_hold(&e->block)};
+            c->left = 0;
+        } else {
+            s = ag_static_content_head(c);
+        }
+        if (ag_body_write(&ex->res_body, s) != AG_OK) {
+            return;
+        }
+    }
+    ag_body_end(&ex->res_body, NULL);
+}
+
 static void serve_entry(struct ag_exchange *ex, struct ag_static_entry *e)
 {
-    uint64_t from, len;
+    struct ag_static_content c;
 
     /* Filters may look at the fields after the entry has gone: they get copies. */
     if (ex->filter_at == 0 && ex->hsts.len == 0 && !ag_conditional_asked(&ex->req.fields)) {
         ag_exchange_respond_prepared(ex, &e->prepared);
         return;
     }
-    if (ag_static_respond(ex, &e->rep, &from, &len)) {
-        struct ag_slice s = {{.ptr = e->content + from}, (size_t)len, ag_block_hold(&e->block)};
-        if (ag_body_write(&ex->res_body, s) == AG_OK) {
-            ag_body_end(&ex->res_body, NULL);
-        }
+    if (ag_static_respond(ex, &e->rep, &c)) {
+        write_entry(ex, e, &c);
+        ag_static_content_release(&c);
     }
 }
 

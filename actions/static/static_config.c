@@ -94,7 +94,7 @@ static bool is_type(struct ag_span s)
     size_t slash = ag_span_find(s, '/');
 
     return slash > 0 && slash + 1 < s.len && ag_is_token(ag_span_sub(s, 0, slash)) &&
-           ag_is_field_value(s) && s.len <= 128;
+           ag_is_field_value(s) && s.len <= AG_MIME_TYPE_MAX;
 }
 
 static bool read_type(struct ag_action_build *b, const struct ag_node *n,

@@ -1,7 +1,5 @@
 #include "actions/static/static_rep.h"
 
-#include "actions/static/range.h"
-
 #include <xxhash.h>
 
 /* ---- names with content hashes ---- */
@@ -248,17 +246,36 @@ static bool no_memory(struct ag_exchange *ex)
     return false;
 }
 
-/* Sets status, framing and length; the bytes are [*from, *from + *len). False: it is an error, and answered. */
-static bool choose(struct ag_exchange *ex, const struct ag_static_rep *rep, uint64_t *from,
-                   uint64_t *len)
+/* Several parts: type and range of each are told in its head. */
+static bool add_parts(struct ag_exchange *ex, const struct ag_static_rep *rep,
+                      const struct ag_ranges *ranges, struct ag_static_content *out)
+{
+    uint8_t text[AG_MULTIPART_TYPE_LEN];
+    struct ag_buf type = ag_buf(text, sizeof(text));
+    struct ag_static_rep whole = *rep;
+
+    if (ag_static_parts_begin(ex, ranges, rep->type, rep->size_bytes, out, &type) != AG_OK) {
+        return false;
+    }
+    whole.type = ag_buf_span(&type);
+    if (!add_fields(ex, &whole)) {
+        ag_static_content_release(out);
+        return false;
+    }
+    return true;
+}
+
+/* Sets status and framing, and which bytes follow. False: it is an error, and answered. */
+static bool choose(struct ag_exchange *ex, const struct ag_static_rep *rep,
+                   struct ag_static_content *out)
 {
     enum ag_precondition cond = ag_conditional_check(&ex->req, &rep->validators);
     int64_t now_s = ex->context->loop->wall_s;
+    struct ag_ranges ranges;
     struct ag_span range;
 
     ex->res.framing = AG_FRAMING_LENGTH;
-    *from = 0;
-    *len = 0;
+    *out = (struct ag_static_content){0};
     if (cond == AG_PRECONDITION_NOT_MODIFIED) {
         ex->res.status = 304;
         ex->res.framing = AG_FRAMING_NONE;
@@ -269,7 +286,7 @@ static bool choose(struct ag_exchange *ex, const struct ag_static_rep *rep, uint
         return false;
     }
     range = ag_conditional_range(&ex->req, &rep->validators, now_s);
-    switch (range.len ? ag_range_parse(range, rep->size_bytes, from, len) : AG_RANGE_WHOLE) {
+    switch (range.len ? ag_range_parse(range, rep->size_bytes, &ranges) : AG_RANGE_WHOLE) {
     case AG_RANGE_UNSATISFIABLE:
         if (!add_content_range(ex, 0, 0, rep->size_bytes)) {
             return no_memory(ex);
@@ -278,24 +295,31 @@ static bool choose(struct ag_exchange *ex, const struct ag_static_rep *rep, uint
         return false;
     case AG_RANGE_PART:
         ex->res.status = 206;
-        return (add_content_range(ex, *from, *len, rep->size_bytes) && add_fields(ex, rep)) ||
+        if (ranges.count > 1) {
+            return add_parts(ex, rep, &ranges, out) || no_memory(ex);
+        }
+        out->from = ranges.v[0].from;
+        out->left = ranges.v[0].len;
+        return (add_content_range(ex, out->from, out->left, rep->size_bytes) &&
+                add_fields(ex, rep)) ||
                no_memory(ex);
     case AG_RANGE_WHOLE:
         ex->res.status = 200;
-        *len = rep->size_bytes;
+        out->left = rep->size_bytes;
         return add_fields(ex, rep) || no_memory(ex);
     }
     AG_UNREACHABLE("no such result");
 }
 
-bool ag_static_respond(struct ag_exchange *ex, const struct ag_static_rep *rep, uint64_t *out_from,
-                       uint64_t *out_len)
+bool ag_static_respond(struct ag_exchange *ex, const struct ag_static_rep *rep,
+                       struct ag_static_content *out)
 {
-    if (!choose(ex, rep, out_from, out_len)) {
+    if (!choose(ex, rep, out)) {
         return false;
     }
-    ex->res.content_length = *out_len;
-    if (*out_len == 0 || ex->req.method == AG_METHOD_HEAD) {
+    ex->res.content_length = ag_static_content_bytes(out);
+    /* Of HEAD no range is looked at (RFC 9110 section 14.2): there are no parts to release. */
+    if (ex->res.content_length == 0 || ex->req.method == AG_METHOD_HEAD) {
         ag_body_end(&ex->res_body, NULL);
         ag_exchange_respond(ex);
         return false;

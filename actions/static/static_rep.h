@@ -6,6 +6,7 @@
 #pragma once
 #include "actions/static/conditional.h"
 #include "actions/static/static_config.h"
+#include "actions/static/static_parts.h"
 
 #define AG_ETAG_STRONG_LEN 34u /* 32 hex digits in quotes */
 #define AG_ETAG_WEAK_MAX   55u /* W/"mtime-size-inode" */
@@ -36,9 +37,9 @@ uint16_t ag_static_fields(const struct ag_static_rep *rep,
                           struct ag_field v[static AG_STATIC_FIELDS]);
 
 /*
- * Answers with the head that the request's conditions and range ask for. Values of `rep` are copied.
- * True: *out_len bytes from *out_from must now be written to ex->res_body, which is then ended; false:
- * the answer is complete, or an error that fails the exchange: 412, or 416 with Content-Range.
+ * Answers with the head that the request's conditions and ranges ask for. Values of `rep` are copied.
+ * True: *out must now be written to ex->res_body, which is then ended, and released; false: there is nothing to
+ * release, and the answer is complete, or an error that fails the exchange: 412, or 416 with Content-Range.
  */
 AG_MUST_USE bool ag_static_respond(struct ag_exchange *ex, const struct ag_static_rep *rep,
-                                   uint64_t *out_from, uint64_t *out_len);
+                                   struct ag_static_content *out);

@@ -14,7 +14,7 @@ struct send_work {
     struct ag_static_stage stage; /* first */
     struct ag_exchange *ex;
     struct ag_block *file; /* owns the descriptor */
-    uint64_t from, left;   /* not yet written to the body */
+    struct ag_static_content content;
     struct ag_block *into; /* what is read ahead goes there; NULL: nothing is being read */
     struct ag_task wait;   /* for a buffer */
     struct ag_file_op op;
@@ -43,6 +43,7 @@ static void let_go(struct send_work *w)
     ag_task_cancel(&w->wait);
     ag_block_release(w->into);
     ag_block_release(w->file);
+    ag_static_content_release(&w->content);
     ag_exchange_release(ex);
 }
 
@@ -76,7 +77,12 @@ static void break_off(struct send_work *w)
 
 static size_t piece_len(const struct send_work *w)
 {
-    return (size_t)ag_min_u64(w->left, AG_STATIC_PIECE_BYTES);
+    return (size_t)ag_min_u64(w->content.left, AG_STATIC_PIECE_BYTES);
+}
+
+static bool is_warm(const struct send_work *w)
+{
+    return ag_file_is_warm(w->ex->context->loop, w->file->fd, w->content.from, piece_len(w));
 }
 
 static void warmed(struct ag_file_op *op)
@@ -98,7 +104,7 @@ static void warmed(struct ag_file_op *op)
 static void warm(struct send_work *w)
 {
     w->busy = true;
-    ag_file_warm(w->ex->context->loop, &w->op, w->file->fd, w->from, piece_len(w), warmed);
+    ag_file_warm(w->ex->context->loop, &w->op, w->file->fd, w->content.from, piece_len(w), warmed);
 }
 
 /* The last byte of the piece was read. */
@@ -111,7 +117,7 @@ static void probed(struct ag_file_op *op)
     }
     if (op->status != AG_ELIMIT && (op->status != AG_OK || op->out_len == 0)) {
         break_off(w);
-    } else if (!ag_file_is_warm(w->ex->context->loop, w->file->fd, w->from, piece_len(w))) {
+    } else if (!is_warm(w)) {
         warm(w);
     } else {
         w->checked = true;
@@ -123,7 +129,7 @@ static void probe(struct send_work *w)
 {
     w->busy = true;
     ag_file_read(w->ex->context->loop, &w->op, w->file->fd, &w->probe, 1,
-                 w->from + piece_len(w) - 1, probed);
+                 w->content.from + piece_len(w) - 1, probed);
 }
 
 /* ---- for servers whose content must be in memory ---- */
@@ -154,8 +160,8 @@ static void read_done(struct ag_file_op *op)
     }
     w->into = NULL;
     s.len = op->out_len;
-    w->from += s.len;
-    w->left -= s.len;
+    w->content.from += s.len;
+    w->content.left -= s.len;
     if (ag_body_write(&w->ex->res_body, s) != AG_OK) {
         let_go(w);
         return;
@@ -168,7 +174,9 @@ static void read_ahead(struct send_work *w)
 {
     struct ag_loop *l = w->ex->context->loop;
 
-    w->into = ag_loop_buf(l, AG_BUF_LARGE);
+    if (w->content.left > AG_BUF_SMALL_BYTES) {
+        w->into = ag_loop_buf(l, AG_BUF_LARGE);
+    }
     if (!w->into) {
         w->into = ag_loop_buf(l, AG_BUF_SMALL);
     }
@@ -178,8 +186,8 @@ static void read_ahead(struct send_work *w)
     }
     w->busy = true;
     ag_file_read(l, &w->op, w->file->fd, w->into->data,
-                 ag_min_u64(w->left, ag_min_size(w->into->size, AG_STATIC_READ_BYTES)), w->from,
-                 read_done);
+                 ag_min_u64(w->content.left, ag_min_size(w->into->size, AG_STATIC_READ_BYTES)),
+                 w->content.from, read_done);
 }
 
 static void buffer_came(struct ag_task *t)
@@ -193,14 +201,24 @@ static void buffer_came(struct ag_task *t)
 
 /* ---- pieces, one after the other ---- */
 
+static struct ag_slice next_piece(struct send_work *w)
+{
+    struct ag_slice s = {{.offset = w->content.from}, piece_len(w), ag_block_hold(w->file)};
+
+    w->checked = w->ex->req.tls;
+    w->content.from += s.len;
+    w->content.left -= s.len;
+    return s;
+}
+
 static void pump(struct send_work *w)
 {
     struct ag_body *body = &w->ex->res_body;
     bool in_memory = w->ex->server->memory_only;
     uint64_t ahead = in_memory ? AG_STATIC_READ_BYTES : AG_STATIC_AHEAD_BYTES;
 
-    while (w->left > 0) {
-        struct ag_slice s = {{.offset = w->from}, piece_len(w), w->file};
+    while (ag_static_content_goes_on(&w->content)) {
+        struct ag_slice s;
         if (body->discarding || body->aborted) {
             let_go(w);
             return;
@@ -212,18 +230,17 @@ static void pump(struct send_work *w)
             ag_body_owe_room(body); /* there is room, but the page cache has to last until then */
             return;
         }
-        if (in_memory) {
+        if (w->content.left == 0) {
+            s = ag_static_content_head(&w->content);
+        } else if (in_memory) {
             read_ahead(w);
             return;
-        }
-        if (!w->checked) {
+        } else if (!w->checked) {
             probe(w);
             return;
+        } else {
+            s = next_piece(w);
         }
-        w->checked = w->ex->req.tls;
-        w->from += s.len;
-        w->left -= s.len;
-        (void)ag_block_hold(w->file);
         if (ag_body_write(body, s) != AG_OK) {
             let_go(w);
             return;
@@ -295,15 +312,14 @@ void ag_static_send(struct ag_exchange *ex, const struct ag_static_file *file)
     ag_task_init(&w->wait, buffer_came);
     w->stage.abort = abort_work;
     ex->action_data = &w->stage;
-    if (!ag_static_respond(ex, &rep, &w->from, &w->left)) {
+    if (!ag_static_respond(ex, &rep, &w->content)) {
         let_go(w);
         return;
     }
     if (ex->action_data) { /* else the stream broke in respond, and abort has let go */
         /* The first piece leaves with the head; the file was looked at a moment ago. */
         w->checked =
-            !ex->server->memory_only &&
-            (ex->req.tls || ag_file_is_warm(ex->context->loop, w->file->fd, w->from, piece_len(w)));
+            !ex->server->memory_only && (ex->req.tls || (w->content.left > 0 && is_warm(w)));
         ag_body_set_producer(&ex->res_body, on_writable, ex);
         pump(w);
     }

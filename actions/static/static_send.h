@@ -3,6 +3,8 @@
  *
  *   head --> [ piece still there? --> in the page cache? (else a helper reads it) --> file slice ] ...
  *
+ *   Of several ranges each has its head before it (static_parts.h), and pieces end with their range.
+ *
  *   ... for servers that take memory alone: [ a buffer --> read into it --> memory slice ] ...
  *
  * Pieces go ahead of the socket by at most AG_STATIC_AHEAD_BYTES. A file that has become shorter aborts

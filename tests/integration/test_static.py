@@ -264,7 +264,7 @@ def test_a_304_leaves_the_connection_in_step(setup, tag):
         assert reader.at_end()
 
 
-# ---- ranges (RFC 9110 section 14)
+# ---- one range (RFC 9110 section 14); several: wire/test_ranges.py
 
 @pytest.mark.parametrize("value, body, of", [
     ("bytes=0-0", b"0", "bytes 0-0/10"),
@@ -290,11 +290,6 @@ def test_a_range_beyond_the_end(setup, value):
                                    "bytes=0x1-2"])
 def test_a_range_that_is_none_is_ignored(setup, value):
     r = fetch(setup, "/ten.txt", f"Range: {value}\r\n")
-    assert (r.status, r.body) == (200, b"0123456789")
-
-
-def test_several_ranges_get_the_whole(setup):
-    r = fetch(setup, "/ten.txt", "Range: bytes=0-1,4-5\r\n")
     assert (r.status, r.body) == (200, b"0123456789")
 
 

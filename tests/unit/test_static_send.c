@@ -60,7 +60,38 @@ Test(static, ranges)
     end();
 }
 
-/* ---- large files ---- */
+/* ---- several ranges ---- */
+
+/* What the answer must be: `spans` are pairs of from and len. The boundary is the answer's own. */
+static void expect_parts(const struct answer *a, const char *type, const uint8_t *content,
+                         size_t size, size_t count, const size_t (*spans)[2])
+{
+    static const char multipart[] = "multipart/byteranges; boundary=";
+    const char *kind = fake_field(a, "Content-Type");
+    uint8_t *want = malloc(size + 8192);
+    char boundary[64], length[32];
+    size_t n = 0;
+
+    AG_ASSERT(want);
+    cr_assert(a->status == 206 && a->complete && a->heads == 1);
+    cr_assert(kind && strncmp(kind, multipart, sizeof(multipart) - 1) == 0);
+    (void)snprintf(boundary, sizeof(boundary), "%.60s", kind + sizeof(multipart) - 1);
+    cr_expect(strlen(boundary) == AG_BOUNDARY_LEN);
+    cr_expect(!fake_field(a, "Content-Range") && fake_field(a, "ETag"));
+    for (size_t i = 0; i < count; i++) {
+        n += (size_t)sprintf(
+            (char *)want + n,
+            "%s--%s\r\nContent-Type: %s\r\nContent-Range: bytes %zu-%zu/%zu\r\n\r\n",
+            i ? "\r\n" : "", boundary, type, spans[i][0], spans[i][0] + spans[i][1] - 1, size);
+        memcpy(want + n, content + spans[i][0], spans[i][1]);
+        n += spans[i][1];
+    }
+    n += (size_t)sprintf((char *)want + n, "\r\n--%s--\r\n", boundary);
+    (void)snprintf(length, sizeof(length), "%zu", n);
+    expect_field(a, "Content-Length", length);
+    cr_expect(a->body_len == n && memcmp(a->body, want, n) == 0);
+    free(want);
+}
 
 static uint8_t *big(const char *name, size_t len)
 {
@@ -73,6 +104,65 @@ static uint8_t *big(const char *name, size_t len)
     folder_put(name, content, len);
     return content;
 }
+
+Test(static, several_ranges)
+{
+    static const size_t spans[3][2] = {{500, 100}, {990, 10}, {0, 1}};
+    char first[64];
+
+    site();
+    uint8_t *content = big("some.js", 1000);
+    serve("/", "/");
+    for (int again = 0; again < 2; again++) {
+        const struct answer *a = get("/some.js", "Range: bytes=500-549,-10,0-0,550-599,1000-\n");
+        expect_parts(a, "text/javascript; charset=utf-8", content, 1000, 3, spans);
+        (void)snprintf(first, sizeof(first), "%.60s", fake_field(a, "Content-Type"));
+        a = get("/some.js", "Range: bytes=500-549,-10,0-0,550-599,1000-\n");
+        cr_expect_str_neq(fake_field(a, "Content-Type"), first, "nobody can tell the boundary");
+        a = get("/some.js", "Range: bytes=0-1,3-4\n"); /* one when all is said */
+        cr_expect(a->status == 206 && a->body_len == 5 && memcmp(a->body, content, 5) == 0);
+        expect_field(a, "Content-Range", "bytes 0-4/1000");
+        expect_field(a, "Content-Type", "text/javascript; charset=utf-8");
+        a = get("/some.js", "Range: bytes=99999-,88888-\n");
+        cr_expect(a->status == 416);
+        a = get("/some.js", "Range: bytes=0-,0-\n");
+        cr_expect(a->status == 200 && a->body_len == 1000);
+        a = get("/some.js", "Range: bytes=0-1,500-501\nIf-Range: \"other\"\n");
+        cr_expect(a->status == 200 && a->body_len == 1000);
+        a = fake_ask(f, &r, "HEAD /some.js", "Range: bytes=0-1,500-501\n");
+        cr_expect(a->status == 200 && a->body_len == 0);
+        expect_field(a, "Content-Length", "1000");
+        cr_expect(ag_loop_bufs_used(&f->loop, AG_BUF_SMALL) == 0);
+    }
+    free(content);
+    end();
+}
+
+/* All heads of the longest type, at places with many digits, go into one buffer. */
+Test(static, many_ranges_of_a_long_type)
+{
+    size_t len = 3u << 20, spans[AG_RANGES_MAX][2];
+    char type[AG_MIME_TYPE_MAX + 1] = "a/", fields[1024] = "Range: bytes=";
+
+    site();
+    memset(type + 2, 'x', AG_MIME_TYPE_MAX - 2);
+    uint8_t *content = big("many.bin", len);
+    f = fake_new(&ag_action_static);
+    fake_set(f, f->config, "static.types.bin", type);
+    serve("/", "/");
+    for (size_t i = 0; i < AG_RANGES_MAX; i++) {
+        spans[i][0] = (AG_RANGES_MAX - 1 - i) * 65000 + 2000000;
+        spans[i][1] = i * 4000 + 1;
+        (void)snprintf(fields + strlen(fields), 32, "%s%zu-%zu", i ? "," : "", spans[i][0],
+                       spans[i][0] + spans[i][1] - 1);
+    }
+    strcat(fields, "\n");
+    expect_parts(get("/many.bin", fields), type, content, len, AG_RANGES_MAX, spans);
+    free(content);
+    end();
+}
+
+/* ---- large files ---- */
 
 Test(static, large_files)
 {
@@ -91,12 +181,40 @@ Test(static, large_files)
     a = get("/big.bin", "Range: bytes=524280-1600000\n");
     cr_expect(a->status == 206 && a->body_len == len - 524280);
     cr_expect(memcmp(a->body, content + 524280, a->body_len) == 0);
+    static const size_t spans[3][2] = {{1000000, 10}, {0, AG_STATIC_PIECE_BYTES + 7}, {900000, 1}};
+    a = get("/big.bin", "Range: bytes=1000000-1000009,0-524294,900000-900000\n");
+    expect_parts(a, "application/octet-stream", content, len, 3, spans);
     a = fake_ask(f, &r, "HEAD /big.bin", NULL);
     cr_expect(a->status == 200 && a->body_len == 0);
     (void)snprintf(fields, sizeof(fields), "%zu", len);
     expect_field(a, "Content-Length", fields);
     cr_expect(cache()->count == 0);
     free(content);
+    end();
+}
+
+/* Without a buffer for the heads of the parts. */
+Test(static, several_ranges_without_a_buffer)
+{
+    struct ag_block *all[8192];
+    size_t n = 0;
+
+    site();
+    free(big("big.bin", 3u << 20));
+    free(big("some.js", 1000));
+    serve("/", "/");
+    cr_expect(get("/some.js", NULL)->status == 200);
+    while (n < AG_COUNT(all) && (all[n] = ag_loop_buf(&f->loop, AG_BUF_SMALL))) {
+        n++;
+    }
+    cr_assert_lt(n, AG_COUNT(all));
+    cr_expect(get("/big.bin", "Range: bytes=0-1,500-501\n")->status == 503);
+    cr_expect(get("/some.js", "Range: bytes=0-1,500-501\n")->status == 503);
+    while (n > 0) {
+        ag_block_release(all[--n]);
+    }
+    cr_expect(get("/big.bin", "Range: bytes=0-1,500-501\n")->status == 206);
+    cr_expect(get("/some.js", "Range: bytes=0-1,500-501\n")->status == 206);
     end();
 }
 
@@ -153,7 +271,7 @@ Test(static, a_file_that_shrinks)
 /* ---- servers that take memory alone ---- */
 
 /* Holds back; the caller lets turns pass. */
-static struct ag_exchange *begin_in_memory(const char *line)
+static struct ag_exchange *begin_in_memory(const char *line, const char *fields)
 {
     static struct ag_server_ops server;
     struct ag_exchange *ex;
@@ -161,7 +279,7 @@ static struct ag_exchange *begin_in_memory(const char *line)
     server = fake_server;
     server.memory_only = true;
     f->answer.hold_back = true;
-    ex = fake_begin(f, &r, line, NULL);
+    ex = fake_begin(f, &r, line, fields);
     ex->server = &server;
     ag_body_end(&ex->req_body, NULL);
     fake_start(ex);
@@ -182,7 +300,7 @@ Test(static, large_files_in_memory)
     site();
     uint8_t *content = big("big.bin", len);
     serve("/", "/");
-    struct ag_exchange *ex = begin_in_memory("GET /big.bin");
+    struct ag_exchange *ex = begin_in_memory("GET /big.bin", NULL);
     for (int i = 0; i < 50; i++) {
         ag_loop_turn(&f->loop, 1);
     }
@@ -196,6 +314,27 @@ Test(static, large_files_in_memory)
     end();
 }
 
+Test(static, several_ranges_in_memory)
+{
+    static const size_t spans[3][2] = {{2000000, 100000}, {0, 1}, {500, AG_BUF_SMALL_BYTES}};
+    size_t len = 3u << 20;
+
+    site();
+    uint8_t *content = big("big.bin", len);
+    serve("/", "/");
+    struct ag_exchange *ex =
+        begin_in_memory("GET /big.bin", "Range: bytes=2000000-2099999,0-0,500-4595\n");
+    for (int i = 0; i < 50; i++) {
+        ag_loop_turn(&f->loop, 1);
+    }
+    cr_expect(ex->res_body.q.bytes < 2 * AG_STATIC_READ_BYTES);
+    take_all(ex);
+    expect_parts(&f->answer, "application/octet-stream", content, len, 3, spans);
+    fake_end(f, ex);
+    free(content);
+    end();
+}
+
 Test(static, a_file_in_memory_that_shrinks)
 {
     char path[128];
@@ -203,7 +342,7 @@ Test(static, a_file_in_memory_that_shrinks)
     site();
     free(big("big.bin", 3u << 20));
     serve("/", "/");
-    struct ag_exchange *ex = begin_in_memory("GET /big.bin");
+    struct ag_exchange *ex = begin_in_memory("GET /big.bin", NULL);
     for (int i = 0; i < 50; i++) {
         ag_loop_turn(&f->loop, 1);
     }
@@ -224,7 +363,7 @@ Test(static, files_in_memory_wait_for_buffers)
     site();
     uint8_t *content = big("big.bin", len);
     serve("/", "/");
-    struct ag_exchange *ex = begin_in_memory("GET /big.bin");
+    struct ag_exchange *ex = begin_in_memory("GET /big.bin", NULL);
     for (int g = AG_BUF_LARGE; g >= AG_BUF_SMALL; g--) {
         while (n < AG_COUNT(all) && (all[n] = ag_loop_buf(&f->loop, (enum ag_buf_group)g))) {
             n++;
@@ -255,10 +394,11 @@ Test(static, client_of_a_file_in_memory_gone)
     site();
     free(big("big.bin", 3u << 20));
     serve("/", "/");
-    for (int turns = 0; turns < 12; turns++) {
-        struct ag_exchange *ex = begin_in_memory("GET /big.bin");
+    for (int turns = 0; turns < 24; turns++) {
+        struct ag_exchange *ex =
+            begin_in_memory("GET /big.bin", turns % 2 ? "Range: bytes=0-9,100-109,200-\n" : NULL);
 
-        for (int t = 0; t < turns; t++) {
+        for (int t = 0; t < turns / 2; t++) {
             ag_loop_turn(&f->loop, 0);
         }
         f->answer.complete = false;
@@ -274,18 +414,19 @@ Test(static, client_gone)
 {
     static const char *const lines[] = {"GET /app.js", "GET /users/7", "GET /docs", "GET /big.bin",
                                         "GET /docs/"};
+    static const char *const fields[] = {NULL, "Range: bytes=0-1,200-201,400-401,600-\n"};
 
     site();
     free(big("big.bin", 3u << 20));
     serve("/", "/");
     for (size_t i = 0; i < AG_COUNT(lines); i++) {
-        for (int turns = 0; turns < 8; turns++) {
+        for (int turns = 0; turns < 16; turns++) {
             f->answer.hold_back = true;
-            struct ag_exchange *ex = fake_begin(f, &r, lines[i], NULL);
+            struct ag_exchange *ex = fake_begin(f, &r, lines[i], fields[turns % 2]);
             ag_body_end(&ex->req_body, NULL);
-            f->loop.now_ms += (uint64_t)turns * 500; /* some looks at what is cached as well */
+            f->loop.now_ms += (uint64_t)turns / 2 * 500; /* some looks at what is cached as well */
             fake_start(ex);
-            for (int t = 0; t < turns; t++) {
+            for (int t = 0; t < turns / 2; t++) {
                 ag_loop_turn(&f->loop, 0);
             }
             f->answer.complete = false;
