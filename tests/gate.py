@@ -257,6 +257,15 @@ class Reader:
         return False
 
 
+def refused(port):
+    """Nobody listens there. (One who stops just now resets who has half come in.)"""
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionError:
+        return True
+    return False
+
+
 def freeze(pid):
     """Stops a process; it has stopped, with all its threads, when this returns. SIGCONT lets it go on."""
     os.kill(pid, signal.SIGSTOP)

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from gate import Closed, Gate, Reader, Upstream, free_port, ok, run
+from gate import Closed, Gate, Reader, Upstream, free_port, ok, refused, run
 
 FIXED = """
 server: {listen: ["127.0.0.1:$PORT"]%s}
@@ -52,14 +52,6 @@ def await_line(gate, text):
         assert gate.process.poll() is None, gate.stderr()
         time.sleep(0.025)
     raise AssertionError(f"no {text!r} in: {gate.stderr()}")
-
-
-def refused(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 2).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])

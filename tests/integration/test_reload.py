@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h2wire
 import pytest
-from gate import Gate, Reader, Upstream, free_port, freeze, ok, without_sanitizers
+from gate import Gate, Reader, Upstream, free_port, freeze, ok, refused, without_sanitizers
 
 UPGRADE = (b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
@@ -77,14 +77,6 @@ class Reloading(Gate):
                     and f"socket:[{cell[9]}]" in own):
                 found.append(cell[9])
         return sorted(found)
-
-
-def refused(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 2).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 # ---- nothing is lost

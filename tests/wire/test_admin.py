@@ -9,7 +9,7 @@ import time
 
 import h2wire
 import pytest
-from gate import Gate, Reader, Upstream, ok, run
+from gate import Gate, Reader, Upstream, ok, refused, run
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 CONFIG = """
@@ -217,14 +217,6 @@ def reload(gate, text):
     while gate.stderr().count("reloaded") == count:
         assert time.monotonic() < deadline, gate.stderr()
         time.sleep(0.02)
-
-
-def refused(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_a_reload_changes_it(backend, tmp_path):
