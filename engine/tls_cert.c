@@ -331,7 +331,7 @@ enum ag_status ag_tls_authorities_check(struct ag_arena *arena, struct ag_span p
     struct ag_pem block;
     struct part part;
     enum ag_status st;
-    uint32_t count = 0;
+    uint32_t count = 0, authorities = 0;
 
     while ((st = ag_pem_next(&pem, &block)) == AG_OK) {
         if (!ag_span_eq(block.label, AG_SPAN("CERTIFICATE"))) {
@@ -340,6 +340,7 @@ enum ag_status ag_tls_authorities_check(struct ag_arena *arena, struct ag_span p
         if (read_certificate(arena, &block, count + 1, &part, out_why) != AG_OK) {
             return AG_EINVAL;
         }
+        authorities += part.cert.is_ca;
         if (++count > AUTHORITIES_MAX) {
             *out_why = "too many certificates in it";
             return AG_EINVAL;
@@ -350,7 +351,7 @@ enum ag_status ag_tls_authorities_check(struct ag_arena *arena, struct ag_span p
             count == 0 ? "no certificate in it" : "a -----BEGIN line without its -----END line";
         return AG_EINVAL;
     }
-    *out_count = count;
+    *out_count = authorities;
     return AG_OK;
 }
 

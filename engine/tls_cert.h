@@ -46,6 +46,7 @@ AG_MUST_USE enum ag_status ag_tls_identity_read(struct ag_arena *arena, struct a
  * whole label (RFC 9525 section 6.3). */
 bool ag_tls_identity_covers(const struct ag_tls_identity *id, struct ag_span name);
 
-/* Counts the certificates of a PEM bundle of authorities. AG_EINVAL: one cannot be read, or none is there. */
+/* Counts those certificates of a PEM bundle that are authorities; others are believed as themselves alone. AG_EINVAL:
+ * one cannot be read, or none at all is there. */
 AG_MUST_USE enum ag_status ag_tls_authorities_check(struct ag_arena *arena, struct ag_span pem,
                                                     uint32_t *out_count, const char **out_why);

@@ -204,7 +204,7 @@ const struct ag_tls_file *ag_tls_files_ca(struct ag_tls_files *f, struct ag_pos 
             return NULL;
         }
         file->signature = mix_answer(0, &a);
-        if (ag_tls_authorities_check(f->arena, a.text, &file->ca_count, &why) != AG_OK) {
+        if (ag_tls_authorities_check(f->arena, a.text, &file->authority_count, &why) != AG_OK) {
             ag_diag_error(f->diags, pos, hint_for(why), "%s: %s", path, why);
         } else {
             file->ca = a.text;

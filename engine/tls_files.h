@@ -31,7 +31,7 @@ struct ag_tls_file {
     /* Of IDENTITY and CA; NULL and empty: it has mistakes, which were told. */
     const struct ag_tls_identity *identity;
     struct ag_span ca;
-    uint32_t ca_count;
+    uint32_t authority_count; /* of CA: among its certificates */
 };
 
 /* All of one configuration; in its arena. */

@@ -456,6 +456,23 @@ static bool is_answered_plainly(struct ag_tls *t)
     return t->in.head->slice.ptr[0] != 21 && t->in.head->slice.ptr[0] != 22;
 }
 
+/* The library reads a certificate's key, and what was signed by it, before we see anything of that. */
+static bool is_about_key(int error)
+{
+    switch (error) {
+    case WC_KEY_SIZE_E:
+    case RSA_KEY_SIZE_E:
+    case ECC_KEY_SIZE_E:
+    case SIG_VERIFY_E:
+    case PEER_KEY_ERROR:
+    case VERIFY_SIGN_ERROR:
+    case INVALID_PARAMETER:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* A client of TLS 1.3 that does not take our certificate may say so before it encrypts (OpenSSL's does): the library
  * stumbles over that behind the record's head. */
 static const char *why_failed(const struct ag_tls *t, int error)
@@ -463,6 +480,9 @@ static const char *why_failed(const struct ag_tls *t, int error)
     static const uint8_t alert[] = {21, 3, 3, 0, 2}; /* then its level and what it is */
     const struct ag_slice_node *next = t->in.head;
 
+    if (t->session.client_cert_asked && is_about_key(error)) {
+        return "the key of the client's certificate cannot be used, or has not signed";
+    }
     if (error != PARSE_ERROR || memcmp(t->shake->last, alert, sizeof(alert)) != 0) {
         return ag_tls_why(t->ssl, error);
     }

@@ -79,12 +79,14 @@ static void put_clients(const struct ag_tls_server_settings *t, struct ag_buf *o
 static void put_listener(const struct ag_snapshot *s, const struct ag_listen *l, struct ag_buf *out)
 {
     const struct ag_tls_server_settings *t = l->tls;
+    bool all_asked = t->client_auth >= AG_TLS_CLIENTS_ASKED; /* who is asked gets none */
 
     ag_buf_put(out, AG_SPAN("TLS on "));
     ag_buf_put(out, l->text);
     ag_buf_printf(out, "\n  %s: %s, %s, %s%s\n", ag_tls_profile_name(t->profile),
                   t->profile == AG_TLS_MODERN ? "TLS 1.3" : "TLS 1.2 and 1.3",
-                  t->h2 ? "HTTP/2 and HTTP/1.1" : "HTTP/1.1", t->tickets ? "tickets" : "no tickets",
+                  t->h2 ? "HTTP/2 and HTTP/1.1" : "HTTP/1.1",
+                  t->tickets && !all_asked ? "tickets" : "no tickets",
                   t->strict_sni ? ", strict SNI" : "");
     for (uint32_t i = 0; i < t->identity_count; i++) {
         put_identity(s, t->identities[i], out);
@@ -158,12 +160,52 @@ static const struct ag_tls_identity *covered_by(const struct ag_tls_server_setti
     return NULL;
 }
 
+/* Where it stands among a listener's; -1: nowhere. */
+static int64_t place_of(const struct ag_tls_identity *id, const struct ag_listen *l)
+{
+    for (uint32_t i = 0; l->tls && i < l->tls->identity_count; i++) {
+        if (l->tls->identities[i] == id) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* At the first listener that has it. */
+static bool is_told(const struct ag_snapshot *s, const struct ag_listen *l,
+                    const struct ag_tls_identity *id)
+{
+    const struct ag_listen *before = s->model->listens;
+
+    while (before < l && place_of(id, before) < 0) {
+        before++;
+    }
+    return before < l;
+}
+
+/* At some listener it is the one that is shown for a route's host. */
+static bool is_of_use(const struct ag_snapshot *s, const struct ag_tls_identity *id)
+{
+    for (uint16_t i = 0; i < s->model->listen_count; i++) {
+        const struct ag_listen *l = &s->model->listens[i];
+        int64_t at = place_of(id, l);
+
+        if (at >= 0 && !covered_by(l->tls, (uint32_t)at) && covers_any_route(s, l, id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void warn_identity(const struct ag_snapshot *s, const struct ag_listen *l, uint32_t at,
                           struct ag_diags *diags)
 {
     const struct ag_tls_identity *id = l->tls->identities[at], *by = covered_by(l->tls, at);
     const struct ag_tls_file *file = file_of(s, id);
 
+    if (is_told(s, l, id)) {
+        return;
+    }
     if (id->self_signed) {
         ag_diag_warn(diags, file->pos, "for a test that may do",
                      "%s: the certificate is self-signed: clients do not trust it", file->path);
@@ -177,10 +219,13 @@ static void warn_identity(const struct ag_snapshot *s, const struct ag_listen *l
         ag_diag_warn(diags, file->pos, "it needs serverAuth among its extended key usages",
                      "%s: the certificate is not meant for servers", file->path);
     }
+    if (is_of_use(s, id)) {
+        return;
+    }
     if (by) {
         ag_diag_warn(diags, file->pos, "remove one of them",
                      "%s: never used: %s has the same names", file->path, file_of(s, by)->path);
-    } else if (!covers_any_route(s, l, id)) {
+    } else {
         ag_diag_warn(diags, file->pos, NULL, "%s: no route has a host that is among its names",
                      file->path);
     }

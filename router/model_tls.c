@@ -224,6 +224,12 @@ static void read_client_auth(struct reader *r, struct draft *d, const struct ag_
     }
     const char *path = path_at(r, ca);
     file = path ? ag_tls_files_ca(r->files, ca->pos, path) : NULL;
+    if (file && file->authority_count == 0) {
+        ag_diag_warn(r->diags, ca->pos, "name the certificate that signs the clients'",
+                     "%s holds no authority: who has one of its very certificates is let in, and "
+                     "nobody else",
+                     path);
+    }
     if (file) {
         s->client_ca = file->ca;
         s->client_auth = kinds[mode];

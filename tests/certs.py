@@ -17,7 +17,8 @@ from pathlib import Path
 KINDS = {"ec": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
          "ec384": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"],
          "ed25519": ["-newkey", "ed25519"],
-         "rsa": ["-newkey", "rsa:2048"]}
+         "rsa": ["-newkey", "rsa:2048"], "rsa1024": ["-newkey", "rsa:1024"],
+         "k1": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"]}
 
 CONFIG = """
 [req]

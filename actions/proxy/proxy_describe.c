@@ -250,14 +250,16 @@ static void resolve_source(const struct ag_proxy_name *n, struct ag_diags *diags
 
 static void examine_tls(const struct ag_proxy_name *n, struct ag_diags *diags)
 {
-    bool used = false, unverified = false;
+    bool used = false, unverified = false, has_ca = false;
 
     for (const struct ag_proxy_variant *v = n->variants; v; v = v->next) {
         used |= v->upstream && v->upstream->tls;
         unverified |= v->upstream && v->upstream->tls && !v->upstream->tls->verify;
+        has_ca |= v->upstream && v->upstream->options.tls.ca;
     }
     if (unverified) {
-        ag_diag_warn(diags, n->pos, "name its authority by ca: FILE",
+        ag_diag_warn(diags, n->pos,
+                     has_ca ? "remove verify: false" : "name its authority by ca: FILE",
                      "servers of %.*s are not verified: whoever is on the way can read and change "
                      "everything",
                      (int)n->name.len, (const char *)n->name.ptr);

@@ -198,6 +198,7 @@ Test(dispatch_tls, routes_that_want_certificates)
         {"s.example", "/must", SESSION("s.example", BAD, true), 403},
         {"s.example", "/must", SESSION("", NONE, true), 403},
         {"s.example", "/must", SESSION("", VALID, true), 200},
+        {"s.example", "/must", SESSION("", NONE, false), 421},
         {"s.example", "/must", PLAIN, 403},
         /* the rule is newer than the connection */
         {"s.example", "/must", SESSION("s.example", NONE, false), 421},

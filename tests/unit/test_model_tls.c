@@ -449,16 +449,19 @@ Test(model_tls, the_report)
 {
     char room[4096];
     struct ag_buf b = ag_buf(room, sizeof(room) - 1);
-    struct load *l =
-        good("server: {listen: [{address: ':1', tls: {client_auth: {ca: a.crt}}}, {address: ':80', "
-             "redirect_https: 443}]}\ntls: {certificates: both.pem, strict_sni: true}\n");
+    struct load *l = good(
+        "server: {listen: [{address: ':1', tls: {client_auth: {ca: a.crt}}}, {address: ':2', "
+        "tls: true}, {address: ':80', redirect_https: 443}]}\ntls: {certificates: both.pem, strict_sni: true}\n");
 
     ag_explain_tls(l->s, &b);
     room[b.len] = 0;
     static const char *const want[] = {
-        "TLS on :1\n  intermediate: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, tickets, strict SNI\n",
-        "  a.example, *.b.example: ECDSA 256, until 20", ", self-signed, ",
-        "  client certificates: required\n", ":80\n  redirects to https at port 443\n"};
+        "TLS on :1\n  intermediate: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no tickets, strict SNI\n",
+        "TLS on :2\n  intermediate: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, tickets, strict SNI\n",
+        "  a.example, *.b.example: ECDSA 256, until 20",
+        ", self-signed, ",
+        "  client certificates: required\n",
+        ":80\n  redirects to https at port 443\n"};
     for (size_t i = 0; i < AG_COUNT(want); i++) {
         cr_expect_not_null(strstr(room, want[i]), "%s in:\n%s", want[i], room);
     }

@@ -251,6 +251,10 @@ Test(tls_cert, authorities)
     certs_run("cat a.crt b.crt >all; (cat a.crt; echo -----BEGIN CERTIFICATE-----) >open");
     cr_assert_eq(ag_tls_authorities_check(&arena, certs_read(&arena, "all"), &count, &why), AG_OK);
     cr_assert_eq(count, 2);
+    certs_signed("leaf", CERTS_P256, "/CN=leaf", "a", "extendedKeyUsage=clientAuth\n");
+    cr_assert_eq(ag_tls_authorities_check(&arena, certs_read(&arena, "leaf.crt"), &count, &why),
+                 AG_OK);
+    cr_assert_eq(count, 0);
     cr_assert_eq(ag_tls_authorities_check(&arena, certs_read(&arena, "open"), &count, &why),
                  AG_EINVAL);
     cr_assert_eq(ag_tls_authorities_check(&arena, certs_read(&arena, "a.key"), &count, &why),

@@ -136,6 +136,17 @@ def test_a_certificate_without_its_key(gate, people, certs):
     assert "CertificateVerify" in out and "200 OK" in out
 
 
+@pytest.mark.parametrize("kind, version", [("rsa1024", "-tls1_2"), ("rsa1024", "-tls1_3"), ("k1", "-tls1_2")])
+def test_a_key_that_the_library_does_not_take(backend, certs, tmp_path, kind, version):
+    """Before there is anything to answer: an alert, and a line in the log that tells whose fault it is."""
+    server, client = certs.leaf("taken", ["a.example"]), certs.leaf(f"me-{kind}", kind=kind, client=True)
+    text = TAKEN.replace("server:", "server:\n  access_log: human") % {
+        "folder": certs.root.parent, "cert": server.chain, "key": server.key}
+    with Gate(tmp_path, text, backend) as gate:
+        s_client(gate.port, version, "-cipher", "ALL:@SECLEVEL=0", "-cert", client.cert, "-key", client.key)
+        assert "TLS handshake: the key of the client's certificate cannot be used" in gate.stderr()
+
+
 # ---- their authorities, as they change ----
 
 TAKEN = """
