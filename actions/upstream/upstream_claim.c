@@ -64,7 +64,9 @@ static enum ag_status give_up(struct ag_upstream_claim *c)
     }
     switch ((enum ag_reason)c->reason) {
     case AG_REASON_TIMEOUT:
-        return refuse(c, 504, AG_REASON_TIMEOUT, "connect to upstream: timeout");
+        return refuse(c, 504, AG_REASON_TIMEOUT,
+                      c->detail ? "TLS handshake with upstream: timeout"
+                                : "connect to upstream: timeout");
     case AG_REASON_REFUSED:
         return refuse(c, 502, AG_REASON_REFUSED, "connect to upstream: connection refused");
     case AG_REASON_UNREACHABLE:
