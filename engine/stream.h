@@ -55,6 +55,9 @@ struct ag_stream_user {
     void (*on_deadline)(struct ag_stream *);
     /* The last call. */
     void (*on_close)(struct ag_stream *, enum ag_reason);
+    /* As on_eof, but the peer has not said so (TLS without close_notify): whoever cut it may have cut content short.
+     * NULL: the stream ends by that. */
+    void (*on_cut)(struct ag_stream *);
 };
 
 struct ag_stream_ops {

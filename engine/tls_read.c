@@ -53,7 +53,10 @@ static void wait_for_more(struct ag_tls *t)
 {
     struct ag_conn *c = &t->conn;
 
-    if (t->fin) {
+    if (t->fin && t->stream.user->on_cut) {
+        t->eof = true;
+        t->stream.user->on_cut(&t->stream);
+    } else if (t->fin) {
         /* Whoever cut the connection may have cut the content short. */
         ag_tls_break(t, AG_REASON_EOF, "closed without close_notify");
     } else if (!c->reading || c->group != t->group) {

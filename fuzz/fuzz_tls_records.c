@@ -75,7 +75,8 @@ static void on_close(struct ag_stream *s, enum ag_reason why)
     live = false;
 }
 
-static const struct ag_stream_user user = {on_data, on_nothing, on_nothing, on_nothing, on_close};
+static const struct ag_stream_user user = {on_data,    on_nothing, on_nothing,
+                                           on_nothing, on_close,   NULL};
 
 static void ready(struct ag_tls *t)
 {

@@ -242,7 +242,9 @@ static bool settle_eof(struct ag_h1_server *h)
         }
         break;
     case AG_H1_TUNNEL:
-        if (!h->body_done && h->in.bytes == 0) {
+        if (!h->body_done && h->cut) {
+            ag_h1_server_close_now(h, AG_REASON_EOF);
+        } else if (!h->body_done && h->in.bytes == 0) {
             ag_h1_server_body_complete(h, NULL);
             ag_task_queue(h->stream->loop, &h->work);
         }
@@ -430,6 +432,12 @@ void ag_h1_server_eof(struct ag_h1_server *h)
 {
     h->eof = true;
     run(h);
+}
+
+void ag_h1_server_cut(struct ag_h1_server *h)
+{
+    h->cut = true;
+    ag_h1_server_eof(h);
 }
 
 void ag_h1_server_drained(struct ag_h1_server *h)

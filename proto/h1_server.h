@@ -74,6 +74,7 @@ struct ag_h1_server {
     bool in_trailers;
     bool running;      /* inside run(): wake-ups need no task */
     bool eof      : 1; /* the client has shut its side */
+    bool cut      : 1; /* or somebody else has: what has no end of its own is not whole */
     bool yielding : 1; /* draining, and what is idle waits for one more */
     bool hurried  : 1; /* HEAD: a drain found an empty line, and due_ms is the drain's */
     bool large    : 1; /* reading in large buffers */
@@ -89,6 +90,7 @@ void ag_h1_server_init(struct ag_h1_server *h, struct ag_stream *s, struct ag_co
 /* The stream's callbacks, for the owner's table to call. */
 void ag_h1_server_data(struct ag_h1_server *h, struct ag_slice s);
 void ag_h1_server_eof(struct ag_h1_server *h);
+void ag_h1_server_cut(struct ag_h1_server *h);
 void ag_h1_server_drained(struct ag_h1_server *h);
 void ag_h1_server_deadline(struct ag_h1_server *h);
 /* The stream is gone: aborts what is live. The owner frees both afterwards. */

@@ -88,6 +88,11 @@ static void h1_on_eof(struct ag_stream *s)
     ag_h1_server_eof(&of(s)->h1);
 }
 
+static void h1_on_cut(struct ag_stream *s)
+{
+    ag_h1_server_cut(&of(s)->h1);
+}
+
 static void h1_on_drain(struct ag_stream *s)
 {
     ag_h1_server_drained(&of(s)->h1);
@@ -112,6 +117,7 @@ static const struct ag_stream_user h1_user = {
     .on_drain = h1_on_drain,
     .on_deadline = h1_on_deadline,
     .on_close = h1_on_close,
+    .on_cut = h1_on_cut,
 };
 
 static void begin_h1(struct ag_downstream *ds)
@@ -162,6 +168,7 @@ static void h2_on_close(struct ag_stream *s, enum ag_reason why)
 static const struct ag_stream_user h2_user = {
     .on_data = h2_on_data,
     .on_eof = h2_on_eof,
+    .on_cut = h2_on_eof, /* each stream has an end of its own */
     .on_drain = h2_on_drain,
     .on_deadline = h2_on_deadline,
     .on_close = h2_on_close,

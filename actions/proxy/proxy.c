@@ -260,6 +260,16 @@ static void begin(struct ag_proxy_try *t)
     }
 }
 
+/* A tunnel that its connection does not take, and another one of its server may. */
+static bool needs_h1(const struct ag_proxy_try *t)
+{
+    const struct ag_proxy_call *p = t->whole;
+
+    return p->tunnel.asked != AG_PROXY_NO_TUNNEL && ag_upstream_is_h2(&t->claim) &&
+           ag_upstream_has_h1(&t->claim) &&
+           ag_proxy_tunnel_needs_h1(&p->tunnel, p->ex, ag_upstream_tunnels(&t->claim));
+}
+
 /* What was wrong with the handshake, for the log and the answer. */
 static const char *tls_detail(struct ag_proxy_try *t)
 {
@@ -280,6 +290,9 @@ void ag_proxy_go_on(struct ag_proxy_try *t, enum ag_status st)
 {
     struct ag_upstream_claim *claim = &t->claim;
 
+    if (st == AG_OK && needs_h1(t)) {
+        st = ag_upstream_claim_h1(claim);
+    }
     if (st == AG_OK) {
         begin(t);
     } else if (st != AG_AGAIN && !ag_proxy_retry_unconnected(t)) {

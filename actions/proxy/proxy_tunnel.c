@@ -17,6 +17,27 @@ enum ag_proxy_tunnel ag_proxy_tunnel_asked(const struct ag_request *req)
 
 /* ---- requests ---- */
 
+#define NO_CONNECT "the upstream takes no extended CONNECT"
+#define NO_WEBSOCKET \
+    "the upstream takes no WebSocket over HTTP/2 (RFC 8441); http, https and wss can do without"
+
+static bool wants_websocket(const struct ag_proxy_tunneling *t, const struct ag_exchange *ex)
+{
+    const struct ag_field *f;
+
+    if (t->asked == AG_PROXY_CONNECT) {
+        return is_websocket(ex->req.protocol);
+    }
+    f = ag_fields_find(&ex->req.fields, AG_FIELD_UPGRADE, NULL);
+    return f && is_websocket(ag_field_value(f));
+}
+
+bool ag_proxy_tunnel_needs_h1(const struct ag_proxy_tunneling *t, const struct ag_exchange *ex,
+                              bool connects)
+{
+    return wants_websocket(t, ex) ? !connects : t->asked == AG_PROXY_UPGRADE;
+}
+
 /* The key is the proof of HTTP/1 alone (RFC 8441 section 5). */
 static void hide_key(struct ag_fields *fields, bool hidden)
 {
@@ -63,7 +84,7 @@ const char *ag_proxy_tunnel_shape(struct ag_proxy_tunneling *t, struct ag_exchan
                                   struct ag_request *req, struct ag_h1_request_opts *opts, bool h2,
                                   bool connects)
 {
-    bool websocket = t->asked == AG_PROXY_UPGRADE || is_websocket(ex->req.protocol);
+    bool websocket = wants_websocket(t, ex);
 
     req->method = ex->req.method;
     req->method_name = ex->req.method_name;
@@ -71,19 +92,13 @@ const char *ag_proxy_tunnel_shape(struct ag_proxy_tunneling *t, struct ag_exchan
     req->framing = AG_FRAMING_NONE;
     t->sent = AG_PROXY_NO_TUNNEL;
     opts->upgrade = false;
-    if (h2 && t->asked == AG_PROXY_UPGRADE) {
-        const struct ag_field *f = ag_fields_find(&ex->req.fields, AG_FIELD_UPGRADE, NULL);
-
-        if (connects && f && is_websocket(ag_field_value(f))) {
-            as_connect(req, AG_SPAN("websocket"));
-            t->sent = AG_PROXY_CONNECT;
-        }
+    if (h2 && t->asked == AG_PROXY_UPGRADE && !websocket) {
         return NULL;
     }
     if (h2) {
-        as_connect(req, ex->req.protocol);
+        as_connect(req, websocket ? AG_SPAN("websocket") : ex->req.protocol);
         t->sent = AG_PROXY_CONNECT;
-        return connects ? NULL : "the upstream takes no extended CONNECT";
+        return connects ? NULL : websocket ? NO_WEBSOCKET : NO_CONNECT;
     }
     hide_key(&req->fields, false);
     t->sent = AG_PROXY_UPGRADE;
@@ -92,7 +107,7 @@ const char *ag_proxy_tunnel_shape(struct ag_proxy_tunneling *t, struct ag_exchan
         req->method = AG_METHOD_GET;
         req->method_name = ag_method_name(AG_METHOD_GET);
         if (!websocket) {
-            return "the upstream takes no extended CONNECT";
+            return NO_CONNECT;
         }
         return add_handshake(t, ex, &req->fields) ? NULL : "out of memory for the request";
     }

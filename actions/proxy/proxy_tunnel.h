@@ -2,12 +2,13 @@
  * proxy_tunnel: WebSocket and other protocols through the proxy, between any two versions of HTTP.
  *
  *   client              upstream h1                        upstream h2
- *   h1  Upgrade         Upgrade, 101 verified              extended CONNECT when announced, 2xx, else
- *                                                          without Upgrade, as an ordinary request
+ *   h1  Upgrade         Upgrade, 101 verified              extended CONNECT when announced, 2xx, else 502
  *   h2  ext. CONNECT    GET, Upgrade and a key of ours,    extended CONNECT when announced, else 502
  *                       101 verified, told as 200
  *
- * RFC 9110 section 7.8, RFC 6455, RFC 8441. Only WebSocket changes versions.
+ * RFC 9110 section 7.8, RFC 6455, RFC 8441. Only WebSocket changes versions: an Upgrade to anything else is left out of
+ * what HTTP/2 is asked, as an ordinary request. Where ALPN settles the version, what HTTP/2 does not take goes on a
+ * connection of HTTP/1.1.
  */
 #pragma once
 #include "proto/exchange.h"
@@ -27,6 +28,9 @@ struct ag_proxy_tunneling {
 
 /* What the client asks for in a way that may be passed on. */
 enum ag_proxy_tunnel ag_proxy_tunnel_asked(const struct ag_request *req);
+/* Whether HTTP/1.1 may take what this connection of HTTP/2 does not; `connects`: it takes extended CONNECT. */
+bool ag_proxy_tunnel_needs_h1(const struct ag_proxy_tunneling *t, const struct ag_exchange *ex,
+                              bool connects);
 /* Fields that ag_proxy_tunnel_shape adds at most. */
 #define AG_PROXY_TUNNEL_FIELDS 3u
 /*

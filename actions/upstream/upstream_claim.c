@@ -64,7 +64,9 @@ static enum ag_status give_up(struct ag_upstream_claim *c)
     }
     switch ((enum ag_reason)c->reason) {
     case AG_REASON_TIMEOUT:
-        return refuse(c, 504, AG_REASON_TIMEOUT, "connect to upstream: timeout");
+        return refuse(c, 504, AG_REASON_TIMEOUT,
+                      c->detail ? "TLS handshake with upstream: timeout"
+                                : "connect to upstream: timeout");
     case AG_REASON_REFUSED:
         return refuse(c, 502, AG_REASON_REFUSED, "connect to upstream: connection refused");
     case AG_REASON_UNREACHABLE:
@@ -206,14 +208,20 @@ static void meet_new_ones(struct ag_upstream_claim *c)
 
 /* ---- the choice of a server ---- */
 
+/* Nothing that is there, or that others wait for, will do. */
+static bool is_apart(const struct ag_upstream_claim *c)
+{
+    return c->raw || c->h1_alone;
+}
+
 /* Whether it has a connection that this claim may have, without a new one. */
 static bool has_connection(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
 {
     if (c->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
-        return !c->raw && !c->fresh && ag_upstream_find_own(c, p) != NULL;
+        return !is_apart(c) && !c->fresh && ag_upstream_find_own(c, p) != NULL;
     }
-    return !c->raw && (!ag_list_empty(&p->making) ||
-                       (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
+    return !is_apart(c) && (!ag_list_empty(&p->making) ||
+                            (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
 }
 
 static struct ag_balance_set without(const struct ag_balance_set *a, const struct ag_balance_set *b)
@@ -327,13 +335,13 @@ static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
 static enum ag_status try_peer(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
-    struct ag_upstream_conn *conn = c->fresh || c->raw ? NULL : ag_upstream_take(c);
+    struct ag_upstream_conn *conn = c->fresh || is_apart(c) ? NULL : ag_upstream_take(c);
 
     if (conn) {
         ag_upstream_give(c, conn);
         return AG_OK;
     }
-    if (!c->aim && !c->raw && ag_upstream_join(c)) {
+    if (!c->aim && !is_apart(c) && ag_upstream_join(c)) {
         return AG_AGAIN;
     }
     if (p->addr_count == 0) {
@@ -517,6 +525,14 @@ static bool may_serve(const struct ag_upstream_pool *pool)
     return pool->idle_count > 0 || pool->open_count > 0 || ag_upstream_has_any_slot(pool);
 }
 
+/* The idle ones that are of no use to it make room. */
+static void make_room(struct ag_upstream_claim *c)
+{
+    struct ag_balance_set among = untried(c);
+
+    (void)ag_upstream_evict(c->pool, ag_upstream_is_full(c->pool) ? NULL : &among);
+}
+
 /* False: what there is is of no use to it, and it waits on as if it had not been asked. */
 static bool serve(struct ag_upstream_claim *c)
 {
@@ -525,6 +541,9 @@ static bool serve(struct ag_upstream_claim *c)
     enum ag_status st;
 
     if (!p && any_untried(c)) {
+        if (is_apart(c)) {
+            make_room(c);
+        }
         return false;
     }
     stop_waiting(c);
@@ -590,7 +609,7 @@ enum ag_status ag_upstream_claim(struct ag_upstreams *u, const struct ag_upstrea
     }
     /* Those who came first are served first; they may wait for others than this one could have. */
     st = join_pending(c);
-    if (st == AG_AGAIN && c->pool->server_bounds && may_serve(c->pool)) {
+    if (st == AG_AGAIN && may_serve(c->pool)) {
         ag_upstream_wake(c->pool);
     }
     return st;
@@ -622,6 +641,17 @@ enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
     AG_ASSERT(c->state == AG_CLAIM_OVER);
     c->fresh = fresh;
     return choose(c);
+}
+
+enum ag_status ag_upstream_claim_h1(struct ag_upstream_claim *c)
+{
+    struct ag_upstream_peer *p = c->peer;
+    bool retired = p->retired;
+
+    AG_ASSERT(ag_upstream_is_h2(c) && ag_upstream_has_h1(c));
+    ag_upstream_release(c);
+    c->h1_alone = true;
+    return retired || !ag_upstream_try(c, p) ? choose(c) : go_to(c, p);
 }
 
 bool ag_upstream_elsewhere(struct ag_upstream_claim *c)

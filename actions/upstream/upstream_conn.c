@@ -419,7 +419,9 @@ static void on_secured(struct ag_tls *tls)
     enum ag_upstream_protocol protocol = c->peer->pool->protocol;
     bool h2 = tls->session.alpn == AG_ALPN_H2;
 
-    c->peer->h1 = !h2 || c->peer->h1_required;
+    if (!c->h1_alone) {
+        c->peer->h1 = !h2 || c->peer->h1_required;
+    }
     if (h2) {
         begin_h2(c);
     } else if (protocol == AG_UPSTREAM_H2) {
@@ -438,7 +440,7 @@ void ag_upstream_conn_open(struct ag_upstream_conn *c, const union ag_addr *addr
     if (p->pool->tls && !c->bare) {
         ag_tls_connect(&c->tls, l, addr, ag_addr_len(addr), p->pool->tls,
                        p->port ? p->host : p->authority, &conn_user, on_secured, group);
-        c->tls.h1_only = p->h1_required;
+        c->tls.h1_only = p->h1_required || c->h1_alone;
     } else {
         ag_conn_connect(&c->plain, l, addr, ag_addr_len(addr), &conn_user, on_connected, group);
     }

@@ -208,7 +208,8 @@ bool ag_upstream_is_telling(enum ag_reason why)
 
 void ag_upstream_unreached(struct ag_upstream_claim *c, enum ag_reason why)
 {
-    bool counts = c->maker && ag_upstream_is_telling(why);
+    /* That it takes no HTTP/1.1 is nothing against a server that speaks HTTP/2. */
+    bool counts = c->maker && !c->h1_alone && ag_upstream_is_telling(why);
     char what[64];
 
     c->maker = false;

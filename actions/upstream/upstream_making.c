@@ -32,7 +32,7 @@ static bool may_be_shared(const struct ag_upstream_conn *c)
         return false;
     }
     return protocol == AG_UPSTREAM_H2 || protocol == AG_UPSTREAM_H2C ||
-           (protocol == AG_UPSTREAM_AUTO && !p->h1);
+           (protocol == AG_UPSTREAM_AUTO && !p->h1 && !c->h1_alone);
 }
 
 /* ---- the claims that wait for it ---- */
@@ -156,6 +156,7 @@ static struct ag_upstream_conn *attempt(const struct ag_upstream_claim *claim, u
     p->pool->own_count += aim != NULL;
     c->bare = aim && aim->bare;
     c->raw = claim->raw != NULL;
+    c->h1_alone = claim->h1_alone;
     AG_ASSERT(!c->raw || !p->pool->tls);
     c->opened_ms = u->loop->now_ms;
     c->state = AG_UPSTREAM_CONNECTING;

@@ -133,6 +133,7 @@ struct ag_upstream_conn {
     bool retired;  /* of HTTP/2: takes no more calls */
     bool own;      /* for one claim alone, closed after it */
     bool bare;     /* plain, whatever the upstream speaks */
+    bool h1_alone; /* HTTP/2 is not offered on it, whatever its peer speaks */
 };
 _Static_assert(offsetof(struct ag_conn, stream) == 0 && offsetof(struct ag_tls, stream) == 0,
                "streams come first");
@@ -207,6 +208,7 @@ struct ag_upstream_claim {
     uint8_t state;      /* enum ag_upstream_claim_state */
     uint8_t tries;      /* connection attempts made */
     bool fresh;         /* wants no pooled connection */
+    bool h1_alone;      /* wants one of HTTP/1.1, which is made for it (ag_upstream_claim_h1) */
     bool given;         /* its request has had a connection, of whatever server */
     bool wants;
     bool ageing;  /* what made it want that server is to be said again */
@@ -321,6 +323,9 @@ AG_MUST_USE enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u,
                                                    struct ag_upstream_claim *c);
 /* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
+/* Of a claim that is GIVEN a connection of HTTP/2 on which nothing was started: gives it back for one of HTTP/1.1, to the
+ * same server where that has room. Where ag_upstream_has_h1. The same results. */
+AG_MUST_USE enum ag_status ag_upstream_claim_h1(struct ag_upstream_claim *c);
 /* The present peer is of no use for this claim any more: it goes on elsewhere. False: nobody else is left. */
 bool ag_upstream_elsewhere(struct ag_upstream_claim *c);
 /* The present peer of `of`, a claim beside it or itself, may be asked again: what failed was one connection to it. */
@@ -333,6 +338,11 @@ void ag_upstream_avoid_same(struct ag_upstream_claim *c, const struct ag_upstrea
 static inline bool ag_upstream_is_h2(const struct ag_upstream_claim *claim)
 {
     return claim->conn->h2 != NULL;
+}
+/* Its upstream may take HTTP/1.1 as well: ALPN leaves the choice. */
+static inline bool ag_upstream_has_h1(const struct ag_upstream_claim *claim)
+{
+    return claim->pool->protocol == AG_UPSTREAM_AUTO;
 }
 static inline bool ag_upstream_tunnels(const struct ag_upstream_claim *claim)
 {

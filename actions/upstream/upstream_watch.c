@@ -148,6 +148,9 @@ static void on_alarm(struct ag_timer *t)
 
     switch ((enum ag_upstream_conn_state)c->state) {
     case AG_UPSTREAM_CONNECTING:
+        if (c->peer->pool->tls && !c->bare && c->tls.state == AG_TLS_HANDSHAKE) {
+            c->tls.detail = "the handshake took too long";
+        }
         ag_stream_abort(&c->stream, AG_REASON_TIMEOUT);
         return;
     case AG_UPSTREAM_ACTIVE:

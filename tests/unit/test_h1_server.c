@@ -518,6 +518,23 @@ Test(h1_server_eof, who_waits_is_answered)
     rig_free(r);
 }
 
+/* It has no end of its own: what was cut must not look whole. An ordinary request does. */
+Test(h1_server_eof, a_tunnel_that_was_cut_ends_at_once)
+{
+    struct rig *r = rig_new();
+
+    say(r, GET("/open"));
+    ag_h1_server_cut(&r->h);
+    cr_expect_eq(r->h.state, AG_H1_EXCHANGE);
+    rig_free(r);
+    r = rig_new();
+    say(r, UPGRADE);
+    cr_expect_eq(r->h.state, AG_H1_TUNNEL);
+    ag_h1_server_cut(&r->h);
+    cr_expect_eq(r->h.state, AG_H1_CLOSING);
+    rig_free(r);
+}
+
 Test(h1_server_eof, a_tunnel_goes_on_the_other_way)
 {
     struct rig *r = rig_new();

@@ -551,14 +551,32 @@ BOTH(proxy_h2, a_websocket_of_http1_becomes_an_extended_connect)
     h2_world_free(w, f);
 }
 
-BOTH(proxy_h2, where_it_is_not_announced_it_is_an_ordinary_request)
+BOTH(proxy_h2, where_it_is_not_announced_there_is_no_websocket)
 {
     struct world *w = world_new(kind);
     struct h2_fake *f = h2_fake_new();
     struct client *c = client_new(w);
 
     (void)route_to_h2(w, f);
-    h2_ask(w, f, c, UPGRADE, OK);
+    h2_ask(w, f, c, UPGRADE, "can do without\n");
+    cr_expect(client_has(c, "HTTP/1.1 502 Bad Gateway\r\n"));
+    cr_expect_eq(f->requests, 0);
+    h2_ask(w, f, c, GET, OK);
+    cr_expect_eq(f->accepted, 1);
+    h2_world_free(w, f);
+}
+
+/* A server may ignore it (RFC 9110 section 7.8), and whoever offers it must expect that. */
+BOTH(proxy_h2, an_upgrade_to_something_else_is_an_ordinary_request)
+{
+    struct world *w = world_new(kind);
+    struct h2_fake *f = h2_fake_new();
+    struct client *c = client_new(w);
+
+    (void)route_to_h2(w, f);
+    f->settings[f->setting_count++] = (struct ag_h2_pair){AG_H2_ENABLE_CONNECT_PROTOCOL, 1};
+    h2_ask(w, f, c, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
+           OK);
     cr_expect(strncmp(f->head, "GET /ws \n", 9) == 0, "%s", f->head);
     cr_expect(strstr(f->head, "upgrade") == NULL, "%s", f->head);
     cr_expect(client_has(c, "HTTP/1.1 200 OK\r\n"));

@@ -119,8 +119,8 @@ static inline void end_ready(struct ag_tls *t)
     }
 }
 
-static const struct ag_stream_user end_user = {end_data, end_eof, end_drain, end_deadline,
-                                               end_close};
+static const struct ag_stream_user end_user = {end_data,     end_eof,   end_drain,
+                                               end_deadline, end_close, NULL};
 
 /* An identity of NAME.crt and NAME.key. */
 static inline const struct ag_tls_identity *rig_identity(const char *name)

@@ -2,6 +2,7 @@
 does not speak it."""
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -397,6 +398,66 @@ def test_a_client_that_only_closes(gate):
         sock.sendall(engine.outgoing.read())
     with shake(gate.port) as s:
         assert get(s).status == 200
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "cut"])
+def test_a_request_that_is_whole_is_answered(gate, told):
+    """Whether the client says that it ends or its FIN comes alone (RFC 8446 section 6.1): it has an end of its own."""
+    with tcp(gate.port) as sock:
+        engine = Engine()
+        engine.finish(sock)
+        engine.tls.write(b"GET /fixed HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        if told:
+            try:
+                engine.tls.unwrap()
+            except ssl.SSLWantReadError:
+                pass
+        sock.sendall(engine.outgoing.read())
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(10)
+        answer = b""
+        while more := sock.recv(65536):
+            engine.incoming.write(more)
+        while True:
+            try:
+                answer += (more := engine.tls.read(65536))
+            except ssl.SSLError:
+                break
+            if not more:
+                break
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_request_of_http2_that_is_whole_is_answered(gate):
+    with h2wire.connect_tls(gate.port, refill=False) as client:
+        whole = client.ask("/fixed", scheme="https")
+        cut = client.ask("/in/x", method="POST", scheme="https", end=False)
+        with socket.socket(fileno=os.dup(client.sock.fileno())) as below:
+            below.shutdown(socket.SHUT_WR)
+        assert client.response(whole).body == b"OK"
+        with pytest.raises((h2wire.Reset, h2wire.Closed)):
+            client.response(cut)
+
+
+def test_content_that_was_cut_is_none(gate):
+    with tcp(gate.port) as sock:
+        engine = Engine()
+        engine.finish(sock)
+        engine.tls.write(b"POST /in/x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\nabc")
+        sock.sendall(engine.outgoing.read())
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(10)
+        answer = b""
+        try:
+            while more := sock.recv(65536):
+                answer += more
+        except ConnectionResetError:
+            pass
+        engine.incoming.write(answer)
+        try:
+            assert engine.tls.read(65536) == b""
+        except ssl.SSLError:
+            pass
 
 
 def test_an_alert_in_plain_text_ends_nobody_else(gate):

@@ -149,3 +149,15 @@ routes: {{"/*": "https://127.0.0.1:{port}"}}
     finally:
         server.kill()
         server.communicate()
+
+
+@pytest.mark.parametrize("more", ["tls: {handshake_timeout: 300ms}", "timeouts: {connect: 300ms}"],
+                         ids=["handshake", "connect"])
+def test_a_server_that_does_not_shake_hands(backend, tmp_path, more):
+    """It was reached: the answer says that TLS was what took too long."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = ('server: {listen: ["127.0.0.1:$PORT"], workers: 1}\nproxy: {%s}\nroutes: {"/*": "https://127.0.0.1:%d"}\n'
+                  % (more, silent.getsockname()[1]))
+        with Gate(tmp_path, config, backend) as gate:
+            answer = gate.get("/")
+            assert answer.status == 504 and b"TLS handshake with upstream: timeout" in answer.body, answer

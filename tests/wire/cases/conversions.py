@@ -383,7 +383,7 @@ bad_answer("cut before the last chunk's end",
 @dataclass
 class Tunnel:
     """upstream: "agrees"; "refuses" (403); "lies": 101 with another key's proof; "ignores": 200 without a
-    tunnel; "knows none": HTTP/2 without SETTINGS_ENABLE_CONNECT_PROTOCOL, and 200 to what else comes.
+    tunnel; "knows none": HTTP/2 without SETTINGS_ENABLE_CONNECT_PROTOCOL.
     sees: by the client's version, the status; 0: the tunnel."""
     name: str
     upstream: str
@@ -396,5 +396,5 @@ TUNNELS = [
     Tunnel("refused", "refuses", ("h1", "h2"), {"h1": 403, "h2": 403}),
     Tunnel("the proof of another key", "lies", ("h1",), {"h1": 502, "h2": 502}),
     Tunnel("an ordinary answer", "ignores", ("h1",), {"h1": 200, "h2": 502}),
-    Tunnel("not known there", "knows none", ("h2",), {"h1": 200, "h2": 502}),
+    Tunnel("not known there", "knows none", ("h2",), {"h1": 502, "h2": 502}),
 ]
