@@ -22,9 +22,26 @@ static bool read_timeouts(const struct ag_node *n, struct ag_diags *diags,
     return ag_upstream_read_ms(n, "hello", 1, diags, &s->hello_ms) && ok;
 }
 
+/* None of its servers is a listener of `tcp`, as far as their addresses tell. */
+static bool goes_on(struct ag_action_build *build, const struct ag_upstream *up, struct ag_pos pos)
+{
+    for (uint32_t i = 0; i < up->server_count; i++) {
+        const struct ag_upstream_server *s = &up->servers[i];
+
+        if (!s->named && ag_relay_leads_back(build->relay_listens, &s->addr, NULL)) {
+            ag_diag_error(build->diags, pos, "name the server that they are for",
+                          "%.*s is a tcp listener of this config: connections would come back",
+                          (int)s->written.len, (const char *)s->written.ptr);
+            return false;
+        }
+    }
+    return true;
+}
+
 static const struct ag_upstream *read_target(struct ag_action_build *build, const struct ag_node *n)
 {
     struct ag_pos pos = n->quoted ? ag_pos_at(n->pos, 1) : n->pos;
+    const struct ag_upstream *up;
     struct ag_span text;
 
     if (!ag_node_text(n, build->diags, &text)) {
@@ -35,7 +52,8 @@ static const struct ag_upstream *read_target(struct ag_action_build *build, cons
                       "\"%.*s\" is no upstream", (int)text.len, (const char *)text.ptr);
         return NULL;
     }
-    return ag_proxy_upstream_named(build, text, pos);
+    up = ag_proxy_upstream_named(build, text, pos);
+    return up && goes_on(build, up, pos) ? up : NULL;
 }
 
 /* "*.b.example" is kept as ".b.example". */
@@ -97,6 +115,7 @@ static bool read_entry(struct ag_action_build *build, const struct ag_node *n,
     if (!ok) {
         return false;
     }
+    s->listens = build->relay_listens;
     ok = read_timeouts(ag_node_get(n, "timeouts"), build->diags, s);
     if (!to == !sni) {
         ag_diag_error(build->diags, n->pos, "to: db, or sni: {a.example.com: app}",
