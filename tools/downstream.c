@@ -84,6 +84,10 @@ void ag_downstream_warn(const struct ag_downstream *ds, const struct ag_peer *pe
     char text[64], more[64] = "";
     struct ag_buf from = ag_buf(text, sizeof(text));
 
+    if (trouble_level(ds) == AG_LOG_INFO) {
+        ag_downstream_trouble(ds, peer, protocol, what);
+        return;
+    }
     if (all->warned_ms > 0 && now_ms - all->warned_ms < WARN_EVERY_MS) {
         all->unwarned++;
         return;

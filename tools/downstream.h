@@ -124,9 +124,10 @@ void ag_downstream_relay(struct ag_downstream *ds, const struct ag_relay_setting
                          struct ag_block *owner);
 /* It is gone. */
 void ag_downstream_release(struct ag_downstream *ds);
-/* Tells, whatever the log of requests does, what somebody has to mend; once a second, so that nobody can fill a disk. */
-void ag_downstream_warn(const struct ag_downstream *ds, const struct ag_peer *peer,
-                        const char *protocol, const char *what);
 /* Tells what no access log tells. */
 void ag_downstream_trouble(const struct ag_downstream *ds, const struct ag_peer *peer,
                            const char *protocol, const char *what);
+/* The same for what somebody has to mend: where requests are not told it is a warning, once a second, so that nobody can
+ * fill a disk. */
+void ag_downstream_warn(const struct ag_downstream *ds, const struct ag_peer *peer,
+                        const char *protocol, const char *what);
