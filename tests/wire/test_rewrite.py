@@ -141,6 +141,7 @@ def test_queries(gate, path, target):
     ("/named/x", "/\\evil.example", "/\\evil.example"),
     ("/api/x", "/v1/y", "/api/y"),
     ("/api/x", "/api/y", "/api/y"),
+    ("/api/x", "http://$UP/login", "/login"),
     ("/bare/x", "/y", "/bare/y"),
     ("/bare/x", "http://up", "/bare/"),
     ("/rules/x", "http://old.example/y", "/rules/y"),
