@@ -1,6 +1,7 @@
 #include "actions/proxy/relay_config.h"
 
 #include "actions/upstream/upstream_config.h"
+#include "proto/uri.h"
 
 #define NAME_MAX_BYTES 255u
 
@@ -38,6 +39,29 @@ static bool goes_on(struct ag_action_build *build, const struct ag_upstream *up,
     return true;
 }
 
+/* Each of them says its port: no port is the usual one of what is not HTTP. */
+static bool has_ports(struct ag_action_build *build, struct ag_span text, struct ag_pos pos)
+{
+    const char *near = ag_proxy_nearest(build->shared[AG_ACTION_PROXY], build->diags, text);
+
+    for (size_t at = 0; at < text.len;) {
+        struct ag_span rest = ag_span_sub(text, at, text.len);
+        struct ag_span one = ag_span_sub(rest, 0, ag_span_find(rest, ',')), host;
+        uint16_t port;
+
+        if (!ag_span_starts(one, AG_SPAN("unix:")) &&
+            ag_authority_parse(one, &host, &port) == AG_OK && port == 0) {
+            ag_diag_error(build->diags, ag_pos_at(pos, at),
+                          near ? near : "a name of proxy.upstreams, or host:port",
+                          "\"%.*s\" is no upstream, and has no port", (int)one.len,
+                          (const char *)one.ptr);
+            return false;
+        }
+        at += one.len + 1;
+    }
+    return true;
+}
+
 static const struct ag_upstream *read_target(struct ag_action_build *build, const struct ag_node *n)
 {
     struct ag_pos pos = n->quoted ? ag_pos_at(n->pos, 1) : n->pos;
@@ -50,6 +74,9 @@ static const struct ag_upstream *read_target(struct ag_action_build *build, cons
     if (text.len == 0 || memchr(text.ptr, '/', text.len)) {
         ag_diag_error(build->diags, pos, "a name of proxy.upstreams, or host:port",
                       "\"%.*s\" is no upstream", (int)text.len, (const char *)text.ptr);
+        return NULL;
+    }
+    if (!ag_proxy_lists(build, text) && !has_ports(build, text, pos)) {
         return NULL;
     }
     up = ag_proxy_upstream_named(build, text, pos);
