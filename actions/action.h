@@ -65,6 +65,7 @@ struct ag_action_build {
     struct ag_opener *opener; /* all that is read from outside goes through it; NULL: the system */
     struct ag_tls_files *tls_files; /* certificates of the config, read once */
     void *shared[AG_ACTION_KINDS];  /* each action's common settings (upstreams, static root) */
+    const struct ag_addr_list *relay_listens; /* the listeners of `tcp`; NULL: none */
     /* Of the route: */
     const struct ag_param_spec *params;
     uint16_t param_count;

@@ -93,6 +93,11 @@ void ag_resolve_srv_start(struct ag_loop *l, struct ag_resolve_srv *r, struct ag
                           ag_resolve_srv_fn *done);
 void ag_resolve_srv_cancel(struct ag_resolve_srv *r);
 
+struct ag_addr_list {
+    uint32_t count;
+    union ag_addr each[];
+};
+
 /* Bytes of the sockaddr that `a` holds. */
 socklen_t ag_addr_len(const union ag_addr *a);
 /* Whether both name the same place: family, address, port, scope, path. */
@@ -107,6 +112,10 @@ bool ag_addr_overlaps(const union ag_addr *a, const union ag_addr *b);
 void ag_addr_unmap(union ag_addr *a);
 /* 127.0.0.0/8, ::1, and the former in IPv6's clothes. */
 bool ag_addr_is_loopback(const union ag_addr *a);
+/* Whether who connects to `to` gets to a socket that listens at `listen`, itself or as one of all of the machine's.
+ *   from  where such a connection has come from; NULL: it is not made yet, and loopback alone is known to be here */
+bool ag_addr_leads_to(const union ag_addr *to, const union ag_addr *from,
+                      const union ag_addr *listen);
 /* Parses "1.2.3.4", "::1" or "unix:/path"; port in host order. AG_EINVAL. */
 AG_MUST_USE enum ag_status ag_addr_parse(struct ag_span host, uint16_t port,
                                          union ag_addr *out_addr);

@@ -492,6 +492,22 @@ static void release_sections(void *const *shared)
     }
 }
 
+/* Where connections come that are passed on: none is to be passed on to there. */
+static const struct ag_addr_list *relay_listens(const struct ag_compile *c)
+{
+    const struct ag_model *m = c->model;
+    struct ag_addr_list *list =
+        ag_arena_zalloc(c->arena, sizeof(*list) + m->listen_count * sizeof(list->each[0]));
+
+    AG_ASSERT(list);
+    for (uint16_t i = 0; i < m->listen_count; i++) {
+        if (m->listens[i].tcp) {
+            list->each[list->count++] = m->listens[i].addr;
+        }
+    }
+    return list;
+}
+
 static void configure_sections(struct ag_compile *c)
 {
     for (unsigned k = 0; k < AG_ACTION_KINDS; k++) {
@@ -551,6 +567,7 @@ struct ag_snapshot *ag_snapshot_compile(struct ag_arena *arena, const struct ag_
     c.tls_files = ag_arena_alloc(arena, sizeof(*c.tls_files));
     ag_tls_files_init(c.tls_files, arena, opener, diags);
     c.build.tls_files = c.tls_files;
+    c.build.relay_listens = relay_listens(&c);
     ag_model_read_tls(c.model, root, c.tls_files);
     unread = diags->errors;
     configure_sections(&c);

@@ -4,6 +4,10 @@
 #include "engine/resolver.h"
 #include "router/snapshot.h"
 
+#include <stdio.h>
+
+#define WARN_EVERY_MS 1000u
+
 #define PLAIN_BYTES (offsetof(struct ag_downstream, conn) + sizeof(struct ag_conn))
 
 _Static_assert(PLAIN_BYTES <= 448, "idle connections are what there is most of");
@@ -46,24 +50,56 @@ static enum ag_log_level trouble_level(const struct ag_downstream *ds)
     return s->model->access_log == AG_ACCESS_OFF ? AG_LOG_DEBUG : AG_LOG_INFO;
 }
 
+static void put_client(const struct ag_peer *peer, struct ag_buf *out)
+{
+    union ag_addr addr;
+
+    ag_peer_known(peer, &addr);
+    if (addr.sa.sa_family == AF_INET || addr.sa.sa_family == AF_INET6) {
+        ag_addr_format(&addr, false, out);
+    } else {
+        ag_buf_put(out, AG_SPAN("a client"));
+    }
+}
+
 void ag_downstream_trouble(const struct ag_downstream *ds, const struct ag_peer *peer,
                            const char *protocol, const char *what)
 {
     char text[64];
     struct ag_buf from = ag_buf(text, sizeof(text));
-    union ag_addr addr;
 
     if (!ag_log_enabled(trouble_level(ds))) {
         return;
     }
-    ag_peer_known(peer, &addr);
-    if (addr.sa.sa_family == AF_INET || addr.sa.sa_family == AF_INET6) {
-        ag_addr_format(&addr, false, &from);
-    } else {
-        ag_buf_put(&from, AG_SPAN("a client"));
-    }
+    put_client(peer, &from);
     ag_log(trouble_level(ds), "%.*s on port %u: %s: %s", (int)from.len, text, ds->origin->port,
            protocol, what);
+}
+
+void ag_downstream_warn(const struct ag_downstream *ds, const struct ag_peer *peer,
+                        const char *protocol, const char *what)
+{
+    struct ag_downstreams *all = ds->all;
+    uint64_t now_ms = all->context->loop->now_ms;
+    char text[64], more[64] = "";
+    struct ag_buf from = ag_buf(text, sizeof(text));
+
+    if (trouble_level(ds) == AG_LOG_INFO) {
+        ag_downstream_trouble(ds, peer, protocol, what);
+        return;
+    }
+    if (all->warned_ms > 0 && now_ms - all->warned_ms < WARN_EVERY_MS) {
+        all->unwarned++;
+        return;
+    }
+    if (all->unwarned > 0) {
+        (void)snprintf(more, sizeof(more), "; %u more since the last warning", all->unwarned);
+    }
+    all->warned_ms = now_ms;
+    all->unwarned = 0;
+    put_client(peer, &from);
+    ag_log(AG_LOG_WARN, "%.*s on port %u: %s: %s%s", (int)from.len, text, ds->origin->port,
+           protocol, what, more);
 }
 
 /* What a header has told holds for the protocol. */

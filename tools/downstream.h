@@ -40,6 +40,8 @@ struct ag_downstreams {
     struct ag_pool relays;     /* struct ag_downstream_relay */
     struct ag_link open;       /* all live ones */
     uint32_t count, max;       /* of them */
+    uint64_t warned_ms;        /* loop time of the last warning */
+    uint32_t unwarned;         /* since then */
     /* One has gone; origin->connections is counted down before. */
     void (*changed)(struct ag_downstreams *, struct ag_downstream_origin *);
 };
@@ -127,3 +129,7 @@ void ag_downstream_release(struct ag_downstream *ds);
 /* Tells what no access log tells. */
 void ag_downstream_trouble(const struct ag_downstream *ds, const struct ag_peer *peer,
                            const char *protocol, const char *what);
+/* The same for what somebody has to mend: where requests are not told it is a warning, once a second, so that nobody can
+ * fill a disk. */
+void ag_downstream_warn(const struct ag_downstream *ds, const struct ag_peer *peer,
+                        const char *protocol, const char *what);

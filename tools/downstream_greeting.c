@@ -29,7 +29,7 @@ static void give_up(struct ag_downstream *ds, enum ag_reason why, const char *wh
 
     if (what) {
         ag_peer_look(&peer, below);
-        ag_downstream_trouble(ds, &peer, "PROXY protocol", what);
+        ag_downstream_warn(ds, &peer, "PROXY protocol", what);
     }
     ag_stream_abort(below, why);
 }

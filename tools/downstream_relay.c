@@ -129,6 +129,9 @@ static void on_over(struct ag_relay *r)
 {
     struct ag_downstream *ds = ((struct ag_downstream_relay *)(void *)r)->ds;
 
+    if (r->leads_back) {
+        ag_downstream_warn(ds, &r->peer, "tcp", r->detail);
+    }
     write_line(ds);
     ag_downstream_release(ds);
 }

@@ -1,9 +1,12 @@
 #include "tools/watch.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sys/inotify.h>
 #include <time.h>
 #include <unistd.h>
+
+#define LINKS_MAX 16u /* one behind the other */
 
 static uint64_t now_ms(void)
 {
@@ -28,6 +31,22 @@ void ag_watch_deinit(struct ag_watch *w)
     *w = (struct ag_watch){.fd = -1};
 }
 
+/* Where a link leads, in the arena; NULL: it is none. */
+static const char *follow(struct ag_watch *w, const char *path)
+{
+    char to[PATH_MAX];
+    ssize_t n = readlink(path, to, sizeof(to) - 1);
+    const char *slash = strrchr(path, '/');
+
+    if (n <= 0) {
+        return NULL;
+    }
+    to[n] = '\0';
+    return to[0] == '/' || !slash
+               ? ag_arena_printf(&w->arena, "%s", to)
+               : ag_arena_printf(&w->arena, "%.*s/%s", (int)(slash - path), path, to);
+}
+
 /* The folder that a path lies in; a folder's own path. */
 static void add_folder(struct ag_watch *w, const char *path, bool itself)
 {
@@ -41,6 +60,15 @@ static void add_folder(struct ag_watch *w, const char *path, bool itself)
 
     /* The same folder again is the same watch. One that cannot be watched is looked at each minute. */
     (void)inotify_add_watch(w->fd, folder, events);
+}
+
+/* And those of what it leads to, where it is a link: that may be written to where it lies. */
+static void add_file(struct ag_watch *w, const char *path)
+{
+    for (unsigned i = 0; path && i < LINKS_MAX; i++) {
+        add_folder(w, path, false);
+        path = follow(w, path);
+    }
 }
 
 static void drop_watches(struct ag_watch *w)
@@ -65,10 +93,14 @@ void ag_watch_set(struct ag_watch *w, const struct ag_tls_files *files)
     for (const struct ag_tls_file *f = w->files.first; f; f = f->next) {
         w->seen = w->seen * 31 + f->signature;
         if (w->fd >= 0) {
-            add_folder(w, f->path, f->kind == AG_TLS_FILE_FOLDER);
+            if (f->kind == AG_TLS_FILE_FOLDER) {
+                add_folder(w, f->path, true);
+            } else {
+                add_file(w, f->path);
+            }
         }
         if (w->fd >= 0 && f->kind == AG_TLS_FILE_IDENTITY) {
-            add_folder(w, f->key_path, false);
+            add_file(w, f->key_path);
         }
     }
 }

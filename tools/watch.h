@@ -5,7 +5,8 @@
  *   inotify on their folders --some event--> a moment of quiet --> compare --changed--> reload
  *   and once a minute, for where inotify tells nothing (network, layers)
  *
- * A folder is watched rather than a file, for files are replaced by renaming, and links by other links. What is
+ * A folder is watched rather than a file, for files are replaced by renaming, and links by other links; of a link also
+ * the one that it leads to, where the file may be written to in place. What is
  * compared are inodes and times, through links; a state that was tried once is not tried again.
  */
 #pragma once

@@ -344,7 +344,8 @@ static struct ag_span end_of_path(const struct ag_exchange *ex, const struct ag_
         head.len > path.len - rest.len || memcmp(rest.ptr - head.len, head.ptr, head.len) != 0) {
         return (struct ag_span){NULL, 0};
     }
-    return ag_span(rest.ptr - head.len, head.len + rest.len);
+    rest = ag_span(rest.ptr - head.len, head.len + rest.len);
+    return rest.ptr[1] == '/' && rest.ptr != path.ptr ? ag_rewrite_one_slash(t, rest) : rest;
 }
 
 /* Path and query of the target as they lie in the request, when they lie there in one piece. */
@@ -397,7 +398,8 @@ static struct ag_span make_target(struct ag_exchange *ex, const struct ag_proxy_
         ag_buf_put(&b, r->query);
     }
     AG_ASSERT(!b.overflow);
-    return ag_buf_span(&b);
+    whole = ag_buf_span(&b);
+    return s->has_target ? ag_rewrite_one_slash(&s->target, whole) : whole;
 }
 
 /* Fills p->req and p->opts; false when the request was answered instead. */

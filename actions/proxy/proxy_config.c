@@ -10,7 +10,8 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define BUCKETS 1024u
+#define BUCKETS  1024u
+#define NEAR_MAX 256u /* names that are looked at for a hint */
 /* On the disk for all that is buffered, unless the config says otherwise. */
 #define BUFFER_TOTAL (UINT64_C(8) << 30)
 
@@ -94,7 +95,10 @@ static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_sectio
         struct ag_upstream *up = ag_upstream_read(build, n, &s->defaults);
 
         ok = up && ok;
-        put(build, n->key, n->key_pos, up)->has_tls_settings = ag_node_get(n, "tls") != NULL;
+        struct ag_proxy_name *name = put(build, n->key, n->key_pos, up);
+
+        name->has_tls_settings = ag_node_get(n, "tls") != NULL;
+        name->listed = true;
         /* Files that no route needs are to be there all the same. */
         if (up && ag_node_get(n, "tls")) {
             ok = ag_upstream_tls_settings(build, &up->options.tls, AG_UPSTREAM_AUTO, n->key_pos) &&
@@ -209,6 +213,28 @@ static struct ag_proxy_name *name_of(struct ag_action_build *build, struct ag_sp
                                               &section->defaults));
 }
 
+bool ag_proxy_lists(const struct ag_action_build *build, struct ag_span name)
+{
+    const struct ag_proxy_name *n = find(build->shared[AG_ACTION_PROXY], name);
+
+    return n && n->listed;
+}
+
+const char *ag_proxy_nearest(const struct ag_proxy_section *s, struct ag_diags *diags,
+                             struct ag_span word)
+{
+    const char *names[NEAR_MAX];
+    size_t count = 0;
+
+    for (const struct ag_proxy_name *n = s->first; n && count < NEAR_MAX; n = n->following) {
+        if (n->listed) {
+            names[count++] =
+                ag_arena_printf(diags->arena, "%.*s", (int)n->name.len, (const char *)n->name.ptr);
+        }
+    }
+    return ag_diag_nearest(diags, word, names, count);
+}
+
 const struct ag_upstream *ag_proxy_upstream_named(struct ag_action_build *build,
                                                   struct ag_span name, struct ag_pos pos)
 {
@@ -299,6 +325,10 @@ static void note_route(struct ag_action_build *build, struct ag_proxy_section *s
     bool buffer = ag_node_get(decl->options, "buffer") != NULL;
     struct ag_proxy_route *r;
 
+    if (s->upstream) {
+        ag_upstream_check_hedge(ag_node_get(decl->options, "hedge"), s->upstream, &s->retry,
+                                build->diags);
+    }
     if (!retry && !s->mirror && !buffer) {
         return;
     }

@@ -42,6 +42,7 @@ struct ag_proxy_name {
     bool used;                         /* it is among the section's used ones */
     struct ag_proxy_variant *variants; /* as targets with other schemes use it */
     bool has_tls_settings;             /* of its own */
+    bool listed;                       /* in proxy.upstreams; else a target wrote its servers */
 };
 
 struct ag_proxy_settings;
@@ -114,6 +115,11 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
 /* The folder that content is buffered in; the section's. -1: there is none. */
 int ag_proxy_folder_fd(const void *section);
 
+/* Whether proxy.upstreams has that name. */
+bool ag_proxy_lists(const struct ag_action_build *build, struct ag_span name);
+/* A hint "did you mean X?", of the names in proxy.upstreams; NULL: none is near. */
+const char *ag_proxy_nearest(const struct ag_proxy_section *s, struct ag_diags *diags,
+                             struct ag_span word);
 /* The plain upstream that the config calls so, or of that authority. NULL: it has mistakes, which were told. */
 const struct ag_upstream *ag_proxy_upstream_named(struct ag_action_build *build,
                                                   struct ag_span name, struct ag_pos pos);

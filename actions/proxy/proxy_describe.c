@@ -183,8 +183,12 @@ void ag_proxy_describe(const void *section, struct ag_buf *out)
 static void warn_unresolved(const struct ag_proxy_name *n, const char *name, const char *why,
                             struct ag_diags *diags)
 {
+    const char *near =
+        n->listed ? NULL : ag_proxy_nearest(n->upstream->config, diags, ag_span_str(name));
+
     ag_diag_warn(diags, n->pos,
-                 n->upstream->source.kind == AG_SOURCE_LISTED
+                 near ? near
+                 : n->upstream->source.kind == AG_SOURCE_LISTED
                      ? "it is asked for again while serving; until then: 502"
                      : "it is asked for again while serving; until then: 503",
                  "the name %s does not resolve: %s", name, why);
@@ -271,12 +275,37 @@ static void examine_tls(const struct ag_proxy_name *n, struct ag_diags *diags)
     }
 }
 
+/* What no target can be written with, and a name of `mirror` or `tcp` alone could. */
+static bool fits_a_target(struct ag_span name)
+{
+    for (size_t i = 0; i < name.len; i++) {
+        if (name.ptr[i] <= ' ' || name.ptr[i] == 0x7F || strchr("/?#\"{}*", name.ptr[i])) {
+            return false;
+        }
+    }
+    return name.len > 0;
+}
+
+static void examine_use(const struct ag_proxy_name *n, struct ag_diags *diags)
+{
+    if (n->listed && !n->used && !n->variants) {
+        ag_diag_warn(
+            diags, n->pos,
+            fits_a_target(n->name) ? ag_arena_printf(diags->arena, "a target names it: http://%.*s",
+                                                     (int)n->name.len, (const char *)n->name.ptr)
+                                   : "no target can have that name: use letters, digits, "
+                                     "\"-\", \".\" and \"_\"",
+            "nothing leads to the upstream \"%.*s\"", (int)n->name.len, (const char *)n->name.ptr);
+    }
+}
+
 void ag_proxy_examine(const void *section, struct ag_diags *diags)
 {
     const struct ag_proxy_section *s = section;
     unsigned asked = 0;
 
     for (const struct ag_proxy_name *n = s->first; n; n = n->following) {
+        examine_use(n, diags);
         examine_tls(n, diags);
         if (n->upstream && n->upstream->source.kind != AG_SOURCE_LISTED && !s->own_resolver &&
             asked++ < NAMES_MAX) {

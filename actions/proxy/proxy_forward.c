@@ -42,6 +42,7 @@ enum ag_status ag_proxy_forward_seen(struct ag_proxy_forward *f, struct ag_excha
         return AG_OK;
     }
     *seen = seen->len ? join(ex, *seen, value) : value;
+    f->any = true;
     return seen->ptr ? AG_OK : AG_ENOMEM;
 }
 

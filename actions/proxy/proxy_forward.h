@@ -3,7 +3,8 @@
  * -Proto and Forwarded (RFC 7239).
  *
  *   peer not trusted   what it sent is replaced
- *   peer trusted       X-Forwarded-For and Forwarded are extended, -Host and -Proto kept
+ *   peer trusted       X-Forwarded-For and Forwarded are extended, -Host and -Proto kept; of a peer that sends
+ *                      one kind only the other one is built (proxy_forward_kinds.c)
  */
 #pragma once
 #include "proto/exchange.h"
@@ -21,6 +22,7 @@ enum {
 struct ag_proxy_forward {
     struct ag_span seen[AG_FORWARDS]; /* of a trusted peer; several lines are joined */
     bool fixed[AG_FORWARDS];          /* a filter has set it: it stands as it is */
+    bool any;                         /* of `seen` */
 };
 
 /* The index of the field, or AG_FORWARDS when it is none of them. */
@@ -28,6 +30,9 @@ unsigned ag_proxy_forward_index(enum ag_field_id id);
 /* A line of a trusted peer's. AG_ENOMEM: too long to be joined. */
 AG_MUST_USE enum ag_status ag_proxy_forward_seen(struct ag_proxy_forward *f, struct ag_exchange *ex,
                                                  unsigned index, struct ag_span value);
+/* Where X-Forwarded-* alone are there, or Forwarded alone, what the others would say. AG_ENOMEM. */
+AG_MUST_USE enum ag_status ag_proxy_forward_complete(struct ag_exchange *ex,
+                                                     struct ag_span io[static AG_FORWARDS]);
 /* Appends the fields, and Via behind them (via: CRLF and its line); `out` has room for AG_FORWARDS + 1 more. AG_ENOMEM. */
 AG_MUST_USE enum ag_status ag_proxy_forward_add(const struct ag_proxy_forward *f,
                                                 struct ag_exchange *ex, struct ag_span via,

@@ -274,6 +274,9 @@ enum ag_status ag_proxy_request_fields(struct ag_exchange *ex, const struct ag_n
     }
     drop_nominated(&w.nominated, received, out);
     *out_told = w.told;
+    if (st == AG_OK && w.forward.any) {
+        st = ag_proxy_forward_complete(ex, w.forward.seen);
+    }
     return st == AG_OK ? ag_proxy_forward_add(&w.forward, ex, via_of(ex->req.version), out) : st;
 }
 

@@ -241,12 +241,41 @@ static void note_server(struct ag_relay *r)
     r->server_len = (uint8_t)b.len;
 }
 
+bool ag_relay_leads_back(const struct ag_addr_list *listens, const union ag_addr *to,
+                         const union ag_addr *from)
+{
+    for (uint32_t i = 0; listens && i < listens->count; i++) {
+        if (ag_addr_leads_to(to, from, &listens->each[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Nothing in its bytes would ever stop a connection that comes back: each turn makes two more. */
+static bool comes_back(const struct ag_relay *r)
+{
+    union ag_addr to, from;
+
+    ag_conn_peer(&r->claim.conn->plain, &to);
+    ag_conn_local(&r->claim.conn->plain, &from);
+    return ag_relay_leads_back(r->settings->listens, &to, &from);
+}
+
 /* The server is here: what has come meanwhile goes first. */
 static void open_up(struct ag_relay *r)
 {
     set_state(r, AG_RELAY_OPEN);
     r->back = &r->claim.conn->stream;
     note_server(r);
+    r->leads_back = comes_back(r);
+    ag_block_release(r->settings_owner);
+    r->settings_owner = NULL;
+    r->settings = NULL;
+    if (r->leads_back) {
+        fail(r, AG_REASON_ABORTED, "the server is a tcp listener of this process itself");
+        return;
+    }
     while (r->early.count > 0) {
         struct ag_slice slice = ag_chain_pop(&r->early, &loop_of(r)->nodes);
 
@@ -305,9 +334,6 @@ static void connect_to(struct ag_relay *r, const struct ag_upstream *up)
     r->claim.raw = &raw_ops;
     r->claim.timeouts = &r->timeouts;
     st = ag_upstream_claim(all, up, &r->claim);
-    ag_block_release(r->settings_owner);
-    r->settings_owner = NULL;
-    r->settings = NULL;
     if (st == AG_OK) {
         open_up(r);
     } else if (st != AG_AGAIN) {

@@ -33,6 +33,7 @@ struct ag_relay_settings {
     const struct ag_upstream
         *fallback; /* `to`, or `default`; NULL: names that nobody has are refused */
     const struct ag_relay_name *names;
+    const struct ag_addr_list *listens;   /* of `tcp`: no connection goes there; NULL: none */
     uint32_t name_count;                  /* 0: nothing is read of what comes */
     struct ag_upstream_timeouts timeouts; /* connect_ms alone counts */
     uint32_t hello_ms, idle_ms;
@@ -54,7 +55,7 @@ struct ag_relay {
     struct ag_stream *front; /* the client's; NULL: gone */
     struct ag_stream *back;  /* the server's; NULL: not there yet, or gone */
     struct ag_context *context;
-    const struct ag_relay_settings *settings; /* until a server is chosen */
+    const struct ag_relay_settings *settings; /* until there is a server */
     struct ag_block *settings_owner;          /* held as long */
     ag_relay_over_fn *over;
     struct ag_upstream_claim claim;
@@ -72,6 +73,7 @@ struct ag_relay {
     const char *detail; /* why it ended; static; NULL: in order */
     uint8_t reason;     /* enum ag_reason */
     uint8_t state;      /* enum ag_relay_state */
+    bool leads_back;    /* the server was this process itself */
     bool front_eof, back_eof;
     bool front_full, back_full; /* of its output: the other one's reading is paused */
     uint8_t server_len, greeting_len;
@@ -94,6 +96,9 @@ void ag_relay_eof(struct ag_relay *r);
 void ag_relay_drained(struct ag_relay *r);
 void ag_relay_deadline(struct ag_relay *r);
 void ag_relay_closed(struct ag_relay *r, enum ag_reason why);
+/* What a connection would come back to: `to`, connected to from `from` (NULL: it is not yet). False: nothing here. */
+bool ag_relay_leads_back(const struct ag_addr_list *listens, const union ag_addr *to,
+                         const union ag_addr *from);
 /* Ends both at once. */
 void ag_relay_abort(struct ag_relay *r, enum ag_reason why);
 

@@ -1,6 +1,7 @@
 #include "actions/proxy/relay_config.h"
 
 #include "actions/upstream/upstream_config.h"
+#include "proto/uri.h"
 
 #define NAME_MAX_BYTES 255u
 
@@ -22,9 +23,49 @@ static bool read_timeouts(const struct ag_node *n, struct ag_diags *diags,
     return ag_upstream_read_ms(n, "hello", 1, diags, &s->hello_ms) && ok;
 }
 
+/* None of its servers is a listener of `tcp`, as far as their addresses tell. */
+static bool goes_on(struct ag_action_build *build, const struct ag_upstream *up, struct ag_pos pos)
+{
+    for (uint32_t i = 0; i < up->server_count; i++) {
+        const struct ag_upstream_server *s = &up->servers[i];
+
+        if (!s->named && ag_relay_leads_back(build->relay_listens, &s->addr, NULL)) {
+            ag_diag_error(build->diags, pos, "name the server that they are for",
+                          "%.*s is a tcp listener of this config: connections would come back",
+                          (int)s->written.len, (const char *)s->written.ptr);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Each of them says its port: no port is the usual one of what is not HTTP. */
+static bool has_ports(struct ag_action_build *build, struct ag_span text, struct ag_pos pos)
+{
+    const char *near = ag_proxy_nearest(build->shared[AG_ACTION_PROXY], build->diags, text);
+
+    for (size_t at = 0; at < text.len;) {
+        struct ag_span rest = ag_span_sub(text, at, text.len);
+        struct ag_span one = ag_span_sub(rest, 0, ag_span_find(rest, ',')), host;
+        uint16_t port;
+
+        if (!ag_span_starts(one, AG_SPAN("unix:")) &&
+            ag_authority_parse(one, &host, &port) == AG_OK && port == 0) {
+            ag_diag_error(build->diags, ag_pos_at(pos, at),
+                          near ? near : "a name of proxy.upstreams, or host:port",
+                          "\"%.*s\" is no upstream, and has no port", (int)one.len,
+                          (const char *)one.ptr);
+            return false;
+        }
+        at += one.len + 1;
+    }
+    return true;
+}
+
 static const struct ag_upstream *read_target(struct ag_action_build *build, const struct ag_node *n)
 {
     struct ag_pos pos = n->quoted ? ag_pos_at(n->pos, 1) : n->pos;
+    const struct ag_upstream *up;
     struct ag_span text;
 
     if (!ag_node_text(n, build->diags, &text)) {
@@ -35,7 +76,11 @@ static const struct ag_upstream *read_target(struct ag_action_build *build, cons
                       "\"%.*s\" is no upstream", (int)text.len, (const char *)text.ptr);
         return NULL;
     }
-    return ag_proxy_upstream_named(build, text, pos);
+    if (!ag_proxy_lists(build, text) && !has_ports(build, text, pos)) {
+        return NULL;
+    }
+    up = ag_proxy_upstream_named(build, text, pos);
+    return up && goes_on(build, up, pos) ? up : NULL;
 }
 
 /* "*.b.example" is kept as ".b.example". */
@@ -97,6 +142,7 @@ static bool read_entry(struct ag_action_build *build, const struct ag_node *n,
     if (!ok) {
         return false;
     }
+    s->listens = build->relay_listens;
     ok = read_timeouts(ag_node_get(n, "timeouts"), build->diags, s);
     if (!to == !sni) {
         ag_diag_error(build->diags, n->pos, "to: db, or sni: {a.example.com: app}",

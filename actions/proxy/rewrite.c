@@ -35,6 +35,16 @@ static void put_path(const struct ag_rewrite *rw, const struct ag_exchange *ex, 
     ag_buf_put(out, path);
 }
 
+struct ag_span ag_rewrite_one_slash(const struct ag_template *target, struct ag_span path)
+{
+    bool written = target->parts[0].param < 0 && target->parts[0].literal.len > 1;
+
+    while (!written && ag_span_starts(path, AG_SPAN("//"))) {
+        path = ag_span_sub(path, 1, path.len);
+    }
+    return path;
+}
+
 /* ---- the query ---- */
 
 static int hex_value(uint8_t ch)
@@ -163,6 +173,7 @@ struct ag_span ag_rewrite_target(const struct ag_rewrite *rw, struct ag_exchange
 {
     size_t max = path_bound(rw, ex, target) + 2 + ag_rewrite_query_bound(rw, ex), joint;
     struct ag_buf b = ag_buf(ag_arena_alloc(&ex->arena, max), max);
+    struct ag_span all;
 
     if (!b.ptr) {
         return (struct ag_span){NULL, 0};
@@ -187,7 +198,8 @@ struct ag_span ag_rewrite_target(const struct ag_rewrite *rw, struct ag_exchange
         b.len = joint; /* nothing is left of it */
     }
     ag_arena_trim(&ex->arena, b.ptr, max, b.len);
-    return ag_buf_span(&b);
+    all = ag_buf_span(&b);
+    return target ? ag_rewrite_one_slash(target, all) : all;
 }
 
 /* ---- fields ---- */

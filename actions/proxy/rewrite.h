@@ -62,6 +62,9 @@ struct ag_rewrite {
 
 /* Whether path or query are changed. */
 bool ag_rewrite_has_target(const struct ag_rewrite *rw);
+/* `path`, which a target has made of a request's, as it goes out: what follows its first slash has not made it two, which
+ * servers take for a host. Two that the config has written stay. */
+struct ag_span ag_rewrite_one_slash(const struct ag_template *target, struct ag_span path);
 /* Path and query for the upstream, in the exchange's arena.
  *   target  what the route's target makes of the path; NULL: it is kept
  * Its ptr is NULL when there is no room. */

@@ -245,16 +245,17 @@ static void put_automatic(struct ag_exchange *ex, const struct ag_rewrite_peer *
         if (whose == OWN && without_slash(p->inner).len == 0) {
             put_local(out, p->outer, p->whole ? AG_SPAN("") : AG_SPAN("/"));
             ag_buf_put(out, u->path);
+        } else if (whose == OWN) {
+            put_local(out, AG_SPAN("/"), u->path);
         }
         return;
     }
-    if (p->outer.len && is_within(p, path, p->outer) && !is_within(p, p->inner, p->outer)) {
-        if (whose == OWN) { /* an upstream that knows where it lives has written it already */
+    /* An upstream that knows where it lives has written it already; what lies elsewhere may be another route's. */
+    if ((p->outer.len && is_within(p, path, p->outer) && !is_within(p, p->inner, p->outer)) ||
+        !is_within(p, path, p->inner)) {
+        if (whose == OWN) { /* nobody but us is to know that host */
             put_local(out, AG_SPAN(""), u->path);
         }
-        return;
-    }
-    if (!is_within(p, path, p->inner)) {
         return;
     }
     if (whose == CLIENTS) { /* scheme and host stay: they may be what the redirect is about */

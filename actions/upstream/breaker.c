@@ -22,7 +22,8 @@ struct word {
     enum ag_breaker_state state;
     uint32_t begun, passed; /* HALF_OPEN: trials */
     uint32_t openings;      /* in short succession, but for the first */
-    uint64_t time_ms;       /* CLOSED: since; OPEN, HALF_OPEN: trials from then on */
+    uint64_t
+        time_ms; /* CLOSED: since; OPEN: trials from then on; HALF_OPEN: the last one's beginning */
 };
 
 static struct word parts(uint64_t w)
@@ -229,13 +230,15 @@ bool ag_breaker_try(struct ag_breaker *b, const struct ag_breaker_options *o, ui
 
     for (;;) {
         struct word p = parts(seen);
+        bool late = now_ms >= p.time_ms + o->for_ms; /* of those that are under way */
 
         if (p.state == AG_BREAKER_CLOSED || now_ms < p.time_ms ||
-            (p.state == AG_BREAKER_HALF_OPEN && p.begun >= o->trials)) {
+            (p.state == AG_BREAKER_HALF_OPEN && p.begun >= o->trials && !late)) {
             return false;
         }
-        p.begun = p.state == AG_BREAKER_OPEN ? 1 : p.begun + 1;
+        p.begun = p.state == AG_BREAKER_OPEN ? 1 : p.begun + (p.begun < TRIALS_MASK);
         p.state = AG_BREAKER_HALF_OPEN;
+        p.time_ms = now_ms;
         if (swap(b, &seen, p)) {
             return true;
         }

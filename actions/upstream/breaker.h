@@ -9,6 +9,8 @@
  *     `----------------------------------------------------------------------- HALF_OPEN
  *                                                    a trial has failed: OPEN ----^
  *
+ * A trial may last as long as a request may. One that has not ended within `for` keeps no other one out any more.
+ *
  * `for` doubles each time that it opens again within that time after it has closed, or by a trial that failed,
  * up to `max_for`.
  *
@@ -89,12 +91,12 @@ AG_MUST_USE bool ag_breaker_open(struct ag_breaker *b, const struct ag_breaker_o
 /* Back to CLOSED, whatever it was; what it has counted is forgotten. */
 void ag_breaker_reset(struct ag_breaker *b);
 
-/* From when on it takes trials; 0: it is CLOSED. */
+/* From when on it takes trials (HALF_OPEN: a time in the past); 0: it is CLOSED. */
 uint64_t ag_breaker_due(const struct ag_breaker *b);
 /* How long it is open for this time. */
 uint32_t ag_breaker_time(const struct ag_breaker *b, const struct ag_breaker_options *o);
 /* Whether a request may go there as a trial: it then has to end as one, once. False: CLOSED, not yet due, or
- * trials enough are under way. */
+ * trials enough are under way, the last of them begun less than `for` ago. */
 AG_MUST_USE bool ag_breaker_try(struct ag_breaker *b, const struct ag_breaker_options *o,
                                 uint64_t now_ms);
 

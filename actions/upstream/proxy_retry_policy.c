@@ -128,6 +128,10 @@ static bool read_causes(const struct ag_node *n, struct ag_diags *diags, struct 
     if (n->kind != AG_NODE_SEQ) {
         return read_cause(n, diags, io);
     }
+    if (!n->first) {
+        ag_diag_warn(diags, n->pos, "such as [connect, reset], or retry: off",
+                     "on is empty: nothing is made again");
+    }
     for (const struct ag_node *it = n->first; it; it = it->next) {
         ok = read_cause(it, diags, io) && ok;
     }

@@ -216,6 +216,16 @@ static bool check_upstream_keys(const struct ag_node *node, struct ag_diags *dia
     return ok;
 }
 
+void ag_upstream_check_hedge(const struct ag_node *hedge, const struct ag_upstream *up,
+                             const struct ag_retry_policy *policy, struct ag_diags *diags)
+{
+    if (hedge && policy->hedges > 0 && up->server_count == 1) {
+        ag_diag_warn(diags, hedge->key_pos, "a hedge asks another server of the upstream",
+                     "hedge has no effect: %.*s has one server", (int)up->name.len,
+                     (const char *)up->name.ptr);
+    }
+}
+
 struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct ag_node *node,
                                      const struct ag_upstream_options *defaults)
 {
@@ -240,6 +250,9 @@ struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct
     }
     up = make(build->arena, node->key, &options);
     ok = ag_upstream_read_servers(build, list, up) && ok;
+    if (ok) {
+        ag_upstream_check_hedge(ag_node_get(node, "hedge"), up, &options.retry, diags);
+    }
     return ok ? up : NULL;
 }
 

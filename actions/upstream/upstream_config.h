@@ -45,6 +45,9 @@ bool ag_upstream_read_host(const struct ag_node *node, struct ag_diags *diags,
 bool ag_upstream_read_options(const struct ag_node *node, struct ag_diags *diags,
                               struct ag_upstream_options *io);
 
+/* Warns of a `hedge` (NULL: none is written) by which nobody else can be asked. */
+void ag_upstream_check_hedge(const struct ag_node *hedge, const struct ag_upstream *up,
+                             const struct ag_retry_policy *policy, struct ag_diags *diags);
 /* One entry of proxy.upstreams. */
 struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct ag_node *node,
                                      const struct ag_upstream_options *defaults);

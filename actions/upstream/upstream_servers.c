@@ -57,11 +57,29 @@ static bool read_number(struct ag_pos pos, struct ag_span text, uint32_t most, c
     return true;
 }
 
+static const char *const option_keys[] = {"weight", "max", "zone", "backup"};
+
+/* Whether it is the first of its name behind that address. */
+static bool is_new_option(struct ag_pos pos, struct ag_span text, struct ag_diags *diags,
+                          unsigned *io_seen)
+{
+    struct ag_span key = ag_span_sub(text, 0, ag_span_find(text, '='));
+
+    for (unsigned i = 0; i < AG_COUNT(option_keys); i++) {
+        if (ag_span_eq(key, ag_span_str(option_keys[i])) && *io_seen & 1u << i) {
+            ag_diag_error(diags, pos, "leave one of them out", "%s is said twice of a server",
+                          option_keys[i]);
+            return false;
+        }
+        *io_seen |= ag_span_eq(key, ag_span_str(option_keys[i])) ? 1u << i : 0;
+    }
+    return true;
+}
+
 /* "weight=2" behind an address. */
 static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, struct ag_span text,
                               struct ag_diags *diags)
 {
-    static const char *const keys[] = {"weight", "max", "zone", "backup"};
     size_t eq = ag_span_find(text, '=');
     struct ag_span key = ag_span_sub(text, 0, eq);
     struct ag_span value = ag_span_sub(text, ag_min_size(eq + 1, text.len), text.len);
@@ -84,7 +102,8 @@ static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, s
                            diags, &s->max_connections);
     }
     near = ag_foreign_hint(key);
-    near = near || eq == text.len ? near : ag_diag_nearest(diags, key, keys, AG_COUNT(keys));
+    near = near || eq == text.len ? near
+                                  : ag_diag_nearest(diags, key, option_keys, AG_COUNT(option_keys));
     ag_diag_error(diags, pos,
                   near ? near : "a server may be followed by weight=N, max=N, zone=NAME and backup",
                   "unknown option \"%.*s\"", (int)text.len, (const char *)text.ptr);
@@ -95,6 +114,7 @@ static bool set_server_option(struct ag_upstream_server *s, struct ag_pos pos, s
 bool ag_upstream_read_server(struct ag_pos pos, struct ag_span text, struct ag_diags *diags,
                              struct ag_upstream_server *out)
 {
+    unsigned seen = 0; /* of option_keys */
     bool first = true;
 
     *out = (struct ag_upstream_server){.weight = 1};
@@ -105,7 +125,8 @@ bool ag_upstream_read_server(struct ag_pos pos, struct ag_span text, struct ag_d
         if (word.len > 0) {
             struct ag_pos here = ag_pos_at(pos, at);
             if (first ? !ag_upstream_set_address(out, here, word, AG_UPSTREAM_PLAIN_PORT, diags)
-                      : !set_server_option(out, here, word, diags)) {
+                      : !is_new_option(here, word, diags, &seen) ||
+                            !set_server_option(out, here, word, diags)) {
                 return false;
             }
             first = false;

@@ -142,6 +142,9 @@ routes:
     assert "  api              127.0.0.1:81, [::1]:82 weight=3\n" in done.stdout
     assert "  name.invalid:83  name.invalid:83\n" in done.stdout
     assert "anygate.yml:7:14: warning: the name name.invalid does not resolve" in done.stderr
+    done = check(tmp_path, 'proxy: {upstreams: {mail.invalid: {servers: ["127.0.0.1"]}}}\n'
+                           'routes: {/a: "http://mail.invalid", /b: "http://mial.invalid"}\n')
+    assert re.search("the name mial.invalid does not resolve: .*; hint: did you mean mail.invalid[?]", done.stderr)
 
 
 def test_warnings_and_strict(tmp_path):

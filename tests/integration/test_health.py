@@ -1,6 +1,7 @@
 """Servers that die, hang, answer wrongly and come back: who is asked meanwhile, and what the log tells."""
 import re
 import signal
+import socket
 import threading
 import time
 
@@ -206,6 +207,25 @@ def test_a_server_that_hangs_is_left_out(backend, tmp_path, servers):
         assert sorted(statuses(gate, 3)) == [200, 200, 504]
         until_logged(gate, servers[0].name + "is left out")
         assert statuses(gate, 10) == [200] * 10
+
+
+def test_a_trial_that_hangs_keeps_the_next_one_out_for_its_time_alone(backend, tmp_path, servers):
+    """As that of a client does that has gone: its end of input looks as if it would still read."""
+    s = servers[0]
+    s.answer = status(503)
+    settings = "breaker: {consecutive: 1, for: 300ms, max: 100%}\n      timeouts: {first_byte: 1m}"
+    with Gate(tmp_path, config([s], settings), backend) as gate:
+        assert gate.get("/").status == 503
+        until_logged(gate, s.name + "is left out")
+        s.answer = None
+        time.sleep(0.4)
+        with gate.connect() as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            until_logged(gate, s.name + "is tried by a request")
+            s.answer = ok()
+            until_logged_while_asking(gate, s.name + "takes requests again: trials passed")
+            assert gate.get("/").status == 200
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # gives it up
 
 
 def test_shards_share_what_they_know(backend, tmp_path, servers):

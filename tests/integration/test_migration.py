@@ -106,7 +106,8 @@ def in_place(folder, where, snippet):
         snippet = "certificates: tls/internal.pem, " + snippet
     if where == "upstream" and snippet.startswith("servers:"):
         where = "found"  # and looked up by nobody here
-    text = (PLACES[where] % snippet).replace("SCHEME", "https" if "tls:" in snippet else "http")
+    place_of = PLACES[where].replace(APP, "") if where == "routes" and "://app" not in snippet else PLACES[where]
+    text = (place_of % snippet).replace("SCHEME", "https" if "tls:" in snippet else "http")
     return text.replace("/var/", f"{folder}/var/")
 
 

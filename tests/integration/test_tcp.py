@@ -259,6 +259,30 @@ def test_a_reset_is_passed_on(backend, tmp_path, who):
             time.sleep(0.01)
 
 
+@pytest.mark.parametrize("listen", ["127.0.0.1:", ":"])
+def test_what_leads_to_itself_is_refused(backend, tmp_path, listen):
+    """By a name, which no check sees; one connection is made once more and no further."""
+    config = (f'server: {{listen: "127.0.0.1:$PORT", workers: 1, max_connections: 20}}\n'
+              f'tcp: [{{listen: "{listen}$PORT2", to: "localhost:$PORT2"}}]\nroutes: {{/: OK}}\n')
+    with Gate(tmp_path, config, backend) as gate:
+        for _ in range(3):
+            try:
+                with gate.connect(port=gate.ports[1]) as s:
+                    s.sendall(b"x")
+                    assert ends(s) == b""
+            except ConnectionResetError:
+                pass
+        assert gate.get("/").status == 200
+        assert "tcp: the server is a tcp listener of this process itself" in gate.stderr()
+
+
+def test_a_listener_for_http_may_be_a_target(backend, tmp_path):
+    config = ('server: {listen: "127.0.0.1:$PORT"}\ntcp: [{listen: ":$PORT2", to: "127.0.0.1:$PORT"}]\n'
+              'routes: {/: OK}\n')
+    with Gate(tmp_path, config, backend) as gate:
+        assert gate.get("/", port=gate.ports[1]).status == 200
+
+
 def test_no_server_is_the_end(gate):
     try:
         with gate.connect(port=gate.ports[DEAD]) as s:

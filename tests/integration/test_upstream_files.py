@@ -1,6 +1,7 @@
 """Servers of an upstream that a file lists, which is watched."""
 import os
 import re
+import time
 
 from gate import run
 from test_reload import Reloading, await_that
@@ -31,6 +32,23 @@ def test_a_file_of_servers_is_followed(backend, tmp_path, four):  # noqa: F811
         assert set(names(gate, 4)) == {"b", "c"}
         listing(tmp_path, a)
         await_that(lambda: set(names(gate, 2)) == {"a"}, gate.stderr)
+
+
+def test_a_file_behind_links_is_followed(backend, tmp_path, four):  # noqa: F811
+    """Written to in place, in a folder of its own, which no event of the links' folders tells."""
+    a, b, c, _ = four
+    (tmp_path / "data").mkdir()
+    listing(tmp_path / "data", a, b)
+    (tmp_path / "data/link.txt").symlink_to("servers.txt")
+    (tmp_path / "gate").mkdir()
+    (tmp_path / "gate/servers.txt").symlink_to("../data/link.txt")
+    with Reloading(tmp_path / "gate", CONFIG, backend) as gate:
+        assert set(names(gate, 2)) == {"a", "b"}
+        time.sleep(1)  # what is looked at soon after a start
+        (tmp_path / "data/servers.txt").write_text(f"127.0.0.1:{c.port}\n")
+        begun = time.monotonic()
+        await_that(lambda: set(names(gate, 2)) == {"c"}, gate.stderr)
+        assert time.monotonic() - begun < 30, "it is looked at once a minute in any case"
 
 
 def check(tmp_path, text=None):

@@ -171,6 +171,27 @@ Test(breaker, a_trial_that_tells_nothing_makes_room_for_another)
     cr_expect_not(ag_breaker_try(&b, &usual, 110002));
 }
 
+Test(breaker, a_trial_that_does_not_end_keeps_others_out_for_its_time_alone)
+{
+    open_it(&usual, 100000);
+    cr_assert(ag_breaker_try(&b, &usual, 115000));
+    cr_expect_not(ag_breaker_try(&b, &usual, 124999));
+    cr_expect(ag_breaker_try(&b, &usual, 125000));
+    cr_expect_not(ag_breaker_try(&b, &usual, 125000), "one more");
+    cr_expect_eq(ended(&usual, AG_TRIAL_PASSED, 125001, true), AG_BREAKER_CLOSED);
+    cr_expect_eq(ended(&usual, AG_TRIAL_FAILED, 125002, false), AG_BREAKER_CLOSED, "too late");
+}
+
+Test(breaker, trials_without_end_do_not_run_over)
+{
+    open_it(&usual, 100000);
+    for (uint64_t now = 110000; now < 110000 + 1000 * 10000; now += 10000) {
+        cr_assert(ag_breaker_try(&b, &usual, now));
+        cr_assert_eq(ag_breaker_state(&b), AG_BREAKER_HALF_OPEN);
+        cr_assert_eq(ag_breaker_time(&b, &usual), 10000);
+    }
+}
+
 Test(breaker, is_open_for_longer_each_time_up_to_a_bound)
 {
     uint64_t now = 100000;

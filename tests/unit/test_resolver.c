@@ -318,6 +318,50 @@ Test(resolver, anew_is_not_from_what_is_known)
 
 /* ---- addresses ---- */
 
+Test(addr, leads_to)
+{
+    static const struct {
+        const char *to, *from, *listen; /* from: NULL: not connected yet */
+        bool want;
+    } rows[] = {
+        {"10.0.0.1", NULL, "10.0.0.1", true},
+        {"10.0.0.1", NULL, "10.0.0.2", false},
+        {"127.0.0.1", NULL, "0.0.0.0", true},
+        {"127.9.9.9", NULL, "0.0.0.0", true},
+        {"127.9.9.9", NULL, "127.0.0.1", false},
+        {"0.0.0.0", NULL, "127.0.0.1", true},
+        {"::", NULL, "::1", true},
+        {"::1", NULL, "::", true},
+        {"::ffff:127.0.0.1", NULL, "0.0.0.0", true},
+        {"::1", NULL, "0.0.0.0", false},
+        {"10.0.0.1", NULL, "0.0.0.0", false},
+        {"10.0.0.1", "10.0.0.1", "0.0.0.0", true},
+        {"10.0.0.1", "10.0.0.2", "0.0.0.0", false},
+        {"2001:db8::1", "2001:db8::1", "::", true},
+        {"2001:db8::1", "2001:db8::2", "::", false},
+        {"2001:db8::1", "2001:db8::2", "2001:db8::1", true},
+        {"unix:/a", NULL, "unix:/a", true},
+        {"unix:/a", NULL, "unix:/b", false},
+        {"unix:/a", NULL, "0.0.0.0", false},
+    };
+
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        union ag_addr to, from, listen, other;
+        const union ag_addr *source = rows[i].from ? &from : NULL;
+
+        cr_assert_eq(ag_addr_parse(ag_span_str(rows[i].to), 80, &to), AG_OK);
+        cr_assert_eq(ag_addr_parse(ag_span_str(rows[i].listen), 80, &listen), AG_OK);
+        cr_assert_eq(ag_addr_parse(ag_span_str(rows[i].listen), 81, &other), AG_OK);
+        if (rows[i].from) {
+            cr_assert_eq(ag_addr_parse(ag_span_str(rows[i].from), 5000, &from), AG_OK);
+        }
+        cr_expect_eq(ag_addr_leads_to(&to, source, &listen), rows[i].want, "%s to %s", rows[i].to,
+                     rows[i].listen);
+        cr_expect(other.sa.sa_family == AF_UNIX || !ag_addr_leads_to(&to, source, &other),
+                  "%s to %s", rows[i].to, rows[i].listen);
+    }
+}
+
 Test(addr, parse_and_format)
 {
     static const struct {

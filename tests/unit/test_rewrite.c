@@ -195,8 +195,12 @@ Test(rewrite, redirects_by_where_the_request_went)
         {"http://10.0.0.1:8080/two/y?q#f", "/app/y?q#f"},
         {"http://10.0.0.1:8080/two", "/app"},
         {"http://10.0.0.1:8080/two?q", "/app?q"},
-        {"http://10.0.0.1:8080/twofold", NULL},
-        {"http://10.0.0.1:8080/other", NULL},
+        {"http://10.0.0.1:8080/twofold", "/twofold"},
+        {"http://10.0.0.1:8080/other?q#f", "/other?q#f"},
+        {"http://10.0.0.1:8080//evil.example/", "/evil.example/"},
+        {"http://10.0.0.1:8080", "/"},
+        {"http://10.0.0.1:8080?q", "/?q"},
+        {"http://gate.example/other", NULL},
         {"http://10.0.0.1:8080/app/y", "/app/y"},
         {"http://10.0.0.1:8080/app", "/app"},
         {"http://10.0.0.1/two/y", NULL},
@@ -371,7 +375,7 @@ Test(rewrite, redirects_of_one_path)
     expect_location(r, &rw, &r->route.decl.target, false, "Location", "http://api/do/login",
                     "/login");
     expect_location(r, &rw, &r->route.decl.target, false, "Location", "http://api/login", "/login");
-    expect_location(r, &rw, &r->route.decl.target, false, "Location", "http://api/x", NULL);
+    expect_location(r, &rw, &r->route.decl.target, false, "Location", "http://api/x", "/x");
     expect_location(r, &rw, &r->route.decl.target, false, "Location", "/login", NULL);
     fake_target(r->f, &r->route, "/");
     expect_location(r, &rw, &r->route.decl.target, false, "Location", "/", "/login");

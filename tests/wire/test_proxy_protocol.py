@@ -1,4 +1,5 @@
 """PROXY headers before connections: believed from those on the list, bytes like any others from the rest."""
+import contextlib
 import signal
 import socket
 import ssl
@@ -248,6 +249,25 @@ def test_the_log_names_the_client(gate):
     while not all(text in gate.stderr() for text in ('"remote":"192.0.2.99"', "PROXY protocol: no header")):
         assert time.monotonic() < deadline, gate.stderr()
         time.sleep(0.02)
+
+
+def test_without_an_access_log_some_are_told(backend, tmp_path):
+    """One a second, with how many there were; a scan of ports must not fill a disk."""
+    config = ('server: {workers: 1, listen: [{address: "127.0.0.1:$PORT", proxy_protocol: 127.0.0.1, '
+              'limits: {header_timeout: 500ms}}]}\nroutes: {/: OK}\n')
+    with Gate(tmp_path, config, backend) as gate:
+        def bad(sent):
+            with gate.connect() as s, contextlib.suppress(ConnectionResetError):
+                s.sendall(sent)
+                assert s.recv(100) == b""
+        for _ in range(20):
+            bad(REQUEST)
+        assert 1 <= gate.stderr().count("PROXY protocol: ") <= 3
+        time.sleep(1.1)
+        bad(b"")
+        lines = [line for line in gate.stderr().splitlines() if "PROXY protocol: " in line]
+        assert "127.0.0.1 on port" in lines[0] and "no header" in lines[0]
+        assert "no header in time; " in lines[-1] and " more since the last warning" in lines[-1]
 
 
 @pytest.mark.parametrize("sent", [b"", b"PROXY TCP4 1.2.3", pp.SIGNATURE[:9]])

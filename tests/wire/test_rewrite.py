@@ -27,6 +27,8 @@ routes:
   "/query/*":
     action: "http://up"
     query: {set: {by: "gate {method}"}, add: {tag: new}, remove: [debug, "a b"]}
+  "/t/*": "http://up/*"
+  "/tq/*": {action: "http://up/*", query: {remove: fixed}}
   "/query-target/*": {action: "http://up/q/*", query: {remove: fixed}}
   "/rules/*":
     action: "http://up"
@@ -107,6 +109,13 @@ def test_a_prefix_that_a_filter_sets_stands(gate):
     ("/query/x?%64ebug&b%79=evil&a+b&a%20b", "/query/x?by=gate%20GET&tag=new"),
     ("/query-target/x?a", "/q/x?a"),
     ("/query-target/x?fixed=2", "/q/x"),
+    ("/t//evil.example/x", "/evil.example/x"),
+    ("/t///evil.example?q", "/evil.example?q"),
+    ("/t/x//y", "/x//y"),
+    ("/t/", "/"),
+    ("/t//", "/"),
+    ("/tq//evil.example?fixed=1&a", "/evil.example?a"),
+    ("/app//x", "/two//x"),
 ])
 def test_queries(gate, path, target):
     assert asked(gate, path).split(" ")[1] == target
@@ -132,6 +141,7 @@ def test_queries(gate, path, target):
     ("/named/x", "/\\evil.example", "/\\evil.example"),
     ("/api/x", "/v1/y", "/api/y"),
     ("/api/x", "/api/y", "/api/y"),
+    ("/api/x", "http://$UP/login", "/login"),
     ("/bare/x", "/y", "/bare/y"),
     ("/bare/x", "http://up", "/bare/"),
     ("/rules/x", "http://old.example/y", "/rules/y"),

@@ -125,19 +125,46 @@ clause("7239 4", "forwarding fields of a client that is not trusted are replaced
 
 clause("7239 5", "those of a trusted one are extended",
        good("X-Forwarded-For", get(b"X-Forwarded-For: 192.0.2.7\r\n"), gate="trusting",
-            sent=up(added=forwarding(for_=b"192.0.2.7, 127.0.0.1"))),
+            sent=up(added=forwarding(for_=b"192.0.2.7, 127.0.0.1", earlier=b"for=192.0.2.7, "))),
        good("two of them", get(b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 192.0.2.8\r\n"),
-            gate="trusting", sent=up(added=forwarding(for_=b"192.0.2.7, 192.0.2.8, 127.0.0.1"))),
+            gate="trusting", sent=up(added=forwarding(for_=b"192.0.2.7, 192.0.2.8, 127.0.0.1",
+                                                     earlier=b"for=192.0.2.7, for=192.0.2.8, "))),
        good("an empty one", get(b"X-Forwarded-For:\r\n"), gate="trusting"),
        good("X-Forwarded-Proto", get(b"X-Forwarded-Proto: https\r\n"), gate="trusting",
-            sent=up(added=forwarding(proto=b"https"))),
+            sent=up(added=forwarding(proto=b"https", earlier=b"for=unknown;proto=https, "))),
        good("X-Forwarded-Host", get(b"X-Forwarded-Host: y\r\n"), gate="trusting",
-            sent=up(added=forwarding().replace(b"Host: x", b"Host: y"))),
+            sent=up(added=forwarding(earlier=b'for=unknown;host="y", ').replace(b"Host: x", b"Host: y"))),
        good("Forwarded", get(b"Forwarded: for=192.0.2.7\r\n"), gate="trusting",
-            sent=up(added=forwarding(earlier=b"for=192.0.2.7, "))),
+            sent=up(added=forwarding(for_=b"192.0.2.7, 127.0.0.1", earlier=b"for=192.0.2.7, "))),
        good("X-Real-IP is left as it is", get(b"X-Real-IP: 192.0.2.7\r\n"), gate="trusting",
             sent=up(kept=b"X-Real-IP: 192.0.2.7\r\n")),
        good("an alias is dropped all the same", get(b"X_Forwarded_For: 192.0.2.7\r\n"), gate="trusting"))
+
+
+def told(name, fields, host=b"x", **what):
+    """What a trusted peer has told, and what the upstream gets of it."""
+    return good(name, get(fields), gate="trusting",
+                sent=up(added=forwarding(**what).replace(b"-Host: x", b"-Host: " + host)))
+
+
+LONG = b", ".join([b"192.0.2.7"] * 65)
+clause("7239 7.4", "a trusted peer that sends one kind has sent the other one, too",
+       told("X-Forwarded-*", b"X-Forwarded-For: 192.0.2.7, 2001:DB8::7, [2001:db8::8]:80, 192.0.2.8:90\r\n"
+            b"X-Forwarded-Host: y:81\r\nX-Forwarded-Proto: HTTPS\r\n", host=b"y:81", proto=b"HTTPS",
+            for_=b"192.0.2.7, 2001:DB8::7, [2001:db8::8]:80, 192.0.2.8:90, 127.0.0.1",
+            earlier=b'for=192.0.2.7;host="y:81";proto=https, for="[2001:db8::7]", for="[2001:db8::8]", for=192.0.2.8, '),
+       told("Forwarded", b'Forwarded: for="192.0.2.7:4711";by=1;host="y:81";proto=https, For="[2001:db8::7]:1" ; proto=http\r\n',
+            host=b"y:81", proto=b"https", for_=b"192.0.2.7, 2001:db8::7, 127.0.0.1",
+            earlier=b'for="192.0.2.7:4711";by=1;host="y:81";proto=https, For="[2001:db8::7]:1" ; proto=http, '),
+       told("who sends both has said all", b"X-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.8;proto=https\r\n",
+            for_=b"192.0.2.7, 127.0.0.1", earlier=b"for=192.0.2.8;proto=https, "),
+       told("what is no address is unknown", b'X-Forwarded-For: a";proto=https;for=1, unix:/x, 192.0.2.7\r\n',
+            for_=b'a";proto=https;for=1, unix:/x, 192.0.2.7, 127.0.0.1',
+            earlier=b"for=unknown, "),
+       told("nor are names", b'Forwarded: for=_hidden, for="a, 192.0.2.9", proto=ftp;host="a b", for="192.0.2.7\r\n',
+            for_=b"unknown, unknown, unknown, unknown, 127.0.0.1",
+            earlier=b'for=_hidden, for="a, 192.0.2.9", proto=ftp;host="a b", for="192.0.2.7, '),
+       told("a list of too many stays alone", b"X-Forwarded-For: " + LONG + b"\r\n", for_=LONG + b", 127.0.0.1"))
 
 clause("CVE-2016-5385", "Proxy would become HTTP_PROXY in a CGI's environment: dropped",
        dropped("Proxy", b"Proxy: http://evil\r\n"),
