@@ -70,7 +70,7 @@ struct ag_action_build {
     const struct ag_param_spec *params;
     uint16_t param_count;
     bool pattern_has_splat;
-    struct ag_span pattern; /* for messages */
+    struct ag_span pattern;       /* for messages */
     struct ag_media_change media; /* what its filters make of Content-Type */
 };
 

@@ -2,7 +2,7 @@
 """Hostile clients by the thousand beside one that behaves: its p99, the server's memory, who was closed
 in time (see docs/ARCHITECTURE.md, figures).
 
-usage: hostile.py [--connections 10000] [--kind NAME ...] [--backend NAME ...] [--defaults]
+usage: hostile.py [--connections 10000] [--kind NAME ...] [--backend NAME ... | nginx] [--defaults]
                   [--binary build/anygate] [--seconds 10] [--rounds 1] [--realtime]
 
 Each kind in turn opens so many connections and holds them until the server ends each; before that the
@@ -65,6 +65,30 @@ routes:
   "/www/": "./www/"
   "/up/*": "http://127.0.0.1:{origin}"
   "/good": "http://127.0.0.1:{other}/small"
+"""
+# nginx beside it (--backend nginx), with the same limits as far as it knows them.
+NGINX = """
+worker_processes 1; daemon off; master_process off; pid nginx.pid; error_log stderr crit;
+worker_rlimit_nofile 30000;
+events {{ worker_connections 24000; multi_accept on; }}
+http {{
+    access_log off; sendfile on; tcp_nodelay on; open_file_cache max=100; keepalive_requests 1000000000;
+    client_header_timeout {header_timeout}s; client_body_timeout {body_timeout}s; send_timeout {write_timeout}s;
+    keepalive_timeout {idle_timeout}s; client_max_body_size 0;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+    upstream big {{ server 127.0.0.1:{origin}; }}
+    upstream small {{ server 127.0.0.1:{other}; keepalive 16; keepalive_requests 1000000000; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096 so_keepalive=off;
+        proxy_http_version 1.1; proxy_set_header Connection ""; proxy_max_temp_file_size 0;
+        proxy_request_buffering off;
+        location = /fixed {{ return 200 "fixed"; }}
+        location = /echo {{ proxy_pass http://big/sink; }}
+        location /www/ {{ root .; }}
+        location /up/ {{ proxy_pass http://big/; }}
+        location = /good {{ proxy_pass http://small/small; }}
+    }}
+}}
 """
 DRAIN = 2.0  # a last answer may wait so long for the peer's FIN
 LATE = 1.5   # beyond the deadline: looks and timer ticks
@@ -134,7 +158,7 @@ def self_as(*args):
 
 
 class Server:
-    """anygate, and two upstreams: one for hostile clients, one for the other."""
+    """anygate (or nginx), and two upstreams: one for hostile clients, one for the other."""
 
     def __init__(self, options, backend, limits, folder):
         self.port, ports = free_port(), [free_port(), free_port()]
@@ -142,21 +166,30 @@ class Server:
         for name, size in (("big.bin", 2 * peers.BIG), ("cached.bin", peers.BIG)):
             with open(folder / "www" / name, "wb") as f:
                 f.truncate(size)
+        command = self.nginx if backend == "nginx" else self.anygate
+        args = command(options, backend, limits, folder, dict(port=self.port, origin=ports[0], other=ports[1]))
+        self.origins = [subprocess.Popen([*pinned(LAST, options.realtime, 2 + i),
+                                          *self_as("--origin", port)]) for i, port in enumerate(ports)]
+        with open(folder / "log", "wb") as log:
+            self.process = subprocess.Popen([*pinned(0, options.realtime, 2), *args], cwd=folder, stderr=log)
+        for port in (self.port, *ports):
+            self.await_port(port, folder / "log")
+
+    def anygate(self, options, backend, limits, folder, ports):
         text = ", ".join(f"{k}: {v}{'' if 'rate' in k else 's'}" for k, v in limits.items())
         config = folder / "anygate.yml"
-        config.write_text(CONFIG.format(port=self.port, origin=ports[0], other=ports[1], backend=backend,
-                                        limits=text))
+        config.write_text(CONFIG.format(backend=backend, limits=text, **ports))
         told = subprocess.run([options.binary, "check", "-c", config], capture_output=True, text=True)
         each, base = re.search(r"(\d+) MiB of memory:.*beside the shards (\d+) MiB", told.stdout,
                                re.S).groups()
         self.ceiling = int(each) + int(base)
-        self.origins = [subprocess.Popen([*pinned(LAST, options.realtime, 2 + i),
-                                          *self_as("--origin", port)]) for i, port in enumerate(ports)]
-        with open(folder / "log", "wb") as log:
-            self.process = subprocess.Popen([*pinned(0, options.realtime, 2), options.binary, "serve",
-                                             "-c", config], cwd=folder, stderr=log)
-        for port in (self.port, *ports):
-            self.await_port(port, folder / "log")
+        return [options.binary, "serve", "-c", config]
+
+    def nginx(self, _options, _backend, limits, folder, ports):
+        config = folder / "nginx.conf"
+        config.write_text(NGINX.format(**limits, **ports))
+        self.ceiling = "-"
+        return ["nginx", "-p", folder, "-c", config]
 
     @staticmethod
     def await_port(port, log):
@@ -215,7 +248,7 @@ class Round:
 
 def measure(kind, backend, options, limits, folder):
     count = options.connections // (2 if kind in peers.TWO_DESCRIPTORS else 1)
-    deadline = longest_life(kind, limits)
+    deadline = longest_life(kind, limits) if backend != "nginx" else None  # its own rules
     server = Server(options, backend, limits, folder)
     try:
         client = Client(server.port, options.realtime)
@@ -250,7 +283,7 @@ def main():
                                      description=__doc__)
     parser.add_argument("--connections", type=int, default=10000)
     parser.add_argument("--kind", action="append", choices=list(peers.KINDS))
-    parser.add_argument("--backend", action="append", choices=["epoll", "io_uring"])
+    parser.add_argument("--backend", action="append", choices=["epoll", "io_uring", "nginx"])
     parser.add_argument("--binary", default=HERE.parent / "build/anygate")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=1)

@@ -12,7 +12,8 @@ _Static_assert(AG_BUF_LARGE_BYTES > 32768u,
 /* The present slice is used. */
 static void next(struct ag_h1_client *c)
 {
-    c->now = c->in.head ? ag_chain_pop(&c->in, ag_h1_client_nodes(c)) : (struct ag_slice){{NULL}, 0, NULL};
+    c->now = c->in.head ? ag_chain_pop(&c->in, ag_h1_client_nodes(c))
+                        : (struct ag_slice){{NULL}, 0, NULL};
 }
 
 /* Drops `n` bytes of it. */

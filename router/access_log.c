@@ -123,8 +123,7 @@ static void put_combined(struct ag_buf *b, struct ag_exchange *ex)
     put_quoted(b, header(ex, AG_FIELD_USER_AGENT));
 }
 
-static void put_member(struct ag_buf *b, const char *name, struct ag_span value,
-                       size_t max_bytes)
+static void put_member(struct ag_buf *b, const char *name, struct ag_span value, size_t max_bytes)
 {
     ag_buf_printf(b, ",\"%s\":\"", name);
     ag_log_escape_cut(b, value, max_bytes);

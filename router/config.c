@@ -119,7 +119,8 @@ static bool read_file(struct loader *l, struct file *f, struct ag_span *out)
         return false;
     }
     if (found.text.len == 0 && f->depth == 0) { /* a reload would take all routes away */
-        ag_diag_error(l->diags, f->pos, "is it just being written? To serve by flags alone, leave -c out",
+        ag_diag_error(l->diags, f->pos,
+                      "is it just being written? To serve by flags alone, leave -c out",
                       "%s is empty", f->path);
         return false;
     }

@@ -109,7 +109,7 @@ struct ag_model {
     enum ag_log_format log_format;
     const char *pid_file; /* made from the working directory on; NULL: none */
     struct ag_pos pid_file_pos;
-    const char *user;     /* NULL: stay; "name", "name:group" or numbers */
+    const char *user; /* NULL: stay; "name", "name:group" or numbers */
     struct ag_pos user_pos;
     const char *chroot; /* absolute; NULL: none */
     struct ag_pos chroot_pos;

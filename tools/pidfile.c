@@ -184,10 +184,11 @@ enum ag_status ag_pidfile_look(const char *path, struct ag_buf *why)
             return read;
         }
     }
-    ag_buf_printf(why,
-                  "%s %s, and a pid file would replace it; hint: remove it when nobody needs it, or "
-                  "choose another server.pid_file",
-                  path, kind_of(st.st_mode));
+    ag_buf_printf(
+        why,
+        "%s %s, and a pid file would replace it; hint: remove it when nobody needs it, or "
+        "choose another server.pid_file",
+        path, kind_of(st.st_mode));
     return AG_EINVAL;
 }
 

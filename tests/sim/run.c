@@ -246,7 +246,8 @@ static bool gives_up_within(const struct run *r, const struct request *q, uint32
 
     for (uint32_t i = q->config_first; i < r->config_count; i++) {
         site_config(r->configs[i], &c);
-        if (c.retries && SITE_ATTEMPTS * (c.first_byte_ms + c.connect_ms) > drain_ms - SPARED_MS / 4) {
+        if (c.retries &&
+            SITE_ATTEMPTS * (c.first_byte_ms + c.connect_ms) > drain_ms - SPARED_MS / 4) {
             return false;
         }
     }

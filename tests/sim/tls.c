@@ -23,7 +23,8 @@ struct kept {
     uint32_t generation; /* of the certificate that was shown */
     uint32_t settings;   /* that may have held */
     uint32_t keys;       /* turns of the server's ticket keys, when it came */
-    uint32_t keys_least; /* the same, before its connection began: it may have been long on the way */
+    uint32_t
+        keys_least; /* the same, before its connection began: it may have been long on the way */
     uint64_t under_way_us; /* at most */
     bool named;
 };
@@ -120,8 +121,8 @@ static bool should_resume(const struct tls_end_state *t, uint32_t allowed)
 
     return sim->now_us - t->begun_us + k->under_way_us < HELLO_FRESH_US && t->offered &&
            t->ways.resumes && t->ways.harm == TLS_SOUND && allowed == 1u << k->generation &&
-           k->named == t->named && k->keys_least == key_turns && SSL_SESSION_has_ticket(k->session) &&
-           SSL_SESSION_is_resumable(k->session) &&
+           k->named == t->named && k->keys_least == key_turns &&
+           SSL_SESSION_has_ticket(k->session) && SSL_SESSION_is_resumable(k->session) &&
            SSL_SESSION_get_protocol_version(k->session) == SSL_version(t->ssl) &&
            !(SSL_get_options(t->ssl) & SSL_OP_NO_TICKET);
 }

@@ -84,8 +84,8 @@ static void set(struct rig *r, enum part part, const char *unit, size_t before, 
         enum ag_field_id id = i ? AG_FIELD_USER_AGENT : AG_FIELD_REFERER;
         struct ag_span v = part == REFERER + i || part == ALL ? s : none;
 
-        r->fields[i] = (struct ag_field){
-            .value = v.ptr, .value_len = (uint32_t)v.len, .id = (uint8_t)id};
+        r->fields[i] =
+            (struct ag_field){.value = v.ptr, .value_len = (uint32_t)v.len, .id = (uint8_t)id};
     }
     q->fields.v = r->fields;
     q->fields.count = 2;
@@ -149,7 +149,12 @@ Test(access_log, lines_are_whole_at_all_lengths)
 {
     /* One byte as it is; two, of a quote; six, of a control and of what is no UTF-8; characters of two and
      * four bytes, which may not be cut. */
-    static const char *const units[] = {"a", "\"", "\x01", "\xff", "\xc3\xa9", "\xf0\x9f\x98\x80",
+    static const char *const units[] = {"a",
+                                        "\"",
+                                        "\x01",
+                                        "\xff",
+                                        "\xc3\xa9",
+                                        "\xf0\x9f\x98\x80",
                                         "\\\"a\x7f\xc3\xa9\xc2\x9b\xe2\x82\xac"};
     static const size_t bounds[] = {128, 512, 1024, 4096, 8000};
     struct rig *r = begin();

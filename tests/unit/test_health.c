@@ -52,15 +52,18 @@ static struct ag_upstream_member *opened(struct world *w, struct fake *f, uint32
 {
     struct ag_upstream_options *o = options_of(route_to_fake(w, f));
     struct client *c = client_new(w);
+    struct ag_breaker_options at_once;
     struct ag_upstream_member *m;
 
     o->health.breaker.trials = trials;
     o->health.breaker.max_percent = 100;
-    o->health.breaker.for_ms = o->health.breaker.max_for_ms = 0;
+    o->health.breaker.for_ms = o->health.breaker.max_for_ms = 60000; /* longer than trials take */
+    at_once = o->health.breaker;
+    at_once.for_ms = at_once.max_for_ms = 0;
     ask(w, c, GET, "ok");
     client_close(c);
     m = member_of(w, f);
-    cr_assert(ag_breaker_open(&m->breaker, &o->health.breaker, w->loop.now_ms));
+    cr_assert(ag_breaker_open(&m->breaker, &at_once, w->loop.now_ms));
     cr_assert(ag_upstream_member_eject(m, 100));
     f->wire = NULL;
     return m;

@@ -98,7 +98,8 @@ Test(log, escape_stops_where_the_buffer_ends)
         cr_assert(out);
         ag_log_escape(&b, AG_SPAN("ab\x01\xc3\xa9\xf0\x9f\x98\x80z"));
         cr_expect(b.overflow);
-        cr_expect_eq(b.len, lens[cap], "%zu: whole characters and escapes only, nothing after", cap);
+        cr_expect_eq(b.len, lens[cap], "%zu: whole characters and escapes only, nothing after",
+                     cap);
         free(out);
     }
 }

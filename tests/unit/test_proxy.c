@@ -646,7 +646,8 @@ BOTH(proxy, a_slow_client_bounds_memory)
     struct world *w = world_new(kind);
     struct fake *f = fake_new(w, NULL);
     struct client *c = client_new(w);
-    const uint64_t total = 64u << 20; /* more than systems let a receiver's buffer grow to: 32 MiB */
+    const uint64_t total =
+        64u << 20; /* more than systems let a receiver's buffer grow to: 32 MiB */
     const int small = 65536;
     static uint8_t piece[16384];
     uint64_t sent = 0, received = 0;

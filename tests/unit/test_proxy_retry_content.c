@@ -243,15 +243,13 @@ BOTH(proxy_retry_content, a_hedge_has_all_of_the_content)
     world_free(w);
 }
 
-/* Takes the content that `f`'s first connection has got, which must go on at `from` of `content`. */
-static size_t take_content(struct fake *f, const char *content, size_t from)
+/* Makes room for what comes, and keeps the beginning of an end. */
+static void drain(struct fake_conn *c)
 {
-    struct fake_conn *c = &f->conns[0];
-    size_t len = f->requests == 1 ? c->len : 0;
-
-    cr_assert_eq(memcmp(c->in, content + from, len), 0, "other content after %zu", from);
-    c->len -= len;
-    return from + len;
+    if (c->len == FAKE_IN_MAX) {
+        memmove(c->in, c->in + FAKE_IN_MAX - 4, 4);
+        c->len = 4;
+    }
 }
 
 /* What the client has sent is all here, but the first server takes too little of it to keep the rest. */
@@ -260,39 +258,41 @@ BOTH(proxy_retry_content, a_hedge_waits_for_content_that_the_first_server_does_n
     struct world *w = world_new(kind);
     struct fake *a = fake_new(w, NULL), *b = fake_new(w, NULL);
     struct client *c = client_new(w);
-    const size_t len = 450000;
-    char *put = put_of(len, false), *content = strstr(put, "\r\n\r\n") + 4;
     struct ag_proxy_settings *s = route_to_both(w, a, b);
-    const int small = 4096, mss = 536, big = 4 << 20;
-    size_t sent = 0, at_a = 0, at_b = 0;
+    const int small = 4096, mss = 536;
+    char chunk[8 + 8192 + 2 + 1] = "2000\r\n";
     uint64_t then;
 
     cr_assert_eq(setsockopt(a->ls, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
     cr_assert_eq(setsockopt(a->ls, IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof(mss)), 0);
-    cr_assert_eq(setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &big, sizeof(big)), 0);
     retry_of(s, 2)->buffer_bytes = AG_RETRY_BUFFER_MAX;
     (void)hedge_of(s);
-    while (sent < strlen(put)) {
-        ssize_t n = write(c->fd, put + sent, strlen(put) - sent);
-
-        cr_assert(n > 0 || errno == EAGAIN);
-        sent += n > 0 ? (size_t)n : 0;
+    memset(chunk + 6, 'x', 8192);
+    memcpy(chunk + 6 + 8192, "\r\n", 3);
+    client_send(c, "PUT /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    world_until(w, a->requests == 1);
+    for (unsigned stuck = 0; stuck < 50;) { /* until nothing more goes to the first server */
+        if (stuck == 0) {
+            client_send(c, chunk);
+        }
         world_turn(w);
+        stuck = w->ex->req_body.q.bytes > 0 ? stuck + 1 : 0;
+        cr_assert_lt(w->ex->req_body.total_bytes, AG_RETRY_BUFFER_MAX);
     }
-    world_until(w, w->ex && w->ex->req_body.ended);
-    cr_expect_gt(w->ex->req_body.q.bytes, 0, "the test holds nothing back");
+    client_send(c, "0\r\n\r\n");
+    world_until(w, w->ex->req_body.ended);
+    cr_assert_gt(w->ex->req_body.q.bytes, 0);
     then = w->loop.now_ms;
     world_until(w, w->loop.now_ms > then + 3 * s->retry.after_ms);
     cr_expect_eq(b->accepted, 0, "not before all of it is kept");
-    for (unsigned i = 0; i < TURNS_MAX && at_b < len; i++) {
-        at_a = take_content(a, content, at_a);
-        at_b = take_content(b, content, at_b);
+    for (unsigned i = 0; i < TURNS_MAX && b->requests < 2; i++) { /* an end looks like a head's */
+        drain(&a->conns[0]);
+        drain(&b->conns[0]);
         world_turn(w);
     }
-    cr_expect_eq(at_b, len);
+    cr_expect_eq(b->requests, 2);
     fake_send(&b->conns[0], OK2);
     world_until(w, client_has(c, OK));
-    free(put);
     world_free(w);
 }
 

@@ -458,8 +458,7 @@ Test(addr, overlaps)
     };
 
     for (size_t i = 0; i < AG_COUNT(rows); i++) {
-        union ag_addr a = parsed(rows[i].a, rows[i].port_a),
-                      b = parsed(rows[i].b, rows[i].port_b);
+        union ag_addr a = parsed(rows[i].a, rows[i].port_a), b = parsed(rows[i].b, rows[i].port_b);
 
         cr_expect_eq(ag_addr_overlaps(&a, &b), rows[i].want, "row %zu", i);
         cr_expect_eq(ag_addr_overlaps(&b, &a), rows[i].want, "row %zu", i);
