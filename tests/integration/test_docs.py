@@ -119,6 +119,7 @@ def write(folder, config):
     kind, text = config
     file = folder / {"yaml": "anygate.yml", "json": "anygate.json", "gate": "anygate.gate"}[kind]
     text = whole(kind, text).replace("chroot: /var/empty", f"chroot: {folder}/dist")
+    text = text.replace("/var/lib/anygate/", f"{folder}/dist/")
     file.write_text(text.replace("/var/www/", f"{folder}/var/www/"))
     return file
 
