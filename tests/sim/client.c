@@ -55,8 +55,8 @@ static void on_life_over(struct sim *s, void *arg)
 {
     struct client *c = arg;
 
-    if (!c->done && c->received_total > c->received_then) { /* slowly, by a small window */
-        c->received_then = c->received_total;
+    if (!c->done && c->received_total + c->sent_total > c->moved_then) { /* by a small window */
+        c->moved_then = c->received_total + c->sent_total;
         sim_at(s, LIFE_US, on_life_over, c);
     } else if (!c->done) {
         sim_fail(s, "client %u hangs: %u of %u answers, conn %u", c->index, c->answered,

@@ -185,7 +185,7 @@ struct client {
     uint32_t answered; /* of those, how many have their answer */
     size_t sent;       /* bytes of the one being sent */
     uint64_t sent_total, received_total;
-    uint64_t received_then; /* at the last look whether it hangs */
+    uint64_t moved_then; /* of both, at the last look whether it hangs */
     struct arrival arrival;
     bool waits_for_100;
     bool told_close; /* an answer said that the connection ends */
