@@ -249,7 +249,8 @@ void ag_upstream_group_keep(struct ag_upstream_group *g)
     unlock(g->all);
 }
 
-/* Those that the process keeps and no upstream of the newest configuration is. */
+/* Those that the process keeps and no upstream of the newest configuration is, nor of the one before: shards that come
+ * to it later still begin requests by that. */
 static void drop_gone(struct ag_upstream_groups *all)
 {
     for (uint32_t i = 0; i < AG_UPSTREAM_GROUP_BUCKETS; i++) {
@@ -259,7 +260,7 @@ static void drop_gone(struct ag_upstream_groups *all)
             struct ag_upstream_group *g = ag_container_of(it, struct ag_upstream_group, link);
 
             next = it->next;
-            if (g->kept && g->order != all->order) {
+            if (g->kept && g->order + 1 < all->order) {
                 g->kept = false;
                 let_go(g);
             }

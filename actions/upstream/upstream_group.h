@@ -131,7 +131,7 @@ void ag_upstream_groups_free(struct ag_upstream_groups *all);
  * next; what is not newer than the present one is ignored, for shards come to a new one at different times, and
  * the first brings it. Servers that stay keep what is known of them; those that an operator has added stay as
  * well, and so do all there are where servers are looked for from now on: until some are found. What the process
- * has kept of upstreams that are no longer there is let go.
+ * has kept of upstreams that are no longer there is let go with the next one.
  */
 void ag_upstream_groups_configure(struct ag_upstream_groups *all,
                                   const struct ag_upstream *const *upstreams, uint32_t count,

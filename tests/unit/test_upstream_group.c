@@ -438,7 +438,7 @@ static void count_one(void *arg, struct ag_upstream_group *g)
     ++*(int *)arg;
 }
 
-Test(upstream_group, is_kept_until_a_configuration_is_without_it)
+Test(upstream_group, is_kept_until_two_configurations_are_without_it)
 {
     struct ag_upstream_server v[] = {server("a", 80, 1)};
     struct ag_upstream up = upstream(5, v, 1);
@@ -457,6 +457,8 @@ Test(upstream_group, is_kept_until_a_configuration_is_without_it)
     ag_upstream_groups_configure(all, NULL, 0, 2);
     cr_assert_eq(all->count, 1, "that was no newer one");
     ag_upstream_groups_configure(all, NULL, 0, 3);
+    cr_expect_eq(all->count, 1, "shards that come to it later still use the one before");
+    ag_upstream_groups_configure(all, NULL, 0, 4);
     cr_assert_eq(all->count, 0);
 }
 
