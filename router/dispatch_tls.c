@@ -133,12 +133,13 @@ static bool admit(struct ag_exchange *ex, const struct ag_tls_session *t, bool r
     return !required;
 }
 
-/* Its authority is among those of now. None are, where nobody is asked any more or the listener is gone. */
+/* Its authority is among those of now, or nobody is asked any more (or the listener is gone): then it is good for what
+ * requires none. */
 static bool is_good_still(const struct ag_tls_session *t, const struct ag_listen_kind *kind,
                           const struct ag_snapshot *s)
 {
-    return t->client_cert != AG_TLS_CLIENT_VALID ||
-           (kind->client_ca.len > 0 && ag_tls_server_takes(s->tls[kind->listener], t->client_mark));
+    return t->client_cert != AG_TLS_CLIENT_VALID || kind->client_ca.len == 0 ||
+           ag_tls_server_takes(s->tls[kind->listener], t->client_mark);
 }
 
 bool ag_dispatch_tls_listener(struct ag_exchange *ex, const struct ag_snapshot *s)
@@ -185,6 +186,11 @@ bool ag_dispatch_tls_route(struct ag_exchange *ex, const struct ag_snapshot *s)
     if (t && (want >= AG_CLIENT_CERT_OPTIONAL || is_cert_host(&s->cert_hosts, ex->req.host)) &&
         names_differ(ex, t)) {
         ag_exchange_fail(ex, 421, AG_REASON_NONE, "the connection is for another host");
+        return false;
+    }
+    if (t && want == AG_CLIENT_CERT_REQUIRED && t->client_cert == AG_TLS_CLIENT_VALID &&
+        kind_of(ex, s)->client_ca.len == 0) {
+        ag_exchange_fail(ex, 421, AG_REASON_NONE, "client certificates are taken no longer");
         return false;
     }
     return want < AG_CLIENT_CERT_OPTIONAL ||
