@@ -284,7 +284,10 @@ void oracle_head(struct run *r, struct client *c, struct request *q, struct arri
     if (c->greeting && c->greeting->bad) {
         sim_fail(r->sim, "client %u: an answer behind a bad PROXY header", c->index);
     }
-    a->kind_of_answer = (uint16_t)(right ? OUT_RIGHT : outcome_of(status));
+    a->kind_of_answer = (uint16_t)(right ? OUT_RIGHT
+                                   : status == 400 && c->ways.harm == TLS_SILENCE
+                                       ? OUT_408 /* it has shut within a head */
+                                       : outcome_of(status));
     if (!right && (a->kind_of_answer == OUT_RIGHT || !(allowed & a->kind_of_answer))) {
         sim_fail(r->sim, "client %u: request %u (kind %u, plan %u, %s) got %u; allowed %x",
                  c->index, q->id, q->kind, q->plan, q->target, status, allowed);
