@@ -108,6 +108,7 @@ static void drop_scratch(struct ag_stream *s)
 
 void ag_stream_deinit(struct ag_stream *s)
 {
+    s->closing = true; /* on_close may end others, which answer into this one */
     ag_chain_clear(&s->out, &s->loop->nodes);
     drop_scratch(s);
     ag_task_cancel(&s->flush_task);
@@ -150,8 +151,8 @@ uint8_t *ag_stream_reserve(struct ag_stream *s, size_t n)
             return NULL;
         }
     }
-    /* commit cannot fail: the node that it may need must be there. */
-    if (s->loop->nodes.used == s->loop->nodes.count && !tail_grows(s)) {
+    /* commit cannot fail: the node that it may need must be there. (It drops what comes after the end.) */
+    if (!s->closing && s->loop->nodes.used == s->loop->nodes.count && !tail_grows(s)) {
         return NULL;
     }
     return s->scratch->data + s->scratch_used;
@@ -161,7 +162,7 @@ void ag_stream_commit(struct ag_stream *s, size_t n)
 {
     AG_ASSERT(s->scratch && n <= s->scratch->size - s->scratch_used);
     if (s->closing || n == 0) {
-        if (ag_stream_queued(s) == 0) {
+        if (s->closing || ag_stream_queued(s) == 0) {
             drop_scratch(s);
         }
         return;

@@ -73,10 +73,6 @@ static void send_head(struct ag_exchange *ex)
     bool end;
 
     ex->head_sent = true;
-    if (ag_h2_conn_is_closing(
-            &r->server->conn)) { /* it fails by that: whoever asked is told nothing any more */
-        return;
-    }
     /* Before the write queues the flush: content that comes in this turn leaves with the head. */
     ag_h2_conn_wake(&r->server->conn);
     before_final_head(r);
@@ -151,9 +147,6 @@ static void send_prepared(struct ag_exchange *ex, const struct ag_prepared *p)
     size_t total = AG_H2_HEADER_BYTES + head + (copied ? AG_H2_HEADER_BYTES + copied : 0);
     uint8_t *at;
 
-    if (ag_h2_conn_is_closing(c)) {
-        return;
-    }
     /* A table's new size is told at the start of the first section behind it (RFC 7541 section 4.2). */
     if (p->h2.len == 0 || total > AG_BUF_SMALL_BYTES || c->encoder.size_owed) {
         send_as_fields(ex, p);

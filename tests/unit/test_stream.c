@@ -290,6 +290,31 @@ BOTH(stream, writes_after_the_end_are_dropped)
     sink_free(f, k);
 }
 
+/* An end of one connection ends calls on others, whose failures are answered into the first, in the middle of its
+ * on_close. A piece was taken and not yet sent. */
+BOTH(stream, writes_into_a_closed_one_are_dropped)
+{
+    struct fixture *f = fixture_new(kind, 8, 2);
+    struct sink *k = sink_new(f), *other = sink_new(f);
+
+    cr_assert_eq(ag_stream_put(&k->stream, AG_SPAN("queued")), AG_OK);
+    k->stream.sending_bytes = 5;
+    ag_stream_deinit(&k->stream);
+    cr_expect_eq(ag_stream_put(&k->stream, AG_SPAN("late")), AG_OK);
+    uint8_t *to = ag_stream_reserve(&k->stream, 4);
+    cr_assert(to);
+    ag_stream_commit(&k->stream, 4);
+    cr_expect_eq(ag_loop_bufs_used(&f->loop, AG_BUF_SMALL), 0);
+    while (ag_stream_write(&other->stream, ag_slice_static(AG_SPAN("x"))) == AG_OK) {
+    }
+    cr_assert(ag_stream_reserve(&k->stream, 4), "nodes are no matter");
+    ag_stream_commit(&k->stream, 4);
+    cr_expect_eq(ag_loop_bufs_used(&f->loop, AG_BUF_SMALL), 0);
+    cr_expect_eq(k->flushes, 0);
+    free(k);
+    sink_free(f, other);
+}
+
 Test(stream, reasons)
 {
     for (int r = 0; r <= AG_REASON_OTHER; r++) {
