@@ -46,16 +46,14 @@ bool ag_addr_is_any(const union ag_addr *a)
            (a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr));
 }
 
-static in_port_t port_of(const union ag_addr *a)
-{
-    return a->sa.sa_family == AF_INET ? a->in.sin_port : a->in6.sin6_port;
-}
+_Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port),
+               "a port is found without asking for the family");
 
 bool ag_addr_overlaps(const union ag_addr *a, const union ag_addr *b)
 {
     return ag_addr_same(a, b) ||
            (a->sa.sa_family == b->sa.sa_family && (ag_addr_is_any(a) || ag_addr_is_any(b)) &&
-            port_of(a) == port_of(b));
+            a->in.sin_port == b->in.sin_port);
 }
 
 void ag_addr_unmap(union ag_addr *a)
@@ -80,27 +78,17 @@ bool ag_addr_is_loopback(const union ag_addr *a)
     return plain.sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&plain.in6.sin6_addr);
 }
 
-static bool is_any(const union ag_addr *a)
-{
-    return a->sa.sa_family == AF_INET
-               ? a->in.sin_addr.s_addr == htonl(INADDR_ANY)
-               : a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr);
-}
-
 /* Neither IPv6's clothes nor "any", which who connects to it takes for loopback. */
 static union ag_addr destination(union ag_addr a)
 {
     ag_addr_unmap(&a);
-    if (is_any(&a) && a.sa.sa_family == AF_INET) {
+    if (ag_addr_is_any(&a) && a.sa.sa_family == AF_INET) {
         a.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    } else if (is_any(&a)) {
+    } else if (ag_addr_is_any(&a)) {
         a.in6.sin6_addr = in6addr_loopback;
     }
     return a;
 }
-
-_Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port),
-               "a port is found without asking for the family");
 
 bool ag_addr_leads_to(const union ag_addr *to, const union ag_addr *from,
                       const union ag_addr *listen)
@@ -109,7 +97,7 @@ bool ag_addr_leads_to(const union ag_addr *to, const union ag_addr *from,
 
     ag_addr_unmap(&own);
     ag_addr_unmap(&listens);
-    if (!is_any(&listens) || listens.sa.sa_family != at.sa.sa_family) {
+    if (!ag_addr_is_any(&listens) || listens.sa.sa_family != at.sa.sa_family) {
         return ag_addr_same(&at, &listens);
     }
     own.in.sin_port = at.in.sin_port;
