@@ -62,17 +62,13 @@ static void commit(struct ag_server *s)
 
 void ag_server_report(struct ag_server *s)
 {
-    char text[AG_SERVER_FIXED_BYTES];
-    struct ag_buf keys = ag_buf(text, sizeof(text));
-
     if (s->untold && atomic_load(&s->changing) == 0) {
         s->untold = false;
-        ag_server_list_fixed(s, &keys);
         if (s->serves) {
             ag_server_tell_reloaded(s);
         }
         ag_worker_tell(s->worker, s->serves ? AG_CHANNEL_APPLIED : AG_CHANNEL_READY, s->generation,
-                       ag_buf_span(&keys));
+                       ag_server_fixed(s));
         s->serves = true;
     }
 }

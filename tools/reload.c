@@ -135,47 +135,41 @@ static bool same_text(const char *a, const char *b)
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-/* What is set up once a process: a reload cannot change it, and says so. */
-static const char *const fixed_keys[] = {
-    "server.workers", "server.backend",    "server.max_connections",
-    "server.memory",  "server.log.format", "server.user",
-    "server.chroot",  "server.seccomp",    "server.pid_file"};
-
-/* The bit of each key that differs. */
-static uint32_t differing(const struct ag_model *was, const struct ag_model *is)
+/* What is set up once a process: a reload cannot change it, and says so. Keeps their keys. */
+static void note_fixed(struct ag_server *s, const struct ag_model *was, const struct ag_model *is)
 {
-    const bool differs[AG_COUNT(fixed_keys)] = {
-        was->workers != is->workers,
-        was->backend != is->backend,
-        was->max_connections != is->max_connections,
-        was->memory.small_buffers != is->memory.small_buffers ||
-            was->memory.large_buffers != is->memory.large_buffers ||
-            was->memory.pages != is->memory.pages,
-        was->log_format != is->log_format,
-        !same_text(was->user, is->user),
-        !same_text(was->chroot, is->chroot),
-        was->seccomp != is->seccomp,
-        !same_text(was->pid_file, is->pid_file),
+    const struct {
+        const char *key;
+        bool differs;
+    } fixed[] = {
+        {"server.workers", was->workers != is->workers},
+        {"server.backend", was->backend != is->backend},
+        {"server.max_connections", was->max_connections != is->max_connections},
+        {"server.memory", was->memory.small_buffers != is->memory.small_buffers ||
+                              was->memory.large_buffers != is->memory.large_buffers ||
+                              was->memory.pages != is->memory.pages},
+        {"server.log.format", was->log_format != is->log_format},
+        {"server.user", !same_text(was->user, is->user)},
+        {"server.chroot", !same_text(was->chroot, is->chroot)},
+        {"server.seccomp", was->seccomp != is->seccomp},
+        {"server.pid_file", !same_text(was->pid_file, is->pid_file)},
     };
-    uint32_t bits = 0;
+    struct ag_buf keys = ag_buf(s->fixed, sizeof(s->fixed));
 
-    for (size_t i = 0; i < AG_COUNT(fixed_keys); i++) {
-        bits |= (uint32_t)differs[i] << i;
-        if (differs[i]) {
+    for (size_t i = 0; i < AG_COUNT(fixed); i++) {
+        if (fixed[i].differs) {
             ag_log(AG_LOG_WARN, "reload: %s has changed, which takes effect at a restart",
-                   fixed_keys[i]);
+                   fixed[i].key);
+            ag_buf_printf(&keys, "%s%s", keys.len ? ", " : "", fixed[i].key);
         }
     }
-    return bits;
+    AG_ASSERT(!keys.overflow);
+    s->fixed_len = (uint32_t)keys.len;
 }
 
-void ag_server_list_fixed(const struct ag_server *s, struct ag_buf *out)
+struct ag_span ag_server_fixed(const struct ag_server *s)
 {
-    for (size_t i = 0; i < AG_COUNT(fixed_keys); i++) {
-        if (s->fixed >> i & 1) {
-            ag_buf_printf(out, "%s%s", out->len ? ", " : "", fixed_keys[i]);
-        }
-    }
+    return ag_span(s->fixed, s->fixed_len);
 }
 
 void ag_server_open_tls(struct ag_server *s, struct ag_load *load)
@@ -190,12 +184,8 @@ void ag_server_open_tls(struct ag_server *s, struct ag_load *load)
 
 void ag_server_switch(struct ag_server *s, struct ag_load *load)
 {
-    char text[AG_SERVER_FIXED_BYTES];
-    struct ag_buf keys = ag_buf(text, sizeof(text));
-
-    s->fixed = differing(s->snapshot->model, load->snapshot->model);
-    ag_server_list_fixed(s, &keys);
-    ag_lifecycle_reload_lacks(&s->life, ag_buf_span(&keys));
+    note_fixed(s, s->snapshot->model, load->snapshot->model);
+    ag_lifecycle_reload_lacks(&s->life, ag_server_fixed(s));
     ag_log_set_level(load->snapshot->model->log_level);
     s->snapshot = load->snapshot;
     load->snapshot = NULL;

@@ -54,7 +54,8 @@ struct ag_server {
     uint32_t generation;   /* of it */
     bool untold;           /* of what is published: that every shard has applied it */
     bool serves;           /* the master knows */
-    uint32_t fixed;        /* what the last reload has changed and a restart would take up */
+    char fixed[160];       /* keys that the last reload has changed and a restart would take up */
+    uint32_t fixed_len;
 
     bool pinging;              /* and not all shards have answered */
     bool reload_asked;         /* while another change was under way */
@@ -92,9 +93,8 @@ void ag_server_open_tls(struct ag_server *s, struct ag_load *load);
 /* Publishes what was loaded, its sockets planned, in the place of the current snapshot. Takes it over. */
 void ag_server_switch(struct ag_server *s, struct ag_load *load);
 
-/* Appends the keys that the last reload has changed and only a restart takes up, if any. */
-void ag_server_list_fixed(const struct ag_server *s, struct ag_buf *out);
-#define AG_SERVER_FIXED_BYTES 200u /* of all of them */
+/* The keys that the last reload has changed and only a restart takes up; empty: none. */
+struct ag_span ag_server_fixed(const struct ag_server *s);
 
 /* Logs that every shard serves what it was switched to. */
 void ag_server_tell_reloaded(const struct ag_server *s);
