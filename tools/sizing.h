@@ -36,8 +36,7 @@ struct ag_sizing {
     uint64_t connections_by_fds; /* what nofile allows the whole process */
     uint64_t fixed_bytes;        /* what server.memory itself makes of a shard's pools */
     bool by_memory;              /* pools are smaller than the connections ask for */
-    bool
-        excess; /* fixed_bytes are more than there is for a shard: nothing was made smaller for it */
+    bool excess;                 /* fixed_bytes are more than there is: nothing was made smaller */
 };
 
 /* Raises the soft RLIMIT_NOFILE to the hard one, then sizes. */

@@ -18,10 +18,10 @@ struct ag_range {
     uint64_t from, len;
 };
 
+/* In order of the request, AG_RANGE_GAP_BYTES between any two. */
 struct ag_ranges {
     uint32_t count;
-    struct ag_range
-        v[AG_RANGES_MAX]; /* in order of the request, AG_RANGE_GAP_BYTES between any two */
+    struct ag_range v[AG_RANGES_MAX];
 };
 
 enum ag_range_result {

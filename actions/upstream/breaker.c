@@ -22,8 +22,7 @@ struct word {
     enum ag_breaker_state state;
     uint32_t begun, passed; /* HALF_OPEN: trials */
     uint32_t openings;      /* in short succession, but for the first */
-    uint64_t
-        time_ms; /* CLOSED: since; OPEN: trials from then on; HALF_OPEN: the last one's beginning */
+    uint64_t time_ms; /* CLOSED: since; OPEN: trials from then on; HALF_OPEN: of the last one */
 };
 
 static struct word parts(uint64_t w)
