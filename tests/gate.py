@@ -99,6 +99,15 @@ class Gate:
         self.log.flush()
         return (self.folder / "stderr.log").read_text(errors="replace")
 
+    def logs(self, text):
+        """Whether it logs that; lines are written a little after what they tell of."""
+        deadline = time.monotonic() + 10
+        while text not in self.stderr():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.005)
+        return True
+
     def stop(self, expect=0):
         """Ends it in order and checks that it had nothing to complain of."""
         if self.process.poll() is None:

@@ -68,7 +68,7 @@ void ag_server_report(struct ag_server *s)
             ag_server_tell_reloaded(s);
         }
         ag_worker_tell(s->worker, s->serves ? AG_CHANNEL_APPLIED : AG_CHANNEL_READY, s->generation,
-                       ag_server_fixed(s));
+                       s->fixed);
         s->serves = true;
     }
 }

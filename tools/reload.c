@@ -135,9 +135,11 @@ static bool same_text(const char *a, const char *b)
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-/* What is set up once a process: a reload cannot change it, and says so. Keeps their keys. */
-static void note_fixed(struct ag_server *s, const struct ag_model *was, const struct ag_model *is)
+/* What is set up once a process: a reload cannot change it, and says so. Their keys, kept where what has changed
+ * them is. */
+static struct ag_span note_fixed(const struct ag_model *was, struct ag_snapshot *changed)
 {
+    const struct ag_model *is = changed->model;
     const struct {
         const char *key;
         bool differs;
@@ -154,7 +156,8 @@ static void note_fixed(struct ag_server *s, const struct ag_model *was, const st
         {"server.seccomp", was->seccomp != is->seccomp},
         {"server.pid_file", !same_text(was->pid_file, is->pid_file)},
     };
-    struct ag_buf keys = ag_buf(s->fixed, sizeof(s->fixed));
+    char text[192];
+    struct ag_buf keys = ag_buf(text, sizeof(text));
 
     for (size_t i = 0; i < AG_COUNT(fixed); i++) {
         if (fixed[i].differs) {
@@ -164,12 +167,7 @@ static void note_fixed(struct ag_server *s, const struct ag_model *was, const st
         }
     }
     AG_ASSERT(!keys.overflow);
-    s->fixed_len = (uint32_t)keys.len;
-}
-
-struct ag_span ag_server_fixed(const struct ag_server *s)
-{
-    return ag_span(s->fixed, s->fixed_len);
+    return ag_arena_copy(&changed->arena, ag_span(text, keys.len));
 }
 
 void ag_server_open_tls(struct ag_server *s, struct ag_load *load)
@@ -184,8 +182,8 @@ void ag_server_open_tls(struct ag_server *s, struct ag_load *load)
 
 void ag_server_switch(struct ag_server *s, struct ag_load *load)
 {
-    note_fixed(s, s->snapshot->model, load->snapshot->model);
-    ag_lifecycle_reload_lacks(&s->life, ag_server_fixed(s));
+    s->fixed = note_fixed(s->snapshot->model, load->snapshot);
+    ag_lifecycle_reload_lacks(&s->life, s->fixed);
     ag_log_set_level(load->snapshot->model->log_level);
     s->snapshot = load->snapshot;
     load->snapshot = NULL;

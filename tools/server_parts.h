@@ -54,8 +54,8 @@ struct ag_server {
     uint32_t generation;   /* of it */
     bool untold;           /* of what is published: that every shard has applied it */
     bool serves;           /* the master knows */
-    char fixed[160];       /* keys that the last reload has changed and a restart would take up */
-    uint32_t fixed_len;
+    /* Keys that the current snapshot has changed and only a restart takes up, in its arena; empty: none. */
+    struct ag_span fixed;
 
     bool pinging;              /* and not all shards have answered */
     bool reload_asked;         /* while another change was under way */
@@ -92,9 +92,6 @@ void ag_server_reload(struct ag_server *s);
 void ag_server_open_tls(struct ag_server *s, struct ag_load *load);
 /* Publishes what was loaded, its sockets planned, in the place of the current snapshot. Takes it over. */
 void ag_server_switch(struct ag_server *s, struct ag_load *load);
-
-/* The keys that the last reload has changed and only a restart takes up; empty: none. */
-struct ag_span ag_server_fixed(const struct ag_server *s);
 
 /* Logs that every shard serves what it was switched to. */
 void ag_server_tell_reloaded(const struct ag_server *s);

@@ -219,7 +219,7 @@ def test_two_workers(backend, tmp_path):
             assert [Reader(s).response().status for s in connections] == [200] * 64
         for s in connections:
             s.close()
-        assert "2 shards" in gate.stderr()
+        assert gate.logs("2 shards")
 
 
 def test_environment_over_file_and_flag_over_environment(backend, tmp_path):

@@ -273,7 +273,7 @@ def test_what_leads_to_itself_is_refused(backend, tmp_path, listen):
             except ConnectionResetError:
                 pass
         assert gate.get("/").status == 200
-        assert "tcp: the server is a tcp listener of this process itself" in gate.stderr()
+        assert gate.logs("tcp: the server is a tcp listener of this process itself")
 
 
 def test_a_listener_for_http_may_be_a_target(backend, tmp_path):
