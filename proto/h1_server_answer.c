@@ -245,8 +245,9 @@ static void end_answer(struct ag_h1_server *h, const struct ag_body *src)
 {
     const struct ag_response *res = &h->ex->res;
 
-    if (src->aborted || (res->framing == AG_FRAMING_LENGTH && ag_h1_progress(h)->res_left > 0)) {
-        /* The client must not take a part for the whole. */
+    /* The client must not take a part for the whole; what its length says is all there is whole, whatever became of
+     * who answered. */
+    if (res->framing == AG_FRAMING_LENGTH ? ag_h1_progress(h)->res_left > 0 : src->aborted) {
         ag_h1_server_close_now(h, src->aborted ? (enum ag_reason)src->reason : AG_REASON_PROTOCOL);
         return;
     }

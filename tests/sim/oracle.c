@@ -194,6 +194,10 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
     if (q->cancelled) {
         m |= OUT_CUT;
     }
+    /* A reset takes along what was answered before and has not left. */
+    for (uint32_t i = c->answered; !c->h2 && i <= c->sending && i < c->request_count; i++) {
+        m |= allows_alone(r, c->requests[i]) & OUT_CUT;
+    }
     /* More content than a server drops behind its answer ends the connection. */
     if (c->discarded || (c->discards_length && r->config_count > 1)) {
         m |= OUT_CUT;
@@ -209,13 +213,6 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
     }
     if ((c->drained_under || oracle_port_went(r, c)) && !q->spared) {
         m |= OUT_CUT;
-    }
-    if (c->h2) {
-        return m;
-    }
-    /* A reset takes along what was answered before and has not left. */
-    for (uint32_t i = c->answered; i <= c->sending && i < c->request_count; i++) {
-        m |= allows_alone(r, c->requests[i]) & OUT_CUT;
     }
     return m;
 }

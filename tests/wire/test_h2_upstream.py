@@ -114,6 +114,23 @@ def test_what_comes_behind_a_length_of_0_to_http2(setup, behind, trailers, body)
         assert client.get("/h2/l").status == 200
 
 
+@pytest.mark.parametrize("length", [0, 2])
+@pytest.mark.parametrize("then", ["close", data(b"", end=False) + headers(block((b":status", b"200")))],
+                         ids=["a close", "nonsense"])
+def test_who_dies_behind_all_of_the_content_costs_the_next_request_nothing(setup, length, then):
+    """The answer's length has told the client where it ends; what is pipelined behind it is answered."""
+    gate, liar = setup
+    whole = headers(block((b":status", b"200"), (b"content-length", b"%d" % length)), end=False)
+    whole += data(b"ok"[:length], end=False)
+    liar.arm(Answer("", whole + (b"" if then == "close" else then), 200, then="close" if then == "close" else ""))
+    with gate.connect() as s:
+        reader = Reader(s)
+        s.sendall(2 * b"GET /h2/l HTTP/1.1\r\nHost: x\r\n\r\n")
+        first, second = reader.response(), reader.response()
+        assert (first.status, first.body) == (200, b"ok"[:length])
+        assert second.status == 200 and second.body != b""
+
+
 def lost(answer):
     """Whether the connection can carry no other request."""
     return answer.gone is not None or answer.then == "close"
