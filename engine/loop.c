@@ -226,7 +226,7 @@ static void run_inbox(struct ag_loop *l)
 
 static void on_wake(struct ag_loop *l, struct ag_op *op, const struct ag_result *r)
 {
-    if (r->res == -ECANCELED) { /* deinit */
+    if (r->res == -ECANCELED || op->cancelled) { /* deinit, which a message may overtake */
         return;
     }
     /* Without memory for the poll: the inbox is looked at each turn anyway, so ask again. */

@@ -28,6 +28,9 @@
  * IO_LOCAL_TW_DEFAULT_MAX). */
 #define ENTER_MAX 20u
 
+/* Until a cancel that the kernel had no room for is tried again. */
+#define CANCEL_AGAIN_MS 10u
+
 /* send, arg: the op is in a poll for room, not in the kernel's send. */
 #define ARG_POLLING 1u
 
@@ -244,6 +247,7 @@ static void uring_cancel(struct ag_loop *l, struct ag_op *op)
     struct io_uring_sqe *sqe = AG_FAULT("uring.cancel") ? NULL : get_sqe(l->uring);
 
     if (ag_unlikely(!sqe)) {
+        ag_list_remove(&op->link); /* a bulk one's owner may cancel it, too */
         ag_list_push(&l->uring->to_cancel, &op->link);
         return;
     }
@@ -326,6 +330,9 @@ static void on_recv(struct ag_loop *l, struct ag_op *op, int32_t res, uint32_t f
     if (op->fd->polled) {
         on_polled(l, op, res);
         return;
+    }
+    if (!more) {
+        ag_list_remove(&op->link); /* from to_cancel */
     }
     if (flags & IORING_CQE_F_BUFFER) {
         block = ag_bufs_from_ring(l->bufs, (enum ag_buf_group)op->arg,
@@ -530,6 +537,9 @@ static void uring_wait(struct ag_loop *l, uint32_t wait_ms)
     struct ag_uring *u = l->uring;
 
     retry_cancels(l);
+    if (ag_unlikely(!ag_list_empty(&u->to_cancel))) {
+        wait_ms = (uint32_t)ag_min_u64(wait_ms, CANCEL_AGAIN_MS);
+    }
     if (io_uring_cq_has_overflow(&u->ring)) {
         l->stats.overflows++;
         wait_ms = 0;

@@ -187,6 +187,18 @@ def test_nor_over_others(rigs, tmp_path, certs, kind, backend, site):
         rig.gate.stop()
 
 
+def test_a_cancel_that_finds_no_room_is_tried_again(tmp_path):
+    """With nothing else to wake the shard for it: who drains has only cancels left."""
+    rig = Rig(tmp_path, "io_uring")
+    try:
+        rig.warm()
+        rig.table.arm("uring.cancel", errno.ENOMEM, 1, 40)
+        rig.gate.stop()
+        assert rig.table.failed("uring.cancel") > 1
+    finally:
+        rig.close(check=False)
+
+
 @pytest.mark.parametrize("kind", ["h1", "h2", "tls"])
 @pytest.mark.parametrize("backend", SITES)
 def test_nothing_is_left_of_all_this(rigs, tmp_path, certs, backend, kind):
