@@ -283,6 +283,7 @@ Test(model, mistakes)
         {"server: {workers: -1}", 1, 19, "workers: expected a number or auto", "*"},
         {"server: {backend: epol}", 1, 19, "backend: expected one", "did you mean epoll?"},
         {"server: {drain_timeout: 30}", 1, 25, "drain_timeout: expected a duration", "30s"},
+        {"server: {drain_timeout: 25h}", 1, 25, "drain_timeout is out of range", "0 to 24h"},
         {"server: {max_connections: 0}", 1, 27, "max_connections: expected a number", NULL},
         {"server: {log: {level: trace}}", 1, 23, "level: expected one", "known: error, warn"},
         {"server: {trusted_proxies: {a: b}}", 1, 27, "expected addresses", "*"},
