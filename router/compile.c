@@ -234,8 +234,11 @@ static enum ag_status configure_with(struct ag_compile *c, struct ag_route *r,
 static enum ag_status configure_action(struct ag_compile *c, struct ag_route *r, uint32_t set)
 {
     const struct ag_node *options = c->own[r->split_of].options;
+    const struct ag_node *own = ag_node_get(options, "timeouts");
 
-    if (r->decl.kind == AG_ACTION_PROXY) {
+    /* Those that are no map are left as they are: the action tells. */
+    if (r->decl.kind == AG_ACTION_PROXY &&
+        (!own || own->kind == AG_NODE_MAP || own->kind == AG_NODE_NULL)) {
         options = merged_options(c, &c->sets[set], options);
     }
     return configure_with(c, r, options);

@@ -328,6 +328,11 @@ static const struct {
     {"groups:\n  - {match: GET /x/*}\nroutes:\n  /x: OK\n", "every method"},
     {"groups:\n  - {match: /x*y}\nroutes:\n  /x: OK\n", "'*'"},
     {"groups:\n  - {match: /x/*, limits: {max_body: x}}\nroutes:\n  /x: OK\n", "2:38"},
+    {"groups:\n  - {match: /*, timeouts: 5s}\nroutes:\n  /x: OK\n",
+     "2:27 timeouts must be a mapping"},
+    {"groups:\n  - {match: /*, timeouts: {read: 5s}}\n"
+     "routes:\n  /x:\n    action: http://127.0.0.1:1\n    timeouts: 5s\n",
+     "6:15 timeouts must be a mapping"},
     {"routes:\n  /x: FORBIDEN\n  GET /y: OKK\n", "did you mean OK?"},
     {"plugins:\n  a: {headers: {set: {Connection: x}}}\nroutes:\n  /x: OK\n",
      "Connection cannot be changed"},
