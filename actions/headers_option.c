@@ -64,7 +64,7 @@ enum ag_status ag_headers_option_read(struct ag_action_build *b, const struct ag
 
     *out_v = NULL;
     *out_count = 0;
-    if (!node) {
+    if (!node || node->kind == AG_NODE_NULL) {
         return AG_OK;
     }
     if (node->kind != AG_NODE_MAP) {

@@ -52,9 +52,10 @@ static const char *kind_name(enum ag_node_kind kind)
     AG_UNREACHABLE("node kind");
 }
 
-static bool is_absent(const struct ag_node *n)
+/* Nothing to read, and nothing to say of it: the key is not there, or what is wrong with it was told. */
+static bool is_silent(const struct ag_node *n)
 {
-    return !n || n->kind == AG_NODE_NULL;
+    return !n || n->told;
 }
 
 /* "known: a, b, c" */
@@ -93,10 +94,10 @@ static bool is_among(struct ag_span key, const char *const *keys, size_t count)
 bool ag_node_check_keys(const struct ag_node *n, struct ag_diags *d, const char *what,
                         const char *const *keys, size_t count)
 {
-    if (is_absent(n)) {
+    if (is_silent(n)) {
         return false;
     }
-    if (n->kind != AG_NODE_MAP) {
+    if (n->kind != AG_NODE_MAP && n->kind != AG_NODE_NULL) {
         ag_diag_error(d, n->pos, known_names(d, keys, count), "%s must be a mapping, not %s", what,
                       kind_name(n->kind));
         return false;
@@ -134,7 +135,7 @@ bool ag_node_bool(const struct ag_node *n, struct ag_diags *d, bool *out)
     static const char *const yes[] = {"yes", "on", "y", "1"}, *const no[] = {"no", "off", "n", "0"};
     const char *hint = NULL;
 
-    if (is_absent(n)) {
+    if (is_silent(n)) {
         return false;
     }
     if (n->kind != AG_NODE_SCALAR) {
@@ -160,7 +161,7 @@ bool ag_node_u64(const struct ag_node *n, struct ag_diags *d, uint64_t min, uint
 {
     uint64_t value = 0;
 
-    if (is_absent(n)) {
+    if (is_silent(n)) {
         return false;
     }
     if (n->kind != AG_NODE_SCALAR || ag_span_u64(n->text, &value) != AG_OK) {
@@ -236,7 +237,7 @@ bool ag_node_duration(const struct ag_node *n, struct ag_diags *d, uint64_t *out
         {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
     const char *hint = "a number with ms, s, m, h or d, such as 250ms or 10s";
 
-    if (is_absent(n)) {
+    if (is_silent(n)) {
         return false;
     }
     if (n->kind == AG_NODE_SCALAR) {
@@ -292,7 +293,7 @@ bool ag_node_size(const struct ag_node *n, struct ag_diags *d, uint64_t *out_byt
         {"", 1}, {"k", UINT64_C(1) << 10}, {"m", UINT64_C(1) << 20}, {"g", UINT64_C(1) << 30}};
     uint64_t value = 0;
 
-    if (is_absent(n)) {
+    if (is_silent(n)) {
         return false;
     }
     if (n->kind == AG_NODE_SCALAR && read_unit(n->text, units, AG_COUNT(units), &value)) {
@@ -311,7 +312,7 @@ bool ag_node_rate(const struct ag_node *n, struct ag_diags *d, uint64_t *out_cou
     static const struct unit periods[] = {{"/s", 1000}, {"/m", 60000}, {"/h", 3600000}};
     uint64_t count = 0;
 
-    if (is_absent(n)) {
+    if (is_silent(n)) {
         return false;
     }
     for (size_t i = 0; n->kind == AG_NODE_SCALAR && i < AG_COUNT(periods); i++) {
@@ -327,7 +328,7 @@ bool ag_node_rate(const struct ag_node *n, struct ag_diags *d, uint64_t *out_cou
 
 bool ag_node_text(const struct ag_node *n, struct ag_diags *d, struct ag_span *out)
 {
-    if (is_absent(n)) {
+    if (is_silent(n)) {
         return false;
     }
     if (n->kind != AG_NODE_SCALAR) {
@@ -340,7 +341,7 @@ bool ag_node_text(const struct ag_node *n, struct ag_diags *d, struct ag_span *o
 bool ag_node_enum(const struct ag_node *n, struct ag_diags *d, const char *const *names,
                   size_t count, unsigned *out_index)
 {
-    if (is_absent(n)) {
+    if (is_silent(n)) {
         return false;
     }
     if (n->kind != AG_NODE_SCALAR) {

@@ -27,13 +27,20 @@ void ag_node_append(struct ag_node *parent, struct ag_node *child);
 /* The child named `key`, or NULL; `n` may be NULL. */
 const struct ag_node *ag_node_get(const struct ag_node *n, const char *key);
 
+/*
+ * What is behind a key, as all readers have it:
+ *   no such key (NULL)       the default: false, silent, *out untouched
+ *   a key with nothing       of a section: a map without keys; of a value: a mistake, as a value of another shape is
+ *   the place of a mistake   (n->told) false, silent
+ */
+
 /* Reports keys of the map `n` that are not among `keys`, with the nearest as hint; and a node that is
- * not a map. `what` names the section for people ("server.limits"). False when not a map. */
+ * not a map. `what` names the section for people ("server.limits"). False when not a map; with nothing behind its
+ * key it is one without keys. */
 bool ag_node_check_keys(const struct ag_node *n, struct ag_diags *d, const char *what,
                         const char *const *keys, size_t count);
 
-/* Typed values; false with a diagnosis when the node is of another shape. NULL nodes: false, silent,
- * *out untouched, so defaults stand. */
+/* Typed values; false with a diagnosis when the node is of another shape, or nothing. */
 bool ag_node_bool(const struct ag_node *n, struct ag_diags *d, bool *out);
 bool ag_node_u64(const struct ag_node *n, struct ag_diags *d, uint64_t min, uint64_t max,
                  uint64_t *out);

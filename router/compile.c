@@ -22,6 +22,16 @@ void *ag_compile_grow(void *array, uint32_t count, uint32_t *cap, size_t size)
     return to;
 }
 
+enum ag_status ag_compile_told(struct ag_compile *c, enum ag_status st, struct ag_pos pos,
+                               const char *what)
+{
+    if (st != AG_OK && c->diags->errors == 0) {
+        ag_diag_error(c->diags, pos, "see whether a key has no value, or another one than is meant",
+                      "%s cannot be made of what is written", what);
+    }
+    return st;
+}
+
 /* ---- routes that are there twice ---- */
 
 static uint64_t pattern_hash(const struct ag_pattern *p)
@@ -215,14 +225,20 @@ static enum ag_status configure_with(struct ag_compile *c, struct ag_route *r,
     c->build.pattern = r->pattern.text;
     c->build.media = media_change(&r->filters);
     r->action = (struct ag_action){.ops = ops, .shared = c->build.shared[r->decl.kind]};
-    return ops->configure ? ops->configure(&c->build, &r->decl, &r->action.settings) : AG_OK;
+    return ops->configure
+               ? ag_compile_told(c, ops->configure(&c->build, &r->decl, &r->action.settings),
+                                 r->decl.pos, ops->name)
+               : AG_OK;
 }
 
 static enum ag_status configure_action(struct ag_compile *c, struct ag_route *r, uint32_t set)
 {
     const struct ag_node *options = c->own[r->split_of].options;
+    const struct ag_node *own = ag_node_get(options, "timeouts");
 
-    if (r->decl.kind == AG_ACTION_PROXY) {
+    /* Those that are no map are left as they are: the action tells. */
+    if (r->decl.kind == AG_ACTION_PROXY &&
+        (!own || own->kind == AG_NODE_MAP || own->kind == AG_NODE_NULL)) {
         options = merged_options(c, &c->sets[set], options);
     }
     return configure_with(c, r, options);
@@ -515,7 +531,8 @@ static void configure_sections(struct ag_compile *c)
 
         if (ops->configure_section) {
             /* A mistake is in the diagnoses; the others are read all the same. */
-            (void)!ops->configure_section(&c->build);
+            (void)!ag_compile_told(c, ops->configure_section(&c->build), c->build.config->pos,
+                                   ops->name);
         }
     }
 }

@@ -102,6 +102,11 @@ struct ag_compile {
 /* Grows a malloc'ed array to hold one more. */
 void *ag_compile_grow(void *array, uint32_t count, uint32_t *cap, size_t size);
 
+/* The status of what reads a part of the config. One that failed has said why, here or there; where nothing at all was
+ * said this is, at `pos`: what fails must not pass for good. */
+AG_MUST_USE enum ag_status ag_compile_told(struct ag_compile *c, enum ag_status st,
+                                           struct ag_pos pos, const char *what);
+
 /* ---- compile_route.c ---- */
 
 /* Parses the model's routes into c->routes and c->own; mistakes are reported. */

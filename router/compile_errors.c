@@ -6,7 +6,9 @@ void ag_compile_errors_read(struct ag_compile *c, const struct ag_node *owner, s
     struct ag_error_place *place;
 
     /* A mistake is in the diagnoses. */
-    if (ag_error_level_read(&c->build, owner, out) != AG_OK || !*out) {
+    if (ag_compile_told(c, ag_error_level_read(&c->build, owner, out),
+                        owner ? owner->pos : c->build.config->pos, "error_pages") != AG_OK ||
+        !*out) {
         return;
     }
     place = ag_arena_alloc(c->arena, sizeof(*place));

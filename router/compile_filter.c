@@ -41,7 +41,8 @@ static enum ag_status configure(struct ag_compile *c, const struct ag_filter_ops
     struct ag_filter_build build = {c->arena, c->diags, c->build.base_dir};
     const void *made = NULL;
 
-    if (ops->configure && ops->configure(&build, settings, &made) != AG_OK) {
+    if (ops->configure && ag_compile_told(c, ops->configure(&build, settings, &made), settings->pos,
+                                          ops->name) != AG_OK) {
         return AG_EINVAL;
     }
     *out = (struct ag_filter_ref){ops, made, NULL};

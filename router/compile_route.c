@@ -19,7 +19,7 @@ static enum ag_status parse_methods(struct parse *p, const struct ag_node *n)
     struct ag_pattern *pattern = &p->route->pattern;
     const struct ag_node *m = n;
 
-    if (!n || n->kind == AG_NODE_NULL) {
+    if (!n) {
         return AG_OK;
     }
     if (pattern->methods || pattern->other_count) {

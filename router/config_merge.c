@@ -189,6 +189,38 @@ static struct ag_node *value_node(const struct setting *s, bool as_list)
     return list;
 }
 
+static void remove_child(struct ag_node *parent, const struct ag_node *child)
+{
+    struct ag_node *before = NULL, *n = parent->first;
+
+    for (; n != child; n = n->next) {
+        before = n;
+    }
+    *(before ? &before->next : &parent->first) = n->next;
+    parent->last = n->next ? parent->last : before;
+}
+
+/* Sets the key of `parent`; null takes it away, so that the default holds. Where to listen is never left open by
+ * accident: there null stays, and is told. */
+static void set_key(const struct setting *s, struct ag_node *parent, const char *key,
+                    struct ag_pos pos)
+{
+    struct ag_node *old = ag_config_child(parent, key);
+    struct ag_node *n = value_node(s, old && old->kind == AG_NODE_SEQ);
+
+    n->key = ag_span_str(key);
+    n->key_pos = pos;
+    if (n->kind == AG_NODE_NULL && !ag_span_ieq(s->path, AG_SPAN("server__listen"))) {
+        if (old) {
+            remove_child(parent, old);
+        }
+    } else if (old) {
+        replace_value(old, n);
+    } else {
+        ag_node_append(parent, n);
+    }
+}
+
 /* Length of the first component of a path, up to "__". */
 static size_t component(struct ag_span path)
 {
@@ -231,15 +263,7 @@ static void apply(const struct setting *s, struct ag_node *root)
             return;
         }
         if (len == path.len) {
-            struct ag_node *old = ag_config_child(parent, key);
-            struct ag_node *n = value_node(s, old && old->kind == AG_NODE_SEQ);
-            n->key_pos = pos;
-            if (old) {
-                replace_value(old, n);
-            } else {
-                n->key = ag_span_str(key);
-                ag_node_append(parent, n);
-            }
+            set_key(s, parent, key, pos);
             return;
         }
         parent = ag_config_map_in(parent, key, pos, s->diags->arena);

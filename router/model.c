@@ -12,8 +12,7 @@ bool ag_model_refuse_unbuilt(const struct ag_node *n, struct ag_diags *diags, co
 
 static void read_version(const struct ag_node *n, struct ag_diags *diags)
 {
-    if (n && n->kind != AG_NODE_NULL &&
-        !(n->kind == AG_NODE_SCALAR && ag_span_eq(n->text, AG_SPAN("1")))) {
+    if (n && !(n->kind == AG_NODE_SCALAR && ag_span_eq(n->text, AG_SPAN("1")))) {
         ag_diag_error(diags, n->pos, "this program reads version: 1", "unknown config version");
     }
 }

@@ -104,7 +104,7 @@ struct ag_model {
     uint16_t route_limit_count;
     struct ag_ticket_settings tickets;
     struct ag_span hsts; /* the field of routes that say nothing else; empty: none */
-    uint64_t drain_timeout_ms;
+    uint32_t drain_timeout_ms;
     enum ag_log_level log_level;
     enum ag_log_format log_format;
     const char *pid_file; /* made from the working directory on; NULL: none */

@@ -53,7 +53,7 @@ static void read_servers(const struct ag_node *n, struct ag_diags *diags,
     struct ag_buf out = ag_buf((uint8_t *)to->servers, sizeof(to->servers) - 1);
     uint32_t count = 0;
 
-    if (!n || n->kind == AG_NODE_NULL) {
+    if (!n) {
         return;
     }
     if (n->kind != AG_NODE_SEQ) {

@@ -2,7 +2,8 @@
 #include "engine/resolver.h"
 #include "router/model_impl.h"
 
-#define WORKERS_MAX 1024u
+#define WORKERS_MAX  1024u
+#define DRAIN_MAX_MS 86400000u
 
 /* ---- listen ---- */
 
@@ -279,6 +280,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
         "max_connections", "pid_file", "memory",  "resolver", "error_pages"};
     static const char *const backends[] = {"auto", "io_uring", "epoll"};
     static const char *const accesses[] = {"off", "human", "combined", "json"};
+    static const struct ag_node_ms_bounds drain = {0, DRAIN_MAX_MS, "use 0 to 24h"};
     unsigned backend = AG_BACKEND_AUTO, access = AG_ACCESS_OFF;
 
     _Static_assert(AG_BACKEND_AUTO == 0 && AG_BACKEND_URING == 1 && AG_BACKEND_EPOLL == 2,
@@ -300,7 +302,7 @@ void ag_model_read_server(struct ag_model *m, const struct ag_node *server, stru
     (void)ag_node_enum(ag_node_get(server, "access_log"), diags, accesses, AG_COUNT(accesses),
                        &access);
     m->access_log = (enum ag_access_format)access;
-    (void)ag_node_duration(ag_node_get(server, "drain_timeout"), diags, &m->drain_timeout_ms);
+    (void)ag_node_ms(server, "drain_timeout", drain, diags, &m->drain_timeout_ms);
     read_pid_file(m, ag_node_get(server, "pid_file"), diags);
     (void)ag_node_u64(ag_node_get(server, "max_connections"), diags, 1, UINT32_MAX,
                       &m->max_connections);

@@ -139,10 +139,10 @@ static void read_pair(struct reader *r, struct draft *d, const struct ag_node *n
         return;
     }
     path = path_at(r, cert);
-    if (is_there(key)) {
+    if (key) {
         key_path = path_at(r, key);
     }
-    if (!path || (is_there(key) && !key_path)) {
+    if (!path || (key && !key_path)) {
         return;
     }
     add_identity(r, d, cert->pos,
@@ -176,12 +176,12 @@ static void read_certificate(struct reader *r, struct draft *d, const struct ag_
 
 static void read_certificates(struct reader *r, struct draft *d, const struct ag_node *n)
 {
-    if (!is_there(n)) {
+    if (!n) {
         return;
     }
     d->identities = ag_arena_alloc(r->arena, CERTIFICATES_MAX * sizeof(struct ag_tls_identity *));
     d->settings.identity_count = 0;
-    if (n->kind != AG_NODE_SEQ) {
+    if (n->kind == AG_NODE_SCALAR || n->kind == AG_NODE_MAP) {
         read_certificate(r, d, n);
     } else {
         for (const struct ag_node *c = n->first; c; c = c->next) {
@@ -206,7 +206,7 @@ static void read_client_auth(struct reader *r, struct draft *d, const struct ag_
     unsigned mode = 2;
     uint64_t depth = 2;
 
-    if (!is_there(n)) {
+    if (!n) {
         return;
     }
     s->client_auth = AG_TLS_CLIENTS_UNASKED;
@@ -312,7 +312,7 @@ static void read_tickets(struct reader *r, const struct ag_node *n, struct ag_ti
                   &io->rotate_ms);
     (void)ag_node_u64(ag_node_get(n, "keep"), r->diags, 1, AG_TLS_TICKETS_KEEP_MAX, &keep);
     io->keep = (uint32_t)keep;
-    if (is_there(ag_node_get(n, "file"))) {
+    if (ag_node_get(n, "file")) {
         io->file = path_at(r, ag_node_get(n, "file"));
         look_for_folder(r, ag_node_get(n, "file"), io->file);
     }
@@ -321,10 +321,10 @@ static void read_tickets(struct reader *r, const struct ag_node *n, struct ag_ti
 /* A listener says whether it gives tickets; the keys are the whole process's. */
 static void read_own_tickets(struct reader *r, const struct ag_node *n, bool *io)
 {
-    if (is_there(n) && switch_of(n) < 0) {
+    if (n && switch_of(n) < 0) {
         ag_diag_error(r->diags, n->pos, "rotate, keep and file belong to the section tls",
                       "a listener's tickets are on or off");
-    } else if (is_there(n)) {
+    } else if (n) {
         *io = switch_of(n) == 1;
     }
 }
@@ -348,7 +348,7 @@ bool ag_model_hsts(const struct ag_node *owner, struct ag_diags *diags, struct a
     uint64_t ms = HSTS_DEFAULT_S * 1000;
     uint32_t errors = diags->errors;
 
-    if (!is_there(n)) {
+    if (!n) {
         return false;
     }
     if (switch_of(n) == 0) {
@@ -397,11 +397,11 @@ static void read_listener(struct reader *r, struct ag_listen *l, const struct dr
     const struct ag_node *n = ag_node_get(l->node, "tls");
     struct draft d = *base;
 
-    if (!is_there(n) || switch_of(n) == 0) {
+    if (!n || switch_of(n) == 0) {
         return;
     }
     if (switch_of(n) < 0) {
-        if (n->kind != AG_NODE_MAP) {
+        if (n->kind != AG_NODE_MAP && n->kind != AG_NODE_NULL) {
             ag_diag_error(r->diags, n->pos,
                           "tls: true, or a map of what differs from the section tls",
                           "expected what TLS is to be here");
@@ -453,7 +453,7 @@ static void read_redirect(struct reader *r, struct ag_model *m, struct ag_listen
     const struct ag_node *n = ag_node_get(l->node, "redirect_https");
     uint64_t port = 0;
 
-    if (!is_there(n) || switch_of(n) == 0) {
+    if (!n || switch_of(n) == 0) {
         return;
     }
     if (switch_of(n) == 1) {

@@ -26,6 +26,14 @@ static void tell(struct ag_exchange *ex, const struct ag_admin_upstream *u,
            (int)server->written.len, (const char *)server->written.ptr, what);
 }
 
+/* A member of the content; null is what clients send that say nothing of it. */
+static const struct ag_node *said(const struct ag_node *root, const char *key)
+{
+    const struct ag_node *n = ag_node_get(root, key);
+
+    return n && n->kind != AG_NODE_NULL ? n : NULL;
+}
+
 /* ---- add ---- */
 
 static void read_zone(const struct ag_node *n, struct ag_diags *diags,
@@ -34,7 +42,7 @@ static void read_zone(const struct ag_node *n, struct ag_diags *diags,
     struct ag_span zone;
     bool good;
 
-    if (!ag_node_text(n, diags, &zone)) {
+    if (!n || !ag_node_text(n, diags, &zone)) {
         return;
     }
     good = zone.len > 0 && zone.len <= ZONE_MAX;
@@ -50,10 +58,10 @@ static void read_zone(const struct ag_node *n, struct ag_diags *diags,
 static void read_address(const struct ag_node *root, const struct ag_upstream *up,
                          struct ag_diags *diags, struct ag_upstream_server *io)
 {
-    const struct ag_node *n = ag_node_get(root, "address");
+    const struct ag_node *n = said(root, "address");
     struct ag_span text;
 
-    if (!n || n->kind == AG_NODE_NULL) {
+    if (!n) {
         ag_diag_error(diags, root->pos, "{\"address\": \"10.0.0.3:8080\"}",
                       "a server needs an address");
         return;
@@ -85,9 +93,9 @@ static bool read_server(struct ag_exchange *ex, const struct ag_admin_upstream *
     *out = (struct ag_upstream_server){.weight = 1};
     (void)ag_node_check_keys(root, diags, "server", keys, AG_COUNT(keys));
     read_address(root, u->up, diags, out);
-    (void)ag_node_u64(ag_node_get(root, "weight"), diags, 1, AG_UPSTREAM_WEIGHT_MAX, &weight);
-    read_zone(ag_node_get(root, "zone"), diags, out);
-    (void)ag_node_bool(ag_node_get(root, "backup"), diags, &out->backup);
+    (void)ag_node_u64(said(root, "weight"), diags, 1, AG_UPSTREAM_WEIGHT_MAX, &weight);
+    read_zone(said(root, "zone"), diags, out);
+    (void)ag_node_bool(said(root, "backup"), diags, &out->backup);
     out->weight = (uint32_t)weight;
     out->remote = u->zone.len > 0 && out->zone.len > 0 && !ag_span_eq(u->zone, out->zone);
     if (diags->errors > 0) {
@@ -181,9 +189,8 @@ static bool read_change(struct ag_exchange *ex, const struct ag_node *root, stru
 
     *out = (struct change){0};
     (void)ag_node_check_keys(root, diags, "change", keys, AG_COUNT(keys));
-    out->weighs =
-        ag_node_u64(ag_node_get(root, "weight"), diags, 1, AG_UPSTREAM_WEIGHT_MAX, &out->weight);
-    out->drains = ag_node_bool(ag_node_get(root, "drain"), diags, &out->drain);
+    out->weighs = ag_node_u64(said(root, "weight"), diags, 1, AG_UPSTREAM_WEIGHT_MAX, &out->weight);
+    out->drains = ag_node_bool(said(root, "drain"), diags, &out->drain);
     if (diags->errors == 0 && !out->weighs && !out->drains) {
         ag_diag_error(diags, root->pos, "{\"weight\": 5}, {\"drain\": true}",
                       "nothing is to be changed");

@@ -189,7 +189,7 @@ static bool read_type(struct ag_action_build *b, const struct ag_node *n, struct
 {
     struct ag_span text;
 
-    if (!n || n->kind == AG_NODE_NULL) {
+    if (!n) {
         return true;
     }
     if (!ag_node_text(n, b->diags, &text)) {

@@ -75,7 +75,7 @@ static struct ag_proxy_name *put(struct ag_action_build *build, struct ag_span n
 
 static bool read_zone(const struct ag_node *n, struct ag_diags *diags, struct ag_span *out)
 {
-    return !n || n->kind == AG_NODE_NULL || ag_node_text(n, diags, out);
+    return !n || ag_node_text(n, diags, out);
 }
 
 static bool read_upstreams(struct ag_action_build *build, struct ag_proxy_section *s,
@@ -128,7 +128,7 @@ enum ag_status ag_proxy_configure_section(struct ag_action_build *build)
     build->shared[AG_ACTION_PROXY] = s;
     ok = ag_networks_read(build->arena, ag_node_get(server, "trusted_proxies"), build->diags,
                           "trusted_proxies", &s->trust);
-    if (node && node->kind != AG_NODE_NULL) {
+    if (node) {
         ok = ag_node_check_keys(node, build->diags, "proxy", keys, AG_COUNT(keys)) && ok;
         ok = ag_upstream_read_options(node, build->diags, &s->defaults) && ok;
         ok = ag_buffer_read(node, build->diags, &s->defaults.buffer, &s->place) && ok;

@@ -9,13 +9,12 @@ static bool read_timeouts(const struct ag_node *n, struct ag_diags *diags,
                           struct ag_relay_settings *s)
 {
     static const char *const keys[] = {"connect", "idle", "hello"};
-    bool given = n && n->kind != AG_NODE_NULL;
-    bool ok = !given || ag_node_check_keys(n, diags, "timeouts", keys, AG_COUNT(keys));
+    bool ok = !n || ag_node_check_keys(n, diags, "timeouts", keys, AG_COUNT(keys));
 
     s->timeouts = (struct ag_upstream_timeouts){.connect_ms = 3000};
     s->idle_ms = 3600000;
     s->hello_ms = 10000;
-    if (!given || !ok) {
+    if (!n || !ok) {
         return ok;
     }
     ok = ag_upstream_read_ms(n, "connect", 1, diags, &s->timeouts.connect_ms) && ok;

@@ -70,7 +70,7 @@ static bool read_prefix(struct reading *r, const char *key, struct ag_span *out)
     const struct ag_node *n = ag_node_get(r->decl->options, key);
     struct ag_span text;
 
-    if (!is_there(n)) {
+    if (!n) {
         return true;
     }
     if (!ag_node_text(n, r->b->diags, &text)) {
@@ -299,7 +299,7 @@ static bool read_redirects(struct reading *r, bool unlike)
     const struct ag_node *n = ag_node_get(r->decl->options, "rewrite_redirects");
     struct ag_rewrite_redirects *out = ag_arena_zalloc(r->b->arena, sizeof(*out));
 
-    if (!is_there(n)) {
+    if (!n) {
         out->automatic =
             unlike || r->rw->strip.len || r->rw->add.len ||
             (r->decl->has_path && !ag_span_eq(pattern_path(r->b->pattern), r->decl->path));
@@ -319,7 +319,7 @@ static bool read_flag(struct reading *r, const struct ag_node *n, enum ag_rewrit
 {
     bool on = false;
 
-    if (!is_there(n)) {
+    if (!n) {
         return true;
     }
     if (!ag_node_bool(n, r->b->diags, &on)) {
@@ -336,7 +336,7 @@ static bool read_same_site(struct reading *r, const struct ag_node *n, struct ag
                                             AG_SPAN_INIT("None"), AG_SPAN_INIT("")};
     unsigned index = 0;
 
-    if (!is_there(n)) {
+    if (!n) {
         return true;
     }
     if (!ag_node_enum(n, r->b->diags, names, AG_COUNT(names), &index)) {

@@ -127,7 +127,7 @@ static enum ag_status read_types(struct ag_action_build *b, const struct ag_node
     size_t count = 0;
     uint32_t errors = b->diags->errors;
 
-    if (!n) {
+    if (!n || n->kind == AG_NODE_NULL) {
         return AG_OK;
     }
     if (n->kind != AG_NODE_MAP) {

@@ -5,14 +5,6 @@
 #define SECRET_MIN     16u
 #define NAME_MAX_BYTES 256u
 
-/* NULL for a key without a value, too: as if it were not there. */
-static const struct ag_node *given(const struct ag_node *map, const char *key)
-{
-    const struct ag_node *n = ag_node_get(map, key);
-
-    return n && n->kind != AG_NODE_NULL ? n : NULL;
-}
-
 /* ---- balance ---- */
 
 /* The only key of a map; NULL after a diagnosis. `what` is a sentence's beginning. */
@@ -297,7 +289,8 @@ static bool read_sticky(const struct ag_node *node, struct ag_diags *diags,
     static const char *const keys[] = {"cookie",    "secret",    "max_age", "secure",
                                        "same_site", "http_only", "path"};
     uint32_t errors = diags->errors;
-    const struct ag_node *name = given(node, "cookie"), *http_only = given(node, "http_only");
+    const struct ag_node *name = ag_node_get(node, "cookie"),
+                         *http_only = ag_node_get(node, "http_only");
     bool ok = true;
 
     *o = (struct ag_sticky_options){.path = AG_SPAN("/"), .http_only = true};
@@ -314,12 +307,12 @@ static bool read_sticky(const struct ag_node *node, struct ag_diags *diags,
         return false;
     }
     ok = read_name(name, diags, o) && ok;
-    ok = read_secret(given(node, "secret"), diags, o) && ok;
-    ok = read_max_age(given(node, "max_age"), diags, o) && ok;
-    ok = read_secure(given(node, "secure"), diags, o) && ok;
-    ok = read_same_site(given(node, "same_site"), diags, o) && ok;
+    ok = read_secret(ag_node_get(node, "secret"), diags, o) && ok;
+    ok = read_max_age(ag_node_get(node, "max_age"), diags, o) && ok;
+    ok = read_secure(ag_node_get(node, "secure"), diags, o) && ok;
+    ok = read_same_site(ag_node_get(node, "same_site"), diags, o) && ok;
     ok = (!http_only || ag_node_bool(http_only, diags, &o->http_only)) && ok;
-    ok = read_path(given(node, "path"), diags, o) && ok;
+    ok = read_path(ag_node_get(node, "path"), diags, o) && ok;
     return ok && diags->errors == errors && check_sticky(node, diags, o);
 }
 
@@ -329,12 +322,11 @@ bool ag_balance_read(const struct ag_node *balance, const struct ag_node *sticky
     struct ag_sticky_options own = io->sticky;
     bool ok = true;
 
-    if (balance && balance->kind != AG_NODE_NULL) {
+    if (balance) {
         *io = (struct ag_balance_options){.sticky = own};
         ok = read_balance(balance, diags, io);
     }
-    return (!sticky || sticky->kind == AG_NODE_NULL || read_sticky(sticky, diags, &io->sticky)) &&
-           ok;
+    return (!sticky || read_sticky(sticky, diags, &io->sticky)) && ok;
 }
 
 /* ---- what was read ---- */

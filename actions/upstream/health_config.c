@@ -250,7 +250,7 @@ static bool read_check(const struct ag_node *node, struct ag_diags *diags,
     uint32_t port = io->port;
     bool ok = true;
 
-    if (node->kind != AG_NODE_MAP) {
+    if (node->kind == AG_NODE_SCALAR) {
         return read_path(node, diags, io);
     }
     ok = ag_node_check_keys(node, diags, "health", keys, AG_COUNT(keys));

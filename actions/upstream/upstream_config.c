@@ -235,7 +235,7 @@ struct ag_upstream *ag_upstream_read(struct ag_action_build *build, const struct
     bool ok = check_upstream_keys(node, diags);
     const struct ag_node *list = ag_node_get(node, "servers");
 
-    if (node->kind != AG_NODE_MAP) {
+    if (!ok && node->kind != AG_NODE_MAP) {
         return NULL;
     }
     ok = ag_upstream_read_options(node, diags, &options) && ok;

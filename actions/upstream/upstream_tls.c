@@ -10,7 +10,7 @@ static bool read_name(const struct ag_node *n, struct ag_diags *diags, struct ag
 {
     struct ag_span text;
 
-    if (!n || n->kind == AG_NODE_NULL) {
+    if (!n) {
         return true;
     }
     if (!ag_node_text(n, diags, &text)) {
@@ -33,7 +33,7 @@ static bool read_path(const struct ag_node *n, struct ag_diags *diags, const str
 {
     struct ag_span text;
 
-    if (!n || n->kind == AG_NODE_NULL) {
+    if (!n) {
         return true;
     }
     if (!ag_node_text(n, diags, &text)) {
@@ -51,7 +51,7 @@ static bool read_switch(const struct ag_node *n, struct ag_diags *diags, bool *i
 {
     bool value = *io;
 
-    if (n && n->kind != AG_NODE_NULL && !ag_node_bool(n, diags, &value)) {
+    if (n && !ag_node_bool(n, diags, &value)) {
         return false;
     }
     *io = value;
@@ -62,7 +62,7 @@ static bool read_handshake(const struct ag_node *n, struct ag_diags *diags, uint
 {
     uint64_t ms = *io;
 
-    if (!n || n->kind == AG_NODE_NULL) {
+    if (!n) {
         return true;
     }
     if (!ag_node_duration(n, diags, &ms)) {
@@ -83,7 +83,7 @@ bool ag_upstream_read_tls(const struct ag_node *node, struct ag_diags *diags,
                                        "key",    "h2", "handshake_timeout"};
     bool ok;
 
-    if (!node || node->kind == AG_NODE_NULL) {
+    if (!node) {
         return true;
     }
     if (node->kind == AG_NODE_SCALAR) {

@@ -60,7 +60,6 @@ static void describes(const char *text, const char *want)
 Test(balance_config, every_way)
 {
     describes("x: 1", "in turn");
-    describes("balance:", "in turn");
     describes("balance: round_robin", "in turn");
     describes("balance: least_conn", "least requests under way");
     describes("balance: random_two", "better of two");
@@ -107,7 +106,7 @@ Test(balance_config, cookies_as_said)
     o = must_read("sticky: {cookie: a, secure: false, same_site: lax, max_age: 0}");
     cr_assert(o.sticky.secure == AG_STICKY_SECURE_OFF && !o.sticky.lasting &&
               o.sticky.max_age_s == 0);
-    o = must_read("sticky: {cookie: a, secure: auto, secret: , path: }");
+    o = must_read("sticky: {cookie: a, secure: auto}");
     cr_assert(o.sticky.secure == AG_STICKY_SECURE_AUTO && text_is(o.sticky.path, "/"));
     o = must_read("sticky: {cookie: __Host-a, secure: true, same_site: none}");
     cr_assert_eq(o.sticky.same_site, AG_STICKY_SAME_SITE_NONE);
@@ -181,7 +180,11 @@ Test(balance_config, mistakes)
         {"sticky: \"\"", 1, 9, "not the name of a cookie", "letters"},
         {"sticky: [a]", 1, 9, "must be a mapping", "cookie"},
         {"sticky: {}", 1, 9, "needs the name of a cookie", "{cookie: NAME}"},
-        {"sticky: {cookie: }", 1, 9, "needs the name of a cookie", "{cookie: NAME}"},
+        {"sticky:", 1, 8, "needs the name of a cookie", "{cookie: NAME}"},
+        {"sticky: {cookie: }", 1, 18, "cookie: expected text, found nothing", "*"},
+        {"sticky: {cookie: a, secret: }", 1, 29, "secret: expected text, found nothing", "*"},
+        {"sticky: {cookie: a, path: ~}", 1, 27, "path: expected text, found nothing", "*"},
+        {"balance:", 1, 9, "balance: expected one word, found nothing", "*"},
         {"sticky: {cookie: a, secrte: b}", 1, 21, "unknown key \"secrte\"", "secret"},
         {"sticky: {cookie: a, secret: short}", 1, 29, "has 5 bytes, and 16 at least",
          "openssl rand"},

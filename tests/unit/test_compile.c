@@ -21,6 +21,9 @@ static enum ag_status label_configure(struct ag_filter_build *b, const struct ag
 {
     struct label *l = ag_arena_zalloc(b->arena, sizeof(*l));
 
+    if (n->kind == AG_NODE_SEQ) {
+        return AG_EINVAL; /* and says nothing of it */
+    }
     if (n->kind == AG_NODE_SCALAR) {
         l->text = n->text;
     } else if (ag_node_get(n, "text")) {
@@ -315,11 +318,21 @@ static const struct {
     {"routes:\n  /x:\n    action: OK\n    filters: [hedaers]\n", "did you mean headers?"},
     {"routes:\n  /x:\n    action: OK\n    filters: [{hedaers: {}}]\n", "did you mean headers?"},
     {"routes:\n  /x:\n    action: OK\n    filters: [{label: a, headers: {}}]\n", "one key"},
+    {"routes:\n  /x:\n    action: OK\n    filters: [{label: []}]\n",
+     "4:23 label cannot be made of what is written"},
+    {"routes:\n  /x:\n    action: OK\n    methods:\n", "this is no method"},
+    {"plugins:\n  a: {headers: {set: {X-A: }}}\nroutes:\n  /x: OK\n",
+     "X-A: expected text, found nothing"},
     {"plugins:\n  a: {nothing: 1}\nroutes:\n  /x: OK\n", "names no filter"},
     {"plugins:\n  a: {label: 1, headers: {}}\nroutes:\n  /x: OK\n", "several filters"},
     {"groups:\n  - {match: GET /x/*}\nroutes:\n  /x: OK\n", "every method"},
     {"groups:\n  - {match: /x*y}\nroutes:\n  /x: OK\n", "'*'"},
     {"groups:\n  - {match: /x/*, limits: {max_body: x}}\nroutes:\n  /x: OK\n", "2:38"},
+    {"groups:\n  - {match: /*, timeouts: 5s}\nroutes:\n  /x: OK\n",
+     "2:27 timeouts must be a mapping"},
+    {"groups:\n  - {match: /*, timeouts: {read: 5s}}\n"
+     "routes:\n  /x:\n    action: http://127.0.0.1:1\n    timeouts: 5s\n",
+     "6:15 timeouts must be a mapping"},
     {"routes:\n  /x: FORBIDEN\n  GET /y: OKK\n", "did you mean OK?"},
     {"plugins:\n  a: {headers: {set: {Connection: x}}}\nroutes:\n  /x: OK\n",
      "Connection cannot be changed"},

@@ -362,6 +362,8 @@ Test(config, environment_overrides_the_file)
         "ANYGATE_SERVER__LOG__LEVEL=\"de\\u0062ug\"",
         "ANYGATE_SERVER__USER='a,b'",
         "ANYGATE_SERVER__BACKEND=null",
+        "ANYGATE_SERVER__CHROOT=null",
+        "ANYGATE_SERVER__PID_FILE=~",
         "ANYGATE_PROXY__X__Y= z ",
         "ANYGATE_SERVICE_HOST=1.2.3.4",
         "ANYGATE_PORT=tcp://1.2.3.4",
@@ -371,7 +373,7 @@ Test(config, environment_overrides_the_file)
     };
 
     put("a.yml", "server:\n  workers: 2\n  listen: [':1', ':2', ':3']\n  trusted_proxies: [a, b]\n"
-                 "  backend: epoll\n  drain_timeout: 5s\n");
+                 "  backend: epoll\n  drain_timeout: 5s\n  pid_file: a.pid\n");
     struct ag_node *root = load_file("a.yml", env);
     no_errors();
     check_text(root, "server.workers", "4");
@@ -386,7 +388,9 @@ Test(config, environment_overrides_the_file)
     cr_assert_eq(child_count(at(root, "server.trusted_proxies")), 1);
     check_text(root, "server.log.level", "debug");
     check_text(root, "server.user", "a,b");
-    cr_assert_eq(at(root, "server.backend")->kind, AG_NODE_NULL);
+    cr_assert_null(ag_node_get(at(root, "server"), "backend"), "taken away");
+    cr_assert_null(ag_node_get(at(root, "server"), "chroot"));
+    cr_assert_null(ag_node_get(at(root, "server"), "pid_file"), "the last one");
     check_text(root, "server.drain_timeout", "5s");
     check_text(root, "proxy.x.y", "z");
     cr_assert_eq(child_count(root), 2);

@@ -166,37 +166,54 @@ Test(node, words)
     fixture_deinit(&f);
 }
 
-Test(node, absent_is_silent_and_other_shapes_are_not)
+static const struct ag_diag *last_of(const struct ag_diags *diags)
+{
+    const struct ag_diag *d = diags->first;
+
+    while (d->next) {
+        d = d->next;
+    }
+    return d;
+}
+
+Test(node, absent_and_told_are_silent_and_other_shapes_are_not)
 {
     struct fixture f;
     fixture_init(&f);
-    struct ag_node null = {.kind = AG_NODE_NULL}, map = {.kind = AG_NODE_MAP};
-    const struct ag_node *absent[] = {NULL, &null};
+    struct ag_node told = {.kind = AG_NODE_NULL, .told = true}, map = {.kind = AG_NODE_MAP};
+    struct ag_node nothing = {.kind = AG_NODE_NULL, .key = AG_SPAN("max_body")};
+    const struct ag_node *silent[] = {NULL, &told}, *other[] = {&map, &nothing};
     uint64_t u = 7, p = 7;
     bool b = true;
     struct ag_span s = AG_SPAN("x");
     unsigned e = 7;
 
     for (size_t i = 0; i < 2; i++) {
-        cr_assert_not(ag_node_u64(absent[i], &f.diags, 0, 9, &u));
-        cr_assert_not(ag_node_duration(absent[i], &f.diags, &u));
-        cr_assert_not(ag_node_size(absent[i], &f.diags, &u));
-        cr_assert_not(ag_node_rate(absent[i], &f.diags, &u, &p));
-        cr_assert_not(ag_node_bool(absent[i], &f.diags, &b));
-        cr_assert_not(ag_node_text(absent[i], &f.diags, &s));
-        cr_assert_not(ag_node_enum(absent[i], &f.diags, NULL, 0, &e));
-        cr_assert_not(ag_node_check_keys(absent[i], &f.diags, "x", NULL, 0));
+        cr_assert_not(ag_node_u64(silent[i], &f.diags, 0, 9, &u));
+        cr_assert_not(ag_node_duration(silent[i], &f.diags, &u));
+        cr_assert_not(ag_node_size(silent[i], &f.diags, &u));
+        cr_assert_not(ag_node_rate(silent[i], &f.diags, &u, &p));
+        cr_assert_not(ag_node_bool(silent[i], &f.diags, &b));
+        cr_assert_not(ag_node_text(silent[i], &f.diags, &s));
+        cr_assert_not(ag_node_enum(silent[i], &f.diags, NULL, 0, &e));
+        cr_assert_not(ag_node_check_keys(silent[i], &f.diags, "x", NULL, 0));
     }
     cr_assert(u == 7 && p == 7 && b && text_is(s, "x") && e == 7);
     cr_assert_eq(f.diags.errors, 0);
-    cr_assert_not(ag_node_u64(&map, &f.diags, 0, 9, &u));
-    cr_assert_not(ag_node_duration(&map, &f.diags, &u));
-    cr_assert_not(ag_node_size(&map, &f.diags, &u));
-    cr_assert_not(ag_node_rate(&map, &f.diags, &u, &p));
-    cr_assert_not(ag_node_bool(&map, &f.diags, &b));
-    cr_assert_not(ag_node_text(&map, &f.diags, &s));
-    cr_assert_not(ag_node_enum(&map, &f.diags, NULL, 0, &e));
-    cr_assert_eq(f.diags.errors, 7);
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_not(ag_node_u64(other[i], &f.diags, 0, 9, &u));
+        cr_assert_not(ag_node_duration(other[i], &f.diags, &u));
+        cr_assert_not(ag_node_size(other[i], &f.diags, &u));
+        cr_assert_not(ag_node_rate(other[i], &f.diags, &u, &p));
+        cr_assert_not(ag_node_bool(other[i], &f.diags, &b));
+        cr_assert_not(ag_node_text(other[i], &f.diags, &s));
+        cr_assert_not(ag_node_enum(other[i], &f.diags, NULL, 0, &e));
+        cr_assert_eq(f.diags.errors, 7 * (i + 1));
+    }
+    cr_assert(u == 7 && p == 7 && b && text_is(s, "x") && e == 7);
+    cr_assert_str_eq(last_of(&f.diags)->what, "max_body: expected one word, found nothing");
+    cr_assert(ag_node_check_keys(&nothing, &f.diags, "x", NULL, 0), "a map without keys");
+    cr_assert_eq(f.diags.errors, 14);
     fixture_deinit(&f);
 }
 
