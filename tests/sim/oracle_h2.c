@@ -1,4 +1,5 @@
 #include "actions/upstream/upstream_pool.h"
+#include "tests/sim/client_h2.h"
 #include "tests/sim/h2.h"
 #include "tests/sim/run.h"
 
@@ -61,6 +62,8 @@ void oracle_goaway(struct run *r, struct client *c, uint32_t code, uint32_t code
 void oracle_gone_h2(struct run *r, struct client *c, bool by_error, bool late, bool told)
 {
     sim_note(r->sim, "client: gone", c->index, by_error);
+    /* One whose preface has not come is no HTTP/2 to the server. */
+    told |= !c->h2->h.settled && is_going(r, c);
     if (late ? !may_break(r, c) && !oracle_was_starved(r)
              : !told && !by_error && !may_break(r, c)) {
         sim_fail(r->sim, "client %u: the connection ends without GOAWAY", c->index);

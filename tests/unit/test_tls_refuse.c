@@ -280,6 +280,27 @@ BOTH(tls_refuse, key_updates_are_answered)
     rig_close();
 }
 
+/* Who has ended its side is asked to change its keys: it cannot answer, and what comes is read all the same. */
+BOTH(tls_refuse, key_updates_behind_our_end_are_not_answered)
+{
+    rig_open(kind, 64, 16);
+    rig_shake();
+    ag_stream_shut(&rig.server.tls.stream);
+    turn_until(rig.l, rig.client.eofs > 0);
+    for (unsigned i = 0; i < 3; i++) {
+        cr_assert_eq(wolfSSL_update_keys(rig.client.tls.ssl), WOLFSSL_SUCCESS);
+        end_send(&rig.client, 1000 * i, 1000);
+        turn_until(rig.l, rig.server.in >= UINT64_C(1000) * (i + 1));
+    }
+    ag_stream_finish(&rig.client.tls.stream);
+    turn_until(rig.l, rig.server.eofs > 0);
+    cr_expect(rig.server.live);
+    ag_stream_finish(&rig.server.tls.stream);
+    turn_until(rig.l, !rig.server.live && !rig.client.live);
+    cr_expect_eq(rig.server.why, AG_REASON_NONE, "%s", ag_reason_text(rig.server.why));
+    rig_close();
+}
+
 /* Each asks for an answer, and none is taken: they must not pile up. */
 BOTH(tls_refuse, key_updates_that_take_no_answer)
 {
