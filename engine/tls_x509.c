@@ -265,7 +265,7 @@ static void read_constraints(struct ag_span value, struct ag_x509 *out)
 
 static bool read_extension(struct ag_span ext, struct ag_x509 *out)
 {
-    struct ag_der oid, critical, value, names;
+    struct ag_der oid, critical, value, names, constraints;
 
     if (!ag_der_take(&ext, AG_DER_OID, &oid)) {
         return false;
@@ -279,6 +279,11 @@ static bool read_extension(struct ag_span ext, struct ag_x509 *out)
             return false;
         }
         out->names = names.content;
+    } else if (is_oid(oid.content, AG_SPAN("\x55\x1d\x1e"))) {
+        if (!ag_der_take(&value.content, AG_DER_SEQUENCE, &constraints)) {
+            return false;
+        }
+        out->constraints = constraints.content;
     } else if (is_oid(oid.content, AG_SPAN("\x55\x1d\x13"))) {
         read_constraints(value.content, out);
     } else if (is_oid(oid.content, AG_SPAN("\x55\x1d\x25"))) {
