@@ -249,6 +249,7 @@ static void take_answer(struct ag_stapling *s, const struct ag_stapling_question
 {
     const struct ag_tls_identity *id = find_identity(s->snapshot, q->sha256);
     struct ag_stapling_entry *e = find_entry(s, q->sha256);
+    int64_t soonest = now_s() + AGAIN_FIRST_S;
     struct ag_ocsp_answer answer;
     const char *why = NULL;
     uint8_t *der;
@@ -278,27 +279,37 @@ static void take_answer(struct ag_stapling *s, const struct ag_stapling_question
     e->der = der;
     e->der_len = q->answer_len;
     e->ends_s = answer.next_update_s;
-    e->due_s = answer.next_ask_s;
+    e->due_s = answer.next_ask_s > soonest ? answer.next_ask_s : soonest;
     e->again_s = 0;
     staple(s->snapshot, e);
     ag_log(AG_LOG_DEBUG, "OCSP response for %.*s is stapled",
            (int)ag_min_size(id->subject.len, 200), (const char *)id->subject.ptr);
 }
 
-/* The first that is due. */
-static void ask_next(struct ag_stapling *s)
+/* The one that has been due for longest; NULL: none is. */
+static struct ag_stapling_entry *find_due(const struct ag_stapling *s, int64_t now)
 {
-    int64_t now = now_s();
+    struct ag_stapling_entry *found = NULL;
 
     for (uint32_t i = 0; i < s->count; i++) {
         struct ag_stapling_entry *e = &s->entries[i];
-        const struct ag_tls_identity *id;
+
+        if (e->due_s <= now && (!found || e->due_s < found->due_s)) {
+            found = e;
+        }
+    }
+    return found;
+}
+
+static void ask_next(struct ag_stapling *s)
+{
+    int64_t now = now_s();
+    struct ag_stapling_entry *e;
+
+    while ((e = find_due(s, now))) {
+        const struct ag_tls_identity *id = find_identity(s->snapshot, e->sha256);
         struct ag_stapling_question *q;
 
-        if (e->due_s > now) {
-            continue;
-        }
-        id = find_identity(s->snapshot, e->sha256);
         AG_ASSERT(id); /* or it was forgotten */
         q = make_question(s, id);
         if (!q) {
