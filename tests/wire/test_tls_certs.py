@@ -418,6 +418,14 @@ def test_a_response_that_has_ended_is_none(backend, certs, tmp_path):
         assert fixed.asked == 1 and stapled(gate) is None
 
 
+def test_a_response_that_the_library_does_not_take(backend, certs, tmp_path):
+    """It allows clocks no slack."""
+    stack, gate, _ = fixed_gate(certs, tmp_path, backend, "future", (100, 86400))
+    with stack:
+        assert gate.logs("the TLS library does not take it; again in 60 s")
+        assert "is stapled" not in gate.stderr() and stapled(gate) is None
+
+
 def test_no_responder_no_harm(backend, certs, tmp_path):
     leaf = certs.leaf("ocsp-dead", ["a.example"], ca="ocsp-ca", ocsp=f"http://127.0.0.1:{free_port()}/")
     chain = tmp_path / "chain.pem"
