@@ -88,18 +88,43 @@ static bool keep_authority(struct ag_tls_authorities *a, const struct ag_x509 *x
     return true;
 }
 
-/* True: it is of use. */
+static void release(struct ag_tls_authorities *a)
+{
+    wolfSSL_CertManagerFree(a->manager);
+    for (uint32_t i = 0; i < a->count; i++) {
+        ag_tls_free((void *)(uintptr_t)a->all[i].constraints.ptr);
+    }
+    ag_tls_free(a->all);
+}
+
+static bool is_date_error(int error)
+{
+    return error == ASN_AFTER_DATE_E || error == ASN_BEFORE_DATE_E;
+}
+
+/* True: it is of use, or would be at another time. What is not of now is left out, and vouches for nobody. */
 static bool add_authority(struct ag_tls_authorities *a, struct ag_span der)
 {
+    int error = WOLFSSL_SUCCESS;
     struct ag_x509 x;
 
     if (!ag_x509_parse(der, &x)) {
         return false;
     }
-    return (!x.is_ca ||
-            wolfSSL_CertManagerLoadCABuffer(a->manager, der.ptr, (long)der.len,
-                                            WOLFSSL_FILETYPE_ASN1) == WOLFSSL_SUCCESS) &&
-           keep_authority(a, &x);
+    if (x.is_ca) {
+        error = wolfSSL_CertManagerLoadCABuffer(a->manager, der.ptr, (long)der.len,
+                                                WOLFSSL_FILETYPE_ASN1);
+    }
+    return error == WOLFSSL_SUCCESS ? keep_authority(a, &x) : is_date_error(error);
+}
+
+bool ag_tls_authority_is_usable(struct ag_span der)
+{
+    struct ag_tls_authorities a = {.manager = wolfSSL_CertManagerNew()};
+    bool good = a.manager && add_authority(&a, der);
+
+    release(&a);
+    return good;
 }
 
 struct ag_tls_authorities *ag_tls_authorities_new(struct ag_span pem)
@@ -132,11 +157,7 @@ struct ag_tls_authorities *ag_tls_authorities_new(struct ag_span pem)
 void ag_tls_authorities_free(struct ag_tls_authorities *a)
 {
     if (a) {
-        wolfSSL_CertManagerFree(a->manager);
-        for (uint32_t i = 0; i < a->count; i++) {
-            ag_tls_free((void *)(uintptr_t)a->all[i].constraints.ptr);
-        }
-        ag_tls_free(a->all);
+        release(a);
         ag_tls_free(a);
     }
 }
@@ -471,6 +492,14 @@ bool ag_tls_chain_names(struct ag_span leaf, struct ag_span host)
             return true;
         }
     }
+    return false;
+}
+
+#else
+
+bool ag_tls_authority_is_usable(struct ag_span der)
+{
+    (void)der;
     return false;
 }
 

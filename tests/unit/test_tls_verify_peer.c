@@ -131,6 +131,19 @@ BOTH(tls_verify_peer, authorities_of_servers)
     expect_met(kind, "forged", "localhost", "unknown authority");
 }
 
+/* It is no reason not to start, and vouches for nobody. */
+BOTH(tls_verify_peer, an_authority_that_has_expired)
+{
+    certs_authority_between("old", "40 days ago", "2 days ago");
+    certs_signed("leaf", CERTS_P256, "/CN=leaf", "old", "subjectAltName=DNS:localhost\n");
+    rig.upstream.ca = certs_read(&rig.arena, "old.crt");
+    expect_met(kind, "leaf", "localhost", "unknown authority");
+    certs_run("cat ca.crt >>old.crt");
+    rig.upstream.ca = certs_read(&rig.arena, "old.crt");
+    expect_met(kind, "leaf", "localhost", "unknown authority");
+    expect_met(kind, "server", "localhost", NULL);
+}
+
 BOTH(tls_verify_peer, chains_of_servers)
 {
     certs_signed("mid", CERTS_P256, "/CN=mid", "ca", INTERMEDIATE);
