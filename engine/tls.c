@@ -341,6 +341,9 @@ void ag_tls_connect(struct ag_tls *t, struct ag_loop *l, const union ag_addr *ad
         ag_tls_break(t, AG_REASON_RESOURCES, NULL);
         return;
     }
+    if (name.len > 0 && name.ptr[name.len - 1] == '.') {
+        name.len--; /* which ends a name in full, is no part of one that is asked for (RFC 6066 section 3) */
+    }
     memcpy(t->shake->host_text, name.ptr, name.len);
     t->shake->host = ag_span(t->shake->host_text, name.len);
 }

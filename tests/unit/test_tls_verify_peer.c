@@ -106,6 +106,28 @@ BOTH(tls_verify_peer, names_of_servers)
     expect_met(kind, "nameless", "localhost", "name does not match");
 }
 
+/* A name is asked for without the dot that ends it. */
+BOTH(tls_verify_peer, a_name_that_ends_in_a_dot)
+{
+    uint8_t hello[4096];
+    ssize_t n;
+    int fd;
+
+    rig.host = "a.example.";
+    rig_open(kind, 64, 16);
+    rig_connect();
+    fd = rig_accepted();
+    while ((n = recv(fd, hello, sizeof(hello), MSG_DONTWAIT)) < 0) {
+        ag_loop_turn(rig.l, 10);
+    }
+    /* The length stands before it. */
+    cr_expect_not_null(memmem(hello, (size_t)n, "\0\11a.example", 11));
+    cr_expect_null(memmem(hello, (size_t)n, "a.example.", 10));
+    (void)close(fd);
+    turn_until(rig.l, rig.client.closes);
+    rig_close();
+}
+
 BOTH(tls_verify_peer, name_of_the_settings_comes_first)
 {
     rig.upstream.server_name = AG_SPAN("x.wild.example");
