@@ -94,7 +94,10 @@ static void on_conn_close(struct ag_stream *below, enum ag_reason why)
     t->ssl = NULL;
     ag_tls_client_release(t->client);
     ag_tls_free(t->names);
-    t->session = (struct ag_tls_session){0};
+    /* What is static still tells who is told of the end what the connection was. */
+    t->session = (struct ag_tls_session){.version = t->session.version,
+                                         .cipher = t->session.cipher,
+                                         .resumed = t->session.resumed};
     ag_stream_deinit(s);
     s->user->on_close(s, (enum ag_reason)t->reason);
 }

@@ -26,6 +26,17 @@ BOTH(tls, says_what_was_settled)
     rig_close();
 }
 
+/* For who logs what the connection was. */
+BOTH(tls, what_was_settled_is_known_at_the_end)
+{
+    rig_open(kind, 64, 16);
+    rig_shake();
+    ag_stream_abort(&rig.client.tls.stream, AG_REASON_NONE);
+    turn_until(rig.l, !rig.server.live);
+    cr_expect(rig.server.version && strcmp(rig.server.version, "TLSv1.3") == 0);
+    rig_close();
+}
+
 /* ---- versions and suites ---- */
 
 /* Handshakes with settings as they are; the client's session says what came of it. */
