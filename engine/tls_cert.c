@@ -222,8 +222,9 @@ static void keep_names(struct ag_arena *arena, const struct ag_x509 *c, struct a
     uint8_t room[NAME_BYTES_MAX];
     struct ag_span *names = ag_arena_alloc(arena, NAMES_MAX * sizeof(*names));
     struct ag_buf b = ag_buf(room, sizeof(room));
+    bool address;
 
-    while (id->name_count < NAMES_MAX && ag_x509_next_name(&at, &b)) {
+    while (id->name_count < NAMES_MAX && ag_x509_next_name(&at, &b, &address)) {
         if (!b.overflow) {
             names[id->name_count++] = lower(arena, ag_buf_span(&b));
         }

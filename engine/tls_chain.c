@@ -463,15 +463,15 @@ static bool is_address(const char *text)
     return inet_pton(AF_INET6, text, &address) == 1 || inet_pton(AF_INET, text, &address) == 1;
 }
 
-/* A wildcard is the whole first label and stands for one label of a name, not of an address. */
-static bool matches(struct ag_span name, struct ag_span host, bool address)
+/* A wildcard is the whole first label and stands for one label of a name. */
+static bool matches(struct ag_span name, struct ag_span host)
 {
     size_t dot = ag_span_find(host, '.');
 
     if (ag_span_ieq(name, host)) {
         return true;
     }
-    return !address && ag_span_starts(name, AG_SPAN("*.")) && dot > 0 && dot < host.len &&
+    return ag_span_starts(name, AG_SPAN("*.")) && dot > 0 && dot < host.len &&
            ag_span_find(ag_span_sub(name, 2, name.len), '.') < name.len - 2 &&
            ag_span_ieq(ag_span_sub(name, 1, name.len), ag_span_sub(host, dot, host.len));
 }
@@ -482,13 +482,16 @@ bool ag_tls_chain_names(struct ag_span leaf, struct ag_span host)
     uint8_t name[HOST_MAX + 1];
     struct ag_buf buf = ag_buf(name, sizeof(name));
     struct ag_span want = plain_host(host, text), names;
+    bool address, of_address;
     struct ag_x509 x;
 
     if (want.len == 0 || !ag_x509_parse(leaf, &x)) {
         return false;
     }
-    for (names = x.names; ag_x509_next_name(&names, &buf); buf = ag_buf(name, sizeof(name))) {
-        if (!buf.overflow && matches(ag_buf_span(&buf), want, is_address(text))) {
+    address = is_address(text);
+    for (names = x.names; ag_x509_next_name(&names, &buf, &of_address);
+         buf = ag_buf(name, sizeof(name))) {
+        if (!buf.overflow && of_address == address && matches(ag_buf_span(&buf), want)) {
             return true;
         }
     }

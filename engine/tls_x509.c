@@ -540,13 +540,16 @@ static bool put_dns(struct ag_span name, struct ag_buf *out)
     return name.len > 0;
 }
 
-bool ag_x509_next_name(struct ag_span *io, struct ag_buf *out)
+bool ag_x509_next_name(struct ag_span *io, struct ag_buf *out, bool *out_address)
 {
     struct ag_der name;
 
     while (ag_der_next(io, &name)) {
+        bool address = name.tag == (AG_DER_CONTEXT | 7);
+
         if ((name.tag == (AG_DER_CONTEXT | 2) && put_dns(name.content, out)) ||
-            (name.tag == (AG_DER_CONTEXT | 7) && put_address(name.content, out))) {
+            (address && put_address(name.content, out))) {
+            *out_address = address;
             return true;
         }
     }

@@ -24,6 +24,7 @@ static void as_certificate(struct ag_span der)
     struct ag_buf b = ag_buf(room, sizeof(room));
     struct ag_x509 c;
     struct ag_span names;
+    bool address;
 
     if (!ag_x509_parse(der, &c)) {
         return;
@@ -32,7 +33,7 @@ static void as_certificate(struct ag_span der)
     ag_x509_put_name(c.subject, &b);
     check_text(&b);
     names = c.names;
-    for (b.len = 0; ag_x509_next_name(&names, &b); b.len = 0) {
+    for (b.len = 0; ag_x509_next_name(&names, &b, &address); b.len = 0) {
         check_text(&b);
     }
     (void)ag_x509_common_name(c.issuer);

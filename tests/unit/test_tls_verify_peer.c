@@ -91,6 +91,8 @@ BOTH(tls_verify_peer, names_of_servers)
 {
     certs_signed("names", CERTS_P256, "/CN=cn.example", "ca",
                  "subjectAltName=DNS:a.example,DNS:*.b.example,IP:127.0.0.1,IP:::1\n");
+    certs_signed("likeness", CERTS_P256, "/CN=likeness", "ca",
+                 "subjectAltName=DNS:127.0.0.1,DNS:*.0.0.1\n");
     certs_signed("nameless", CERTS_P256, "/CN=localhost", "ca", "extendedKeyUsage=serverAuth\n");
     expect_met(kind, "names", "a.example", NULL);
     expect_met(kind, "names", "A.Example.", NULL);
@@ -104,6 +106,7 @@ BOTH(tls_verify_peer, names_of_servers)
     expect_met(kind, "names", "127.0.0.2", "name does not match");
     expect_met(kind, "names", "", "name does not match");
     expect_met(kind, "nameless", "localhost", "name does not match");
+    expect_met(kind, "likeness", "127.0.0.1", "name does not match");
 }
 
 /* A name is asked for without the dot that ends it. */
