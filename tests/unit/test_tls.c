@@ -184,6 +184,23 @@ BOTH(tls, certificate_by_name_and_by_kind)
     rig_close();
 }
 
+/* What the client can check goes before what is nearest: a curve of its own (TLS 1.2), a wildcard's certificate. */
+BOTH(tls, certificate_that_the_client_can_check)
+{
+    many_identities();
+    certs_signed("wild", "rsa:2048", "/CN=wild", "ca", "subjectAltName=DNS:*.wild.example\n");
+    rig.identities[3] = rig_identity("wild");
+    rig.settings.identity_count = 4;
+    rig_open(kind, 64, 16);
+    expect_shown("-tls1_2 -groups P-384", "rsa");
+    expect_shown("-tls1_2 -groups P-384:P-256", "server");
+    expect_shown("-tls1_3 -groups P-384", "server");
+    expect_shown("-tls1_2 -servername a.wild.example", "other");
+    expect_shown("-tls1_2 -servername a.wild.example -sigalgs RSA+SHA256", "wild");
+    expect_shown("-tls1_2 -servername a.wild.example -cipher ECDHE-RSA-AES128-GCM-SHA256", "wild");
+    rig_close();
+}
+
 BOTH(tls, strict_names_refuse_others)
 {
     rig.settings.strict_sni = true;
