@@ -1,6 +1,7 @@
-/* Any bytes as a certificate, a file of them and a key, an OCSP response, ticket keys: no crash, nothing read beyond
- * them, and names that are fit for fields and logs. */
+/* Any bytes as a certificate (below itself, too), a file of them and a key, an OCSP response, ticket keys: no crash,
+ * nothing read beyond them, and names that are fit for fields and logs. */
 #include "engine/tls_cert.h"
+#include "engine/tls_constraints.h"
 #include "engine/tls_ocsp.h"
 #include "engine/tls_pem.h"
 #include "engine/tls_tickets.h"
@@ -37,6 +38,7 @@ static void as_certificate(struct ag_span der)
         check_text(&b);
     }
     (void)ag_x509_common_name(c.issuer);
+    (void)!ag_tls_constraints_judge(c.constraints, &c);
 }
 
 static void as_files(struct ag_span text)
