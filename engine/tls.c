@@ -94,7 +94,10 @@ static void on_conn_close(struct ag_stream *below, enum ag_reason why)
     t->ssl = NULL;
     ag_tls_client_release(t->client);
     ag_tls_free(t->names);
-    t->session = (struct ag_tls_session){0};
+    /* What is static still tells who is told of the end what the connection was. */
+    t->session = (struct ag_tls_session){.version = t->session.version,
+                                         .cipher = t->session.cipher,
+                                         .resumed = t->session.resumed};
     ag_stream_deinit(s);
     s->user->on_close(s, (enum ag_reason)t->reason);
 }
@@ -340,6 +343,9 @@ void ag_tls_connect(struct ag_tls *t, struct ag_loop *l, const union ag_addr *ad
     if (name.len > AG_TLS_HOST_MAX || !ag_tls_shake_start(t, settings->handshake_ms)) {
         ag_tls_break(t, AG_REASON_RESOURCES, NULL);
         return;
+    }
+    if (name.len > 0 && name.ptr[name.len - 1] == '.') {
+        name.len--; /* which ends a name in full, is no part of one that is asked for (RFC 6066 section 3) */
     }
     memcpy(t->shake->host_text, name.ptr, name.len);
     t->shake->host = ag_span(t->shake->host_text, name.len);

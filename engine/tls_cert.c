@@ -1,5 +1,6 @@
 #include "engine/tls_cert.h"
 
+#include "engine/tls_chain.h"
 #include "engine/tls_pem.h"
 #include "engine/tls_verify.h"
 
@@ -221,8 +222,9 @@ static void keep_names(struct ag_arena *arena, const struct ag_x509 *c, struct a
     uint8_t room[NAME_BYTES_MAX];
     struct ag_span *names = ag_arena_alloc(arena, NAMES_MAX * sizeof(*names));
     struct ag_buf b = ag_buf(room, sizeof(room));
+    bool address;
 
-    while (id->name_count < NAMES_MAX && ag_x509_next_name(&at, &b)) {
+    while (id->name_count < NAMES_MAX && ag_x509_next_name(&at, &b, &address)) {
         if (!b.overflow) {
             names[id->name_count++] = lower(arena, ag_buf_span(&b));
         }
@@ -332,6 +334,7 @@ enum ag_status ag_tls_authorities_check(struct ag_arena *arena, struct ag_span p
     struct part part;
     enum ag_status st;
     uint32_t count = 0, authorities = 0;
+    bool usable = false;
 
     while ((st = ag_pem_next(&pem, &block)) == AG_OK) {
         if (!ag_span_eq(block.label, AG_SPAN("CERTIFICATE"))) {
@@ -341,6 +344,7 @@ enum ag_status ag_tls_authorities_check(struct ag_arena *arena, struct ag_span p
             return AG_EINVAL;
         }
         authorities += part.cert.is_ca;
+        usable = usable || ag_tls_authority_is_usable(part.cert.der);
         if (++count > AUTHORITIES_MAX) {
             *out_why = "too many certificates in it";
             return AG_EINVAL;
@@ -349,6 +353,10 @@ enum ag_status ag_tls_authorities_check(struct ag_arena *arena, struct ag_span p
     if (st == AG_EINVAL || count == 0) {
         *out_why =
             count == 0 ? "no certificate in it" : "a -----BEGIN line without its -----END line";
+        return AG_EINVAL;
+    }
+    if (!usable) {
+        *out_why = "the TLS library takes no authority of it";
         return AG_EINVAL;
     }
     *out_count = authorities;

@@ -47,6 +47,6 @@ AG_MUST_USE enum ag_status ag_tls_identity_read(struct ag_arena *arena, struct a
 bool ag_tls_identity_covers(const struct ag_tls_identity *id, struct ag_span name);
 
 /* Counts those certificates of a PEM bundle that are authorities; others are believed as themselves alone. AG_EINVAL:
- * one cannot be read, or none at all is there. */
+ * one cannot be read, none at all is there, or none can be used. Expired ones are no error here, either. */
 AG_MUST_USE enum ag_status ag_tls_authorities_check(struct ag_arena *arena, struct ag_span pem,
                                                     uint32_t *out_count, const char **out_why);

@@ -2,6 +2,7 @@
 
 #if AG_WOLFSSL
 
+#    include "engine/tls_constraints.h"
 #    include "engine/tls_memory.h"
 #    include "engine/tls_pem.h"
 #    include "engine/tls_verify.h"
@@ -15,10 +16,15 @@
 #    define HOST_MAX  255u
 #    define CERTS_MAX 10u /* looked at; what is sent beyond is not */
 
+struct authority {
+    uint8_t mark[AG_TLS_MARK_BYTES];
+    struct ag_span constraints; /* ours; of what is believed as itself: none */
+};
+
 struct ag_tls_authorities {
     WOLFSSL_CERT_MANAGER *manager;
-    uint32_t mark_count;
-    uint8_t (*marks)[AG_TLS_MARK_BYTES];
+    uint32_t count;
+    struct authority *all;
 };
 
 /* ---- authorities ---- */
@@ -57,34 +63,68 @@ bool ag_tls_authority_mark(struct ag_span der, uint8_t out[static AG_TLS_MARK_BY
     return ag_x509_parse(der, &x) && (x.is_ca ? mark_authority(der, out) : ag_tls_sha256(der, out));
 }
 
-static bool add_mark(struct ag_tls_authorities *a, struct ag_span der)
+static bool keep_authority(struct ag_tls_authorities *a, const struct ag_x509 *x)
 {
-    uint8_t(*marks)[AG_TLS_MARK_BYTES] =
-        ag_tls_realloc(a->marks, ((size_t)a->mark_count + 1) * sizeof(*marks));
+    struct ag_span limits = x->is_ca ? x->constraints : AG_SPAN("");
+    struct authority *all = ag_tls_realloc(a->all, ((size_t)a->count + 1) * sizeof(*all));
+    uint8_t *copy = NULL;
 
-    if (!marks) {
+    if (!all) {
         return false;
     }
-    a->marks = marks;
-    if (!ag_tls_authority_mark(der, marks[a->mark_count])) {
+    a->all = all;
+    if (limits.len > 0) {
+        copy = ag_tls_alloc(limits.len);
+        if (!copy) {
+            return false;
+        }
+        memcpy(copy, limits.ptr, limits.len);
+    }
+    if (!ag_tls_authority_mark(x->der, all[a->count].mark)) {
+        ag_tls_free(copy);
         return false;
     }
-    a->mark_count++;
+    all[a->count++].constraints = ag_span(copy, limits.len);
     return true;
 }
 
-/* True: it is of use. */
+static void release(struct ag_tls_authorities *a)
+{
+    wolfSSL_CertManagerFree(a->manager);
+    for (uint32_t i = 0; i < a->count; i++) {
+        ag_tls_free((void *)(uintptr_t)a->all[i].constraints.ptr);
+    }
+    ag_tls_free(a->all);
+}
+
+static bool is_date_error(int error)
+{
+    return error == ASN_AFTER_DATE_E || error == ASN_BEFORE_DATE_E;
+}
+
+/* True: it is of use, or would be at another time. What is not of now is left out, and vouches for nobody. */
 static bool add_authority(struct ag_tls_authorities *a, struct ag_span der)
 {
+    int error = WOLFSSL_SUCCESS;
     struct ag_x509 x;
 
     if (!ag_x509_parse(der, &x)) {
         return false;
     }
-    return (!x.is_ca ||
-            wolfSSL_CertManagerLoadCABuffer(a->manager, der.ptr, (long)der.len,
-                                            WOLFSSL_FILETYPE_ASN1) == WOLFSSL_SUCCESS) &&
-           add_mark(a, der);
+    if (x.is_ca) {
+        error = wolfSSL_CertManagerLoadCABuffer(a->manager, der.ptr, (long)der.len,
+                                                WOLFSSL_FILETYPE_ASN1);
+    }
+    return error == WOLFSSL_SUCCESS ? keep_authority(a, &x) : is_date_error(error);
+}
+
+bool ag_tls_authority_is_usable(struct ag_span der)
+{
+    struct ag_tls_authorities a = {.manager = wolfSSL_CertManagerNew()};
+    bool good = a.manager && add_authority(&a, der);
+
+    release(&a);
+    return good;
 }
 
 struct ag_tls_authorities *ag_tls_authorities_new(struct ag_span pem)
@@ -117,8 +157,7 @@ struct ag_tls_authorities *ag_tls_authorities_new(struct ag_span pem)
 void ag_tls_authorities_free(struct ag_tls_authorities *a)
 {
     if (a) {
-        wolfSSL_CertManagerFree(a->manager);
-        ag_tls_free(a->marks);
+        release(a);
         ag_tls_free(a);
     }
 }
@@ -126,8 +165,8 @@ void ag_tls_authorities_free(struct ag_tls_authorities *a)
 bool ag_tls_authorities_have(const struct ag_tls_authorities *a,
                              const uint8_t mark[static AG_TLS_MARK_BYTES])
 {
-    for (uint32_t i = 0; i < a->mark_count; i++) {
-        if (memcmp(a->marks[i], mark, AG_TLS_MARK_BYTES) == 0) {
+    for (uint32_t i = 0; i < a->count; i++) {
+        if (memcmp(a->all[i].mark, mark, AG_TLS_MARK_BYTES) == 0) {
             return true;
         }
     }
@@ -215,6 +254,10 @@ static const char *check_step(WOLFSSL_CERT_MANAGER *manager, const struct ag_tls
     }
     wc_InitDecodedCert(d, chain->certs[at].ptr, (word32)chain->certs[at].len, NULL);
     *out_error = wc_ParseCert(d, CERT_TYPE, VERIFY, manager);
+    if (*out_error == ASN_NAME_INVALID_E && d->ca) {
+        /* The last thing that it looks at, and in its own way; ours is in check_names. */
+        *out_error = d->badDate ? d->badDate : d->criticalExt;
+    }
     why = why_of(*out_error);
     if (!why && (d->signatureOID == CTC_SHAwRSA || d->signatureOID == CTC_SHAwECDSA)) {
         why = "certificate signed with SHA-1";
@@ -308,19 +351,62 @@ static uint32_t in_order(const struct ag_tls_chain *chain, struct ag_span out[st
     return n;
 }
 
+/* What stands below an authority of those constraints: certificates 0 to `count` - 1. None of them but the leaf is
+ * self-issued, which would be exempt. */
+static const char *check_below_names(const struct ag_tls_chain *chain, uint32_t count,
+                                     struct ag_span constraints)
+{
+    const char *why = NULL;
+    struct ag_x509 x;
+
+    for (uint32_t i = 0; !why && constraints.len > 0 && i < count; i++) {
+        why = ag_x509_parse(chain->certs[i], &x) ? ag_tls_constraints_judge(constraints, &x)
+                                                 : why_of(ASN_PARSE_E);
+    }
+    return why;
+}
+
+/* The names of a chain whose last certificate, `top`, was issued by the authority of chain->mark. */
+static const char *check_names(const struct ag_tls_authorities *a, const struct ag_tls_chain *chain,
+                               uint32_t top)
+{
+    const char *why = NULL;
+    struct ag_x509 x;
+
+    for (uint32_t at = 1; !why && at <= top; at++) {
+        why = ag_x509_parse(chain->certs[at], &x) ? check_below_names(chain, at, x.constraints)
+                                                  : why_of(ASN_PARSE_E);
+    }
+    if (why) {
+        return why;
+    }
+    /* Certificates of one authority may differ in what they permit: each is believed. */
+    for (uint32_t i = 0; i < a->count; i++) {
+        if (memcmp(a->all[i].mark, chain->mark, AG_TLS_MARK_BYTES) == 0) {
+            why = check_below_names(chain, top + 1, a->all[i].constraints);
+            if (!why) {
+                return NULL;
+            }
+        }
+    }
+    return why ? why : why_of(ASN_NO_SIGNER_E);
+}
+
 const char *ag_tls_chain_judge(const struct ag_tls_authorities *a, const struct ag_tls_chain *sent)
 {
     struct ag_span certs[CERTS_MAX] = {{0}};
     struct ag_tls_chain ordered = *sent, *chain = &ordered;
     const char *why = "no certificate";
+    uint8_t mark[AG_TLS_MARK_BYTES];
     int error = 0;
-    uint32_t at = 0;
+    uint32_t at = 0, top;
 
     ordered.certs = certs;
     ordered.count = in_order(sent, certs);
     if (chain->count > 0 && is_pinned(a, chain)) {
         return check_pinned(chain);
     }
+    ordered.mark = mark;
     /* Up to the first that an authority has issued. */
     for (; at < chain->count; at++) {
         if (at > chain->depth) {
@@ -332,8 +418,13 @@ const char *ag_tls_chain_judge(const struct ag_tls_authorities *a, const struct 
         }
     }
     /* And down again. */
+    top = at;
     while (!why && at > 0) {
         why = check_below(chain, --at);
+    }
+    why = why ? why : check_names(a, chain, top);
+    if (!why && sent->mark) {
+        memcpy(sent->mark, mark, sizeof(mark));
     }
     return why;
 }
@@ -372,15 +463,15 @@ static bool is_address(const char *text)
     return inet_pton(AF_INET6, text, &address) == 1 || inet_pton(AF_INET, text, &address) == 1;
 }
 
-/* A wildcard is the whole first label and stands for one label of a name, not of an address. */
-static bool matches(struct ag_span name, struct ag_span host, bool address)
+/* A wildcard is the whole first label and stands for one label of a name. */
+static bool matches(struct ag_span name, struct ag_span host)
 {
     size_t dot = ag_span_find(host, '.');
 
     if (ag_span_ieq(name, host)) {
         return true;
     }
-    return !address && ag_span_starts(name, AG_SPAN("*.")) && dot > 0 && dot < host.len &&
+    return ag_span_starts(name, AG_SPAN("*.")) && dot > 0 && dot < host.len &&
            ag_span_find(ag_span_sub(name, 2, name.len), '.') < name.len - 2 &&
            ag_span_ieq(ag_span_sub(name, 1, name.len), ag_span_sub(host, dot, host.len));
 }
@@ -391,16 +482,27 @@ bool ag_tls_chain_names(struct ag_span leaf, struct ag_span host)
     uint8_t name[HOST_MAX + 1];
     struct ag_buf buf = ag_buf(name, sizeof(name));
     struct ag_span want = plain_host(host, text), names;
+    bool address, of_address;
     struct ag_x509 x;
 
     if (want.len == 0 || !ag_x509_parse(leaf, &x)) {
         return false;
     }
-    for (names = x.names; ag_x509_next_name(&names, &buf); buf = ag_buf(name, sizeof(name))) {
-        if (!buf.overflow && matches(ag_buf_span(&buf), want, is_address(text))) {
+    address = is_address(text);
+    for (names = x.names; ag_x509_next_name(&names, &buf, &of_address);
+         buf = ag_buf(name, sizeof(name))) {
+        if (!buf.overflow && of_address == address && matches(ag_buf_span(&buf), want)) {
             return true;
         }
     }
+    return false;
+}
+
+#else
+
+bool ag_tls_authority_is_usable(struct ag_span der)
+{
+    (void)der;
     return false;
 }
 

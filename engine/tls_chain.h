@@ -12,10 +12,13 @@
 
 struct ag_tls_authorities;
 
-/* Of a PEM bundle; those that are no authorities (self-signed leaves) are believed as themselves alone. NULL: none
- * of it can be used, or no memory. */
+/* Of a PEM bundle; those that are no authorities (self-signed leaves) are believed as themselves alone. Authorities
+ * that have expired, or not begun, are left out. NULL: none of it could be used at any time, or no memory. */
 AG_MUST_USE struct ag_tls_authorities *ag_tls_authorities_new(struct ag_span pem);
 void ag_tls_authorities_free(struct ag_tls_authorities *a); /* NULL is allowed */
+
+/* Whether one of a bundle (DER) can be used, now or at another time. */
+AG_MUST_USE bool ag_tls_authority_is_usable(struct ag_span der);
 
 /* What one of them is known by, whichever bundle it lies in: its name and key; one believed as itself: its SHA-256. */
 #define AG_TLS_MARK_BYTES 32u

@@ -73,43 +73,60 @@ static bool suits(const struct ag_tls_identity *id, const struct ag_tls_hello *h
     return h->tls_13 || (id->kind == AG_TLS_KEY_RSA ? h->suites_rsa : h->suites_ecdsa);
 }
 
-/* Among those of one name: the first that suits, else the first; -1: there is none of that name. */
-static int64_t among_named(const struct ag_tls_server *s, struct ag_span name,
+/* Whether its curve is one that the client knows (RFC 8422 section 5.3; of TLS 1.2 alone). */
+static bool is_on_curve(const struct ag_tls_identity *id, const struct ag_tls_hello *h)
+{
+    uint8_t want = id->key_bits == 384   ? AG_TLS_ON_P384
+                   : id->key_bits == 521 ? AG_TLS_ON_P521
+                                         : AG_TLS_ON_P256;
+
+    return h->tls_13 || !h->groups || id->kind != AG_TLS_KEY_ECDSA || (h->on & want);
+}
+
+/* The best so far: the first of those that suit best. */
+struct best {
+    int64_t id; /* -1: none yet */
+    int rank;
+};
+
+static void consider(struct best *b, const struct ag_tls_server *s, uint32_t id,
+                     const struct ag_tls_hello *h)
+{
+    const struct ag_tls_identity *facts = s->identities[id].facts;
+    int rank = !suits(facts, h) ? 0 : is_on_curve(facts, h) ? 2 : 1;
+
+    if (b->id < 0 || rank > b->rank) {
+        *b = (struct best){id, rank};
+    }
+}
+
+static void consider_named(struct best *b, const struct ag_tls_server *s, struct ag_span name,
                            const struct ag_tls_hello *h)
 {
-    int64_t first = -1;
-
     for (uint32_t i = find_name(s, name);
          i < s->name_count && name.len > 0 && ag_span_eq(s->names[i].text, name); i++) {
-        if (suits(s->identities[s->names[i].identity].facts, h)) {
-            return s->names[i].identity;
-        }
-        first = first < 0 ? s->names[i].identity : first;
+        consider(b, s, s->names[i].identity, h);
     }
-    return first;
 }
 
 static int64_t choose_identity(const struct ag_tls_server *s, const struct ag_tls_hello *h)
 {
     struct ag_span name = ag_tls_hello_name(h);
     uint8_t text[256];
-    int64_t id = among_named(s, name, h);
+    struct best best = {-1, 0};
 
-    if (id < 0) {
-        id = among_named(s, wildcard_of(name, text), h);
-    }
-    if (id >= 0) {
-        return id;
+    consider_named(&best, s, name, h);
+    consider_named(&best, s, wildcard_of(name, text), h);
+    if (best.id >= 0) {
+        return best.id;
     }
     if (name.len > 0 && s->settings.strict_sni) {
         return -1;
     }
     for (uint32_t i = 0; i < s->settings.identity_count; i++) {
-        if (suits(s->identities[i].facts, h)) {
-            return i;
-        }
+        consider(&best, s, i, h);
     }
-    return 0;
+    return best.id;
 }
 
 /* ---- the rest ---- */

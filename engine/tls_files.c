@@ -1,5 +1,9 @@
 #include "engine/tls_files.h"
 
+#include "engine/tls_chain.h"
+#include "engine/tls_pem.h"
+#include "engine/tls_x509.h"
+
 #include <errno.h>
 #include <time.h>
 
@@ -127,6 +131,7 @@ static const char *hint_for(const char *why)
         {"not the certificate's", "cert and key must be of one pair"},
         {"no private key", "name its file by key:"},
         {"no certificate", "a PEM file has a line -----BEGIN CERTIFICATE-----"},
+        {"takes no authority", "keys of RSA from 2048 to 4096 bits, P-256, P-384, P-521, Ed25519"},
         {"out of order", "the server's own certificate goes first, then each one's issuer"},
         {"without TLS", "make WOLFSSL=source builds one with it"},
     };
@@ -191,8 +196,8 @@ const struct ag_tls_file *ag_tls_files_identity(struct ag_tls_files *f, struct a
     return ag_tls_files_pair(f, pos, path, pos, key_path ? key_path : path);
 }
 
-const struct ag_tls_file *ag_tls_files_ca(struct ag_tls_files *f, struct ag_pos pos,
-                                          const char *path)
+static const struct ag_tls_file *read_authorities(struct ag_tls_files *f, struct ag_pos pos,
+                                                  const char *path, bool is_system)
 {
     struct ag_tls_file *file = find(f, AG_TLS_FILE_CA, path, "");
     const char *why = "";
@@ -200,6 +205,7 @@ const struct ag_tls_file *ag_tls_files_ca(struct ag_tls_files *f, struct ag_pos 
 
     if (!file) {
         file = add(f, AG_TLS_FILE_CA, pos, path, "");
+        file->is_system = is_system;
         if (!read_file(f, pos, path, &a)) {
             return NULL;
         }
@@ -211,6 +217,12 @@ const struct ag_tls_file *ag_tls_files_ca(struct ag_tls_files *f, struct ag_pos 
         }
     }
     return file->ca.len ? file : NULL;
+}
+
+const struct ag_tls_file *ag_tls_files_ca(struct ag_tls_files *f, struct ag_pos pos,
+                                          const char *path)
+{
+    return read_authorities(f, pos, path, false);
 }
 
 const struct ag_tls_file *ag_tls_files_system_ca(struct ag_tls_files *f, struct ag_pos pos)
@@ -225,7 +237,7 @@ const struct ag_tls_file *ag_tls_files_system_ca(struct ag_tls_files *f, struct 
     for (size_t i = 0; i < AG_COUNT(places); i++) {
         ag_opener_look(f->opener, places[i], &a);
         if (a.error == 0 && a.kind == AG_FILE_REGULAR) {
-            return ag_tls_files_ca(f, pos, places[i]);
+            return read_authorities(f, pos, places[i], true);
         }
     }
     ag_diag_error(f->diags, pos, "install ca-certificates, or name a file by tls: {ca: FILE}",
@@ -363,40 +375,92 @@ void ag_tls_put_date(int64_t s, struct ag_buf *out)
     }
 }
 
-static void warn_dates(const struct ag_tls_files *f, const struct ag_tls_file *file, int64_t now_s)
+struct period {
+    const char *what; /* "certificate" */
+    int64_t from_s, to_s;
+    const char *over; /* what to do once it is over */
+};
+
+static void warn_dates(const struct ag_tls_files *f, const struct ag_tls_file *file,
+                       const struct period *p, int64_t now_s)
 {
-    const struct ag_tls_identity *id = file->identity;
     char text[16];
     struct ag_buf date = ag_buf(text, sizeof(text));
 
-    if (id->not_after_s <= now_s) {
-        ag_tls_put_date(id->not_after_s, &date);
-        ag_diag_warn(f->diags, file->pos, "renew it: clients refuse it",
-                     "%s: the certificate expired on %.*s", file->path, (int)date.len, text);
-    } else if (id->not_before_s > now_s) {
-        ag_tls_put_date(id->not_before_s, &date);
+    if (p->to_s <= now_s) {
+        ag_tls_put_date(p->to_s, &date);
+        ag_diag_warn(f->diags, file->pos, p->over, "%s: the %s expired on %.*s", file->path,
+                     p->what, (int)date.len, text);
+    } else if (p->from_s > now_s) {
+        ag_tls_put_date(p->from_s, &date);
         ag_diag_warn(f->diags, file->pos, "is this machine's clock right?",
-                     "%s: the certificate is not valid before %.*s", file->path, (int)date.len,
+                     "%s: the %s is not valid before %.*s", file->path, p->what, (int)date.len,
                      text);
-    } else if (id->not_after_s - now_s < (int64_t)EXPIRY_DAYS * 86400) {
-        unsigned days = (unsigned)((id->not_after_s - now_s) / 86400);
+    } else if (p->to_s - now_s < (int64_t)EXPIRY_DAYS * 86400) {
+        unsigned days = (unsigned)((p->to_s - now_s) / 86400);
         const char *when = days == 0   ? "within a day"
                            : days == 1 ? "in 1 day"
                                        : ag_arena_printf(f->arena, "in %u days", days);
 
-        ag_tls_put_date(id->not_after_s, &date);
-        ag_diag_warn(f->diags, file->pos, "renew it", "%s: the certificate expires %s, on %.*s",
-                     file->path, when, (int)date.len, text);
+        ag_tls_put_date(p->to_s, &date);
+        ag_diag_warn(f->diags, file->pos, "renew it", "%s: the %s expires %s, on %.*s", file->path,
+                     p->what, when, (int)date.len, text);
+    }
+}
+
+static void warn_authority(const struct ag_tls_files *f, const struct ag_tls_file *file,
+                           struct ag_span der, int64_t now_s)
+{
+    uint8_t room[256];
+    struct ag_buf name = ag_buf(room, sizeof(room));
+    struct ag_x509 x;
+    const char *what;
+
+    if (!ag_x509_parse(der, &x)) {
+        return; /* was told */
+    }
+    ag_x509_put_name(x.subject, &name);
+    what = ag_arena_printf(f->arena, "%s %.*s", x.is_ca ? "authority" : "certificate",
+                           (int)name.len, (const char *)room);
+    warn_dates(f, file,
+               &(struct period){what, x.not_before_s, x.not_after_s,
+                                "replace it: nobody is believed by its word"},
+               now_s);
+    if (!ag_tls_authority_is_usable(der)) {
+        ag_diag_warn(f->diags, file->pos, "take it out: nobody is believed by its word",
+                     "%s: the TLS library does not take the %s", file->path, what);
+    }
+}
+
+static void warn_authorities(const struct ag_tls_files *f, const struct ag_tls_file *file,
+                             int64_t now_s)
+{
+    struct ag_span text = file->ca, der;
+    struct ag_pem block;
+
+    while (ag_pem_next(&text, &block) == AG_OK) {
+        if (ag_span_eq(block.label, AG_SPAN("CERTIFICATE")) &&
+            ag_pem_decode(&block, f->arena, &der) == AG_OK) {
+            warn_authority(f, file, der, now_s);
+        }
     }
 }
 
 void ag_tls_files_warn(const struct ag_tls_files *f, int64_t now_s)
 {
     for (const struct ag_tls_file *file = f->first; file; file = file->next) {
-        if (!file->identity) {
+        const struct ag_tls_identity *id = file->identity;
+
+        if (file->kind == AG_TLS_FILE_CA && !file->is_system) {
+            warn_authorities(f, file, now_s);
+        }
+        if (!id) {
             continue;
         }
-        warn_dates(f, file, now_s);
+        warn_dates(f, file,
+                   &(struct period){"certificate", id->not_before_s, id->not_after_s,
+                                    "renew it: clients refuse it"},
+                   now_s);
         if (file->key_is_public) {
             const char *hint = ag_arena_printf(f->arena, "chmod o-rwx %s", file->key_path);
 

@@ -32,6 +32,7 @@ struct ag_tls_file {
     const struct ag_tls_identity *identity;
     struct ag_span ca;
     uint32_t authority_count; /* of CA: among its certificates */
+    bool is_system;           /* of CA: it is the system's; nobody is told what is wrong with one of it */
 };
 
 /* All of one configuration; in its arena. */
@@ -47,7 +48,8 @@ void ag_tls_files_init(struct ag_tls_files *f, struct ag_arena *arena, struct ag
 
 /* Overwrites the keys: the configuration is given up. */
 void ag_tls_files_wipe(struct ag_tls_files *f);
-/* Of what was read: certificates that are over, not begun, or over within 30 days, and keys that anybody may read.
+/* Of what was read: certificates and authorities that are over, not begun, or over within 30 days, authorities that
+ * cannot be used, and keys that anybody may read.
  * Warnings all: a reload or a restart must not take a site down that clients still may reach.
  *   now_s  since the epoch */
 void ag_tls_files_warn(const struct ag_tls_files *f, int64_t now_s);

@@ -127,6 +127,9 @@ static void note_group(struct ag_tls_hello *h, uint32_t group)
     case 24: /* secp384r1 */
         h->on |= AG_TLS_ON_P384;
         return;
+    case 25: /* secp521r1 */
+        h->on |= AG_TLS_ON_P521;
+        return;
     case 29:
         h->on |= AG_TLS_ON_X25519;
         return;

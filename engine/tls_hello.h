@@ -32,6 +32,7 @@ enum {
     AG_TLS_ON_P256 = 1u << 0,
     AG_TLS_ON_P384 = 1u << 1,
     AG_TLS_ON_X25519 = 1u << 2,
+    AG_TLS_ON_P521 = 1u << 3, /* for certificates alone */
 };
 
 /* Alerts (RFC 8446 section 6.2) that a refusal is told with. */

@@ -284,7 +284,7 @@ static const char *against(const struct ag_ocsp_answer *a, int64_t now_s)
     if (a->this_update_s > now_s + CLOCK_SLACK_S) {
         return "the response is of the future";
     }
-    return a->next_update_s <= now_s - CLOCK_SLACK_S ? "the response is too old" : NULL;
+    return a->next_update_s <= now_s ? "the response is too old" : NULL;
 }
 
 static const char *check(const struct pair *p, struct ag_span response, int64_t now_s,
@@ -308,6 +308,9 @@ static const char *check(const struct pair *p, struct ag_span response, int64_t 
         return "the response is for another certificate";
     }
     a.next_ask_s = a.this_update_s + (a.next_update_s - a.this_update_s) / 2;
+    if (a.next_ask_s <= now_s) {
+        a.next_ask_s = now_s + (a.next_update_s - now_s) / 2;
+    }
     *out = a;
     return against(&a, now_s);
 }

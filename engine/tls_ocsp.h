@@ -28,12 +28,12 @@ enum ag_ocsp_status { AG_OCSP_GOOD = 0, AG_OCSP_REVOKED, AG_OCSP_UNKNOWN };
 struct ag_ocsp_answer {
     enum ag_ocsp_status status;
     int64_t this_update_s, next_update_s; /* since the epoch */
-    int64_t next_ask_s; /* half way: a fresh one is at hand long before this one ends */
+    int64_t next_ask_s; /* half way, or half of what is left: a fresh one is at hand before this one ends */
 };
 
 /*
  * Checks a response for the leaf: signed by its issuer, or by whom that has appointed for this (RFC 6960 section
- * 4.2.2.2), for this very certificate, and not before or beyond its time (a few minutes of slack for clocks).
+ * 4.2.2.2), for this very certificate, and not before its time (a few minutes of slack for clocks) or beyond it.
  *   now_s    since the epoch
  *   out_why  static: the cause
  * AG_EINVAL: it is nothing to be stapled; so is a revoked or unknown one, with *out filled in then (out_why says

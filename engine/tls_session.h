@@ -1,6 +1,7 @@
 /*
  * tls_session: what a handshake has settled, for whoever works on the stream above it. Plain data; knows no
- * library. ag_stream_tls (stream.h) gives it; it lives as long as the stream.
+ * library. ag_stream_tls (stream.h) gives it; it lives as long as the stream, but in on_close the version, the cipher
+ * and whether it was resumed are all that is left of it.
  */
 #pragma once
 #include "engine/span.h"

@@ -265,7 +265,7 @@ static void read_constraints(struct ag_span value, struct ag_x509 *out)
 
 static bool read_extension(struct ag_span ext, struct ag_x509 *out)
 {
-    struct ag_der oid, critical, value, names;
+    struct ag_der oid, critical, value, names, constraints;
 
     if (!ag_der_take(&ext, AG_DER_OID, &oid)) {
         return false;
@@ -279,6 +279,11 @@ static bool read_extension(struct ag_span ext, struct ag_x509 *out)
             return false;
         }
         out->names = names.content;
+    } else if (is_oid(oid.content, AG_SPAN("\x55\x1d\x1e"))) {
+        if (!ag_der_take(&value.content, AG_DER_SEQUENCE, &constraints)) {
+            return false;
+        }
+        out->constraints = constraints.content;
     } else if (is_oid(oid.content, AG_SPAN("\x55\x1d\x13"))) {
         read_constraints(value.content, out);
     } else if (is_oid(oid.content, AG_SPAN("\x55\x1d\x25"))) {
@@ -535,13 +540,16 @@ static bool put_dns(struct ag_span name, struct ag_buf *out)
     return name.len > 0;
 }
 
-bool ag_x509_next_name(struct ag_span *io, struct ag_buf *out)
+bool ag_x509_next_name(struct ag_span *io, struct ag_buf *out, bool *out_address)
 {
     struct ag_der name;
 
     while (ag_der_next(io, &name)) {
+        bool address = name.tag == (AG_DER_CONTEXT | 7);
+
         if ((name.tag == (AG_DER_CONTEXT | 2) && put_dns(name.content, out)) ||
-            (name.tag == (AG_DER_CONTEXT | 7) && put_address(name.content, out))) {
+            (address && put_address(name.content, out))) {
+            *out_address = address;
             return true;
         }
     }

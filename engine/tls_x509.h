@@ -74,6 +74,7 @@ struct ag_x509 {
     struct ag_span key;  /* bytes of the subjectPublicKey */
     struct ag_span rsa_modulus, rsa_exponent; /* RSA: without leading zeros */
     struct ag_span names; /* content of the subjectAltName; empty: there is none */
+    struct ag_span constraints; /* content of the nameConstraints; empty: there are none */
     struct ag_span ocsp_url;
     bool is_ca;
     bool must_staple;
@@ -96,8 +97,9 @@ void ag_x509_put_name(struct ag_span name, struct ag_buf *out);
 struct ag_span ag_x509_common_name(struct ag_span name);
 
 /* The names of a subjectAltName that a server can be: DNS names as they are, addresses as text, appended to
- * `out`. False: there are no more. `io` begins as ag_x509.names. */
-AG_MUST_USE bool ag_x509_next_name(struct ag_span *io, struct ag_buf *out);
+ * `out`. False: there are no more. `io` begins as ag_x509.names.
+ *   out_address  it is an address's entry: a DNS name that reads like one is none (RFC 9525 section 6.5) */
+AG_MUST_USE bool ag_x509_next_name(struct ag_span *io, struct ag_buf *out, bool *out_address);
 
 /* The algorithm in an AlgorithmIdentifier (whole). */
 enum ag_x509_signature ag_x509_signature_of(struct ag_span algorithm);

@@ -1,6 +1,7 @@
-/* Any bytes as a certificate, a file of them and a key, an OCSP response, ticket keys: no crash, nothing read beyond
- * them, and names that are fit for fields and logs. */
+/* Any bytes as a certificate (below itself, too), a file of them and a key, an OCSP response, ticket keys: no crash,
+ * nothing read beyond them, and names that are fit for fields and logs. */
 #include "engine/tls_cert.h"
+#include "engine/tls_constraints.h"
 #include "engine/tls_ocsp.h"
 #include "engine/tls_pem.h"
 #include "engine/tls_tickets.h"
@@ -24,6 +25,7 @@ static void as_certificate(struct ag_span der)
     struct ag_buf b = ag_buf(room, sizeof(room));
     struct ag_x509 c;
     struct ag_span names;
+    bool address;
 
     if (!ag_x509_parse(der, &c)) {
         return;
@@ -32,10 +34,11 @@ static void as_certificate(struct ag_span der)
     ag_x509_put_name(c.subject, &b);
     check_text(&b);
     names = c.names;
-    for (b.len = 0; ag_x509_next_name(&names, &b); b.len = 0) {
+    for (b.len = 0; ag_x509_next_name(&names, &b, &address); b.len = 0) {
         check_text(&b);
     }
     (void)ag_x509_common_name(c.issuer);
+    (void)!ag_tls_constraints_judge(c.constraints, &c);
 }
 
 static void as_files(struct ag_span text)

@@ -16,6 +16,8 @@
 #include "proto/proxy_protocol.h"
 
 /* Per listener. */
+#define AG_LIMITS_OF_NOBODY UINT16_MAX /* the index of a listener that a reload has taken away */
+
 struct ag_server_limits {
     struct ag_h1_limits head;
     uint32_t header_timeout_ms;   /* a whole head: 408 */

@@ -235,12 +235,26 @@ static bool is_grpc(const struct ag_exchange *ex)
     return type.len == name.len || type.ptr[name.len] == '+' || type.ptr[name.len] == ';';
 }
 
+/* For a listener that this snapshot has no more: those that allow the least content. */
+static const struct ag_route_limits *tightest(const struct ag_route_limits *all, uint16_t count)
+{
+    const struct ag_route_limits *found = all;
+
+    for (uint16_t i = 1; i < count; i++) {
+        /* 0 is the largest, for it allows any */
+        if (all[i].max_body_bytes - 1 < found->max_body_bytes - 1) {
+            found = &all[i];
+        }
+    }
+    return found;
+}
+
 static void choose_limits(struct ag_exchange *ex, const struct ag_snapshot *s)
 {
-    /* A listener that this snapshot has no more: any other's are better than what is gone. */
-    uint16_t index = ex->limits_index < s->model->route_limit_count ? ex->limits_index : 0;
+    const struct ag_route_limits *all = ex->route->limits;
+    uint16_t count = s->model->route_limit_count;
 
-    ex->limits = &ex->route->limits[index];
+    ex->limits = ex->limits_index < count ? &all[ex->limits_index] : tightest(all, count);
     ex->streams = ex->limits->stream == AG_STREAMING_ON ||
                   (ex->limits->stream == AG_STREAMING_AUTO && is_grpc(ex));
 }

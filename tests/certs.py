@@ -9,6 +9,7 @@
 A leaf has .chain and .key (PEM files), .cert (its own PEM) and .ca (its authority's).
 """
 import datetime
+import re
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -150,9 +151,37 @@ class Certs:
     def revoke(self, leaf):
         openssl("ca", "-config", leaf.folder / "ca.cnf", "-revoke", leaf.cert)
 
-    def ocsp_response(self, leaf, out, days=7):
-        """A response file (DER) about a leaf, good or revoked as the authority's index says."""
+    def ocsp_response(self, leaf, out, days=7, between=None):
+        """A response file (DER) about a leaf, good or revoked as the authority's index says. between: from when to when
+        it holds instead, in seconds from now; signed again then."""
         openssl("ocsp", "-index", leaf.folder / "index.txt", "-rsigner", leaf.folder / "ca.pem",
                 "-rkey", leaf.folder / "ca.key", "-CA", leaf.ca, "-issuer", leaf.ca, "-cert", leaf.cert,
                 "-respout", out, "-ndays", days, "-no_nonce", "-noverify")
-        return Path(out)
+        out = Path(out)
+        if between:
+            out.write_bytes(redated(out.read_bytes(), between, leaf.folder / "ca.key"))
+        return out
+
+
+def element(der, at):
+    """Where the content of a DER element begins and where it ends."""
+    head, size = 2, der[at + 1]
+    if size & 0x80:
+        head += size & 0x7F
+        size = int.from_bytes(der[at + 2:at + head], "big")
+    return at + head, at + head + size
+
+
+def redated(der, between, key):
+    """An OCSP response of other times: what is signed is of the same length, and a signature is tried for until it is."""
+    at = der.index(bytes.fromhex("06092b0601050507300101")) + 11  # id-pkix-ocsp-basic
+    begin = element(der, element(der, at)[0])[0]  # OCTET STRING, BasicOCSPResponse: the data, the algorithm, ...
+    end = element(der, begin)[1]
+    signature = slice(element(der, element(der, end)[1])[0] + 1, element(der, element(der, end)[1])[1])
+    dates = iter([None, *(date(s / 86400).encode() for s in between)])
+    data = re.sub(rb"\d{14}Z", lambda m: next(dates) or m[0], der[begin:end])
+    while True:
+        signed = subprocess.run(["openssl", "dgst", "-sha256", "-sign", key], input=data, capture_output=True,
+                                check=True, timeout=60).stdout
+        if len(signed) == len(der[signature]):
+            return der[:begin] + data + der[end:signature.start] + signed + der[signature.stop:]

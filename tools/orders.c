@@ -87,14 +87,17 @@ static void stop(struct ag_server *s, bool at_once, const char *why)
     ag_server_stop_shards(s, at_once);
 }
 
-/* A master's are whole; without a ring no configuration gives tickets yet. */
+/* A master's are whole, and as many as its configuration keeps; without a ring no configuration gives tickets yet. */
 static void take_tickets(struct ag_server *s)
 {
+    struct ag_tls_tickets *ring = s->material.tickets.ring;
     struct ag_channel_msg *m = &s->worker->msg;
 
-    if (s->material.tickets.ring &&
-        ag_tls_tickets_load(s->material.tickets.ring, ag_span(m->text, m->text_len)) != AG_OK) {
-        ag_log(AG_LOG_ERROR, "the master's ticket keys cannot be read");
+    if (ring) {
+        ag_tls_tickets_keep(ring, AG_TLS_TICKETS_KEEP_MAX);
+        if (ag_tls_tickets_load(ring, ag_span(m->text, m->text_len)) != AG_OK) {
+            ag_log(AG_LOG_ERROR, "the master's ticket keys cannot be read");
+        }
     }
     explicit_bzero(m->text, m->text_len);
 }

@@ -517,6 +517,7 @@ static void change_listeners(struct ag_serving *s, const struct ag_serving_chang
 
         next = it->next;
         if (!l->wanted && !l->ls.closing) {
+            l->origin.limits.index = AG_LIMITS_OF_NOBODY; /* another's now, or none's */
             close_listener(l);
             ag_downstreams_drain(down_of(l), &l->origin);
         }

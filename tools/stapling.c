@@ -68,20 +68,22 @@ static const struct ag_tls_identity *find_identity(const struct ag_snapshot *s,
     return NULL;
 }
 
-/* On every listener that serves it. */
-static void staple(const struct ag_snapshot *s, const struct ag_stapling_entry *e)
+/* On every listener that serves it. False: one of them does not take it. */
+static bool staple(const struct ag_snapshot *s, const struct ag_stapling_entry *e)
 {
+    bool taken = true;
+
     for (uint16_t i = 0; i < s->model->listen_count; i++) {
         const struct ag_tls_server_settings *t = settings_at(s, i);
 
         for (uint32_t k = 0; t && k < t->identity_count; k++) {
             if (memcmp(t->identities[k]->sha256, e->sha256, sizeof(e->sha256)) == 0) {
-                /* It was checked when it came. */
-                (void)!ag_tls_server_staple(s->tls[i], t->identities[k],
-                                            ag_span(e->der, e->der_len), e->ends_s);
+                taken &= ag_tls_server_staple(s->tls[i], t->identities[k],
+                                              ag_span(e->der, e->der_len), e->ends_s) == AG_OK;
             }
         }
     }
+    return taken;
 }
 
 static struct ag_stapling_entry *find_entry(const struct ag_stapling *s,
@@ -143,7 +145,7 @@ void ag_stapling_follow(struct ag_stapling *s, const struct ag_snapshot *snapsho
     }
     for (uint32_t i = 0; i < s->count; i++) {
         if (s->entries[i].der) {
-            staple(snapshot, &s->entries[i]);
+            (void)staple(snapshot, &s->entries[i]);
         }
     }
 }
@@ -249,6 +251,8 @@ static void take_answer(struct ag_stapling *s, const struct ag_stapling_question
 {
     const struct ag_tls_identity *id = find_identity(s->snapshot, q->sha256);
     struct ag_stapling_entry *e = find_entry(s, q->sha256);
+    int64_t soonest = now_s() + AGAIN_FIRST_S;
+    struct ag_stapling_entry fresh;
     struct ag_ocsp_answer answer;
     const char *why = NULL;
     uint8_t *der;
@@ -263,7 +267,7 @@ static void take_answer(struct ag_stapling *s, const struct ag_stapling_question
     if (ag_ocsp_check(id, ag_span(q->answer, q->answer_len), now_s(), &answer, &why) != AG_OK) {
         if (answer.status == AG_OCSP_REVOKED) { /* what is stapled says otherwise */
             drop(e);
-            staple(s->snapshot, e);
+            (void)staple(s->snapshot, e);
         }
         failed(e, id, why);
         return;
@@ -274,31 +278,47 @@ static void take_answer(struct ag_stapling *s, const struct ag_stapling_question
         return;
     }
     memcpy(der, q->answer, q->answer_len);
+    fresh = *e;
+    fresh.der = der;
+    fresh.der_len = q->answer_len;
+    fresh.ends_s = answer.next_update_s;
+    fresh.due_s = answer.next_ask_s > soonest ? answer.next_ask_s : soonest;
+    fresh.again_s = 0;
+    if (!staple(s->snapshot, &fresh)) {
+        drop(&fresh);
+        failed(e, id, "the TLS library does not take it");
+        return;
+    }
     drop(e);
-    e->der = der;
-    e->der_len = q->answer_len;
-    e->ends_s = answer.next_update_s;
-    e->due_s = answer.next_ask_s;
-    e->again_s = 0;
-    staple(s->snapshot, e);
+    *e = fresh;
     ag_log(AG_LOG_DEBUG, "OCSP response for %.*s is stapled",
            (int)ag_min_size(id->subject.len, 200), (const char *)id->subject.ptr);
 }
 
-/* The first that is due. */
-static void ask_next(struct ag_stapling *s)
+/* The one that has been due for longest; NULL: none is. */
+static struct ag_stapling_entry *find_due(const struct ag_stapling *s, int64_t now)
 {
-    int64_t now = now_s();
+    struct ag_stapling_entry *found = NULL;
 
     for (uint32_t i = 0; i < s->count; i++) {
         struct ag_stapling_entry *e = &s->entries[i];
-        const struct ag_tls_identity *id;
+
+        if (e->due_s <= now && (!found || e->due_s < found->due_s)) {
+            found = e;
+        }
+    }
+    return found;
+}
+
+static void ask_next(struct ag_stapling *s)
+{
+    int64_t now = now_s();
+    struct ag_stapling_entry *e;
+
+    while ((e = find_due(s, now))) {
+        const struct ag_tls_identity *id = find_identity(s->snapshot, e->sha256);
         struct ag_stapling_question *q;
 
-        if (e->due_s > now) {
-            continue;
-        }
-        id = find_identity(s->snapshot, e->sha256);
         AG_ASSERT(id); /* or it was forgotten */
         q = make_question(s, id);
         if (!q) {
@@ -323,7 +343,7 @@ static void drop_ended(struct ag_stapling *s)
 
         if (e->der && e->ends_s <= now) {
             drop(e);
-            staple(s->snapshot, e);
+            (void)staple(s->snapshot, e);
         }
     }
 }

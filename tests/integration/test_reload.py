@@ -504,6 +504,29 @@ def test_a_removed_listener_serves_what_it_has(backend, tmp_path):
             gate.ports = [kept]
 
 
+RULES = """server: {listen: [%s{address: "127.0.0.1:$PORT2", redirect_https: 443}, {address: "127.0.0.1:$PORT3",
+                                                                                     limits: {max_body: 1k}}]}
+routes: {"/gen": OK 1}
+"""
+
+
+def test_a_removed_listener_is_held_to_no_others_rules(backend, tmp_path):
+    """Whichever listener has its number now; but for content, of which the least is allowed that any allows."""
+    with Reloading(tmp_path, RULES % '"127.0.0.1:$PORT", ', backend) as gate:
+        with gate.connect(PATIENCE, gate.ports[0]) as s, gate.connect(PATIENCE, gate.ports[0]) as large:
+            s.sendall(b"GET /gen HTTP/1.1\r\nHost: x\r\n")
+            large.sendall(b"POST /gen HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n")
+            await_that(lambda: gate.get("/gen", port=gate.ports[0]).status == 200, gate.stderr)
+            gate.reload(RULES % "")
+            await_that(lambda: refused(gate.ports[0]), gate.stderr)
+            s.sendall(b"\r\n")
+            large.sendall(b"\r\n")
+            r = Reader(s).response()
+            assert (r.status, r.body, r.get("Connection")) == (200, b"1", "close")
+            assert Reader(large).response().status == 413
+        gate.ports = gate.ports[1:]
+
+
 def test_unix_sockets_come_and_go(backend, tmp_path):
     path = tmp_path / "gate.sock"
 

@@ -305,3 +305,19 @@ def test_a_master_brings_a_new_certificate(backend, tmp_path, two):
         await_that(lambda: certificate(gate) == two[1].fingerprint(), gate.stderr)
         go_round(clients)
         clients.end()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a master needs root")
+def test_a_master_keeps_more_keys_of_tickets(backend, tmp_path, two):
+    config = 'server: {listen: ["127.0.0.1:$PORT"], SERVER}\nroutes:\n  GET /ok: OK OK\n'
+    with Master(tmp_path, secured(config, tmp_path, "  tickets: {rotate: 1s, keep: 1}\n"), backend) as gate:
+        gate.await_worker()
+        gate.rewrite(lambda text: text.replace("keep: 1}", "keep: 10}"))
+        gate.reload()
+        context = tls_context(alpn=())
+        with shake(gate.ports[0], context=context) as s:
+            assert get(s, "/ok").status == 200
+            session = s.session
+        time.sleep(2.5)  # of rotations
+        with shake(gate.ports[0], context=context, session=session) as s:
+            assert s.session_reused

@@ -56,4 +56,18 @@ static inline struct ag_span certs_read(struct ag_arena *arena, const char *name
     return ag_buf_span(&b);
 }
 
+/* NAME.crt and NAME.key, self-signed, an authority, valid between two days as `date` understands them. */
+static inline void certs_authority_between(const char *name, const char *from, const char *to)
+{
+    certs_run("printf 'basicConstraints=critical,CA:TRUE\\n' >%s.ext && : >index.txt && "
+              "echo 01 >serial && printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index.txt\\n"
+              "serial=serial\\nnew_certs_dir=.\\ndefault_md=sha256\\npolicy=p\\n[p]\\n"
+              "commonName=supplied\\n' >ca.cnf && openssl req -newkey ec -pkeyopt "
+              "ec_paramgen_curve:P-256 -nodes -keyout %s.key -out %s.csr -subj /CN=%s && "
+              "openssl ca -batch -notext -config ca.cnf -selfsign -keyfile %s.key -in %s.csr -out "
+              "%s.crt -extfile %s.ext -startdate $(date -u -d '%s' +%%Y%%m%%d%%H%%M%%SZ) "
+              "-enddate $(date -u -d '%s' +%%Y%%m%%d%%H%%M%%SZ)",
+              name, name, name, name, name, name, name, name, from, to);
+}
+
 #define CERTS_P256 "ec -pkeyopt ec_paramgen_curve:P-256"

@@ -144,7 +144,7 @@ static void ask(const struct request *r)
         ex->req.query = ag_span_str(r->query);
     }
     ex->listener_port = r->port;
-    ex->limits_index = UINT16_MAX; /* of a listener that is there no more */
+    ex->limits_index = AG_LIMITS_OF_NOBODY;
     for (uint16_t i = 0; i < ctx.snapshot->model->listen_count; i++) {
         if (ctx.snapshot->model->listens[i].port == r->port) {
             ex->limits_index = ctx.snapshot->model->listens[i].limits.index;

@@ -26,6 +26,17 @@ BOTH(tls, says_what_was_settled)
     rig_close();
 }
 
+/* For who logs what the connection was. */
+BOTH(tls, what_was_settled_is_known_at_the_end)
+{
+    rig_open(kind, 64, 16);
+    rig_shake();
+    ag_stream_abort(&rig.client.tls.stream, AG_REASON_NONE);
+    turn_until(rig.l, !rig.server.live);
+    cr_expect(rig.server.version && strcmp(rig.server.version, "TLSv1.3") == 0);
+    rig_close();
+}
+
 /* ---- versions and suites ---- */
 
 /* Handshakes with settings as they are; the client's session says what came of it. */
@@ -170,6 +181,23 @@ BOTH(tls, certificate_by_name_and_by_kind)
     expect_shown("-servername unknown.example", "server");
     expect_shown("-servername unknown.example -sigalgs rsa_pss_rsae_sha256:RSA+SHA256", "rsa");
     expect_shown("-noservername", "server");
+    rig_close();
+}
+
+/* What the client can check goes before what is nearest: a curve of its own (TLS 1.2), a wildcard's certificate. */
+BOTH(tls, certificate_that_the_client_can_check)
+{
+    many_identities();
+    certs_signed("wild", "rsa:2048", "/CN=wild", "ca", "subjectAltName=DNS:*.wild.example\n");
+    rig.identities[3] = rig_identity("wild");
+    rig.settings.identity_count = 4;
+    rig_open(kind, 64, 16);
+    expect_shown("-tls1_2 -groups P-384", "rsa");
+    expect_shown("-tls1_2 -groups P-384:P-256", "server");
+    expect_shown("-tls1_3 -groups P-384", "server");
+    expect_shown("-tls1_2 -servername a.wild.example", "other");
+    expect_shown("-tls1_2 -servername a.wild.example -sigalgs RSA+SHA256", "wild");
+    expect_shown("-tls1_2 -servername a.wild.example -cipher ECDHE-RSA-AES128-GCM-SHA256", "wild");
     rig_close();
 }
 

@@ -301,6 +301,7 @@ Test(tls_cert, broken_bytes_are_survived)
 {
     struct ag_x509 c;
     uint8_t room[512];
+    bool address;
 
     certs_self("a", CERTS_P256, "/O=x/CN=a",
                "-addext subjectAltName=DNS:a,IP:1.2.3.4 -addext "
@@ -317,7 +318,7 @@ Test(tls_cert, broken_bytes_are_survived)
             if (ag_x509_parse(ag_span(copy, der.len), &c)) {
                 struct ag_span names = c.names;
                 ag_x509_put_name(c.subject, &b);
-                while (ag_x509_next_name(&names, &b)) {
+                while (ag_x509_next_name(&names, &b, &address)) {
                 }
             }
             free(copy);

@@ -7,6 +7,8 @@
 
 #include "tests/unit/certs.h"
 
+#include <time.h>
+
 #if AG_WOLFSSL
 
 static struct ag_arena arena;
@@ -210,6 +212,40 @@ Test(tls_files, warnings_of_dates)
         cr_expect(!rows[i].what || strstr(diags.first->what, rows[i].what), "%zu: %s", i,
                   diags.first ? diags.first->what : "");
     }
+}
+
+/* Both in one bundle, and a third that is good. */
+Test(tls_files, warnings_of_authorities)
+{
+    static const char *const whats[] = {"the authority CN=old expired on ",
+                                        "the authority CN=young is not valid before ",
+                                        "the TLS library does not take the authority CN=k1"};
+    const struct ag_diag *d;
+
+    certs_authority_between("old", "40 days ago", "2 days ago");
+    certs_authority_between("young", "2 days", "90 days");
+    certs_self("k1", "ec -pkeyopt ec_paramgen_curve:secp256k1", "/CN=k1", "");
+    certs_self("good", CERTS_P256, "/CN=good", "");
+    certs_run("cat old.crt young.crt k1.crt good.crt >all.crt");
+    cr_assert(ag_tls_files_ca(&files, nowhere, folder_at("all.crt")));
+    ag_tls_files_warn(&files, time(NULL));
+    cr_expect_eq(diags.errors, 0);
+    cr_assert_eq(diags.warnings, AG_COUNT(whats));
+    d = diags.first;
+    for (size_t i = 0; i < AG_COUNT(whats); i++, d = d->next) {
+        cr_expect(strstr(d->what, whats[i]) && strstr(d->what, "all.crt") && d->hint, "%s",
+                  d->what);
+    }
+}
+
+Test(tls_files, authorities_of_no_use)
+{
+    certs_authority_between("old", "40 days ago", "2 days ago");
+    certs_self("k1", "ec -pkeyopt ec_paramgen_curve:secp256k1", "/CN=k1", "");
+    cr_expect(ag_tls_files_ca(&files, nowhere, folder_at("old.crt")));
+    cr_expect_null(ag_tls_files_ca(&files, nowhere, folder_at("k1.crt")));
+    cr_assert_eq(diags.errors, 1);
+    cr_expect(strstr(diags.first->what, "takes no authority of it") && diags.first->hint);
 }
 
 #endif

@@ -144,7 +144,7 @@ static void expect_usual(const struct ag_tls_hello *h)
     cr_assert(h->alpn && h->h2 && h->http_11 && !h->acme);
     cr_assert(h->tls_13 && h->tls_12 && h->signatures);
     cr_assert_eq(h->signs, AG_TLS_SIGNS_P256 | AG_TLS_SIGNS_RSA | AG_TLS_SIGNS_ED25519);
-    cr_assert(h->groups && h->on == (AG_TLS_ON_X25519 | AG_TLS_ON_P384));
+    cr_assert(h->groups && h->on == (AG_TLS_ON_X25519 | AG_TLS_ON_P384 | AG_TLS_ON_P521));
     cr_assert(h->suites_ecdsa && !h->suites_rsa && !h->prefers_chacha);
 }
 

@@ -91,6 +91,8 @@ BOTH(tls_verify_peer, names_of_servers)
 {
     certs_signed("names", CERTS_P256, "/CN=cn.example", "ca",
                  "subjectAltName=DNS:a.example,DNS:*.b.example,IP:127.0.0.1,IP:::1\n");
+    certs_signed("likeness", CERTS_P256, "/CN=likeness", "ca",
+                 "subjectAltName=DNS:127.0.0.1,DNS:*.0.0.1\n");
     certs_signed("nameless", CERTS_P256, "/CN=localhost", "ca", "extendedKeyUsage=serverAuth\n");
     expect_met(kind, "names", "a.example", NULL);
     expect_met(kind, "names", "A.Example.", NULL);
@@ -104,6 +106,29 @@ BOTH(tls_verify_peer, names_of_servers)
     expect_met(kind, "names", "127.0.0.2", "name does not match");
     expect_met(kind, "names", "", "name does not match");
     expect_met(kind, "nameless", "localhost", "name does not match");
+    expect_met(kind, "likeness", "127.0.0.1", "name does not match");
+}
+
+/* A name is asked for without the dot that ends it. */
+BOTH(tls_verify_peer, a_name_that_ends_in_a_dot)
+{
+    uint8_t hello[4096];
+    ssize_t n;
+    int fd;
+
+    rig.host = "a.example.";
+    rig_open(kind, 64, 16);
+    rig_connect();
+    fd = rig_accepted();
+    while ((n = recv(fd, hello, sizeof(hello), MSG_DONTWAIT)) < 0) {
+        ag_loop_turn(rig.l, 10);
+    }
+    /* The length stands before it. */
+    cr_expect_not_null(memmem(hello, (size_t)n, "\0\11a.example", 11));
+    cr_expect_null(memmem(hello, (size_t)n, "a.example.", 10));
+    (void)close(fd);
+    turn_until(rig.l, rig.client.closes);
+    rig_close();
 }
 
 BOTH(tls_verify_peer, name_of_the_settings_comes_first)
@@ -129,6 +154,19 @@ BOTH(tls_verify_peer, authorities_of_servers)
     certs_signed("forged", CERTS_P256, "/CN=server", "ca2", "subjectAltName=DNS:localhost\n");
     expect_met(kind, "self", "localhost", "unknown authority");
     expect_met(kind, "forged", "localhost", "unknown authority");
+}
+
+/* It is no reason not to start, and vouches for nobody. */
+BOTH(tls_verify_peer, an_authority_that_has_expired)
+{
+    certs_authority_between("old", "40 days ago", "2 days ago");
+    certs_signed("leaf", CERTS_P256, "/CN=leaf", "old", "subjectAltName=DNS:localhost\n");
+    rig.upstream.ca = certs_read(&rig.arena, "old.crt");
+    expect_met(kind, "leaf", "localhost", "unknown authority");
+    certs_run("cat ca.crt >>old.crt");
+    rig.upstream.ca = certs_read(&rig.arena, "old.crt");
+    expect_met(kind, "leaf", "localhost", "unknown authority");
+    expect_met(kind, "server", "localhost", NULL);
 }
 
 BOTH(tls_verify_peer, chains_of_servers)
@@ -165,6 +203,62 @@ BOTH(tls_verify_peer, path_lengths_hold)
     append("fair", "mid.crt");
     expect_met(kind, "leaf", "localhost", "chain is too long");
     expect_met(kind, "fair", "localhost", NULL);
+}
+
+/* What an authority may vouch for holds for all below it, not for what it has signed itself alone. */
+BOTH(tls_verify_peer, names_that_an_authority_may_not_vouch_for)
+{
+    static const char denied[] = "name not permitted by its authority";
+
+    certs_signed("mid", CERTS_P256, "/CN=mid", "ca",
+                 INTERMEDIATE "nameConstraints=critical,permitted;DNS:corp.test,"
+                              "permitted;IP:10.0.0.0/255.0.0.0\n");
+    certs_signed("low", CERTS_P256, "/CN=Sub CA of Corp", "mid", INTERMEDIATE);
+    certs_signed("good", CERTS_P256, "/CN=good", "low", "subjectAltName=DNS:a.corp.test\n");
+    certs_signed("evil", CERTS_P256, "/CN=evil", "low", "subjectAltName=DNS:localhost\n");
+    certs_signed("near", CERTS_P256, "/CN=near", "mid", "subjectAltName=DNS:evilcorp.test\n");
+    certs_signed("address", CERTS_P256, "/CN=address", "mid", "subjectAltName=IP:127.0.0.1\n");
+    append("good", "low.crt mid.crt");
+    append("evil", "low.crt mid.crt");
+    append("near", "mid.crt");
+    append("address", "mid.crt");
+    expect_met(kind, "good", "a.corp.test", NULL);
+    expect_met(kind, "evil", "localhost", denied);
+    expect_met(kind, "near", "evilcorp.test", denied);
+    expect_met(kind, "address", "127.0.0.1", denied);
+}
+
+BOTH(tls_verify_peer, names_that_the_authority_at_the_end_may_not_vouch_for)
+{
+    certs_self("root", CERTS_P256, "/CN=root",
+               "-addext 'nameConstraints=critical,permitted;DNS:corp.test'");
+    certs_signed("mid", CERTS_P256, "/CN=Sub CA", "root", INTERMEDIATE);
+    certs_signed("good", CERTS_P256, "/CN=good", "mid", "subjectAltName=DNS:a.corp.test\n");
+    certs_signed("evil", CERTS_P256, "/CN=evil", "mid", "subjectAltName=DNS:localhost\n");
+    append("good", "mid.crt");
+    append("evil", "mid.crt");
+    rig.upstream.ca = certs_read(&rig.arena, "root.crt");
+    expect_met(kind, "good", "a.corp.test", NULL);
+    expect_met(kind, "evil", "localhost", "name not permitted by its authority");
+}
+
+/* Where the library stops for a name, the rest is looked at all the same. */
+BOTH(tls_verify_peer, a_name_hides_nothing_else)
+{
+    certs_signed("mid", CERTS_P256, "/CN=mid", "ca",
+                 INTERMEDIATE "nameConstraints=critical,permitted;DNS:corp.test\n");
+    certs_self("mid2", CERTS_P256, "/CN=mid", "");
+    certs_signed("forged", CERTS_P256, "/CN=low", "mid2",
+                 INTERMEDIATE "authorityKeyIdentifier=none\n");
+    /* A signature that our own end does not look at when it loads the chain. */
+    certs_run("openssl x509 -req -sha1 -in forged.csr -CA mid2.crt -CAkey mid2.key -extfile "
+              "forged.ext -days 90 -out forged.crt");
+    certs_signed("a", CERTS_P256, "/CN=a", "forged", "subjectAltName=DNS:a.corp.test\n");
+    signed_between("old", "mid", "40 days ago", "2 days ago");
+    append("a", "forged.crt mid.crt");
+    append("old", "mid.crt");
+    expect_met(kind, "a", "a.corp.test", "bad signature of certificate");
+    expect_met(kind, "old", "localhost", "certificate has expired");
 }
 
 BOTH(tls_verify_peer, weak_signatures)
@@ -304,6 +398,22 @@ BOTH(tls_verify_peer, bad_clients_shake_hands_and_are_told)
     expect_client(AG_TLS_CLIENT_INVALID, "certificate is not for clients");
     show(kind, "old");
     expect_client(AG_TLS_CLIENT_INVALID, "certificate has expired");
+}
+
+BOTH(tls_verify_peer, names_of_clients)
+{
+    certs_signed("mid", CERTS_P256, "/CN=mid", "ca",
+                 INTERMEDIATE "nameConstraints=critical,permitted;email:corp.test\n");
+    certs_signed("low", CERTS_P256, "/CN=low", "mid", INTERMEDIATE);
+    certs_signed("good", CERTS_P256, "/CN=good", "low", "subjectAltName=email:a@corp.test\n");
+    certs_signed("evil", CERTS_P256, "/CN=evil", "low", "subjectAltName=email:a@evil.test\n");
+    append("good", "low.crt mid.crt");
+    append("evil", "low.crt mid.crt");
+    ask(AG_TLS_CLIENTS_ASKED);
+    show(kind, "good");
+    expect_client(AG_TLS_CLIENT_VALID, NULL);
+    show(kind, "evil");
+    expect_client(AG_TLS_CLIENT_INVALID, "name not permitted by its authority");
 }
 
 BOTH(tls_verify_peer, depth_of_clients)

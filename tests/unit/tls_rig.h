@@ -25,6 +25,7 @@ struct end {
     bool bad;
     enum ag_reason why;
     const char *detail;
+    const char *version; /* as of the end */
     struct ag_tls_session session; /* as of ready; its texts go with the connection */
     char name[256], subject[256], sha256[65];
     bool taken;                 /* the listener takes the authority of its certificate */
@@ -95,6 +96,7 @@ static inline void end_close(struct ag_stream *s, enum ag_reason why)
     e->closes++;
     e->why = why;
     e->detail = ag_tls_detail(&e->tls);
+    e->version = e->tls.session.version;
     e->live = false;
     memset(&e->tls, 0xa5, sizeof(e->tls)); /* freed: whoever touches it now fails */
 }

@@ -1,10 +1,13 @@
 """Certificates of clients (required, optional, by route), those of the server as they change while it runs, and
 what is stapled to them."""
+import contextlib
 import shutil
 import signal
 import ssl
 import subprocess
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h2wire
 import pytest
@@ -351,6 +354,76 @@ def test_a_response_is_stapled(backend, certs, tmp_path):
         assert "OCSP Response Status: successful" in out
         with shake(gate.port, ca=leaf.ca) as s:
             assert get(s).status == 200
+
+
+class Fixed:
+    """Answers with the same response, whoever asks, and counts."""
+
+    def __init__(self, der):
+        self.der, self.asked, self.server = der, 0, ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self.port = self.server.server_port
+
+    def handler(self):
+        fixed = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                fixed.asked += 1
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(fixed.der)))
+                self.end_headers()
+                self.wfile.write(fixed.der)
+
+            def log_message(self, *_):
+                pass
+
+        return Handler
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def fixed_gate(certs, tmp_path, backend, name, between):
+    """A server of a certificate whose responder serves one response that holds between these seconds from now."""
+    with contextlib.ExitStack() as stack:
+        fixed = stack.enter_context(Fixed(b""))
+        leaf = certs.leaf(f"{name}-{backend}", ["a.example"], ca="ocsp-ca", ocsp=f"http://127.0.0.1:{fixed.port}/")
+        fixed.der = certs.ocsp_response(leaf, tmp_path / "response", between=between).read_bytes()
+        chain = tmp_path / "chain.pem"
+        chain.write_text(leaf.cert.read_text() + leaf.ca.read_text())
+        text = SWAP.replace("%(folder)s/now.crt", str(chain)).replace("%(folder)s/now.key", str(leaf.key))
+        gate = stack.enter_context(Gate(tmp_path / "gate", text, backend))
+        return stack.pop_all(), gate, fixed
+
+
+def test_a_response_past_its_half_is_not_asked_for_all_the_time(backend, certs, tmp_path):
+    stack, gate, fixed = fixed_gate(certs, tmp_path, backend, "past-half", (-3 * 3600, 3600))
+    with stack:
+        staples(gate, "Cert Status: good")
+        time.sleep(1)
+        assert fixed.asked == 1
+
+
+def test_a_response_that_has_ended_is_none(backend, certs, tmp_path):
+    stack, gate, fixed = fixed_gate(certs, tmp_path, backend, "ended", (-3 * 3600, -60))
+    with stack:
+        assert gate.logs("the response is too old; again in 60 s")
+        time.sleep(1)
+        assert fixed.asked == 1 and stapled(gate) is None
+
+
+def test_a_response_that_the_library_does_not_take(backend, certs, tmp_path):
+    """It allows clocks no slack."""
+    stack, gate, _ = fixed_gate(certs, tmp_path, backend, "future", (100, 86400))
+    with stack:
+        assert gate.logs("the TLS library does not take it; again in 60 s")
+        assert "is stapled" not in gate.stderr() and stapled(gate) is None
 
 
 def test_no_responder_no_harm(backend, certs, tmp_path):
