@@ -398,7 +398,7 @@ bool ag_lifecycle_reload_begins(struct ag_lifecycle *lc)
 
 void ag_lifecycle_print(struct ag_lifecycle *lc, const struct ag_load *load)
 {
-    ag_load_print(load, AG_DIAG_HUMAN);
+    ag_load_log(load);
     if (lc->outcome.fd >= 0) {
         ag_diags_print(&load->diags, lc->outcome.fd, AG_DIAG_HUMAN, false);
     }

@@ -21,7 +21,7 @@ static void refuse(struct ag_server *s, uint32_t generation, struct ag_buf *why)
 {
     const struct ag_diag *first = s->staged.diags.first;
 
-    ag_load_print(&s->staged, AG_DIAG_HUMAN);
+    ag_load_log(&s->staged);
     if (why->len == 0 && first) {
         ag_buf_printf(why, "%s", first->what);
     }

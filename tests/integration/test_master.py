@@ -5,6 +5,7 @@ a test reaches through it shows that the master has handed over all that is need
 root.
 """
 import array
+import contextlib
 import ctypes
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from gate import BINARY, Gate, Reader, Upstream, free_port, freeze, ok, run, without_sanitizers
+from test_reload import PATIENCE
 from tracing import Held
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
@@ -514,6 +516,28 @@ def test_reloads_leave_nothing_behind(backend, tmp_path, jail):
 
 
 # ---- ends ----
+
+@pytest.mark.parametrize("server", ["", ", user: nobody"], ids=["alone", "master"])
+def test_nobody_reads_the_log(backend, tmp_path, server):
+    """Neither a reload nor the end waits for who has it."""
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    with Gate(tmp_path / "gate", f"""
+server: {{listen: ["127.0.0.1:$PORT"]{server}}}
+routes:
+  GET /ok: OK fine
+""", backend, wrap=["sh", "-c", 'exec "$0" "$@" 2>"$PIPE"'], env={"PIPE": str(tmp_path / "pipe")}) as gate:
+        assert gate.get("/ok").body == b"fine"
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(pipe, bytes(4096))
+        path = gate.folder / "anygate.yml"
+        path.write_text(path.read_text() + "  /bad: FORBIDEN\n")
+        gate.process.send_signal(signal.SIGHUP)
+        gate.process.send_signal(signal.SIGTERM)  # taken after SIGHUP
+        assert gate.process.wait(PATIENCE) == 0
+    os.close(pipe)
+
 
 class Slow:
     """An upstream that answers when it is let."""
