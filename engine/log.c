@@ -26,7 +26,7 @@
 
 /* After a batch the writer naps, so that a busy shard need not wake it for every line. */
 #define NAP_NS 2000000L
-/* A reader that takes nothing for this long loses lines once the program wants to stop. */
+/* A reader that takes nothing for this long loses lines once the program wants to stop: all that are left. */
 #define STALL_MS 2000
 /* One who writes directly waits this long for a reader, and not at all until he has read again. */
 #define DIRECT_MS 500
@@ -74,7 +74,7 @@ static struct {
     bool colour;
     bool may_stall;       /* the descriptor is no regular file */
     bool direct;          /* by ag_log_direct: one thread, and no writer */
-    _Atomic bool stalled; /* the reader: a direct line was given up, and none was taken since */
+    _Atomic bool stalled; /* the reader: no more is waited for him until he takes a direct line */
 } ag_log_state = {.level = AG_LOG_INFO, .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO};
 
 static _Thread_local struct ring *own_ring;
@@ -161,11 +161,14 @@ static bool poll_writable(int fd, int ms)
 static bool wait_writable(int fd)
 {
     for (int waited_ms = 0;;) {
-        if (poll_writable(fd, 100)) {
+        bool stalled = atomic_load(&ag_log_state.stalled);
+
+        if (poll_writable(fd, stalled ? 0 : 100)) {
             return true;
         }
         waited_ms = atomic_load(&ag_log_state.stopping) ? waited_ms + 100 : 0;
-        if (waited_ms >= STALL_MS) {
+        if (stalled || waited_ms >= STALL_MS) {
+            atomic_store(&ag_log_state.stalled, true);
             return false;
         }
     }
@@ -344,6 +347,7 @@ enum ag_status ag_log_start(int fd, enum ag_log_level level, enum ag_log_format 
     ag_log_state.direct = false;
     ag_log_state.reported = 0;
     ag_log_state.reported_s = 0;
+    atomic_store(&ag_log_state.stalled, false);
     atomic_store(&ag_log_state.lost, 0);
     atomic_store(&ag_log_state.level, (int)level);
     atomic_store(&ag_log_state.stopping, false);

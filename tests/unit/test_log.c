@@ -387,6 +387,27 @@ Test(log, a_reader_that_never_reads_holds_up_direct_lines_once, .timeout = 30)
     cr_expect(strstr(text, "100 log lines dropped"), "%s", text);
 }
 
+Test(log, a_reader_that_never_reads_holds_up_the_end_once, .timeout = 60)
+{
+    struct producer all[8];
+    int fds[2];
+
+    full_pipe(fds);
+    cr_assert_eq(ag_log_start(fds[1], AG_LOG_INFO, AG_LOG_HUMAN, 1 << 20), AG_OK);
+    for (int i = 0; i < 8; i++) {
+        all[i] = (struct producer){.id = i, .own = true};
+        cr_assert_eq(pthread_create(&all[i].thread, NULL, produce, &all[i]), 0);
+    }
+    for (int i = 0; i < 8; i++) {
+        cr_assert_eq(pthread_join(all[i].thread, NULL), 0);
+    }
+    double begun = now();
+    ag_log_stop();
+    ag_log(AG_LOG_INFO, "nobody reads this either");
+    cr_expect_lt(now() - begun, 6, "not for each ring");
+    cr_expect_eq(ag_log_dropped(), 8 * LINES + 1);
+}
+
 Test(log, a_closed_reader_kills_nobody)
 {
     int fds[2];
