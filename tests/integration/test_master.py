@@ -9,9 +9,11 @@ import contextlib
 import ctypes
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -451,6 +453,24 @@ def test_stop_waits_as_long_as_the_master_does(tmp_path, jail):
     gate.process.wait(20)
     assert "it did not do as it was told" in gate.stderr()
     gate.log.close()
+
+
+def limit_files(worker, count):
+    """Root may not, in a container: its own user may."""
+    subprocess.run(["prlimit", f"--pid={worker}", f"--nofile={count}:"], user=NOBODY, group=NOBODY, extra_groups=[],
+                   check=True)
+
+
+def test_a_worker_without_descriptors_refuses_and_serves_on(backend, tmp_path, jail):
+    (tmp_path / "www").mkdir()
+    with Master(tmp_path, FIXED + "  /www/*: ./www/\n", backend, jail=jail) as gate:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        limit_files(gate.worker, 8)
+        gate.reload("reload refused: the worker has no descriptors left for it; hint: raise RLIMIT_NOFILE; the "
+                    "configuration before stays")
+        limit_files(gate.worker, most)
+        assert gate.get("/ok").body == b"fine"
+        gate.reload()
 
 
 def test_a_worker_that_does_not_answer(backend, tmp_path, jail):
