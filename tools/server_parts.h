@@ -49,6 +49,7 @@ struct ag_server {
     int signal_fd;
     int wake_fd;    /* eventfd: a shard has news */
     unsigned stops; /* to drain, then at once */
+    bool yielded;   /* to another process: the shards come to their end by themselves */
     /* orders.c */
     struct ag_load staged; /* loaded and its sockets planned; without a snapshot: none */
     uint32_t generation;   /* of it */
@@ -66,6 +67,12 @@ struct ag_server {
     _Atomic(struct ag_server_dead *) dead;
     _Atomic bool cut;
 };
+
+/* Whether the shards come to their end. The snapshot goes with the last one: it is the control thread's no more. */
+static inline bool ag_server_ends(const struct ag_server *s)
+{
+    return s->stops > 0 || s->yielded;
+}
 
 /* Any thread: the control thread looks around. */
 void ag_server_wake(struct ag_server *s);

@@ -7,13 +7,16 @@ root.
 import array
 import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import resource
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import threading
 import time
 from pathlib import Path
@@ -21,7 +24,7 @@ from pathlib import Path
 import pytest
 from gate import BINARY, Gate, Reader, Upstream, free_port, freeze, ok, run, without_sanitizers
 from test_reload import PATIENCE
-from tracing import Held
+from tracing import POLLS, Held
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 
@@ -517,6 +520,32 @@ def test_a_shard_that_hangs(backend, tmp_path, jail):
         assert run("reload", "--pid-file", pid_file).returncode == 0
         assert gate.get("/ok").body == b"again"
         assert gate.worker == worker
+
+
+def test_an_end_right_behind_a_reload(backend, tmp_path, jail):
+    """The shards are through with both before the control thread looks again: the configuration is gone."""
+    with Master(tmp_path, FIXED, backend, jail=jail) as gate, channel_of(gate.worker) as channel, \
+            Held(gate.worker) as control:
+        def unread():
+            return struct.unpack("i", fcntl.ioctl(channel, termios.FIONREAD, bytes(4)))[0]
+
+        def let_it_read():
+            while unread():
+                control.run_to(POLLS)
+
+        gate.process.send_signal(signal.SIGHUP)
+        wait_for(unread, "the configuration", gate)
+        freeze(gate.process.pid)
+        let_it_read()
+        gate.process.send_signal(signal.SIGTERM)
+        gate.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: unread() >= 32, "to commit and to drain", gate)
+        shards = [t for t in Path(f"/proc/{gate.worker}/task").iterdir()
+                  if (t / "comm").read_text().startswith("shard-")]
+        with Held(int(shards[0].name)):
+            let_it_read()
+        wait_for(lambda: all("futex" in (t / "wchan").read_text() for t in shards), "the shards' end", gate)
+    assert gate.process.returncode == 0
 
 
 def test_reloads_leave_nothing_behind(backend, tmp_path, jail):
