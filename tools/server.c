@@ -567,6 +567,7 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     if (worker) {
         ag_bundle_adopt(&worker->bundle, &s.sockets);
     }
+    s.began = ag_server_fixed_new(m);
     s.each = calloc(s.sizing.shards, sizeof(*s.each));
     AG_ASSERT(s.each);
     open_board(&s, ag_backend_name(backend));
@@ -585,6 +586,7 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     ag_material_deinit(&s.material); /* who used the ring is gone */
     free(s.board.each);
     free(s.each);
+    ag_server_fixed_free(s.began);
     ag_sockets_deinit(&s.sockets);
     (void)pthread_mutex_destroy(&s.ending);
     return rc;

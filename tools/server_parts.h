@@ -16,6 +16,7 @@
 #include "tools/worker.h"
 
 struct ag_server;
+struct ag_server_fixed; /* reload.c's */
 
 /* One shard's part; lives as long as the server. */
 struct ag_server_shard {
@@ -55,7 +56,9 @@ struct ag_server {
     uint32_t generation;   /* of it */
     bool untold;           /* of what is published: that every shard has applied it */
     bool serves;           /* the master knows */
-    /* Keys that the current snapshot has changed and only a restart takes up, in its arena; empty: none. */
+
+    struct ag_server_fixed *began; /* with what is set up once */
+    /* Keys that the current snapshot has otherwise and only a restart takes up, in its arena; empty: none. */
     struct ag_span fixed;
 
     bool pinging;              /* and not all shards have answered */
@@ -100,6 +103,9 @@ void ag_server_open_tls(struct ag_server *s, struct ag_load *load);
 /* Publishes what was loaded, its sockets planned, in the place of the current snapshot. Takes it over. */
 void ag_server_switch(struct ag_server *s, struct ag_load *load);
 
+/* Copies of what a model says of what is set up once a process. */
+struct ag_server_fixed *ag_server_fixed_new(const struct ag_model *m);
+void ag_server_fixed_free(struct ag_server_fixed *f);
 /* Logs that every shard serves what it was switched to. */
 void ag_server_tell_reloaded(const struct ag_server *s);
 /* On a shard's thread: it uses the snapshot no more. The last one sends it to ag_server_reclaim. */

@@ -443,6 +443,8 @@ def test_who_reloads_is_told_what_needs_a_restart(backend, tmp_path, jail):
         done = run("reload", "--pid-file", pid_file)
         assert (done.returncode, done.stdout) == (0, "reloaded\n"), done
         assert done.stderr == "warning: changed, which takes effect at a restart: server.user\n"
+        assert run("reload", "--pid-file", pid_file).stderr == done.stderr
+        gate.rewrite(lambda t: t.replace("user: daemon", "user: nobody"))
         assert run("reload", "--pid-file", pid_file).stderr == ""
 
 
