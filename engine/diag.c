@@ -113,7 +113,7 @@ const char *ag_diag_nearest(struct ag_diags *d, struct ag_span word, const char 
 /* ---- output ---- */
 
 struct writer {
-    int fd;
+    int fd; /* -1: the log, line by line */
     bool colour;
     bool failed; /* nobody reads: the rest is dropped */
     struct ag_buf buf;
@@ -124,6 +124,11 @@ static void flush(struct writer *w)
 {
     size_t at = 0;
 
+    if (w->fd < 0) {
+        ag_log_raw(ag_buf_span(&w->buf));
+        w->buf.len = 0;
+        return;
+    }
     while (at < w->buf.len && !w->failed) {
         ssize_t n = write(w->fd, w->bytes + at, w->buf.len - at);
         if (n > 0) {
@@ -142,7 +147,7 @@ static void emit(struct writer *w, struct ag_span s)
 
         ag_buf_put(&w->buf, ag_span_sub(s, 0, part));
         s = ag_span_sub(s, part, s.len);
-        if (w->buf.len == w->buf.cap) {
+        if (w->buf.len == w->buf.cap || (w->fd < 0 && w->bytes[w->buf.len - 1] == '\n')) {
             flush(w);
         }
     }
@@ -476,7 +481,7 @@ static void print_more(struct writer *w, enum ag_diag_format format, enum ag_sev
     print(w, format, &(struct ag_diag){.severity = severity, .what = what});
 }
 
-void ag_diags_print(const struct ag_diags *d, int fd, enum ag_diag_format format, bool colour)
+static void print_all(const struct ag_diags *d, int fd, enum ag_diag_format format, bool colour)
 {
     struct ranked sorted[2 * AG_DIAGS_MAX];
     struct writer w = {.fd = fd, .colour = colour && format == AG_DIAG_HUMAN};
@@ -489,4 +494,15 @@ void ag_diags_print(const struct ag_diags *d, int fd, enum ag_diag_format format
     print_more(&w, format, AG_SEV_ERROR, d->errors);
     print_more(&w, format, AG_SEV_WARNING, d->warnings);
     flush(&w);
+}
+
+void ag_diags_print(const struct ag_diags *d, int fd, enum ag_diag_format format, bool colour)
+{
+    AG_ASSERT(fd >= 0);
+    print_all(d, fd, format, colour);
+}
+
+void ag_diags_log(const struct ag_diags *d, bool colour)
+{
+    print_all(d, -1, AG_DIAG_HUMAN, colour);
 }

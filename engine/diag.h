@@ -54,3 +54,5 @@ static inline struct ag_pos ag_pos_at(struct ag_pos p, size_t bytes)
 enum ag_diag_format { AG_DIAG_HUMAN, AG_DIAG_JSON };
 /* Prints all to `fd` sorted by position; human: with source lines and carets, coloured when asked. */
 void ag_diags_print(const struct ag_diags *d, int fd, enum ag_diag_format format, bool colour);
+/* For people, to the log (engine/log.h): who does not read it does not hold up the caller. */
+void ag_diags_log(const struct ag_diags *d, bool colour);

@@ -26,8 +26,10 @@
 
 /* After a batch the writer naps, so that a busy shard need not wake it for every line. */
 #define NAP_NS 2000000L
-/* A reader that takes nothing for this long loses lines once the program wants to stop. */
+/* A reader that takes nothing for this long loses lines once the program wants to stop: all that are left. */
 #define STALL_MS 2000
+/* One who writes directly waits this long for a reader, and not at all until he has read again. */
+#define DIRECT_MS 500
 
 _Static_assert(TEXT_MAX * 6 + 256 < LINE_MAX_BYTES, "an escaped message always fits");
 
@@ -70,7 +72,9 @@ static struct {
     int fd;
     enum ag_log_format format;
     bool colour;
-    bool may_stall; /* the descriptor is no regular file */
+    bool may_stall;       /* the descriptor is no regular file */
+    bool direct;          /* by ag_log_direct: one thread, and no writer */
+    _Atomic bool stalled; /* the reader: no more is waited for him until he takes a direct line */
 } ag_log_state = {.level = AG_LOG_INFO, .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO};
 
 static _Thread_local struct ring *own_ring;
@@ -144,18 +148,27 @@ static uint32_t count_lines(const uint8_t *ptr, size_t len)
     return lines;
 }
 
+/* Whether the descriptor takes bytes within that time; an error shows itself in write. */
+static bool poll_writable(int fd, int ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int n = poll(&p, 1, ms);
+
+    return n > 0 || (n < 0 && errno != EINTR);
+}
+
 /* Waits until the descriptor takes bytes. False: it has stalled and the program wants to stop. */
 static bool wait_writable(int fd)
 {
     for (int waited_ms = 0;;) {
-        struct pollfd p = {.fd = fd, .events = POLLOUT};
-        int n = poll(&p, 1, 100);
+        bool stalled = atomic_load(&ag_log_state.stalled);
 
-        if (n > 0 || (n < 0 && errno != EINTR)) {
-            return true; /* an error shows itself in write */
+        if (poll_writable(fd, stalled ? 0 : 100)) {
+            return true;
         }
         waited_ms = atomic_load(&ag_log_state.stopping) ? waited_ms + 100 : 0;
-        if (waited_ms >= STALL_MS) {
+        if (stalled || waited_ms >= STALL_MS) {
+            atomic_store(&ag_log_state.stalled, true);
             return false;
         }
     }
@@ -307,6 +320,7 @@ void ag_log_direct(int fd, enum ag_log_level level, enum ag_log_format format)
     ag_log_state.fd = fd;
     ag_log_state.format = format;
     ag_log_state.colour = wants_colour(fd);
+    ag_log_state.direct = true;
     atomic_store(&ag_log_state.level, (int)level);
 }
 
@@ -330,8 +344,10 @@ enum ag_status ag_log_start(int fd, enum ag_log_level level, enum ag_log_format 
     ag_log_state.format = format;
     ag_log_state.colour = wants_colour(fd);
     ag_log_state.may_stall = fstat(fd, &st) != 0 || !S_ISREG(st.st_mode);
+    ag_log_state.direct = false;
     ag_log_state.reported = 0;
     ag_log_state.reported_s = 0;
+    atomic_store(&ag_log_state.stalled, false);
     atomic_store(&ag_log_state.lost, 0);
     atomic_store(&ag_log_state.level, (int)level);
     atomic_store(&ag_log_state.stopping, false);
@@ -407,18 +423,29 @@ uint64_t ag_log_dropped(void)
 
 /* ---- lines ---- */
 
+/* By threads that have something else to do, too: a reader who stalls costs them DIRECT_MS once. */
 static void write_direct(struct ag_span line)
 {
+    int fd = ag_log_state.fd;
+
     while (line.len) {
-        ssize_t n = AG_SYS("log.direct", write(ag_log_state.fd, line.ptr, line.len));
+        bool good = poll_writable(fd, atomic_load(&ag_log_state.stalled) ? 0 : DIRECT_MS);
+        /* A writable pipe takes PIPE_BUF bytes without blocking. */
+        ssize_t n =
+            good ? AG_SYS("log.direct", write(fd, line.ptr, ag_min_size(line.len, PIPE_BUF))) : 0;
 
         if (n < 0 && errno == EINTR) {
             continue;
         }
+        atomic_store(&ag_log_state.stalled, !good);
         if (n <= 0) {
-            return; /* nowhere to tell it */
+            (void)atomic_fetch_add(&ag_log_state.lost, 1);
+            return;
         }
         line = ag_span_sub(line, (size_t)n, line.len);
+    }
+    if (ag_log_state.direct && poll_writable(fd, 0)) {
+        report_drops(false);
     }
 }
 

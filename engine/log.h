@@ -4,8 +4,10 @@
  *   shard --> its bounded ring of bytes --> writer thread --> descriptor
  *
  * A full ring drops the line and counts it; the writer reports the count. Before ag_log_start and
- * after ag_log_stop lines are written directly (start-up, tests). Controls in values are escaped
- * (CWE-117). Library code returns errors; only the shell of the program and end-of-exchange code log.
+ * after ag_log_stop lines are written directly (start-up, a master, tests): a reader who does not read
+ * holds up one of them for half a second, and the next ones not at all until he reads again; what he
+ * loses is counted as well. Controls in values are escaped (CWE-117). Library code returns errors; only
+ * the shell of the program and end-of-exchange code log.
  */
 #pragma once
 #include "engine/span.h"

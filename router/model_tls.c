@@ -318,6 +318,17 @@ static void read_tickets(struct reader *r, const struct ag_node *n, struct ag_ti
     }
 }
 
+/* A warning: the filter lets no file be made once it stands, and a worker's master has none. */
+static void look_for_filter(const struct reader *r, const struct ag_model *m,
+                            const struct ag_node *file)
+{
+    if (m->tickets.file && m->seccomp == AG_CONFINE_ON && !m->user) {
+        ag_diag_warn(
+            r->diags, file->pos, "server.user leaves that to a process without the filter",
+            "ticket keys are written at the start alone: without user, seccomp: on refuses to make files");
+    }
+}
+
 /* A listener says whether it gives tickets; the keys are the whole process's. */
 static void read_own_tickets(struct reader *r, const struct ag_node *n, bool *io)
 {
@@ -518,6 +529,7 @@ void ag_model_read_tls(struct ag_model *m, const struct ag_node *root, struct ag
     if (is_there(n) && ag_node_check_keys(n, r.diags, "tls", keys, AG_COUNT(keys))) {
         read_settings(&r, &base, n);
         read_tickets(&r, ag_node_get(n, "tickets"), &m->tickets);
+        look_for_filter(&r, m, ag_node_get(ag_node_get(n, "tickets"), "file"));
         (void)ag_model_hsts(n, r.diags, &m->hsts);
     }
     base.settings.tickets = m->tickets.on;

@@ -129,14 +129,17 @@ enum ag_status ag_channel_receive(int end, bool take_fds, struct ag_channel_msg 
     if (n == 0) {
         return AG_ENOENT;
     }
-    bool cut = take_fds && (msg.msg_flags & MSG_CTRUNC);
-    if (cut || (msg.msg_flags & MSG_TRUNC) || !is_message(&head, (size_t)n)) {
+    if ((msg.msg_flags & MSG_TRUNC) || !is_message(&head, (size_t)n)) {
         close_all(out);
-        return cut ? AG_ELIMIT : AG_EPROTO;
+        return AG_EPROTO;
     }
     out->type = (enum ag_channel_type)head.type;
     out->generation = head.generation;
     out->count = head.count;
     out->text_len = head.text_len;
+    if (take_fds && (msg.msg_flags & MSG_CTRUNC)) {
+        close_all(out);
+        return AG_ELIMIT;
+    }
     return AG_OK;
 }

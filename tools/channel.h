@@ -61,5 +61,5 @@ AG_MUST_USE enum ag_status ag_channel_tell(int end, enum ag_channel_type type, u
 
 /* Takes the next message; its descriptors are the caller's. With `take_fds` false there are none,
  * whatever was sent. AG_AGAIN: nothing there. AG_ENOENT: the peer is gone. AG_EPROTO: not a message.
- * AG_ELIMIT: not all descriptors could be taken (RLIMIT_NOFILE); none was. */
+ * AG_ELIMIT: not all descriptors could be taken (RLIMIT_NOFILE); none was, and the rest is there. */
 AG_MUST_USE enum ag_status ag_channel_receive(int end, bool take_fds, struct ag_channel_msg *out);

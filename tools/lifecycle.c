@@ -11,6 +11,8 @@
 
 /* A predecessor sends everything as soon as its child runs. */
 #define RECEIVE_TIMEOUT_MS 5000
+/* A successor that was told "yours" answers at once, unless it hangs. */
+#define TAKEN_TIMEOUT_MS 1000
 
 static uint64_t now_ms(void)
 {
@@ -148,29 +150,6 @@ static void take_back(struct ag_lifecycle *lc)
         put_pid_file(lc->pid_file, getpid());
     }
     lc->successor.pid = 0;
-}
-
-static void stop_upgrade(struct ag_lifecycle *lc, const char *why)
-{
-    if (ag_upgrade_under_way(&lc->upgrade)) {
-        ag_upgrade_abort(&lc->upgrade);
-        take_back(lc);
-        ag_log(AG_LOG_WARN, "upgrade given up: %s", why);
-    }
-}
-
-void ag_lifecycle_stopping(struct ag_lifecycle *lc)
-{
-    if (lc->stopping) {
-        return;
-    }
-    lc->stopping = true;
-    lc->upgrade_asked = false;
-    stop_upgrade(lc, "this process is to stop");
-    ag_notify_send(&lc->notify, "STOPPING=1\nSTATUS=draining");
-    if (lc->reloading) {
-        ag_lifecycle_reload_refused(lc, AG_SPAN("the server is stopping"));
-    }
 }
 
 static void forget_pid_file(struct ag_lifecycle *lc)
@@ -370,6 +349,37 @@ void ag_lifecycle_upgrade(struct ag_lifecycle *lc)
     lc->upgrade_by_ms = now_ms() + AG_UPGRADE_TIMEOUT_MS;
 }
 
+/* ---- the signal to stop ---- */
+
+/* Who was offered the place may have it already, and then it is not ended with this process. */
+static void stop_upgrade(struct ag_lifecycle *lc)
+{
+    if (!ag_upgrade_under_way(&lc->upgrade)) {
+        return;
+    }
+    if (ag_upgrade_await_taken(&lc->upgrade, TAKEN_TIMEOUT_MS)) {
+        hand_over(lc);
+        return;
+    }
+    ag_upgrade_abort(&lc->upgrade);
+    take_back(lc);
+    ag_log(AG_LOG_WARN, "upgrade given up: this process is to stop");
+}
+
+void ag_lifecycle_stopping(struct ag_lifecycle *lc)
+{
+    if (lc->stopping) {
+        return;
+    }
+    lc->stopping = true;
+    lc->upgrade_asked = false;
+    stop_upgrade(lc);
+    ag_notify_send(&lc->notify, "STOPPING=1\nSTATUS=draining");
+    if (lc->reloading) {
+        ag_lifecycle_reload_refused(lc, AG_SPAN("the server is stopping"));
+    }
+}
+
 /* ---- reload ---- */
 
 bool ag_lifecycle_reload_begins(struct ag_lifecycle *lc)
@@ -398,7 +408,7 @@ bool ag_lifecycle_reload_begins(struct ag_lifecycle *lc)
 
 void ag_lifecycle_print(struct ag_lifecycle *lc, const struct ag_load *load)
 {
-    ag_load_print(load, AG_DIAG_HUMAN);
+    ag_load_log(load);
     if (lc->outcome.fd >= 0) {
         ag_diags_print(&load->diags, lc->outcome.fd, AG_DIAG_HUMAN, false);
     }

@@ -64,7 +64,7 @@ bool ag_lifecycle_open(struct ag_lifecycle *lc, const struct ag_model *m, struct
 bool ag_lifecycle_claim(struct ag_lifecycle *lc, const char *pid_file);
 /* Every shard serves. `status`: a line for the service manager. */
 void ag_lifecycle_up(struct ag_lifecycle *lc, const char *status);
-/* SIGTERM: no more upgrades and reloads. */
+/* SIGTERM: no more upgrades and reloads. A successor that has taken over already serves on. */
 void ag_lifecycle_stopping(struct ag_lifecycle *lc);
 /* Harmless after init alone. */
 void ag_lifecycle_close(struct ag_lifecycle *lc);

@@ -37,6 +37,11 @@ void ag_load_print(const struct ag_load *l, enum ag_diag_format format)
     ag_diags_print(&l->diags, STDERR_FILENO, format, ag_colour_wanted(STDERR_FILENO));
 }
 
+void ag_load_log(const struct ag_load *l)
+{
+    ag_diags_log(&l->diags, ag_colour_wanted(STDERR_FILENO));
+}
+
 void ag_load_release(struct ag_load *l)
 {
     /* What was diagnosed after the snapshot took the arena is in a new one. */

@@ -17,6 +17,8 @@ void ag_load_config(struct ag_load *l, const struct ag_config_input *in);
 void ag_load_open_tls(struct ag_load *l, uint32_t shard_count, struct ag_tls_tickets *tickets);
 /* Diagnoses to stderr, coloured on a terminal unless NO_COLOR is set. */
 void ag_load_print(const struct ag_load *l, enum ag_diag_format format);
+/* The same for people, to the log: by who serves meanwhile. */
+void ag_load_log(const struct ag_load *l);
 void ag_load_release(struct ag_load *l);
 
 /* Whether `fd` is a terminal that may be coloured. */

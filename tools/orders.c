@@ -21,7 +21,7 @@ static void refuse(struct ag_server *s, uint32_t generation, struct ag_buf *why)
 {
     const struct ag_diag *first = s->staged.diags.first;
 
-    ag_load_print(&s->staged, AG_DIAG_HUMAN);
+    ag_load_log(&s->staged);
     if (why->len == 0 && first) {
         ag_buf_printf(why, "%s", first->what);
     }
@@ -62,7 +62,7 @@ static void commit(struct ag_server *s)
 
 void ag_server_report(struct ag_server *s)
 {
-    if (s->untold && atomic_load(&s->changing) == 0) {
+    if (s->untold && !ag_server_ends(s) && atomic_load(&s->changing) == 0) {
         s->untold = false;
         if (s->serves) {
             ag_server_tell_reloaded(s);
@@ -109,7 +109,7 @@ static bool obey(struct ag_server *s)
     case AG_ORDER_NONE:
         return false;
     case AG_ORDER_LOAD:
-        if (s->stops == 0) {
+        if (!ag_server_ends(s)) {
             stage(s);
         }
         break;

@@ -130,14 +130,62 @@ bool ag_server_bind(struct ag_server *s)
     return false;
 }
 
+/* What is set up once a process, as it was then. */
+struct ag_server_fixed {
+    uint32_t workers;
+    enum ag_backend_kind backend;
+    uint64_t max_connections;
+    struct ag_memory memory;
+    enum ag_log_format log_format;
+    enum ag_confine seccomp;
+    char *user, *chroot, *pid_file; /* NULL: none */
+};
+
+static char *copy_of(const char *text)
+{
+    char *copy;
+
+    if (!text) {
+        return NULL;
+    }
+    copy = strdup(text);
+    AG_ASSERT(copy); /* a start */
+    return copy;
+}
+
+struct ag_server_fixed *ag_server_fixed_new(const struct ag_model *m)
+{
+    struct ag_server_fixed *f = malloc(sizeof(*f));
+
+    AG_ASSERT(f); /* a start */
+    *f = (struct ag_server_fixed){.workers = m->workers,
+                                  .backend = m->backend,
+                                  .max_connections = m->max_connections,
+                                  .memory = m->memory,
+                                  .log_format = m->log_format,
+                                  .seccomp = m->seccomp,
+                                  .user = copy_of(m->user),
+                                  .chroot = copy_of(m->chroot),
+                                  .pid_file = copy_of(m->pid_file)};
+    return f;
+}
+
+void ag_server_fixed_free(struct ag_server_fixed *f)
+{
+    free(f->user);
+    free(f->chroot);
+    free(f->pid_file);
+    free(f);
+}
+
 static bool same_text(const char *a, const char *b)
 {
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-/* What is set up once a process: a reload cannot change it, and says so. Their keys, kept where what has changed
- * them is. */
-static struct ag_span note_fixed(const struct ag_model *was, struct ag_snapshot *changed)
+/* A reload cannot change what is set up once, and says so as long as it differs. Their keys, kept where what has
+ * changed them is. */
+static struct ag_span note_fixed(const struct ag_server_fixed *was, struct ag_snapshot *changed)
 {
     const struct ag_model *is = changed->model;
     const struct {
@@ -182,7 +230,7 @@ void ag_server_open_tls(struct ag_server *s, struct ag_load *load)
 
 void ag_server_switch(struct ag_server *s, struct ag_load *load)
 {
-    s->fixed = note_fixed(s->snapshot->model, load->snapshot);
+    s->fixed = note_fixed(s->began, load->snapshot);
     ag_lifecycle_reload_lacks(&s->life, s->fixed);
     ag_log_set_level(load->snapshot->model->log_level);
     s->snapshot = load->snapshot;

@@ -197,6 +197,7 @@ void ag_server_stop_shards(struct ag_server *s, bool at_once)
 
 void ag_server_yield_shards(struct ag_server *s)
 {
+    s->yielded = true;
     (void)post_all(s, offsetof(struct ag_server_shard, yield_msg));
 }
 
@@ -306,7 +307,7 @@ static void describe(const struct ag_server *s, char *out, size_t cap)
 /* Every shard has applied the change: the first one, or a reload's. */
 static void settle(struct ag_server *s)
 {
-    if (atomic_load(&s->changing) > 0 || s->stops > 0) {
+    if (atomic_load(&s->changing) > 0 || ag_server_ends(s)) {
         return;
     }
     if (!s->life.is_up || s->life.reloading) {
@@ -346,7 +347,7 @@ static void look_at_material(struct ag_server *s)
 {
     unsigned events = ag_material_turn(&s->material);
 
-    if (s->stops > 0 || s->life.handed_over) {
+    if (ag_server_ends(s)) {
         return;
     }
     if (events & AG_MATERIAL_FILES) {
@@ -359,7 +360,7 @@ static int wait_ms(const struct ag_server *s)
 {
     int ms = ag_material_wait_ms(&s->material, ag_lifecycle_wait_ms(&s->life));
 
-    return s->stops > 0 || s->life.handed_over ? ms : ag_stapling_wait_ms(&s->stapling, ms);
+    return ag_server_ends(s) ? ms : ag_stapling_wait_ms(&s->stapling, ms);
 }
 
 static bool stapling_post(void *owner, struct ag_msg *m)
@@ -566,6 +567,7 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     if (worker) {
         ag_bundle_adopt(&worker->bundle, &s.sockets);
     }
+    s.began = ag_server_fixed_new(m);
     s.each = calloc(s.sizing.shards, sizeof(*s.each));
     AG_ASSERT(s.each);
     open_board(&s, ag_backend_name(backend));
@@ -584,6 +586,7 @@ int ag_server_run(const struct ag_config_input *input, struct ag_snapshot *snaps
     ag_material_deinit(&s.material); /* who used the ring is gone */
     free(s.board.each);
     free(s.each);
+    ag_server_fixed_free(s.began);
     ag_sockets_deinit(&s.sockets);
     (void)pthread_mutex_destroy(&s.ending);
     return rc;

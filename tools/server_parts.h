@@ -16,6 +16,7 @@
 #include "tools/worker.h"
 
 struct ag_server;
+struct ag_server_fixed; /* reload.c's */
 
 /* One shard's part; lives as long as the server. */
 struct ag_server_shard {
@@ -49,12 +50,15 @@ struct ag_server {
     int signal_fd;
     int wake_fd;    /* eventfd: a shard has news */
     unsigned stops; /* to drain, then at once */
+    bool yielded;   /* to another process: the shards come to their end by themselves */
     /* orders.c */
     struct ag_load staged; /* loaded and its sockets planned; without a snapshot: none */
     uint32_t generation;   /* of it */
     bool untold;           /* of what is published: that every shard has applied it */
     bool serves;           /* the master knows */
-    /* Keys that the current snapshot has changed and only a restart takes up, in its arena; empty: none. */
+
+    struct ag_server_fixed *began; /* with what is set up once */
+    /* Keys that the current snapshot has otherwise and only a restart takes up, in its arena; empty: none. */
     struct ag_span fixed;
 
     bool pinging;              /* and not all shards have answered */
@@ -66,6 +70,12 @@ struct ag_server {
     _Atomic(struct ag_server_dead *) dead;
     _Atomic bool cut;
 };
+
+/* Whether the shards come to their end. The snapshot goes with the last one: it is the control thread's no more. */
+static inline bool ag_server_ends(const struct ag_server *s)
+{
+    return s->stops > 0 || s->yielded;
+}
 
 /* Any thread: the control thread looks around. */
 void ag_server_wake(struct ag_server *s);
@@ -93,6 +103,9 @@ void ag_server_open_tls(struct ag_server *s, struct ag_load *load);
 /* Publishes what was loaded, its sockets planned, in the place of the current snapshot. Takes it over. */
 void ag_server_switch(struct ag_server *s, struct ag_load *load);
 
+/* Copies of what a model says of what is set up once a process. */
+struct ag_server_fixed *ag_server_fixed_new(const struct ag_model *m);
+void ag_server_fixed_free(struct ag_server_fixed *f);
 /* Logs that every shard serves what it was switched to. */
 void ag_server_tell_reloaded(const struct ag_server *s);
 /* On a shard's thread: it uses the snapshot no more. The last one sends it to ag_server_reclaim. */

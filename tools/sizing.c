@@ -1,5 +1,6 @@
 #include "tools/sizing.h"
 
+#include "actions/proxy/proxy_config.h"
 #include "engine/arena.h"
 #include "engine/buffers.h"
 #include "engine/conn.h"
@@ -195,6 +196,7 @@ void ag_sizing_compute(const struct ag_snapshot *snapshot, struct ag_sizing *out
         .nofile = raise_nofile(),
         .memory_bytes = memory_here(),
         .connections_asked = m->max_connections,
+        .proxies = ag_proxy_has_targets(snapshot->shared[AG_ACTION_PROXY]),
     };
     size_pipes(out);
     size_connections(out, m->listen_count);
@@ -244,13 +246,23 @@ bool ag_sizing_excess(const struct ag_sizing *s, struct ag_buf *out)
 static void log_descriptors(const struct ag_sizing *s)
 {
     static const char hint[] = "LimitNOFILE= of the unit, ulimit -Hn or docker --ulimit raise it";
+    uint64_t clients = (uint64_t)s->connections * s->shards;
 
     if (s->connections_asked > s->connections_by_fds) {
         ag_log(AG_LOG_WARN,
                "max_connections %llu is lowered to %llu: RLIMIT_NOFILE is %llu; hint: %s",
                (unsigned long long)s->connections_asked, (unsigned long long)s->connections_by_fds,
                (unsigned long long)s->nofile, hint);
-    } else if (s->connections_asked == 0 && s->connections_by_fds / 2 < FEW_CONNECTIONS) {
+    }
+    if (s->connections_asked && s->proxies && clients > s->connections_by_fds / 2) {
+        ag_log(
+            AG_LOG_WARN,
+            "%llu connections of clients leave %llu descriptors for those to upstreams: RLIMIT_NOFILE is "
+            "%llu; hint: lower max_connections; %s",
+            (unsigned long long)clients, (unsigned long long)(s->connections_by_fds - clients),
+            (unsigned long long)s->nofile, hint);
+    }
+    if (s->connections_asked == 0 && s->connections_by_fds / 2 < FEW_CONNECTIONS) {
         ag_log(AG_LOG_WARN, "no more than %u connections at once: RLIMIT_NOFILE is %llu; hint: %s",
                s->connections * s->shards, (unsigned long long)s->nofile, hint);
     }

@@ -33,7 +33,8 @@ struct ag_sizing {
     uint64_t nofile;                      /* RLIMIT_NOFILE as it is now */
     uint64_t memory_bytes;       /* that the machine, or the control group, has; 0: unknown */
     uint64_t connections_asked;  /* server.max_connections; 0: as many as descriptors allow */
-    uint64_t connections_by_fds; /* what nofile allows the whole process */
+    uint64_t connections_by_fds; /* what nofile allows the whole process, upstreams' among them */
+    bool proxies;                /* there are upstreams */
     uint64_t fixed_bytes;        /* what server.memory itself makes of a shard's pools */
     bool by_memory;              /* pools are smaller than the connections ask for */
     bool excess;                 /* fixed_bytes are more than there is: nothing was made smaller */

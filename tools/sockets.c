@@ -214,12 +214,42 @@ static enum ag_status bind_missing(struct ag_sockets *s, struct ag_socket *k, st
 
 /* ---- plans ---- */
 
+/* Whether the socket on [::] that serves this address too, one of a service manager's, is to go. It is the manager's,
+ * who has it open: nothing else can be bound there. */
+static bool loses_cover(const struct ag_sockets *s, const struct ag_socket *k)
+{
+    const union ag_addr any = {.in6 = {.sin6_family = AF_INET6, .sin6_port = k->addr.in.sin_port}};
+    const struct ag_socket *cover = find(s, &any);
+
+    return k->wanted && k->shared && k->fd_count == 0 && k->addr.sa.sa_family == AF_INET &&
+           !(cover && cover->wanted);
+}
+
+static enum ag_status check_cover(const struct ag_sockets *s, struct ag_buf *why)
+{
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct ag_socket *k = &s->items[i];
+
+        if (loses_cover(s, k)) {
+            ag_buf_printf(why, "cannot listen on ");
+            ag_addr_format(&k->addr, true, why);
+            ag_buf_printf(why,
+                          " alone: the service manager's socket on [::]:%u serves it, too; hint: "
+                          "leave that in server.listen, or restart",
+                          ntohs(k->addr.in.sin_port));
+            return AG_ESYS;
+        }
+    }
+    return AG_OK;
+}
+
 enum ag_status ag_sockets_plan(struct ag_sockets *s, const struct ag_model *m, struct ag_buf *why)
 {
-    for (uint16_t i = 0; i < m->listen_count; i++) {
+    enum ag_status st = AG_OK;
+
+    for (uint16_t i = 0; i < m->listen_count && st == AG_OK; i++) {
         const union ag_addr *addr = &m->listens[i].addr;
         struct ag_socket *k = find(s, addr);
-        enum ag_status st = AG_OK;
 
         if (!k) {
             k = add(s, addr);
@@ -228,12 +258,14 @@ enum ag_status ag_sockets_plan(struct ag_sockets *s, const struct ag_model *m, s
         if (k->fresh) {
             st = k->shared ? share(s, k, why) : bind_missing(s, k, why);
         }
-        if (st != AG_OK) {
-            ag_sockets_cancel(s);
-            return st;
-        }
     }
-    return AG_OK;
+    if (st == AG_OK) {
+        st = check_cover(s, why);
+    }
+    if (st != AG_OK) {
+        ag_sockets_cancel(s);
+    }
+    return st;
 }
 
 void ag_sockets_listen(struct ag_sockets *s)

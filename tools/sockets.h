@@ -15,13 +15,13 @@
 #define AG_SOCKET_FDS     1024u /* as many as there may be shards */
 
 struct ag_socket {
-    union ag_addr addr;     /* as configured */
-    uint32_t id;            /* of this process; never used twice */
-    uint32_t fd_count;      /* 0: an address family that this system lacks */
-    uint32_t quiet;         /* of them, the last so many are bound and do not listen yet */
-    bool shared;            /* one socket, duplicated */
-    bool wanted;            /* by the plan under way */
-    bool fresh;             /* made by the plan under way: no shard has it yet */
+    union ag_addr addr; /* as configured */
+    uint32_t id;        /* of this process; never used twice */
+    uint32_t fd_count;  /* 0: an address family that this system lacks; shared: [::]'s serve it */
+    uint32_t quiet;     /* of them, the last so many are bound and do not listen yet */
+    bool shared;        /* one socket, duplicated */
+    bool wanted;        /* by the plan under way */
+    bool fresh;         /* made by the plan under way: no shard has it yet */
     int fds[AG_SOCKET_FDS]; /* listening, non-blocking, close-on-exec */
 };
 

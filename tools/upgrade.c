@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -373,6 +374,21 @@ void ag_upgrade_offer(struct ag_upgrade *u)
 {
     u->offered = true;
     (void)!ag_handover_say(u->channel, AG_HANDOVER_YOURS);
+}
+
+bool ag_upgrade_await_taken(struct ag_upgrade *u, int timeout_ms)
+{
+    struct pollfd fd = {.fd = u->channel, .events = POLLIN};
+    enum ag_handover_word word = AG_HANDOVER_NEVER;
+    struct ag_handover_ready unused;
+
+    /* Signals are read from a descriptor: nothing interrupts it. */
+    if (!u->offered || u->channel < 0 || poll(&fd, 1, timeout_ms) <= 0 ||
+        ag_handover_hear(u->channel, &word, &unused) != AG_OK || word != AG_HANDOVER_TAKEN) {
+        return false;
+    }
+    let_go(u);
+    return true;
 }
 
 enum ag_status ag_upgrade_inherit(int *out_channel)

@@ -64,6 +64,8 @@ enum ag_upgrade_event ag_upgrade_step(struct ag_upgrade *u, const struct ag_sock
                                       struct ag_handover_ready *out_ready, struct ag_buf *why);
 /* Says "yours". When it has gone meanwhile, the next step tells. */
 void ag_upgrade_offer(struct ag_upgrade *u);
+/* Waits that long for the answer to it, if it was said. True: it is the main process, as AG_UPGRADE_TAKEN. */
+AG_MUST_USE bool ag_upgrade_await_taken(struct ag_upgrade *u, int timeout_ms);
 /* Ends a successor that is not ready. */
 void ag_upgrade_abort(struct ag_upgrade *u);
 

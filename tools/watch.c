@@ -89,6 +89,7 @@ void ag_watch_set(struct ag_watch *w, const struct ag_tls_files *files)
     ag_tls_files_copy(files, &w->arena, &w->files);
     /* Soon: they may have changed since they were read, before anybody watched. */
     w->due_ms = w->files.first ? now_ms() + AG_WATCH_QUIET_MS : 0;
+    w->event_ms = 0;
     w->seen = 0;
     for (const struct ag_tls_file *f = w->files.first; f; f = f->next) {
         w->seen = w->seen * 31 + f->signature;
@@ -129,16 +130,17 @@ static bool drain(struct ag_watch *w)
 
 bool ag_watch_turn(struct ag_watch *w)
 {
-    uint64_t now, state = 0;
+    bool any = drain(w);
+    uint64_t now = now_ms(), state = 0;
 
-    if (drain(w) && w->due_ms) {
-        w->due_ms = now_ms() + AG_WATCH_QUIET_MS;
-        return false;
+    if (any && w->due_ms) {
+        w->event_ms = w->event_ms ? w->event_ms : now;
+        w->due_ms = ag_min_u64(now + AG_WATCH_QUIET_MS, w->event_ms + AG_WATCH_BUSY_MS);
     }
-    now = now_ms();
     if (w->due_ms == 0 || now < w->due_ms) {
         return false;
     }
+    w->event_ms = 0;
     w->due_ms = now + AG_WATCH_POLL_MS;
     for (const struct ag_tls_file *f = w->files.first; f; f = f->next) {
         state = state * 31 + ag_tls_file_signature(f);

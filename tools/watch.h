@@ -2,7 +2,7 @@
  * watch: the files that certificates were read from: whether they have changed since. The control thread's; where
  * there is a master it is the master's.
  *
- *   inotify on their folders --some event--> a moment of quiet --> compare --changed--> reload
+ *   inotify on their folders --some event--> a moment of quiet (or a few seconds) --> compare --changed--> reload
  *   and once a minute, for where inotify tells nothing (network, layers)
  *
  * A folder is watched rather than a file, for files are replaced by renaming, and links by other links; of a link also
@@ -13,6 +13,7 @@
 #include "engine/tls_files.h"
 
 #define AG_WATCH_QUIET_MS 500u
+#define AG_WATCH_BUSY_MS  5000u /* in a folder that knows no quiet */
 #define AG_WATCH_POLL_MS  60000u
 
 struct ag_watch {
@@ -21,6 +22,7 @@ struct ag_watch {
     struct ag_tls_files files; /* copies in `arena` */
     uint64_t seen;             /* of all of them */
     uint64_t due_ms;           /* monotonic: when to compare; 0: there is nothing to watch */
+    uint64_t event_ms;         /* monotonic: the first event since they were compared; 0: none */
 };
 
 /* Before privileges and system calls are given up. Without inotify there is the minute. */

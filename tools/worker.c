@@ -59,8 +59,12 @@ enum ag_worker_order ag_worker_read(struct ag_worker *w)
     }
     if (st == AG_ELIMIT) {
         ag_bundle_close(&w->bundle);
-        ag_worker_tell(w, AG_CHANNEL_REFUSED, w->msg.generation,
-                       AG_SPAN("more descriptors than RLIMIT_NOFILE allows"));
+        if (w->refused != w->msg.generation) { /* it comes in many messages, and is refused once */
+            w->refused = w->msg.generation;
+            ag_worker_tell(w, AG_CHANNEL_REFUSED, w->refused,
+                           AG_SPAN("the worker has no descriptors left for it; hint: raise "
+                                   "RLIMIT_NOFILE"));
+        }
         return AG_ORDER_NONE;
     }
     (void)close(w->channel);

@@ -20,6 +20,7 @@ struct ag_worker {
     bool landlock;
     int folder; /* where the first configuration buffers content; its own; -1: nowhere */
     struct ag_bundle bundle;
+    uint32_t refused;          /* generation of the last bundle that could not be taken whole */
     struct ag_channel_msg msg; /* the last one */
 };
 

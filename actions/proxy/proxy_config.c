@@ -374,6 +374,13 @@ int ag_proxy_folder_fd(const void *section)
     return s && s->folder ? s->folder->fd : -1;
 }
 
+bool ag_proxy_has_targets(const void *section)
+{
+    const struct ag_proxy_section *s = section;
+
+    return s && s->used_count > 0;
+}
+
 /* ---- what is needed to serve ---- */
 
 /* A file can be made where content is to be buffered. */

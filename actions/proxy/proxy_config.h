@@ -114,6 +114,8 @@ enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag
 
 /* The folder that content is buffered in; the section's. -1: there is none. */
 int ag_proxy_folder_fd(const void *section);
+/* Whether any route or listener goes to an upstream; `section` may be NULL. */
+bool ag_proxy_has_targets(const void *section);
 
 /* Whether proxy.upstreams has that name. */
 bool ag_proxy_lists(const struct ag_action_build *build, struct ag_span name);

@@ -5,19 +5,26 @@ a test reaches through it shows that the master has handed over all that is need
 root.
 """
 import array
+import contextlib
 import ctypes
+import fcntl
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
+import struct
+import subprocess
+import termios
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from gate import BINARY, Gate, Reader, Upstream, free_port, freeze, ok, run, without_sanitizers
-from tracing import Held
+from test_reload import PATIENCE
+from tracing import POLLS, Held
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 
@@ -436,6 +443,8 @@ def test_who_reloads_is_told_what_needs_a_restart(backend, tmp_path, jail):
         done = run("reload", "--pid-file", pid_file)
         assert (done.returncode, done.stdout) == (0, "reloaded\n"), done
         assert done.stderr == "warning: changed, which takes effect at a restart: server.user\n"
+        assert run("reload", "--pid-file", pid_file).stderr == done.stderr
+        gate.rewrite(lambda t: t.replace("user: daemon", "user: nobody"))
         assert run("reload", "--pid-file", pid_file).stderr == ""
 
 
@@ -449,6 +458,24 @@ def test_stop_waits_as_long_as_the_master_does(tmp_path, jail):
     gate.process.wait(20)
     assert "it did not do as it was told" in gate.stderr()
     gate.log.close()
+
+
+def limit_files(worker, count):
+    """Root may not, in a container: its own user may."""
+    subprocess.run(["prlimit", f"--pid={worker}", f"--nofile={count}:"], user=NOBODY, group=NOBODY, extra_groups=[],
+                   check=True)
+
+
+def test_a_worker_without_descriptors_refuses_and_serves_on(backend, tmp_path, jail):
+    (tmp_path / "www").mkdir()
+    with Master(tmp_path, FIXED + "  /www/*: ./www/\n", backend, jail=jail) as gate:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        limit_files(gate.worker, 8)
+        gate.reload("reload refused: the worker has no descriptors left for it; hint: raise RLIMIT_NOFILE; the "
+                    "configuration before stays")
+        limit_files(gate.worker, most)
+        assert gate.get("/ok").body == b"fine"
+        gate.reload()
 
 
 def test_a_worker_that_does_not_answer(backend, tmp_path, jail):
@@ -497,6 +524,32 @@ def test_a_shard_that_hangs(backend, tmp_path, jail):
         assert gate.worker == worker
 
 
+def test_an_end_right_behind_a_reload(backend, tmp_path, jail):
+    """The shards are through with both before the control thread looks again: the configuration is gone."""
+    with Master(tmp_path, FIXED, backend, jail=jail) as gate, channel_of(gate.worker) as channel, \
+            Held(gate.worker) as control:
+        def unread():
+            return struct.unpack("i", fcntl.ioctl(channel, termios.FIONREAD, bytes(4)))[0]
+
+        def let_it_read():
+            while unread():
+                control.run_to(POLLS)
+
+        gate.process.send_signal(signal.SIGHUP)
+        wait_for(unread, "the configuration", gate)
+        freeze(gate.process.pid)
+        let_it_read()
+        gate.process.send_signal(signal.SIGTERM)
+        gate.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: unread() >= 32, "to commit and to drain", gate)
+        shards = [t for t in Path(f"/proc/{gate.worker}/task").iterdir()
+                  if (t / "comm").read_text().startswith("shard-")]
+        with Held(int(shards[0].name)):
+            let_it_read()
+        wait_for(lambda: all("futex" in (t / "wchan").read_text() for t in shards), "the shards' end", gate)
+    assert gate.process.returncode == 0
+
+
 def test_reloads_leave_nothing_behind(backend, tmp_path, jail):
     (tmp_path / "www").mkdir()
     (tmp_path / "www/a.txt").write_text("static")
@@ -514,6 +567,28 @@ def test_reloads_leave_nothing_behind(backend, tmp_path, jail):
 
 
 # ---- ends ----
+
+@pytest.mark.parametrize("server", ["", ", user: nobody"], ids=["alone", "master"])
+def test_nobody_reads_the_log(backend, tmp_path, server):
+    """Neither a reload nor the end waits for who has it."""
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    with Gate(tmp_path / "gate", f"""
+server: {{listen: ["127.0.0.1:$PORT"]{server}}}
+routes:
+  GET /ok: OK fine
+""", backend, wrap=["sh", "-c", 'exec "$0" "$@" 2>"$PIPE"'], env={"PIPE": str(tmp_path / "pipe")}) as gate:
+        assert gate.get("/ok").body == b"fine"
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(pipe, bytes(4096))
+        path = gate.folder / "anygate.yml"
+        path.write_text(path.read_text() + "  /bad: FORBIDEN\n")
+        gate.process.send_signal(signal.SIGHUP)
+        gate.process.send_signal(signal.SIGTERM)  # taken after SIGHUP
+        assert gate.process.wait(PATIENCE) == 0
+    os.close(pipe)
+
 
 class Slow:
     """An upstream that answers when it is let."""

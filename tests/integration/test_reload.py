@@ -671,7 +671,12 @@ def test_what_needs_a_restart_is_told(backend, tmp_path):
     config = 'server: {listen: ["127.0.0.1:$PORT"], workers: @}\nroutes:\n  /gen: OK 1\n'
     with Reloading(tmp_path, config.replace("@", "1"), backend) as gate:
         gate.reload(config.replace("@", "2"))
-        assert "server.workers has changed, which takes effect at a restart" in gate.stderr()
+        told = "server.workers has changed, which takes effect at a restart"
+        assert gate.stderr().count(told) == 1
+        gate.reload(config.replace("@", "2"))  # the same again: one still runs
+        assert gate.stderr().count(told) == 2
+        gate.reload(config.replace("@", "1"))
+        assert gate.stderr().count(told) == 2
 
 
 def test_a_configuration_from_flags(backend, tmp_path):

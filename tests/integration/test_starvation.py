@@ -98,6 +98,15 @@ def test_few_descriptors_are_warned_of(tmp_path, nofile, more, told):
         assert (line in gate.stderr()) == told, gate.stderr()
 
 
+@pytest.mark.parametrize("asked, left", [(300, None), (700, r"\d{2,3}"), (2000, "0")])
+def test_descriptors_that_clients_take_from_upstreams_are_warned_of(tmp_path, asked, left):
+    with gate_of(tmp_path, "epoll", 1, f"max_connections: {asked}", nofile=1024) as gate:
+        await_that(lambda: "each shard takes" in gate.stderr(), gate.stderr)
+        told = re.search(r"(\d+) connections of clients leave (\d+) descriptors for those to upstreams", gate.stderr())
+        assert bool(told) == bool(left), gate.stderr()
+        assert not told or (int(told[1]) <= asked and re.fullmatch(left, told[2]))
+
+
 @pytest.mark.parametrize("nofile", [64, 128])
 def test_clients_beyond_the_descriptors_wait_and_are_served(backend, tmp_path, nofile):
     with gate_of(tmp_path, backend, 1, nofile=nofile) as gate:

@@ -171,6 +171,13 @@ def test_one_given_socket_for_both_families(backend, tmp_path):
                             backend, [given])
         assert b'"remote":"127.0.0.1:' in get(port).replace(b" ", b""), "not ::ffff:127.0.0.1"
         assert b'"remote":"[::1]:' in get(port, socket.AF_INET6).replace(b" ", b"")
+        config = tmp_path / "anygate.yml"
+        config.write_text(config.read_text().replace(f'":{port}"', f'"0.0.0.0:{port}"'))
+        process.send_signal(signal.SIGHUP)
+        await_that(lambda: f"reload refused: cannot listen on 0.0.0.0:{port} alone: the service manager's socket on "
+                   f"[::]:{port} serves it, too; hint: " in (tmp_path / "stderr.log").read_text(),
+                   (tmp_path / "stderr.log").read_text)
+        assert b"200 OK" in get(port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
 

@@ -2,6 +2,7 @@
 import ctypes
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -11,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from gate import BINARY, BROKEN, Closed, Gate, Reader, Upstream, free_port, ok
+from gate import BINARY, BROKEN, Closed, Gate, Reader, Upstream, free_port, freeze, ok
+from test_master import channel_of
 from test_reload import (PATIENCE, SWITCHING, UPGRADE, Clients, Origin, await_that, echoing,
                          one_file, one_stream, one_upload, refused, tunnel)
 from tracing import CLONES, Held
@@ -624,6 +626,33 @@ def test_while_draining(backend, tmp_path):
             assert Reader(t).response().status == 200
         assert gate.exit_code(pid) == 0
         gate.log.close()
+
+
+def test_a_signal_to_stop_as_the_successor_takes_over(backend, tmp_path):
+    """Whom the pid file names serves on."""
+    with Upgrading(tmp_path, SIMPLE, backend) as gate:
+        old = gate.pid
+        gate.install(f"#!/bin/sh\ntouch {tmp_path}/started\n"
+                     f"while ! test -e {tmp_path}/go; do sleep 0.02; done\n"
+                     f"exec {BINARY} serve -c {tmp_path}/anygate.yml\n")
+        gate.signal(signal.SIGUSR2)
+        await_that((tmp_path / "started").exists, gate.stderr)
+        assert gate.logs("is started as process")
+        time.sleep(0.2)  # what it sends is on its way
+        freeze(old)
+        (tmp_path / "go").touch()
+        new = int(re.search(r"is started as process (\d+)", gate.stderr())[1])
+        with channel_of(old) as channel:
+            await_that(lambda: select.select([channel], [], [], 0)[0], gate.stderr)  # it is ready
+        freeze(new)
+        os.kill(old, signal.SIGCONT)
+        await_that(lambda: gate.pid == new, gate.stderr)
+        os.kill(old, signal.SIGTERM)
+        time.sleep(0.1)
+        os.kill(new, signal.SIGCONT)
+        assert gate.exit_code(old) == 0
+        await_that(lambda: gate.count("its predecessor drains") == 1, gate.stderr)
+        assert gate.pid == new and gate.get("/ok").body == b"OK"
 
 
 def test_a_variable_that_names_no_channel(backend, tmp_path):

@@ -109,7 +109,10 @@ Test(channel, descriptors_beyond_the_limit)
     message(AG_CHANNEL_DESCRIPTORS, "", 100);
     cr_assert_eq(ag_channel_send(ends[0], &out), AG_OK);
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    in.generation = out.generation + 1;
     cr_assert_eq(ag_channel_receive(ends[1], true, &in), AG_ELIMIT);
+    cr_assert_eq(in.type, AG_CHANNEL_DESCRIPTORS);
+    cr_assert_eq(in.generation, out.generation, "whose they were");
     cr_assert_eq(in.fd_count, 0);
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);

@@ -2,6 +2,7 @@
  * Goal: a mistake is shown where it is. Method: exact output for lines with tabs, wide and combining
  * characters, controls, and of great length; order; bounds; JSON.
  */
+#include "engine/log.h"
 #include "tests/unit/diag_util.h"
 
 static void check(struct fixture *f, enum ag_diag_format format, bool colour, const char *want)
@@ -160,6 +161,31 @@ Test(diag, counts_beyond_what_it_keeps)
     }
     cr_assert_eq(lines, AG_DIAGS_MAX + 2);
     free(got);
+    fixture_deinit(&f);
+}
+
+Test(diag, the_log_gets_what_is_printed)
+{
+    struct fixture f;
+    fixture_init(&f);
+    static char name[3000]; /* longer than what is gathered at once */
+    memset(name, 'x', sizeof(name) - 1);
+    struct ag_source src = {.name = name, .text = AG_SPAN("server: {}\n")};
+    int fd = memfd_create("log", MFD_CLOEXEC);
+
+    cr_assert_geq(fd, 0);
+    ag_diag_error(&f.diags, (struct ag_pos){&src, 1, 1}, "a hint", "an error");
+    ag_diag_warn(&f.diags, (struct ag_pos){0}, NULL, "a warning");
+    char *want = printed(&f.diags, AG_DIAG_HUMAN, true);
+    ag_log_direct(fd, AG_LOG_ERROR, AG_LOG_JSON);
+    ag_diags_log(&f.diags, true);
+    char *got = calloc(1, strlen(want) + 2);
+    cr_assert_not_null(got);
+    cr_assert_eq(pread(fd, got, strlen(want) + 1, 0), (ssize_t)strlen(want));
+    cr_assert_str_eq(got, want);
+    free(want);
+    free(got);
+    close(fd);
     fixture_deinit(&f);
 }
 

@@ -340,6 +340,74 @@ Test(log, a_reader_that_never_reads_does_not_hold_up_the_end)
     check_lines(text, LINES);
 }
 
+static double now(void)
+{
+    struct timespec ts;
+
+    cr_assert_eq(clock_gettime(CLOCK_MONOTONIC, &ts), 0);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* A pipe into which nothing more goes. */
+static void full_pipe(int fds[static 2])
+{
+    static const char page[4096];
+    int flags;
+
+    cr_assert_eq(pipe(fds), 0);
+    flags = fcntl(fds[1], F_GETFL);
+    cr_assert_eq(fcntl(fds[1], F_SETFL, flags | O_NONBLOCK), 0);
+    while (write(fds[1], page, sizeof(page)) > 0) {
+    }
+    cr_assert_eq(errno, EAGAIN);
+    cr_assert_eq(fcntl(fds[1], F_SETFL, flags), 0);
+}
+
+Test(log, a_reader_that_never_reads_holds_up_direct_lines_once, .timeout = 30)
+{
+    int fds[2];
+    ssize_t n;
+
+    full_pipe(fds);
+    ag_log_direct(fds[1], AG_LOG_INFO, AG_LOG_HUMAN);
+    double begun = now();
+    for (int i = 0; i < 100; i++) {
+        ag_log(AG_LOG_INFO, "lost");
+    }
+    cr_expect_lt(now() - begun, 5, "one wait for all of them");
+    cr_expect_eq(ag_log_dropped(), 100);
+    while ((n = read(fds[0], text, sizeof(text))) == sizeof(text)) {
+    }
+    cr_assert_gt(n, 0);
+    ag_log(AG_LOG_INFO, "read again");
+    n = read(fds[0], text, sizeof(text) - 1);
+    cr_assert_gt(n, 0);
+    text[n] = '\0';
+    cr_expect(strstr(text, "read again\n"), "%s", text);
+    cr_expect(strstr(text, "100 log lines dropped"), "%s", text);
+}
+
+Test(log, a_reader_that_never_reads_holds_up_the_end_once, .timeout = 60)
+{
+    struct producer all[8];
+    int fds[2];
+
+    full_pipe(fds);
+    cr_assert_eq(ag_log_start(fds[1], AG_LOG_INFO, AG_LOG_HUMAN, 1 << 20), AG_OK);
+    for (int i = 0; i < 8; i++) {
+        all[i] = (struct producer){.id = i, .own = true};
+        cr_assert_eq(pthread_create(&all[i].thread, NULL, produce, &all[i]), 0);
+    }
+    for (int i = 0; i < 8; i++) {
+        cr_assert_eq(pthread_join(all[i].thread, NULL), 0);
+    }
+    double begun = now();
+    ag_log_stop();
+    ag_log(AG_LOG_INFO, "nobody reads this either");
+    cr_expect_lt(now() - begun, 6, "not for each ring");
+    cr_expect_eq(ag_log_dropped(), 8 * LINES + 1);
+}
+
 Test(log, a_closed_reader_kills_nobody)
 {
     int fds[2];

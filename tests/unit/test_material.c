@@ -290,6 +290,23 @@ Test(material, a_change_is_told_once)
     ag_arena_release(&arena);
 }
 
+Test(material, a_folder_that_knows_no_quiet)
+{
+    watch_files();
+    cr_expect_not(told());
+    folder_put_text("b.pem", "two");
+    cr_assert_eq(rename(folder_at("b.pem"), folder_at("a.pem")), 0);
+    cr_expect_not(ag_watch_turn(&m.watch));
+    cr_expect_gt(m.watch.event_ms, 1);
+    m.watch.event_ms = 1; /* long ago */
+    folder_put_text("c.pem", "of no interest");
+    cr_expect(ag_watch_turn(&m.watch));
+    folder_put_text("c.pem", "nor this");
+    cr_expect_not(ag_watch_turn(&m.watch));
+    cr_expect_not(told());
+    ag_arena_release(&arena);
+}
+
 Test(material, without_inotify_by_the_minute)
 {
     watch_files();

@@ -144,6 +144,31 @@ Test(model_tls, a_listener_overrides)
     unload(l);
 }
 
+Test(model_tls, the_filter_keeps_keys_from_their_file)
+{
+    static const struct {
+        const char *server;
+        bool told;
+    } rows[] = {
+        {"seccomp: 'on'", true},
+        {"seccomp: 'on', user: nobody", false},
+        {"seccomp: log", false},
+        {"seccomp: auto", false},
+    };
+
+    for (size_t i = 0; i < AG_COUNT(rows); i++) {
+        char yaml[200];
+
+        (void)snprintf(yaml, sizeof(yaml),
+                       "server: {listen: {address: ':1', tls: {certificates: both.pem}}, %s}\n"
+                       "tls: {tickets: {file: keys}}\n",
+                       rows[i].server);
+        struct load *l = good(yaml);
+        cr_expect(!strstr(l->text, "at the start alone") == !rows[i].told, "%s", l->text);
+        unload(l);
+    }
+}
+
 Test(model_tls, folders_and_patterns)
 {
     certs_run("mkdir d && cp a.crt d/x.crt && cp a.key d/x.key && cat r.crt r.key >d/y.pem && echo "

@@ -248,6 +248,33 @@ Test(sockets, adopted_ones_are_shared_or_closed)
 }
 
 /* How many of an address's sockets take connections. */
+Test(sockets, one_that_another_serves_does_not_stay_alone)
+{
+    const uint16_t port = htons(free_port());
+    const union ag_addr both[] = {{.in6 = {.sin6_family = AF_INET6, .sin6_port = port}},
+                                  {.in = {.sin_family = AF_INET, .sin_port = port}}};
+    const int fd = open("/dev/null", O_RDONLY | O_CLOEXEC); /* stands for the socket */
+    struct ag_sockets s;
+    char why[300];
+
+    ag_sockets_init(&s, SHARDS, 16);
+    ag_sockets_adopt(&s, &both[0], &fd, 1, true);
+    ag_sockets_adopt(&s, &both[1], &fd, 0, true);
+    cr_assert_eq(plan(&s, both, 2, why, sizeof(why)), AG_OK, "%s", why);
+    ag_sockets_commit(&s);
+    for (int turn = 0; turn < 2; turn++) {
+        cr_expect_eq(plan(&s, &both[1], 1, why, sizeof(why)), AG_ESYS);
+        cr_expect(strstr(why, "the service manager's socket on [::]:"), "%s", why);
+    }
+    cr_expect_eq(plan(&s, both, 2, why, sizeof(why)), AG_OK, "%s", why);
+    ag_sockets_commit(&s);
+    cr_expect_eq(plan(&s, &both[0], 1, why, sizeof(why)), AG_OK, "%s", why);
+    const struct ag_socket *k = ag_sockets_find(&s, &both[0]);
+    cr_assert_eq(k->fd_count, SHARDS);
+    close_taken(k);
+    ag_sockets_deinit(&s);
+}
+
 static uint32_t listening(const struct ag_sockets *s, const union ag_addr *addr)
 {
     const struct ag_socket *k = ag_sockets_find(s, addr);
