@@ -234,18 +234,18 @@ static void serve_file(struct static_work *w)
 static void file_opened(struct ag_file_op *op)
 {
     struct static_work *w = ag_container_of(op, struct static_work, op);
-    bool directory_route = settings_of(w->ex)->directory;
     bool is_file = op->status == AG_OK && op->stat.is_regular;
 
     if (op->status == AG_OK && (!is_file || w->aborted)) {
         (void)close(op->out_fd);
     }
-    if (gone(w)) {
+    if (gone(w)) { /* and perhaps the settings, too */
         return;
     }
     if (is_file) {
         serve_file(w);
-    } else if (op->status == AG_OK && op->stat.is_dir && directory_route && !w->index) {
+    } else if (op->status == AG_OK && op->stat.is_dir && settings_of(w->ex)->directory &&
+               !w->index) {
         redirect_to_directory(w);
     } else if (op->status != AG_OK && op->status != AG_ENOENT) {
         fail_op(w);
