@@ -140,6 +140,15 @@ static void put_html(struct ag_buf *out, uint8_t ch)
     case '\'':
         ag_buf_put(out, AG_SPAN("&#39;"));
         break;
+    case '\\': /* from here on for scripts in the page, whose strings it must not end or compute */
+        ag_buf_put(out, AG_SPAN("&#92;"));
+        break;
+    case '`':
+        ag_buf_put(out, AG_SPAN("&#96;"));
+        break;
+    case '$':
+        ag_buf_put(out, AG_SPAN("&#36;"));
+        break;
     default:
         ag_buf_putc(out, ch);
         break;
@@ -149,7 +158,7 @@ static void put_html(struct ag_buf *out, uint8_t ch)
 /* Decoded bytes of up to a whole UTF-8 character at a time, so that the escape sees characters. */
 static void put_json(struct ag_buf *out, struct ag_span value)
 {
-    const struct ag_span special = AG_SPAN("\"&'<>`");
+    const struct ag_span special = AG_SPAN("\"&'<>`$");
     size_t at = 0;
 
     while (at < value.len) {

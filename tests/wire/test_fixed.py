@@ -38,7 +38,9 @@ routes:
   "/plain/:n": OK hi {param.n}
   "/object/:n": OK {"n":"{param.n}"}
 """
-RAW, HTML, SCRIPT = b"hi <b>&\"'\\", b"hi &lt;b&gt;&amp;&quot;&#39;\\", rb"hi \u003cb\u003e\u0026\u0022\u0027\\"
+RAW = b"hi <b>&\"'\\`$"
+HTML = b"hi &lt;b&gt;&amp;&quot;&#39;&#92;&#96;&#36;"
+SCRIPT = rb"hi \u003cb\u003e\u0026\u0022\u0027\\\u0060\u0024"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def gate(backend, tmp_path_factory):
     ("/group/", RAW), ("/group/only/", HTML.replace(b"hi ", b"hi only/")),
 ])
 def test_no_markup_comes_out_of_a_path(gate, path, want):
-    path += "%3Cb%3E&%22'%5C"
+    path += "%3Cb%3E&%22'%5C%60$"
     assert gate.get(path).body == want
     head = gate.get(path, method="HEAD")
     assert int(head.get("content-length")) == len(want)
@@ -67,6 +69,6 @@ def test_no_markup_comes_out_of_a_path(gate, path, want):
 
 
 def test_json_tells_what_was_asked(gate):
-    r = gate.get("/object/%3Cb%3E&%22'%5C%60%0A%E2%82%AC")
-    assert json.loads(r.body) == {"n": "<b>&\"'\\`\n\u20ac"}
-    assert not set(b"<>&'`") & set(r.body)
+    r = gate.get("/object/%3Cb%3E&%22'%5C%60$%0A%E2%82%AC")
+    assert json.loads(r.body) == {"n": "<b>&\"'\\`$\n\u20ac"}
+    assert not set(b"<>&'`$") & set(r.body)
