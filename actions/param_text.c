@@ -212,13 +212,14 @@ void ag_param_text_expand(const struct ag_param_text *t, const struct ag_exchang
     }
 }
 
-size_t ag_param_text_bound(const struct ag_param_text *t, const struct ag_exchange *ex)
+size_t ag_param_text_bound(const struct ag_param_text *t, const struct ag_exchange *ex,
+                           enum ag_param_escape how)
 {
-    size_t n = 0;
+    size_t n = 0, each = how == AG_PARAM_RAW || how == AG_PARAM_TEXT ? 1 : ESCAPE_MAX;
 
     for (uint16_t i = 0; i < t->count; i++) {
         n += t->v[i].param < 0 ? t->v[i].literal.len
-                               : ag_exchange_param(ex, (unsigned)t->v[i].param).len * ESCAPE_MAX;
+                               : ag_exchange_param(ex, (unsigned)t->v[i].param).len * each;
     }
     return n;
 }

@@ -33,4 +33,5 @@ bool ag_param_text_literal(const struct ag_param_text *t, struct ag_span *out);
 void ag_param_text_expand(const struct ag_param_text *t, const struct ag_exchange *ex,
                           enum ag_param_escape how, struct ag_buf *out);
 /* Bytes that expand may write at most for this exchange. */
-size_t ag_param_text_bound(const struct ag_param_text *t, const struct ag_exchange *ex);
+size_t ag_param_text_bound(const struct ag_param_text *t, const struct ag_exchange *ex,
+                           enum ag_param_escape how);

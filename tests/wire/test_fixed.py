@@ -7,7 +7,7 @@ import pytest
 from gate import Gate
 
 CONFIG = """
-server: {listen: ["127.0.0.1:$PORT"], workers: 1}
+server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {max_line: 32k}}
 plugins:
   html: {headers: {set: {Content-Type: text/html}}}
   plain: {headers: {set: {Content-Type: text/plain}}}
@@ -37,6 +37,7 @@ routes:
   "/group/*": OK hi {splat}
   "/plain/:n": OK hi {param.n}
   "/object/:n": OK {"n":"{param.n}"}
+  "/field/*": {action: "OK", headers: {X-S: "<{splat}>"}}
 """
 RAW = b"hi <b>&\"'\\`$"
 HTML = b"hi &lt;b&gt;&amp;&quot;&#39;&#92;&#96;&#36;"
@@ -72,3 +73,13 @@ def test_json_tells_what_was_asked(gate):
     r = gate.get("/object/%3Cb%3E&%22'%5C%60$%0A%E2%82%AC")
     assert json.loads(r.body) == {"n": "<b>&\"'\\`$\n\u20ac"}
     assert not set(b"<>&'`$") & set(r.body)
+
+
+@pytest.mark.parametrize("length", [0, 600, 700, 5000, 20000])
+def test_a_field_has_all_of_a_long_path(gate, length):
+    text = "a" * length
+    answer = gate.get("/field/" + text)
+    assert (answer.status, answer.get("x-s")) == (200, f"<{text}>")
+    curl = ["curl", "-sSi", "--http2-prior-knowledge", f"http://127.0.0.1:{gate.port}/field/{text}"]
+    done = subprocess.run(curl, capture_output=True, check=True)
+    assert f"\r\nx-s: <{text}>\r\n".encode() in done.stdout
