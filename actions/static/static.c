@@ -218,6 +218,7 @@ static void serve_file(struct static_work *w)
         w->entry = ag_static_entry_new(cache_of(ex), &key, w->path.text, &w->op.stat);
     }
     if (w->entry) {
+        w->entry->second = w->index && w->index_at > 0;
         w->busy = true;
         ag_file_read(ex->context->loop, &w->op, fd, w->entry->content, (size_t)size, 0,
                      content_read);

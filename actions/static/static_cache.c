@@ -275,12 +275,13 @@ static void looked(struct ag_file_op *op)
     struct ag_static_entry *e = ag_container_of(op, struct ag_static_entry, op);
     const struct ag_file_stat *now = &op->stat, *then = &e->stat;
 
-    /* No helper free: it is tried again in a second. */
+    /* Of several names one would tell nothing of the others: they are tried anew. */
     look_done(e,
-              op->status == AG_ELIMIT ||
-                  (op->status == AG_OK && now->is_regular && now->size_bytes == then->size_bytes &&
-                   now->mtime_s == then->mtime_s && now->mtime_ns == then->mtime_ns &&
-                   now->inode == then->inode && now->device == then->device));
+              !e->second &&
+                  (op->status == AG_ELIMIT ||
+                   (op->status == AG_OK && now->is_regular && now->size_bytes == then->size_bytes &&
+                    now->mtime_s == then->mtime_s && now->mtime_ns == then->mtime_ns &&
+                    now->inode == then->inode && now->device == then->device)));
 }
 
 static void look_step(struct ag_static_waiter *w)

@@ -9,7 +9,8 @@
  * An entry is a block: an answer in flight keeps it alive after it was evicted. All memory, that of
  * unlisted entries included, counts against the bound. Eviction is CLOCK: a hit sets a bit. A listed
  * entry is compared with the file system at most once a second; while that runs, requests are served
- * from memory if the last look is less than two seconds old, else they wait for its outcome.
+ * from memory if the last look is less than two seconds old, else they wait for its outcome. An index that
+ * is not a directory's first choice goes at its first look.
  */
 #pragma once
 #include "actions/static/static_dirs.h"
@@ -38,6 +39,7 @@ struct ag_static_entry {
     uint64_t charge_bytes;
     uint64_t checked_ms;
     bool fallback, listed, used;
+    bool second; /* a better one may come: of a directory whose first index names are missing */
     bool busy; /* being looked at: dir_waiter or op is in use */
     enum ag_follow follow;
     struct ag_file_stat stat;

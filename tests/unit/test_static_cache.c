@@ -105,6 +105,29 @@ Test(static, unchanged_files_stay)
     end();
 }
 
+/* An index that is there for want of a better one makes way for that. */
+Test(static, a_better_index)
+{
+    site();
+    f = fake_new(&ag_action_static);
+    fake_set(f, f->config, "static.index[]", "first.html");
+    fake_set(f, f->config, "static.index[]", "index.html");
+    fake_set(f, f->config, "static.root", folder);
+    cr_assert(fake_section(f) == AG_OK);
+    serve("/", "/");
+    expect_body(get("/", NULL), "<home>");
+    expect_body(get("/", NULL), "<home>");
+    cr_expect_eq(cache()->hits, 1);
+    folder_put_text("first.html", "<first>");
+    f->loop.now_ms += AG_STATIC_STALE_MS;
+    expect_body(get("/", NULL), "<first>");
+    uint64_t misses = cache()->misses;
+    f->loop.now_ms += AG_STATIC_STALE_MS;
+    expect_body(get("/", NULL), "<first>");
+    cr_expect_eq(cache()->misses, misses, "there is none better");
+    end();
+}
+
 Test(static, settings_of_a_new_snapshot)
 {
     site();
