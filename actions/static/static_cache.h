@@ -18,6 +18,8 @@
 
 /* An entry older than this is not served before it was looked at again. */
 #define AG_STATIC_STALE_MS 2000u
+/* Nor is one that nobody could look at for this long, as helpers or descriptors ran out. */
+#define AG_STATIC_UNKNOWN_MS 10000u
 
 struct ag_static_cache;
 
@@ -90,7 +92,7 @@ void ag_static_entry_fill(struct ag_static_entry *e, const struct ag_static_key 
 /* Lists a filled entry in place of an older one of the same key. */
 void ag_static_entry_insert(struct ag_static_entry *e);
 
-/* Compares with the file system; an entry whose file has changed is unlisted. `w` (may be NULL) is
- * called afterwards. `snapshot_ref` (may be NULL) keeps `key->settings` alive meanwhile. */
+/* Compares with the file system; an entry whose file has changed is unlisted, one that could not be compared
+ * stays as old as it was. `w` (may be NULL) is called afterwards. `snapshot_ref` (may be NULL) keeps `key->settings` alive meanwhile. */
 void ag_static_entry_look(struct ag_static_entry *e, const struct ag_static_key *key,
                           struct ag_block *snapshot_ref, struct ag_static_waiter *w);
