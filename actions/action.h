@@ -132,6 +132,11 @@ const struct ag_action_ops *ag_action_ops_of(enum ag_action_kind kind);
 /* Keys of a route's long form that this kind reads from decl->options, beside those of all routes. */
 const char *const *ag_action_option_keys(enum ag_action_kind kind, size_t *out_count);
 
+/* ---- what groups say for routes of proxies ---- */
+
+/* Diagnoses the mistakes in a group's `timeouts` (NULL: it has none), which are merged into its routes' options. */
+void ag_group_timeouts_check(const struct ag_node *timeouts, struct ag_diags *diags);
+
 /* ---- pages for errors: error_pages.h ---- */
 
 struct ag_error_level; /* what one place of the config says; in the snapshot */

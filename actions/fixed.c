@@ -166,10 +166,7 @@ static bool add_header(struct ag_exchange *ex, const struct ag_header_option *h)
     struct ag_buf out;
 
     if (!ag_param_text_literal(h->value, &value)) {
-        size_t bound = ag_param_text_bound(h->value, ex);
-        if (bound > AG_ARENA_ALLOC_MAX) {
-            return false;
-        }
+        size_t bound = ag_param_text_bound(h->value, ex, AG_PARAM_RAW);
         out = ag_buf(ag_arena_alloc(&ex->arena, bound), bound);
         if (!out.ptr) {
             return false;
@@ -184,7 +181,7 @@ static bool add_header(struct ag_exchange *ex, const struct ag_header_option *h)
 static struct ag_slice expand_body(struct ag_exchange *ex, const struct fixed_settings *s,
                                    bool *out_ok)
 {
-    size_t bound = ag_param_text_bound(s->body, ex);
+    size_t bound = ag_param_text_bound(s->body, ex, s->escape);
     struct ag_slice none = {{.ptr = NULL}, 0, NULL};
     struct ag_block *block;
     struct ag_buf out;

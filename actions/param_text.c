@@ -140,6 +140,15 @@ static void put_html(struct ag_buf *out, uint8_t ch)
     case '\'':
         ag_buf_put(out, AG_SPAN("&#39;"));
         break;
+    case '\\': /* from here on for scripts in the page, whose strings it must not end or compute */
+        ag_buf_put(out, AG_SPAN("&#92;"));
+        break;
+    case '`':
+        ag_buf_put(out, AG_SPAN("&#96;"));
+        break;
+    case '$':
+        ag_buf_put(out, AG_SPAN("&#36;"));
+        break;
     default:
         ag_buf_putc(out, ch);
         break;
@@ -149,7 +158,7 @@ static void put_html(struct ag_buf *out, uint8_t ch)
 /* Decoded bytes of up to a whole UTF-8 character at a time, so that the escape sees characters. */
 static void put_json(struct ag_buf *out, struct ag_span value)
 {
-    const struct ag_span special = AG_SPAN("\"&'<>`");
+    const struct ag_span special = AG_SPAN("\"&'<>`$");
     size_t at = 0;
 
     while (at < value.len) {
@@ -203,13 +212,14 @@ void ag_param_text_expand(const struct ag_param_text *t, const struct ag_exchang
     }
 }
 
-size_t ag_param_text_bound(const struct ag_param_text *t, const struct ag_exchange *ex)
+size_t ag_param_text_bound(const struct ag_param_text *t, const struct ag_exchange *ex,
+                           enum ag_param_escape how)
 {
-    size_t n = 0;
+    size_t n = 0, each = how == AG_PARAM_RAW || how == AG_PARAM_TEXT ? 1 : ESCAPE_MAX;
 
     for (uint16_t i = 0; i < t->count; i++) {
         n += t->v[i].param < 0 ? t->v[i].literal.len
-                               : ag_exchange_param(ex, (unsigned)t->v[i].param).len * ESCAPE_MAX;
+                               : ag_exchange_param(ex, (unsigned)t->v[i].param).len * each;
     }
     return n;
 }

@@ -19,8 +19,8 @@ struct ag_param_text {
 enum ag_param_escape {
     AG_PARAM_RAW,  /* percent-encoded, as matched */
     AG_PARAM_TEXT, /* decoded */
-    AG_PARAM_JSON, /* decoded, escaped for the inside of a JSON string, in a way that is no markup either */
-    AG_PARAM_HTML, /* decoded, & < > " ' as references */
+    AG_PARAM_JSON, /* decoded, escaped for the inside of a string of JSON or a script, in a way that is no markup */
+    AG_PARAM_HTML, /* decoded, & < > " ' as references, and \ ` $ for scripts in the page */
 };
 
 /* Splits `text`, whose bytes are kept, not copied. An unknown parameter's name is a mistake.
@@ -33,4 +33,5 @@ bool ag_param_text_literal(const struct ag_param_text *t, struct ag_span *out);
 void ag_param_text_expand(const struct ag_param_text *t, const struct ag_exchange *ex,
                           enum ag_param_escape how, struct ag_buf *out);
 /* Bytes that expand may write at most for this exchange. */
-size_t ag_param_text_bound(const struct ag_param_text *t, const struct ag_exchange *ex);
+size_t ag_param_text_bound(const struct ag_param_text *t, const struct ag_exchange *ex,
+                           enum ag_param_escape how);

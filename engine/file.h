@@ -47,7 +47,7 @@ struct ag_file_op {
     /* outputs: AG_OK, AG_ENOENT (also ENOTDIR, ELOOP, EXDEV: it left the root, ENAMETOOLONG, ENXIO: no
      * file to read), AG_EACCES, AG_ELIMIT (no descriptor, memory, helper or room on the disk is free), AG_ESYS */
     enum ag_status status;
-    int error;                /* errno behind a failure, for the log */
+    int error; /* errno behind a failure, for the log; EAGAIN beside AG_ELIMIT: no helper is free */
     int out_fd;               /* open, make: the caller owns it */
     struct ag_file_stat stat; /* open, stat */
     size_t

@@ -203,51 +203,96 @@ static enum ag_status configure(struct ag_filter_build *b, const struct ag_node 
 
 /* ---- requests ---- */
 
-/* The value for this exchange, in its arena; ptr NULL: no memory. */
-static struct ag_span expand(struct ag_exchange *ex, const struct change *c)
+/* What a client can make long, its target above all, is rarely longer than this. */
+#define VALUE_USUAL_BYTES 1024u
+
+/* A value that outgrows the stack; never a part of it, which may mean another. */
+static enum ag_status expand_long(struct ag_exchange *ex, const struct change *c,
+                                  struct ag_span *out)
 {
-    uint8_t room[1024];
+    struct ag_block *room = ag_loop_buf(ex->context->loop, AG_BUF_LARGE);
+    struct ag_buf b;
+
+    if (!room) {
+        return AG_ENOMEM;
+    }
+    b = ag_buf(room->data, room->size);
+    ag_vars_expand(c->value, ex, &b);
+    *out = ag_span(NULL, 0);
+    if (!b.overflow) {
+        *out = ag_arena_copy(&ex->arena, ag_buf_span(&b));
+    }
+    ag_block_release(room);
+    return b.overflow ? AG_ELIMIT : out->ptr ? AG_OK : AG_ENOMEM;
+}
+
+/* The value for this exchange, in its arena. AG_ELIMIT: no head has room for it; AG_ENOMEM. */
+static enum ag_status expand(struct ag_exchange *ex, const struct change *c, struct ag_span *out)
+{
+    uint8_t room[VALUE_USUAL_BYTES];
     struct ag_buf b = ag_buf(room, sizeof(room));
 
     if (c->is_literal) {
-        return c->literal;
+        *out = c->literal;
+        return AG_OK;
     }
-    /* A value that outgrows the room is left empty rather than cut: half a value may mean another. */
     ag_vars_expand(c->value, ex, &b);
-    return b.overflow ? AG_SPAN("") : ag_arena_copy(&ex->arena, ag_buf_span(&b));
+    if (b.overflow) {
+        return expand_long(ex, c, out);
+    }
+    *out = ag_arena_copy(&ex->arena, ag_buf_span(&b));
+    return out->ptr ? AG_OK : AG_ENOMEM;
 }
 
-static bool apply(struct ag_exchange *ex, const struct changes *changes, struct ag_fields *fields)
+static enum ag_status apply_one(struct ag_exchange *ex, const struct change *c,
+                                struct ag_fields *fields)
 {
-    for (uint16_t i = 0; i < changes->count; i++) {
-        const struct change *c = &changes->v[i];
-        struct ag_span value = {NULL, 0};
+    struct ag_span value = {NULL, 0};
+    enum ag_status st = AG_OK;
 
-        if (c->kind != CHANGE_REMOVE) {
-            /* Before anything is removed: the value may be made of the field's old one. */
-            value = expand(ex, c);
-        }
-        if (c->kind != CHANGE_ADD) {
-            if (c->id == AG_FIELD_OTHER) {
-                ag_fields_remove_name(fields, c->name);
-            } else {
-                ag_fields_remove(fields, c->id);
-            }
-        }
-        if (c->kind != CHANGE_REMOVE &&
-            (!value.ptr || ag_fields_add(fields, &ex->arena, c->id, c->name, value) != AG_OK)) {
-            return false;
+    if (c->kind != CHANGE_REMOVE) {
+        /* Before anything is removed: the value may be made of the field's old one. */
+        st = expand(ex, c, &value);
+    }
+    if (c->kind != CHANGE_ADD) {
+        if (c->id == AG_FIELD_OTHER) {
+            ag_fields_remove_name(fields, c->name);
+        } else {
+            ag_fields_remove(fields, c->id);
         }
     }
-    return true;
+    if (c->kind == CHANGE_REMOVE || st != AG_OK) {
+        return st;
+    }
+    return ag_fields_add(fields, &ex->arena, c->id, c->name, value);
+}
+
+/* All that can be; the first failure. */
+static enum ag_status apply(struct ag_exchange *ex, const struct changes *changes,
+                            struct ag_fields *fields)
+{
+    enum ag_status st = AG_OK;
+
+    for (uint16_t i = 0; i < changes->count; i++) {
+        enum ag_status one = apply_one(ex, &changes->v[i], fields);
+
+        st = st == AG_OK ? one : st;
+    }
+    return st;
 }
 
 static enum ag_verdict pre(struct ag_exchange *ex, const void *settings, void *state)
 {
     const struct settings *s = settings;
+    enum ag_status st = apply(ex, &s->request, &ex->req.fields);
 
     (void)state;
-    return apply(ex, &s->request, &ex->req.fields) ? AG_CONTINUE : AG_FAIL;
+    if (st == AG_ELIMIT) {
+        ag_exchange_fail(ex, 431, AG_REASON_LIMIT,
+                         "a header field that is made of the request is too long");
+        return AG_ANSWERED;
+    }
+    return st == AG_OK ? AG_CONTINUE : AG_FAIL;
 }
 
 static void on_head(struct ag_exchange *ex, const void *settings, void *state)
@@ -255,7 +300,7 @@ static void on_head(struct ag_exchange *ex, const void *settings, void *state)
     const struct settings *s = settings;
 
     (void)state;
-    /* Without memory the answer goes out with what could be changed. */
+    /* Without memory, and with a value that is too long, the answer goes out with what could be changed. */
     (void)!apply(ex, &s->response, &ex->res.fields);
 }
 

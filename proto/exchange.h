@@ -227,6 +227,12 @@ static inline const struct ag_tls_session *ag_exchange_tls(const struct ag_excha
                                             : NULL;
 }
 
+/* A page for an error is being asked for: no content is wanted meanwhile, nor waited for. */
+static inline bool ag_exchange_awaits_page(const struct ag_exchange *ex)
+{
+    return ex->paged && !ex->head_sent;
+}
+
 /* ---- for actions ---- */
 
 /* ex->res.status, fields, framing and content_length are set; content comes through res_body, which

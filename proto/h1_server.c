@@ -270,7 +270,7 @@ static uint64_t due_of(const struct ag_h1_server *h)
     case AG_H1_HEAD:
         return h->due_ms;
     case AG_H1_EXCHANGE:
-        if (h->body_done || h->paused) {
+        if (h->body_done || h->paused || ag_exchange_awaits_page(h->ex)) {
             return 0;
         }
         return is_body_bounded(h) ? ag_h1_progress(h)->body_pace.due_ms : h->due_ms;

@@ -355,7 +355,7 @@ bool ag_h1_server_read_body(struct ag_h1_server *h)
     if (!h->in.head) {
         return false;
     }
-    if (ex->filter_waits || !ag_body_room(&ex->req_body)) {
+    if (ex->filter_waits || ag_exchange_awaits_page(ex) || !ag_body_room(&ex->req_body)) {
         ag_h1_server_pause(h);
         return false;
     }

@@ -18,17 +18,20 @@ static uint32_t grace_ms(const struct ag_h2_request *r)
 }
 
 /* Size and rate of the request's content count until the answer's head is sent, and again when the rest is
- * only read to be dropped; silence counts always. */
+ * only read to be dropped; silence counts always. While a page for an error is being asked for the windows are
+ * all that bounds it. */
 static bool is_bounded(const struct ag_h2_request *r)
 {
-    return r->discards || (!r->res_started && !r->ex->streams && r->ex->req.protocol.len == 0);
+    return r->discards || (!r->res_started && !r->ex->streams && r->ex->req.protocol.len == 0 &&
+                           !ag_exchange_awaits_page(r->ex));
 }
 
 uint64_t ag_h2_server_body_due(const struct ag_h2_request *r)
 {
     const struct ag_h2_stream *s = &r->s;
 
-    if (s->ended || (r->ex->req.protocol.len > 0 && !s->sent)) {
+    if (s->ended || ag_exchange_awaits_page(r->ex) ||
+        (r->ex->req.protocol.len > 0 && !s->sent)) {
         return 0; /* a tunnel is its upstream's to watch, as long as there is one */
     }
     if (is_bounded(r)) {

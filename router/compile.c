@@ -234,11 +234,10 @@ static enum ag_status configure_with(struct ag_compile *c, struct ag_route *r,
 static enum ag_status configure_action(struct ag_compile *c, struct ag_route *r, uint32_t set)
 {
     const struct ag_node *options = c->own[r->split_of].options;
-    const struct ag_node *own = ag_node_get(options, "timeouts");
+    const struct ag_node *timeouts = ag_node_get(options, "timeouts");
+    bool mistaken = timeouts && timeouts->kind != AG_NODE_MAP && timeouts->kind != AG_NODE_NULL;
 
-    /* Those that are no map are left as they are: the action tells. */
-    if (r->decl.kind == AG_ACTION_PROXY &&
-        (!own || own->kind == AG_NODE_MAP || own->kind == AG_NODE_NULL)) {
+    if (r->decl.kind == AG_ACTION_PROXY && !mistaken) { /* else the proxy tells it */
         options = merged_options(c, &c->sets[set], options);
     }
     return configure_with(c, r, options);

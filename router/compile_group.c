@@ -141,10 +141,7 @@ static void compile_group(struct ag_compile *c, const struct ag_group *decl,
     g->decl = decl;
     g->name = ag_arena_strdup(c->arena, decl->match);
     g->timeouts = ag_node_get(decl->node, "timeouts");
-    if (g->timeouts && g->timeouts->kind != AG_NODE_MAP && g->timeouts->kind != AG_NODE_NULL) {
-        ag_diag_error(c->diags, g->timeouts->pos, "such as {read: 30s}",
-                      "timeouts must be a mapping");
-    }
+    ag_group_timeouts_check(g->timeouts, c->diags);
     (void)!ag_compile_filters(c, ag_node_get(decl->node, "filters"), &g->filters);
     (void)!ag_model_route_limits(decl->node, c->diags, &scratch);
     ag_compile_tls_keys(c, decl->node, &g->tls);

@@ -423,8 +423,8 @@ static bool filters_want_answer(const struct ag_exchange *ex)
 
 static bool action_outlives(struct ag_exchange *ex)
 {
-    if (!ex->action || ex->holders == 1) {
-        return true; /* there is none, or it has let go */
+    if (!ex->action || ex->holders == (ex->server_stream ? 1 : 0)) {
+        return true; /* there is none, or it has let go; the server may have, too */
     }
     return ex->action->ops->outlive ? ex->action->ops->outlive(ex) : ex->head_sent;
 }

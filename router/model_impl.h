@@ -21,8 +21,8 @@ void ag_model_read_admin(struct ag_model *m, const struct ag_node *n, struct ag_
 void ag_model_read_resolver(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
 /* server.memory (`n`, or NULL). */
 void ag_model_read_memory(struct ag_model *m, const struct ag_node *n, struct ag_diags *diags);
-/* A listener's `limits` and `stream` over m->limits; `owner` is its map, or NULL. */
-void ag_model_listener_limits(struct ag_model *m, const struct ag_node *owner,
+/* A listener's `limits` and `stream` over m->limits; `owner` is its map, or NULL. The index is ag_model_read_tls's. */
+void ag_model_listener_limits(const struct ag_model *m, const struct ag_node *owner,
                               struct ag_diags *diags, struct ag_server_limits *out);
 /* The index of listeners with these limits of routes and of this kind, a new one where there are none yet. */
 uint16_t ag_model_listen_kind(struct ag_model *m, const struct ag_route_limits *limits,

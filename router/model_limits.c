@@ -221,7 +221,7 @@ void ag_model_read_memory(struct ag_model *m, const struct ag_node *n, struct ag
     }
 }
 
-void ag_model_listener_limits(struct ag_model *m, const struct ag_node *owner,
+void ag_model_listener_limits(const struct ag_model *m, const struct ag_node *owner,
                               struct ag_diags *diags, struct ag_server_limits *out)
 {
     const struct ag_node *limits = ag_node_get(owner, "limits");
@@ -231,7 +231,6 @@ void ag_model_listener_limits(struct ag_model *m, const struct ag_node *owner,
         read_listener(limits, diags, "a listener's limits", out);
     }
     read_stream(ag_node_get(owner, "stream"), diags, &out->route.stream);
-    out->index = ag_model_listen_kind(m, &out->route, &(struct ag_listen_kind){0});
 }
 
 enum ag_status ag_model_route_limits(const struct ag_node *owner, struct ag_diags *diags,

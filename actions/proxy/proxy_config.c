@@ -491,6 +491,13 @@ static void tell_of(struct ag_action_build *build, struct ag_proxy_section *sect
     section->last_rewriting = told;
 }
 
+void ag_group_timeouts_check(const struct ag_node *timeouts, struct ag_diags *diags)
+{
+    struct ag_upstream_timeouts scratch = {0};
+
+    (void)ag_upstream_read_timeouts(timeouts, diags, &scratch);
+}
+
 enum ag_status ag_proxy_configure(struct ag_action_build *build, const struct ag_action_decl *decl,
                                   const void **out_settings)
 {

@@ -5,6 +5,7 @@
 #include "actions/static/static_path.h"
 #include "actions/static/static_send.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 /*
@@ -24,6 +25,7 @@ struct static_work {
     uint16_t index_at;             /* the index name being tried */
     bool index;                    /* path.text has an index name at its end */
     bool fallback;                 /* the root's index for a path without a file */
+    bool looked;                   /* at the cached entry, or it was tried to */
     bool busy, aborted;
     bool over; /* all is given back */
 };
@@ -73,7 +75,10 @@ static void fail_op(struct static_work *w)
         break;
     case AG_ELIMIT:
     case AG_ENOMEM:
-        fail(w, 503, AG_REASON_RESOURCES, "no descriptor is free");
+        fail(w, 503, AG_REASON_RESOURCES,
+             w->op.error == EAGAIN   ? "too many files are waited for"
+             : w->op.error == ENOMEM ? "out of memory"
+                                     : "no descriptor is free");
         break;
     case AG_OK:
     case AG_AGAIN:
@@ -153,6 +158,7 @@ static void not_found(struct static_work *w)
 
     if (!w->fallback && ag_static_may_fall_back(ex, s)) {
         w->fallback = true;
+        w->looked = false;
         w->index_at = 0;
         w->path.len = 0;
         w->path.wants_index = true;
@@ -218,6 +224,7 @@ static void serve_file(struct static_work *w)
         w->entry = ag_static_entry_new(cache_of(ex), &key, w->path.text, &w->op.stat);
     }
     if (w->entry) {
+        w->entry->second = w->index && w->index_at > 0;
         w->busy = true;
         ag_file_read(ex->context->loop, &w->op, fd, w->entry->content, (size_t)size, 0,
                      content_read);
@@ -234,18 +241,18 @@ static void serve_file(struct static_work *w)
 static void file_opened(struct ag_file_op *op)
 {
     struct static_work *w = ag_container_of(op, struct static_work, op);
-    bool directory_route = settings_of(w->ex)->directory;
     bool is_file = op->status == AG_OK && op->stat.is_regular;
 
     if (op->status == AG_OK && (!is_file || w->aborted)) {
         (void)close(op->out_fd);
     }
-    if (gone(w)) {
+    if (gone(w)) { /* and perhaps the settings, too */
         return;
     }
     if (is_file) {
         serve_file(w);
-    } else if (op->status == AG_OK && op->stat.is_dir && directory_route && !w->index) {
+    } else if (op->status == AG_OK && op->stat.is_dir && settings_of(w->ex)->directory &&
+               !w->index) {
         redirect_to_directory(w);
     } else if (op->status != AG_OK && op->status != AG_ENOENT) {
         fail_op(w);
@@ -300,7 +307,10 @@ static void open_dir(struct ag_static_waiter *waiter)
 
 static void entry_looked_at(struct ag_static_waiter *waiter)
 {
-    lookup(ag_container_of(waiter, struct static_work, waiter));
+    struct static_work *w = ag_container_of(waiter, struct static_work, waiter);
+
+    w->looked = true;
+    lookup(w);
 }
 
 /* From memory when it is there and was looked at lately; else from the file system. */
@@ -309,13 +319,16 @@ static void lookup(struct static_work *w)
     struct ag_exchange *ex = w->ex;
     struct ag_static_key key = key_of(ex, w->fallback);
     struct ag_static_entry *e = ag_static_cache_find(cache_of(ex), &key);
+    uint64_t most_ms = w->looked ? AG_STATIC_UNKNOWN_MS : AG_STATIC_STALE_MS;
 
     if (!e) {
         w->waiter.ready = open_dir;
         open_dir(&w->waiter);
-    } else if (ex->context->loop->now_ms - e->checked_ms < AG_STATIC_STALE_MS) {
+    } else if (ex->context->loop->now_ms - e->checked_ms < most_ms) {
         serve_entry(ex, e);
         let_go(w);
+    } else if (w->looked) {
+        fail(w, 503, AG_REASON_RESOURCES, "too many files are open or waited for");
     } else {
         w->waiter.ready = entry_looked_at;
         ag_static_entry_look(e, &key, ex->snapshot_ref, &w->waiter);

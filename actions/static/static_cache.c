@@ -254,7 +254,9 @@ void ag_static_entry_fill(struct ag_static_entry *e, const struct ag_static_key 
 
 /* ---- a look at the file system ---- */
 
-static void look_done(struct ag_static_entry *e, bool same)
+enum look { LOOK_SAME, LOOK_CHANGED, LOOK_UNKNOWN };
+
+static void look_done(struct ag_static_entry *e, enum look found)
 {
     e->busy = false;
     e->cache->ops--;
@@ -262,8 +264,9 @@ static void look_done(struct ag_static_entry *e, bool same)
     ag_block_release(e->snapshot_ref);
     e->dir = e->snapshot_ref = NULL;
     e->root = NULL;
-    e->checked_ms = e->cache->loop->now_ms;
-    if (!same && e->listed) {
+    if (found == LOOK_SAME) { /* an unknown one grows old: it is looked at again */
+        e->checked_ms = e->cache->loop->now_ms;
+    } else if (found == LOOK_CHANGED && e->listed) {
         unlist(e);
     }
     ag_static_wake(&e->waiters);
@@ -274,13 +277,15 @@ static void looked(struct ag_file_op *op)
 {
     struct ag_static_entry *e = ag_container_of(op, struct ag_static_entry, op);
     const struct ag_file_stat *now = &op->stat, *then = &e->stat;
+    bool same = op->status == AG_OK && now->is_regular && now->size_bytes == then->size_bytes &&
+                now->mtime_s == then->mtime_s && now->mtime_ns == then->mtime_ns &&
+                now->inode == then->inode && now->device == then->device;
 
-    /* No helper free: it is tried again in a second. */
-    look_done(e,
-              op->status == AG_ELIMIT ||
-                  (op->status == AG_OK && now->is_regular && now->size_bytes == then->size_bytes &&
-                   now->mtime_s == then->mtime_s && now->mtime_ns == then->mtime_ns &&
-                   now->inode == then->inode && now->device == then->device));
+    if (op->status == AG_ELIMIT) {
+        look_done(e, LOOK_UNKNOWN);
+    } else { /* of several names one would tell nothing of the others: they are tried anew */
+        look_done(e, same && !e->second ? LOOK_SAME : LOOK_CHANGED);
+    }
 }
 
 static void look_step(struct ag_static_waiter *w)
@@ -292,7 +297,7 @@ static void look_step(struct ag_static_waiter *w)
         return;
     }
     if (st != AG_OK || !e->dir) {
-        look_done(e, false);
+        look_done(e, st == AG_OK ? LOOK_CHANGED : LOOK_UNKNOWN);
         return;
     }
     ag_file_stat(e->cache->loop, &e->op, e->dir->fd, e->path, e->follow, looked);

@@ -9,7 +9,8 @@
  * An entry is a block: an answer in flight keeps it alive after it was evicted. All memory, that of
  * unlisted entries included, counts against the bound. Eviction is CLOCK: a hit sets a bit. A listed
  * entry is compared with the file system at most once a second; while that runs, requests are served
- * from memory if the last look is less than two seconds old, else they wait for its outcome.
+ * from memory if the last look is less than two seconds old, else they wait for its outcome. An index that
+ * is not a directory's first choice goes at its first look.
  */
 #pragma once
 #include "actions/static/static_dirs.h"
@@ -17,6 +18,8 @@
 
 /* An entry older than this is not served before it was looked at again. */
 #define AG_STATIC_STALE_MS 2000u
+/* Nor is one that nobody could look at for this long, as helpers or descriptors ran out. */
+#define AG_STATIC_UNKNOWN_MS 10000u
 
 struct ag_static_cache;
 
@@ -38,6 +41,7 @@ struct ag_static_entry {
     uint64_t charge_bytes;
     uint64_t checked_ms;
     bool fallback, listed, used;
+    bool second; /* a better one may come: of a directory whose first index names are missing */
     bool busy; /* being looked at: dir_waiter or op is in use */
     enum ag_follow follow;
     struct ag_file_stat stat;
@@ -88,7 +92,7 @@ void ag_static_entry_fill(struct ag_static_entry *e, const struct ag_static_key 
 /* Lists a filled entry in place of an older one of the same key. */
 void ag_static_entry_insert(struct ag_static_entry *e);
 
-/* Compares with the file system; an entry whose file has changed is unlisted. `w` (may be NULL) is
- * called afterwards. `snapshot_ref` (may be NULL) keeps `key->settings` alive meanwhile. */
+/* Compares with the file system; an entry whose file has changed is unlisted, one that could not be compared
+ * stays as old as it was. `w` (may be NULL) is called afterwards. `snapshot_ref` (may be NULL) keeps `key->settings` alive meanwhile. */
 void ag_static_entry_look(struct ag_static_entry *e, const struct ag_static_key *key,
                           struct ag_block *snapshot_ref, struct ag_static_waiter *w);

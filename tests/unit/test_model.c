@@ -71,7 +71,6 @@ Test(model, defaults)
     cr_assert_eq(m->limits.route.stream, AG_STREAMING_AUTO);
     cr_assert_eq(m->limits.max_requests, 0);
     cr_assert_eq(m->limits.max_connections, 0);
-    cr_assert_eq(m->route_limit_count, 1);
     cr_assert_eq(m->listens[0].limits.idle_timeout_ms, 75000);
     cr_assert_eq(m->drain_timeout_ms, 30000);
     cr_assert_eq(m->log_level, AG_LOG_INFO);
@@ -187,6 +186,10 @@ Test(model, a_listener_has_limits_of_its_own)
                       "    - {address: \"127.0.0.1:3\", limits: {max_header: 4k, max_line: 4k}}\n"
                       "    - {address: \"127.0.0.1:4\", limits: {max_body: 2k}, stream: false}\n");
 
+    struct ag_tls_files files;
+
+    ag_tls_files_init(&files, &f.arena, NULL, &f.diags);
+    ag_model_read_tls(m, NULL, &files);
     cr_assert_eq(m->listen_count, 5);
     cr_expect_eq(m->listens[0].limits.route.max_body_bytes, 1024);
     cr_expect_eq(m->listens[0].limits.head.line_max, 2048);
@@ -348,16 +351,34 @@ Test(model, listeners_are_bounded)
 {
     struct fixture f;
     fixture_init(&f);
-    char text[4096];
+    char text[8192];
     size_t at = (size_t)snprintf(text, sizeof(text), "server:\n  listen:\n");
 
-    for (unsigned i = 0; i < AG_LISTEN_MAX + 1; i++) {
-        at += (size_t)snprintf(text + at, sizeof(text) - at, "  - 127.0.0.1:%u\n", 1000 + i);
+    for (unsigned i = 0; i < AG_LISTEN_MAX + 1; i++) { /* each of another kind */
+        at += (size_t)snprintf(text + at, sizeof(text) - at,
+                               "  - {address: '127.0.0.1:%u', limits: {max_body: %uk}}\n", 1000 + i,
+                               i);
     }
     struct ag_model *m = read_text(&f, text);
     cr_assert_eq(m->listen_count, AG_LISTEN_MAX);
     cr_assert_eq(f.diags.errors, 1);
     cr_assert_eq(f.diags.first->pos.line, 3 + AG_LISTEN_MAX);
+    fixture_deinit(&f);
+}
+
+/* More kinds of them than listeners that are any good. */
+Test(model, mistakes_in_listeners_with_limits_of_their_own)
+{
+    struct fixture f;
+    fixture_init(&f);
+
+    struct ag_model *m = read_text(&f, "server:\n"
+                                       "  listen:\n"
+                                       "  - {address: ':1x', limits: {max_body: 1k}}\n"
+                                       "  - {address: ':2x', limits: {max_body: 2k}}\n"
+                                       "  - {address: ':3x', limits: {max_body: 3k}}\n");
+    cr_assert_eq(f.diags.errors, 3);
+    cr_assert_eq(m->listen_count, 0);
     fixture_deinit(&f);
 }
 

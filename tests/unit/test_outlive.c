@@ -5,9 +5,11 @@
  * the old snapshot is freed under the exchange, so that any use of it is seen by AddressSanitizer.
  */
 #include "actions/static/static.h"
+#include "engine/backend.h"
 #include "engine/log.h"
 #include "filters/filter.h"
 #include "router/snapshot.h"
+#include "tests/unit/folder.h"
 #include "tests/unit/proxying.h"
 
 #include <sys/stat.h>
@@ -305,6 +307,85 @@ BOTH(outlive, a_long_static_download)
     (void)unlink(path);
     (void)rmdir(dir);
     end(w);
+}
+
+/* ---- files that open slowly ---- */
+
+static struct ag_system slow_system;
+static struct ag_backend slow_backend;
+static struct ag_file_op *slow_op; /* taken, to be performed when the test says so */
+
+static bool take_file(struct ag_loop *l, struct ag_file_op *op)
+{
+    (void)l;
+    slow_op = op;
+    return true;
+}
+
+/* A client that asks for /f/x.txt, which is being opened; the rest of the head is `more`. */
+static struct client *ask_slowly(struct world *w, const char *more)
+{
+    struct client *c;
+
+    folder_make();
+    folder_put_text("x.txt", "text");
+    slow_backend = *w->loop.backend;
+    slow_system = *slow_backend.system;
+    slow_system.file = take_file;
+    slow_backend.system = &slow_system;
+    w->loop.backend = &slow_backend;
+    slow_op = NULL;
+    (void)snprintf(config, sizeof(config), "routes:\n  /f: {action: %s/, limits: {max_body: 4}}\n",
+                   folder);
+    cr_assert_null(swap(w));
+    c = client_new(w);
+    client_send(c, "GET /f/x.txt HTTP/1.1\r\nHost: h\r\n");
+    client_send(c, more);
+    for (unsigned i = 0; i < 2; i++) { /* the directory, the file */
+        world_until(w, slow_op);
+        if (i == 0) {
+            struct ag_file_op *op = slow_op;
+
+            slow_op = NULL;
+            ag_file_perform(op, 0);
+        }
+    }
+    return c;
+}
+
+static void end_slowly(struct world *w)
+{
+    ag_file_perform(slow_op, 0);
+    world_settle(w);
+    cr_expect_eq(w->ctx.exchanges_live, 0);
+    end(w);
+    folder_remove();
+}
+
+/* The client and so the server have gone: who waits for the file still needs the settings. */
+BOTH(outlive, a_file_for_a_client_that_has_gone)
+{
+    struct world *w = begin(kind);
+    struct client *c = ask_slowly(w, "\r\n");
+
+    leave(c);
+    world_until(w, downs_closed(w));
+    cr_expect_eq(w->ctx.exchanges_live, 1);
+    cr_expect_not(reload(w, 1));
+    end_slowly(w);
+}
+
+/* The server has answered by itself: the settings may go before the file is there. */
+BOTH(outlive, a_file_for_a_request_that_was_refused)
+{
+    struct world *w = begin(kind);
+    struct client *c = ask_slowly(w, "Transfer-Encoding: chunked\r\n\r\n");
+
+    client_send(c, "5\r\nlarge\r\n");
+    world_until(w, client_has(c, "HTTP/1.1 413 "));
+    leave(c);
+    (void)!reload(w, 0);
+    end_slowly(w);
 }
 
 BOTH(outlive, an_upload)

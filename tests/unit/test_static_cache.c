@@ -2,7 +2,10 @@
  * Goal: what is held in memory is what lies on disk, within its bound; directories may be swapped.
  * Method: the loop's clock is set forward where age matters.
  */
+#include "engine/backend.h"
 #include "tests/unit/static_util.h"
+
+#include <errno.h>
 
 /* ---- cache ---- */
 
@@ -102,6 +105,95 @@ Test(static, unchanged_files_stay)
     f->loop.now_ms += AG_STATIC_STALE_MS;
     expect_body(get("/app.js", NULL), "alert(1)");
     cr_expect(cache()->misses == misses && cache()->count == 1);
+    end();
+}
+
+/* An index that is there for want of a better one makes way for that. */
+Test(static, a_better_index)
+{
+    site();
+    f = fake_new(&ag_action_static);
+    fake_set(f, f->config, "static.index[]", "first.html");
+    fake_set(f, f->config, "static.index[]", "index.html");
+    fake_set(f, f->config, "static.root", folder);
+    cr_assert(fake_section(f) == AG_OK);
+    serve("/", "/");
+    expect_body(get("/", NULL), "<home>");
+    expect_body(get("/", NULL), "<home>");
+    cr_expect_eq(cache()->hits, 1);
+    folder_put_text("first.html", "<first>");
+    f->loop.now_ms += AG_STATIC_STALE_MS;
+    expect_body(get("/", NULL), "<first>");
+    uint64_t misses = cache()->misses;
+    f->loop.now_ms += AG_STATIC_STALE_MS;
+    expect_body(get("/", NULL), "<first>");
+    cr_expect_eq(cache()->misses, misses, "there is none better");
+    end();
+}
+
+/* ---- helpers that are all busy ---- */
+
+static bool refuse_file(struct ag_loop *l, struct ag_file_op *op)
+{
+    op->error = EAGAIN;
+    op->status = AG_ELIMIT;
+    ag_task_queue(l, &op->task);
+    return true;
+}
+
+static void helpers_are_busy(bool busy)
+{
+    static const struct ag_backend *usual;
+    static struct ag_backend backend;
+    static struct ag_system system;
+
+    if (busy) {
+        usual = f->loop.backend;
+        backend = *usual;
+        system = *usual->system;
+        system.file = refuse_file;
+        backend.system = &system;
+    }
+    f->loop.backend = busy ? &backend : usual;
+}
+
+/* What nobody could look at is not taken for looked at: it is served for a while, no longer. */
+Test(static, nobody_can_look)
+{
+    site();
+    serve("/", "/");
+    expect_body(get("/app.js", NULL), "alert(1)");
+    folder_put_text("app.js", "alert(22)");
+    helpers_are_busy(true);
+    struct ag_static_entry *e =
+        ag_container_of(cache()->clock.next, struct ag_static_entry, clock);
+    for (unsigned age_ms = 500; age_ms < AG_STATIC_UNKNOWN_MS; age_ms += 500) {
+        e->checked_ms -= 500; /* the loop's own clock would be set anew */
+        expect_body(get("/app.js", NULL), "alert(1)");
+    }
+    e->checked_ms -= 500;
+    const struct answer *a = get("/app.js", NULL);
+    cr_expect_eq(a->status, 503);
+    cr_expect(memmem(a->body, a->body_len, "too many files", 14));
+    cr_expect_eq(cache()->count, 1);
+    helpers_are_busy(false);
+    expect_body(get("/app.js", NULL), "alert(22)");
+    end();
+}
+
+Test(static, nobody_can_open)
+{
+    const struct answer *a;
+
+    site();
+    serve("/", "/");
+    expect_body(get("/app.js", NULL), "alert(1)"); /* the directory is open from here on */
+    helpers_are_busy(true);
+    a = get("/index.html", NULL);
+    cr_expect_eq(a->status, 503);
+    cr_expect(memmem(a->body, a->body_len, "too many files", 14));
+    helpers_are_busy(false);
+    cr_expect_eq(get("/index.html", NULL)->status, 200);
     end();
 }
 

@@ -40,6 +40,14 @@ routes:
     error_pages: {intercept: true, 401: "who?", 5xx: "http://sorry/{status}"}
   "/fixed": 404 as the config says
   "/asked/*": {action: "./site/", error_pages: {default: "http://sorry/{status}"}}
+  "/small/*":
+    action: "*"
+    limits: {max_body: 1000, body_timeout: 300ms, body_grace: 300ms}
+    error_pages: {default: "http://sorry/{status}"}
+  "/few/*":
+    action: "http://127.0.0.1:%(dead)d"
+    limits: {max_body: 1000, body_timeout: 300ms, body_grace: 300ms}
+    error_pages: {default: "http://sorry/{status}"}
 """
 
 
@@ -150,6 +158,59 @@ def test_a_missing_file_asks_for_its_page(gate):
     Scripts.sorry = ok(b"sorry")
     for _ in range(3):
         assert page(gate.get("/asked/none"))[::2] == (404, b"sorry")
+
+
+# ---- content that comes while a page is asked for
+
+def chunk(data):
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+@pytest.fixture
+def asked():
+    """Set when the page is asked for; it comes when what the client owes is long due."""
+    event = threading.Event()
+
+    def answer(peer, head, rest):
+        event.set()
+        time.sleep(0.7)
+        peer.send(ok(b"sorry"))
+        return b""
+    Scripts.sorry = answer
+    return event
+
+
+@pytest.mark.parametrize("path,framing,before,after", [
+    ("/small/x", "Content-Length: 5000", b"", b"x" * 5000),
+    ("/small/x", "Content-Length: 5000", b"x" * 4000, b"x" * 1000),
+    ("/few/x", "Content-Length: 900", b"x", b"x" * 899),
+    ("/few/x", "Transfer-Encoding: chunked", chunk(b"x" * 900), chunk(b"x" * 900) + b"0\r\n\r\n"),
+], ids=["none", "most", "slow", "chunked"])
+@pytest.mark.parametrize("late", [0, 0.4])
+def test_content_does_not_stop_it(gate, asked, late, path, framing, before, after):
+    with gate.connect() as s:
+        s.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode() + before)
+        assert asked.wait(20)
+        time.sleep(late)
+        s.sendall(after)
+        reader = Reader(s)
+        assert page(reader.response())[::2] == (413 if path == "/small/x" else 502, b"sorry")
+        s.sendall(b"GET /fixed HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert page(reader.response())[::2] == (404, b"as the config says")
+
+
+@pytest.mark.parametrize("path,length", [("/small/x", "Content-Length: 5000"), ("/few/x", "X-A: b")])
+@pytest.mark.parametrize("late", [0, 0.4])
+def test_nor_over_http_2(gate, asked, late, path, length):
+    with subprocess.Popen(["curl", "-sS", "--http2-prior-knowledge", "-w", "%{http_code}", "-H", length,
+                           "-X", "POST", "-T", "-", f"http://127.0.0.1:{gate.port}{path}"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as curl:
+        curl.stdin.write(b"x" * 900)
+        assert asked.wait(20)
+        time.sleep(late)
+        curl.stdin.write(b"x" * 4100)
+        curl.stdin.close()
+        assert curl.stdout.read() == (b"sorry413" if path == "/small/x" else b"sorry502")
 
 
 # ---- files that are there

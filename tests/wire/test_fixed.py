@@ -7,7 +7,7 @@ import pytest
 from gate import Gate
 
 CONFIG = """
-server: {listen: ["127.0.0.1:$PORT"], workers: 1}
+server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {max_line: 32k}}
 plugins:
   html: {headers: {set: {Content-Type: text/html}}}
   plain: {headers: {set: {Content-Type: text/plain}}}
@@ -37,8 +37,11 @@ routes:
   "/group/*": OK hi {splat}
   "/plain/:n": OK hi {param.n}
   "/object/:n": OK {"n":"{param.n}"}
+  "/field/*": {action: "OK", headers: {X-S: "<{splat}>"}}
 """
-RAW, HTML, SCRIPT = b"hi <b>&\"'\\", b"hi &lt;b&gt;&amp;&quot;&#39;\\", rb"hi \u003cb\u003e\u0026\u0022\u0027\\"
+RAW = b"hi <b>&\"'\\`$"
+HTML = b"hi &lt;b&gt;&amp;&quot;&#39;&#92;&#96;&#36;"
+SCRIPT = rb"hi \u003cb\u003e\u0026\u0022\u0027\\\u0060\u0024"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def gate(backend, tmp_path_factory):
     ("/group/", RAW), ("/group/only/", HTML.replace(b"hi ", b"hi only/")),
 ])
 def test_no_markup_comes_out_of_a_path(gate, path, want):
-    path += "%3Cb%3E&%22'%5C"
+    path += "%3Cb%3E&%22'%5C%60$"
     assert gate.get(path).body == want
     head = gate.get(path, method="HEAD")
     assert int(head.get("content-length")) == len(want)
@@ -67,6 +70,16 @@ def test_no_markup_comes_out_of_a_path(gate, path, want):
 
 
 def test_json_tells_what_was_asked(gate):
-    r = gate.get("/object/%3Cb%3E&%22'%5C%60%0A%E2%82%AC")
-    assert json.loads(r.body) == {"n": "<b>&\"'\\`\n\u20ac"}
-    assert not set(b"<>&'`") & set(r.body)
+    r = gate.get("/object/%3Cb%3E&%22'%5C%60$%0A%E2%82%AC")
+    assert json.loads(r.body) == {"n": "<b>&\"'\\`$\n\u20ac"}
+    assert not set(b"<>&'`$") & set(r.body)
+
+
+@pytest.mark.parametrize("length", [0, 600, 700, 5000, 20000])
+def test_a_field_has_all_of_a_long_path(gate, length):
+    text = "a" * length
+    answer = gate.get("/field/" + text)
+    assert (answer.status, answer.get("x-s")) == (200, f"<{text}>")
+    curl = ["curl", "-sSi", "--http2-prior-knowledge", f"http://127.0.0.1:{gate.port}/field/{text}"]
+    done = subprocess.run(curl, capture_output=True, check=True)
+    assert f"\r\nx-s: <{text}>\r\n".encode() in done.stdout
