@@ -496,29 +496,23 @@ static void abort_call(struct ag_exchange *ex, enum ag_reason why)
 }
 
 /* Once the request is on its way its settings have done their part, but for another try; what rewrites the answer
- * is kept. */
+ * is kept: once, for this is asked again until it can be. */
 static bool outlive(struct ag_exchange *ex)
 {
     struct ag_proxy_call *p = ex->action_data;
 
-    const struct ag_rewrite_kept *kept = NULL;
-
-    if (p && p->settings && p->settings->rewrite && !p->answered) {
-        struct ag_rewrite_peer peer;
-
-        if (p->first.claim.state != AG_CLAIM_GIVEN) {
-            return false;
-        }
-        peer = rewrite_peer(&p->first);
-        kept = ag_rewrite_keep(p->settings->rewrite, ex, &peer);
-        if (!kept) {
-            return false;
-        }
-    }
-    if (!p || !ag_proxy_outlive(p)) {
+    if (!p || !ag_proxy_may_outlive(p)) {
         return false;
     }
-    p->kept = kept ? kept : p->kept;
+    if (p->settings && p->settings->rewrite && !p->answered) {
+        struct ag_rewrite_peer peer = rewrite_peer(&p->first);
+
+        p->kept = ag_rewrite_keep(p->settings->rewrite, ex, &peer);
+        if (!p->kept) {
+            return false;
+        }
+    }
+    ag_proxy_outlive(p);
     return true;
 }
 

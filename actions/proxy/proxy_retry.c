@@ -446,17 +446,21 @@ bool ag_proxy_breaks_off(struct ag_proxy_call *p, enum ag_reason why, const char
 
 /* ---- the end ---- */
 
-bool ag_proxy_outlive(struct ag_proxy_call *p)
+bool ag_proxy_may_outlive(const struct ag_proxy_call *p)
+{
+    const struct ag_proxy_more *more = p->more;
+
+    return !p->mirrored &&
+           (p->answered || (p->first.claim.state == AG_CLAIM_GIVEN &&
+                            !(more && (more->draining || hedge_alive(p, NULL)))));
+}
+
+void ag_proxy_outlive(struct ag_proxy_call *p)
 {
     struct ag_proxy_more *more = p->more;
 
-    if (p->mirrored || !(p->answered || p->first.claim.state == AG_CLAIM_GIVEN)) {
-        return false;
-    }
+    AG_ASSERT(ag_proxy_may_outlive(p));
     if (more && !p->answered) {
-        if (more->draining || hedge_alive(p, NULL)) {
-            return false;
-        }
         ag_timer_cancel(&ag_proxy_loop(p)->wheel, &more->hedging);
         if (more->replays) {
             ag_replay_forget(&more->content);
@@ -466,5 +470,4 @@ bool ag_proxy_outlive(struct ag_proxy_call *p)
         ag_spool_forget(p->buffers->request);
     }
     p->settings = NULL;
-    return true;
 }
