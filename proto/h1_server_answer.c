@@ -248,7 +248,7 @@ static void end_answer(struct ag_h1_server *h, const struct ag_body *src)
     /* The client must not take a part for the whole; what its length says is all there is whole, whatever became of
      * who answered. */
     if (res->framing == AG_FRAMING_LENGTH ? ag_h1_progress(h)->res_left > 0 : src->aborted) {
-        ag_h1_server_close_now(h, src->aborted ? (enum ag_reason)src->reason : AG_REASON_PROTOCOL);
+        ag_h1_server_break_off(h, src->aborted ? (enum ag_reason)src->reason : AG_REASON_PROTOCOL);
         return;
     }
     if (res->framing == AG_FRAMING_CHUNKED &&

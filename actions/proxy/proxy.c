@@ -172,6 +172,9 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
         ag_upstream_failed(&t->claim, call, why);
     }
     ag_upstream_release(&t->claim);
+    if (why == AG_REASON_RESET) {
+        detail = "read from upstream: connection reset";
+    }
     if (ag_proxy_retry_failed(t, why) || ag_proxy_breaks_off(p, why, detail)) {
         return;
     }
@@ -187,11 +190,9 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
     case AG_REASON_LIMIT:
         ag_proxy_fail(p, 503, why, detail);
         return;
-    case AG_REASON_RESET:
-        ag_proxy_fail(p, 502, why, "read from upstream: connection reset");
-        return;
     case AG_REASON_NONE:
     case AG_REASON_EOF:
+    case AG_REASON_RESET:
     case AG_REASON_REFUSED:
     case AG_REASON_UNREACHABLE:
     case AG_REASON_NAME:
