@@ -404,7 +404,7 @@ void ag_proxy_won(struct ag_proxy_try *t)
     ag_proxy_stop_timers(p);
     cancel_others(p, t);
     if (ag_proxy_holds(p)) {
-        ag_spool_forget(p->buffers->request);
+        ag_proxy_buffers_forget(p->buffers, t == &p->first); /* hedges have their own */
     }
     if (more->replays && !p->mirrored) {
         ag_replay_forget(&more->content);
@@ -477,7 +477,7 @@ void ag_proxy_outlive(struct ag_proxy_call *p)
         }
     }
     if (ag_proxy_holds(p)) {
-        ag_spool_forget(p->buffers->request);
+        ag_proxy_buffers_forget(p->buffers, true);
     }
     p->settings = NULL;
 }
