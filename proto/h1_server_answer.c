@@ -190,6 +190,13 @@ static const struct ag_stream *client(const struct ag_exchange *ex)
     return ((const struct ag_h1_server *)ex->server_stream)->stream;
 }
 
+static bool taken(struct ag_exchange *ex)
+{
+    struct ag_h1_server *h = ex->server_stream;
+
+    return h && ag_stream_has_moved_since(h->stream, &ag_h1_progress(h)->taken);
+}
+
 static const struct ag_tls_session *tls_of(struct ag_exchange *ex)
 {
     struct ag_h1_server *h = ex->server_stream;
@@ -216,6 +223,7 @@ const struct ag_server_ops ag_h1_server_ops = {
     .local = local,
     .proxied = proxied,
     .client = client,
+    .taken = taken,
     .tls = tls_of,
     .reset = reset,
 };

@@ -206,11 +206,19 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
     AG_UNREACHABLE("a reason that is none");
 }
 
+static bool is_taken(struct ag_call *call)
+{
+    struct ag_exchange *ex = of(call)->whole->ex;
+
+    return ex->server->taken && ex->server->taken(ex);
+}
+
 static const struct ag_call_events call_events = {
     .interim = on_interim,
     .head = on_head,
     .done = on_done,
     .failed = on_failed,
+    .taken = is_taken,
 };
 
 /* ---- the connection ---- */

@@ -155,6 +155,33 @@ routes:
                 assert data.endswith((b"\r\nlast\n\r\n", b"\nlast\n")), data
 
 
+def test_a_tunnel_that_is_read_slowly_is_not_idle(backend, tmp_path):
+    """All has been sent on, and the client takes it bit by bit out of the kernel."""
+    size = 400_000
+
+    def switch(peer, _head, _rest):
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + bytes(size))
+        while peer.sock.recv(65536):
+            pass
+
+    with Upstream(lambda _index, _head: switch) as up:
+        config = f"""
+server: {{listen: ["127.0.0.1:$PORT"], workers: 1}}
+routes:
+  "/": {{action: "http://127.0.0.1:{up.port}", timeouts: {{idle: 400ms}}}}
+"""
+        with Gate(tmp_path, config, backend) as gate:
+            with gate.small_window(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\r\n") as s:
+                data = b""
+                while not data.endswith(bytes(1000)) or len(data.partition(b"\r\n\r\n")[2]) < size:
+                    more = s.recv(16_000)
+                    assert more, len(data)
+                    data += more
+                    time.sleep(0.05)
+                begun = time.monotonic()
+                assert not s.recv(1) and time.monotonic() - begun < 5, "now it is"
+
+
 def test_the_table_is_large_and_unambiguous():
     for answer in ANSWERS:
         assert answer.rfc and answer.clause and answer.name
