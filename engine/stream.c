@@ -304,6 +304,19 @@ bool ag_stream_has_moved(struct ag_stream *s)
     return s->ops->progress && take_progress(s) > 0 && (owed > 0 || s->owed_bytes > 0);
 }
 
+bool ag_stream_has_moved_since(struct ag_stream *s, struct ag_stream_look *io)
+{
+    struct ag_stream_look last = *io;
+    uint32_t unsent = 0;
+
+    if (!s->ops->progress) {
+        return false;
+    }
+    io->mark = s->ops->progress(s, &unsent);
+    io->owed_bytes = (uint32_t)ag_min_u64(ag_stream_queued(s) + unsent, UINT32_MAX);
+    return io->mark != last.mark && (last.owed_bytes > 0 || io->owed_bytes > 0);
+}
+
 bool ag_stream_is_out(struct ag_stream *s, uint32_t *out_mark)
 {
     uint32_t unsent = 0;

@@ -217,6 +217,11 @@ bool ag_stream_has_moved(struct ag_stream *s);
 bool ag_stream_is_out(struct ag_stream *s, uint32_t *out_mark);
 /* Whether it has made that progress. */
 bool ag_stream_has_reached(struct ag_stream *s, uint32_t mark);
+/* The same for who asks beside ag_stream_too_slow, by what it saw last (all zero: nothing yet). */
+struct ag_stream_look {
+    uint32_t mark, owed_bytes; /* as in ag_stream */
+};
+bool ag_stream_has_moved_since(struct ag_stream *s, struct ag_stream_look *io);
 /* What is sent from now on is another matter than what the last look saw. */
 static inline void ag_stream_look_anew(struct ag_stream *s)
 {

@@ -26,6 +26,8 @@ struct ag_call_events {
     void (*done)(struct ag_call *);
     /* No complete answer will come; res_body was aborted if its head had been given. `detail` is static. */
     void (*failed)(struct ag_call *, enum ag_reason, const char *detail);
+    /* Of a tunnel: whether who is behind the caller has taken any of it since this was asked last. May be NULL. */
+    bool (*taken)(struct ag_call *);
 };
 
 #define AG_CALL_INTERIM_MAX 16u

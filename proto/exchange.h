@@ -95,6 +95,9 @@ struct ag_server_ops {
     const struct ag_proxied *(*proxied)(struct ag_exchange *);
     /* Its connection's identity: no other one that is open in the shard has it. May be NULL. */
     const struct ag_stream *(*client)(const struct ag_exchange *);
+    /* Of a tunnel: whether the client has taken any of it since this was asked last, of what was or is on its way to
+     * it. May be NULL: it cannot be told (HTTP/2, where others share the connection). */
+    bool (*taken)(struct ag_exchange *);
     /* What its connection's handshake has settled; NULL: it is plain. */
     const struct ag_tls_session *(*tls)(struct ag_exchange *);
     /* Ends the exchange's stream without a complete answer. */

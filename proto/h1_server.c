@@ -109,6 +109,17 @@ static void close_in_order(struct ag_h1_server *h, enum ag_reason why)
     ag_stream_finish(h->stream);
 }
 
+void ag_h1_server_break_off(struct ag_h1_server *h, enum ag_reason why)
+{
+    enum ag_framing framing = h->ex->res.framing;
+
+    if (framing == AG_FRAMING_LENGTH || framing == AG_FRAMING_CHUNKED) {
+        close_in_order(h, why);
+    } else {
+        ag_h1_server_close_now(h, why);
+    }
+}
+
 void ag_h1_server_overload(struct ag_h1_server *h)
 {
     struct ag_span answer = AG_SPAN("HTTP/1.1 503 Service Unavailable\r\n"

@@ -47,6 +47,7 @@ struct ag_h1_progress {
     uint64_t body_bytes; /* content of this request so far; of an answered one: what was dropped */
     struct ag_pace body_pace; /* of the request's content, while limits hold for it */
     uint64_t res_left;        /* of an answer with Content-Length */
+    struct ag_stream_look taken; /* of a tunnel */
 };
 
 struct ag_h1_server {

@@ -190,6 +190,13 @@ static const struct ag_stream *client(const struct ag_exchange *ex)
     return ((const struct ag_h1_server *)ex->server_stream)->stream;
 }
 
+static bool taken(struct ag_exchange *ex)
+{
+    struct ag_h1_server *h = ex->server_stream;
+
+    return h && ag_stream_has_moved_since(h->stream, &ag_h1_progress(h)->taken);
+}
+
 static const struct ag_tls_session *tls_of(struct ag_exchange *ex)
 {
     struct ag_h1_server *h = ex->server_stream;
@@ -216,6 +223,7 @@ const struct ag_server_ops ag_h1_server_ops = {
     .local = local,
     .proxied = proxied,
     .client = client,
+    .taken = taken,
     .tls = tls_of,
     .reset = reset,
 };
@@ -248,7 +256,7 @@ static void end_answer(struct ag_h1_server *h, const struct ag_body *src)
     /* The client must not take a part for the whole; what its length says is all there is whole, whatever became of
      * who answered. */
     if (res->framing == AG_FRAMING_LENGTH ? ag_h1_progress(h)->res_left > 0 : src->aborted) {
-        ag_h1_server_close_now(h, src->aborted ? (enum ag_reason)src->reason : AG_REASON_PROTOCOL);
+        ag_h1_server_break_off(h, src->aborted ? (enum ag_reason)src->reason : AG_REASON_PROTOCOL);
         return;
     }
     if (res->framing == AG_FRAMING_CHUNKED &&

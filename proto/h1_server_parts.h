@@ -28,6 +28,9 @@ void ag_h1_server_refuse(struct ag_h1_server *h, unsigned status, enum ag_reason
 /* Answers 503 from static memory, for want of any other, and ends the connection. Nothing of another
  * answer to this request may be written. */
 void ag_h1_server_overload(struct ag_h1_server *h);
+/* No more of the answer comes. What did is the client's all the same (the last of a stream of events), where the
+ * framing says that the rest is missing; where its end is the connection's, only a reset does. */
+void ag_h1_server_break_off(struct ag_h1_server *h, enum ag_reason why);
 /* Ends the connection at once. */
 void ag_h1_server_close_now(struct ag_h1_server *h, enum ag_reason why);
 

@@ -1,6 +1,7 @@
 #include "tools/serving.h"
 
 #include "actions/action.h"
+#include "engine/helper.h"
 #include "engine/resolver.h"
 #include "tools/sockets.h"
 
@@ -708,6 +709,10 @@ void ag_serving_close(struct ag_serving *s)
     close_actions(s);
     for (int i = 0; i < CLOSE_TURNS_MAX && s->ctx.exchanges_live + s->admin.ctx.exchanges_live > 0;
          i++) {
+        /* What a helper is at takes its time (a slow disk), and holds its exchange until it is done. */
+        if (l->helpers) {
+            ag_helpers_settle(l->helpers);
+        }
         ag_loop_turn(l, 10);
     }
     ag_admin_deinit(&s->admin);

@@ -172,6 +172,9 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
         ag_upstream_failed(&t->claim, call, why);
     }
     ag_upstream_release(&t->claim);
+    if (why == AG_REASON_RESET) {
+        detail = "read from upstream: connection reset";
+    }
     if (ag_proxy_retry_failed(t, why) || ag_proxy_breaks_off(p, why, detail)) {
         return;
     }
@@ -187,11 +190,9 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
     case AG_REASON_LIMIT:
         ag_proxy_fail(p, 503, why, detail);
         return;
-    case AG_REASON_RESET:
-        ag_proxy_fail(p, 502, why, "read from upstream: connection reset");
-        return;
     case AG_REASON_NONE:
     case AG_REASON_EOF:
+    case AG_REASON_RESET:
     case AG_REASON_REFUSED:
     case AG_REASON_UNREACHABLE:
     case AG_REASON_NAME:
@@ -205,11 +206,19 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
     AG_UNREACHABLE("a reason that is none");
 }
 
+static bool is_taken(struct ag_call *call)
+{
+    struct ag_exchange *ex = of(call)->whole->ex;
+
+    return ex->server->taken && ex->server->taken(ex);
+}
+
 static const struct ag_call_events call_events = {
     .interim = on_interim,
     .head = on_head,
     .done = on_done,
     .failed = on_failed,
+    .taken = is_taken,
 };
 
 /* ---- the connection ---- */
@@ -496,29 +505,23 @@ static void abort_call(struct ag_exchange *ex, enum ag_reason why)
 }
 
 /* Once the request is on its way its settings have done their part, but for another try; what rewrites the answer
- * is kept. */
+ * is kept: once, for this is asked again until it can be. */
 static bool outlive(struct ag_exchange *ex)
 {
     struct ag_proxy_call *p = ex->action_data;
 
-    const struct ag_rewrite_kept *kept = NULL;
-
-    if (p && p->settings && p->settings->rewrite && !p->answered) {
-        struct ag_rewrite_peer peer;
-
-        if (p->first.claim.state != AG_CLAIM_GIVEN) {
-            return false;
-        }
-        peer = rewrite_peer(&p->first);
-        kept = ag_rewrite_keep(p->settings->rewrite, ex, &peer);
-        if (!kept) {
-            return false;
-        }
-    }
-    if (!p || !ag_proxy_outlive(p)) {
+    if (!p || !ag_proxy_may_outlive(p)) {
         return false;
     }
-    p->kept = kept ? kept : p->kept;
+    if (p->settings && p->settings->rewrite && !p->answered) {
+        struct ag_rewrite_peer peer = rewrite_peer(&p->first);
+
+        p->kept = ag_rewrite_keep(p->settings->rewrite, ex, &peer);
+        if (!p->kept) {
+            return false;
+        }
+    }
+    ag_proxy_outlive(p);
     return true;
 }
 

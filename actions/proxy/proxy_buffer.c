@@ -135,11 +135,25 @@ void ag_proxy_buffers_begin(struct ag_proxy_call *p)
     p->ex->server->want_body(p->ex);
 }
 
-struct ag_body *ag_proxy_buffers_content(struct ag_proxy_buffers *b)
+/* What a try has left. */
+static void drop_sending(struct ag_proxy_buffers *b)
 {
     ag_spool_close(b->request);
-    ag_body_deinit(&b->sending); /* what the try before has left */
+    ag_body_deinit(&b->sending);
     ag_body_init(&b->sending, ag_proxy_loop(b->whole));
+}
+
+void ag_proxy_buffers_forget(struct ag_proxy_buffers *b, bool goes_on)
+{
+    if (!goes_on) {
+        drop_sending(b);
+    }
+    ag_spool_forget(b->request);
+}
+
+struct ag_body *ag_proxy_buffers_content(struct ag_proxy_buffers *b)
+{
+    drop_sending(b);
     b->sending.limit_bytes = SENDING_BYTES;
     ag_spool_open(b->request, &b->sending);
     return &b->sending;

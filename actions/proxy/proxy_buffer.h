@@ -43,6 +43,8 @@ AG_MUST_USE bool ag_proxy_buffers_init(struct ag_proxy_call *p);
 void ag_proxy_buffers_begin(struct ag_proxy_call *p);
 /* The request's content from the first byte on, for a call that is about to begin. */
 struct ag_body *ag_proxy_buffers_content(struct ag_proxy_buffers *b);
+/* It will not be given again. `goes_on`: a call still takes what it was given; else nobody wants any of it. */
+void ag_proxy_buffers_forget(struct ag_proxy_buffers *b, bool goes_on);
 /* Whether the request was to be kept and its disk has lost it. */
 bool ag_proxy_buffers_lost(const struct ag_proxy_buffers *b);
 /* The answer whose head came is to be buffered: its content goes on through the spool. False: it is not. */

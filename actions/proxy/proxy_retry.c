@@ -404,7 +404,7 @@ void ag_proxy_won(struct ag_proxy_try *t)
     ag_proxy_stop_timers(p);
     cancel_others(p, t);
     if (ag_proxy_holds(p)) {
-        ag_spool_forget(p->buffers->request);
+        ag_proxy_buffers_forget(p->buffers, t == &p->first); /* hedges have their own */
     }
     if (more->replays && !p->mirrored) {
         ag_replay_forget(&more->content);
@@ -426,17 +426,27 @@ void ag_proxy_pass_on(struct ag_proxy_try *t, const struct ag_response *res)
     ag_replay_open(&more->answer);
 }
 
+/* Some of the answer, or its end, is still on its way from the body that the call has written. */
+static bool still_passes(const struct ag_proxy_call *p)
+{
+    return (p->more && p->more->relays && p->more->answer.ended) ||
+           ag_proxy_buffers_pass(p->buffers);
+}
+
 bool ag_proxy_goes_on(struct ag_proxy_try *t)
 {
     const struct ag_proxy_more *more = t->whole->more;
 
-    return more && (more->draining == t || (more->relays && more->answer.ended) ||
-                    ag_proxy_buffers_pass(t->whole->buffers));
+    return (more && more->draining == t) || still_passes(t->whole);
 }
 
 bool ag_proxy_breaks_off(struct ag_proxy_call *p, enum ag_reason why, const char *detail)
 {
-    if (!p->answered || !ag_proxy_buffers_pass(p->buffers)) {
+    const struct ag_proxy_more *more = p->more;
+    /* Of a tunnel whose upstream had ended its part the relay would tell nothing but that end. */
+    bool half = ag_proxy_has_tunnel(p) && more && more->relays && more->answer.from->ended;
+
+    if (!p->answered || half || !still_passes(p)) {
         return false;
     }
     p->ex->reason = (uint8_t)why;
@@ -446,25 +456,28 @@ bool ag_proxy_breaks_off(struct ag_proxy_call *p, enum ag_reason why, const char
 
 /* ---- the end ---- */
 
-bool ag_proxy_outlive(struct ag_proxy_call *p)
+bool ag_proxy_may_outlive(const struct ag_proxy_call *p)
+{
+    const struct ag_proxy_more *more = p->more;
+
+    return !p->mirrored &&
+           (p->answered || (p->first.claim.state == AG_CLAIM_GIVEN &&
+                            !(more && (more->draining || hedge_alive(p, NULL)))));
+}
+
+void ag_proxy_outlive(struct ag_proxy_call *p)
 {
     struct ag_proxy_more *more = p->more;
 
-    if (p->mirrored || !(p->answered || p->first.claim.state == AG_CLAIM_GIVEN)) {
-        return false;
-    }
+    AG_ASSERT(ag_proxy_may_outlive(p));
     if (more && !p->answered) {
-        if (more->draining || hedge_alive(p, NULL)) {
-            return false;
-        }
         ag_timer_cancel(&ag_proxy_loop(p)->wheel, &more->hedging);
         if (more->replays) {
             ag_replay_forget(&more->content);
         }
     }
     if (ag_proxy_holds(p)) {
-        ag_spool_forget(p->buffers->request);
+        ag_proxy_buffers_forget(p->buffers, true);
     }
     p->settings = NULL;
-    return true;
 }

@@ -119,5 +119,7 @@ AG_MUST_USE bool ag_proxy_goes_on(struct ag_proxy_try *t);
 void ag_proxy_cancel_tries(struct ag_proxy_call *p);
 /* Before the exchange is let go; no try is under way. */
 void ag_proxy_end_more(struct ag_proxy_call *p);
-/* Does without the settings from here on, and so without another try. False: they are needed yet. */
-AG_MUST_USE bool ag_proxy_outlive(struct ag_proxy_call *p);
+/* Whether its settings have done their part but for another try. */
+AG_MUST_USE bool ag_proxy_may_outlive(const struct ag_proxy_call *p);
+/* Does without the settings from here on, and so without another try: it may. */
+void ag_proxy_outlive(struct ag_proxy_call *p);

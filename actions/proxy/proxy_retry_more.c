@@ -89,7 +89,9 @@ static void on_complete(struct ag_replay *r, void *owner)
 {
     struct ag_proxy_call *p = owner;
 
-    if (p->mirrored && ag_replay_is_complete(r)) {
+    /* More may have been kept for the retries. */
+    if (p->mirrored && ag_replay_is_complete(r) &&
+        r->kept.bytes <= p->settings->mirror->buffer_bytes) {
         send_copy(p, &r->kept);
     }
     leave_copy_out(p);

@@ -466,16 +466,27 @@ void ag_relay_drained(struct ag_relay *r)
     go_on(r, r->back, &r->front_full);
 }
 
+static void look_whether_idle(struct ag_relay *r)
+{
+    uint64_t now = loop_of(r)->now_ms;
+    bool front_moved = ag_stream_has_moved(r->front), back_moved = ag_stream_has_moved(r->back);
+
+    if (now - r->active_ms >= r->idle_ms) {
+        if (!front_moved && !back_moved) {
+            fail(r, AG_REASON_TIMEOUT, "idle");
+            return;
+        }
+        r->active_ms = now; /* of what the kernel holds, somebody still takes */
+    }
+    ag_stream_deadline(r->front, r->idle_ms - (now - r->active_ms));
+}
+
 void ag_relay_deadline(struct ag_relay *r)
 {
-    uint64_t quiet_ms = loop_of(r)->now_ms - r->active_ms;
-
     if (r->state == AG_RELAY_HELLO) {
         fail(r, AG_REASON_TIMEOUT, "no ClientHello in time");
-    } else if (r->state == AG_RELAY_OPEN && quiet_ms >= r->idle_ms) {
-        fail(r, AG_REASON_TIMEOUT, "idle");
     } else if (r->state == AG_RELAY_OPEN) {
-        ag_stream_deadline(r->front, r->idle_ms - quiet_ms);
+        look_whether_idle(r);
     }
 }
 

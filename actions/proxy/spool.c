@@ -519,12 +519,18 @@ void ag_spool_forget(struct ag_spool *sp)
     if (!sp->keeps) {
         return;
     }
-    while (sp->open && sp->memory.q.head && sp->memory.q.head != sp->next) {
+    if (!sp->open) {
+        sp->next = NULL;
+    }
+    while (sp->state != AG_SPOOL_TAKING && sp->memory.q.head && sp->memory.q.head != sp->next) {
         struct ag_slice s = ag_body_take(&sp->memory);
 
         ag_slice_release(&s);
     }
     sp->keeps = false;
+    if (sp->state == AG_SPOOL_WHOLE && !sp->open) {
+        set_state(sp, AG_SPOOL_OVER);
+    }
     pump(sp);
 }
 

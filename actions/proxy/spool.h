@@ -121,7 +121,8 @@ static inline bool ag_spool_is_whole(const struct ag_spool *sp)
 }
 /* The same, and all of it is in memory: this is it. NULL: it is not. */
 const struct ag_chain *ag_spool_in_memory(const struct ag_spool *sp);
-/* It will not be given again: what has been is let go of. */
+/* A hold will not be given again: what has been is let go of; all of it when it is closed, but for one that still
+ * takes. */
 void ag_spool_forget(struct ag_spool *sp);
 /* Lets go of all, of both bodies as they are, and of the exchange when nothing is under way any more. */
 void ag_spool_deinit(struct ag_spool *sp);

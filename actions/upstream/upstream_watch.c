@@ -82,8 +82,19 @@ static void alarm_by(struct ag_upstream_conn *c, uint64_t due)
     }
 }
 
-/* A call that is late fails, unless what the kernel had taken has moved since the last look: of a shared
- * connection that tells only of those who wait for the connection itself. */
+/* What the kernel had taken has moved since the last look: of a shared connection that tells only of those who wait
+ * for the connection itself. Or the client of a tunnel has taken some of what its upstream had sent. */
+static bool has_moved(const struct ag_upstream_claim *claim, enum ag_call_phase phase)
+{
+    struct ag_upstream_conn *c = claim->conn;
+    struct ag_call *call = claim->call;
+    bool moved = (!c->h2 || phase == AG_CALL_WRITE) && ag_stream_has_moved(&c->stream);
+    bool taken = phase == AG_CALL_TUNNEL && call->events->taken && call->events->taken(call);
+
+    return moved || taken;
+}
+
+/* A call that is late fails, unless something has moved. */
 static void look_at_call(struct ag_upstream_claim *claim)
 {
     struct ag_upstream_conn *c = claim->conn;
@@ -92,8 +103,7 @@ static void look_at_call(struct ag_upstream_claim *claim)
     const char *what = NULL;
     uint64_t now = now_of(c), due = call_due(claim, &phase, &what);
 
-    if (due && due <= now && (!c->h2 || phase == AG_CALL_WRITE) &&
-        ag_stream_has_moved(&c->stream)) {
+    if (due && due <= now && has_moved(claim, phase)) {
         call->progress_ms = now;
         due = call_due(claim, &phase, &what);
     }

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from gate import Closed, Gate, Reader, Upstream, ok, run, without_sanitizers
@@ -427,6 +428,22 @@ def test_nothing_is_left_of_a_process_that_is_killed(backend, tmp_path):
             gate.process.kill()
             gate.process.wait()
         assert list(folder.iterdir()) == []
+
+
+def test_a_stop_waits_for_a_slow_disk(backend, tmp_path):
+    """A write that takes longer than all else that a shard's end waits for."""
+    shim = tmp_path / "slow_disk.so"
+    source = Path(__file__).with_name("slow_disk.c")
+    subprocess.run(["gcc", "-O2", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", shim, source], check=True)
+    env = {"LD_PRELOAD": str(shim), "SLOW_DISK_MS": "4000"}
+    with Server() as up:
+        text = config(up).replace("workers: 1,", "workers: 1, drain_timeout: 100ms,")
+        gate = Gate(tmp_path, text, backend, env=env, binary=without_sanitizers())
+        with gate.connect(60) as s:
+            s.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(REQUEST))
+            s.sendall(REQUEST[:1 << 20])
+            await_files(gate, 1)
+            gate.stop(1)  # something was cut
 
 
 # ---- configurations ----

@@ -300,6 +300,49 @@ def test_idle_connections_end(gate):
         assert ends(s) == b""
 
 
+@pytest.mark.parametrize("slow", ["client", "server"])
+def test_a_slow_reader_is_not_idle(backend, tmp_path, slow):
+    """All has been sent on, and it takes it bit by bit out of the kernel."""
+    size, got = 400_000, []
+
+    def read_slowly(s):
+        n = 0
+        with suppress(OSError):
+            while data := s.recv(16_000):
+                n += len(data)
+                time.sleep(0.05)
+        return n
+
+    def serve(s):
+        if slow == "client":
+            s.sendall(bytes(size))
+        elif n := read_slowly(s):  # or the look whether all listens
+            got.append(n)
+
+    server = Server(serve)
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    config = f"""
+server: {{workers: 1, listen: "127.0.0.1:$PORT"}}
+tcp:
+  - {{listen: "127.0.0.1:$PORT2", to: "127.0.0.1:{server.port}", timeouts: {{idle: 400ms}}}}
+routes:
+  /: OK OK
+"""
+    with Gate(tmp_path, config, backend) as gate, socket.socket() as s:
+        s.settimeout(20)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(("127.0.0.1", gate.ports[PLAIN]))
+        if slow == "client":
+            got.append(read_slowly(s))
+        else:
+            s.sendall(bytes(size))
+            s.shutdown(socket.SHUT_WR)
+            deadline = time.monotonic() + 20
+            while not got and time.monotonic() < deadline:
+                time.sleep(0.02)
+        assert got == [size]
+
+
 @pytest.mark.parametrize("header, source, destination", [
     (pp.v1("192.0.2.7", "192.0.2.1"), ("192.0.2.7", 1111), ("192.0.2.1", 2222)),
     (pp.v2("2001:db8::7", "2001:db8::1"), ("2001:db8::7", 1111), ("2001:db8::1", 2222))])

@@ -117,6 +117,29 @@ BOTH(mirror, long_content_is_not)
     world_free(w);
 }
 
+BOTH(mirror, long_content_is_not_though_retries_keep_it)
+{
+    struct world *w = world_new(kind);
+    struct fake *f = fake_new(w, NULL), *shadow = fake_new(w, NULL);
+    struct client *c = client_new(w);
+    struct ag_proxy_settings *s = mirrored(w, f, shadow);
+
+    f->script = shadow->script = silent;
+    s->retry = (struct ag_retry_policy){.attempts = 2, .buffer_bytes = 65536};
+    for (unsigned i = 0; i < 2; i++) {
+        f->conns[0].len = c->len = 0;
+        mirror.buffer_bytes = i ? 5 : 4;
+        client_send(c, "PUT /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+        world_until(w, f->conns[0].len == 5);
+        world_settle(w);
+        fake_send(&f->conns[0], OK2);
+        world_until(w, client_has(c, OK));
+        cr_expect_eq(mirrors_of(w)->left_out, 1);
+        cr_expect_eq(shadow->accepted, i);
+    }
+    world_free(w);
+}
+
 BOTH(mirror, its_failures_are_its_own)
 {
     struct world *w = world_new(kind);

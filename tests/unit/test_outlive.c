@@ -598,6 +598,34 @@ BOTH(outlive, while_it_waits_for_a_connection)
     end(w);
 }
 
+/* However often it is asked whether it can now: each time takes nothing of the exchange's memory. */
+BOTH(outlive, while_a_copy_is_to_be_sent)
+{
+    struct world *w = begin(kind);
+    struct fake *f = fake_new(w, NULL);
+    struct ag_block *old;
+    struct client *c;
+
+    load(w, f,
+         "proxy: {upstreams: {u: {servers: ['127.0.0.1:@']}}}\n"
+         "routes:\n  /up/*: {action: 'http://u/to/*', mirror: 'http://u', stream: true}\n");
+    c = client_new(w);
+    client_send(c, "POST /up/9 HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\npart");
+    world_until(w, upstream_has(f, "part"));
+    old = w->ctx.snapshot_ref;
+    cr_expect_not(reload(w, 1));
+    for (unsigned i = 0; i < 1000; i++) {
+        cr_assert_eq(ag_context_retire(&w->ctx, old), 1);
+    }
+    client_send(c, "rest");
+    world_until(w, upstream_has(f, "partrest"));
+    fake_send(&f->conns[0], "HTTP/1.1 302 Found\r\nLocation: /to/8\r\nContent-Length: 0\r\n\r\n");
+    world_until(w, client_has(c, "\r\n\r\n"));
+    cr_expect(client_has(c, "HTTP/1.1 302 "), "%.*s", (int)c->len, (char *)c->got);
+    cr_expect(client_has(c, "\r\nLocation: /up/8\r\n"));
+    end(w);
+}
+
 /* ---- many ---- */
 
 /* Each let go of its own, in any order, and those of today are left alone. */

@@ -296,6 +296,41 @@ BOTH(proxy_retry_content, a_hedge_waits_for_content_that_the_first_server_does_n
     world_free(w);
 }
 
+/* Nor is what the first server did not take kept until the answer ends. */
+BOTH(proxy_retry_content, a_request_that_is_held_is_let_go_when_its_hedge_wins)
+{
+    struct world *w = world_new(kind);
+    struct fake *a = fake_new(w, NULL), *b = fake_new(w, NULL);
+    struct client *c = client_new(w);
+    struct ag_proxy_settings *s = route_to_both(w, a, b);
+    static char part[8193];
+    const struct ag_proxy_call *call;
+
+    a->script = b->script = silent;
+    s->buffer = (struct ag_buffer_policy){.request = true, .memory_bytes = 8u << 20};
+    (void)hedge_of(s);
+    memset(part, 'x', sizeof(part) - 1);
+    client_send(c, "PUT /p HTTP/1.1\r\nHost: x\r\nContent-Length: 1638400\r\n\r\n");
+    for (unsigned i = 0; i < 200; i++) {
+        client_send(c, part);
+        world_turn(w);
+    }
+    world_until(w, b->requests == 1);
+    call = w->ex->action_data;
+    for (unsigned i = 0; i < TURNS_MAX && call->more->hedges[0]->req_body.q.bytes > 0; i++) {
+        drain(&b->conns[0]);
+        world_turn(w);
+    }
+    cr_assert_gt(call->buffers->request->memory.q.bytes, 0, "the first server has not taken it");
+    fake_send(&b->conns[0], "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npart");
+    world_until(w, client_has(c, "part"));
+    cr_expect_eq(call->buffers->request->memory.q.bytes, 0);
+    cr_expect_eq(call->buffers->sending.q.bytes, 0);
+    fake_send(&b->conns[0], "ok");
+    world_until(w, client_has(c, "partok"));
+    world_free(w);
+}
+
 BOTH(proxy_retry_content, a_hedge_loses)
 {
     struct world *w = world_new(kind);

@@ -1,6 +1,7 @@
 """Answers by the table (cases/answers.py), whole and byte by byte: what the client sees of an upstream
 that lies, and that nothing of it is left for the next client."""
 import threading
+import time
 
 import pytest
 from cases.answers import ANSWERS, CUT
@@ -108,6 +109,77 @@ def test_answer(setup, answer, pieces):
     # Nobody may repeat a POST: one that went over a connection that is no good would fail.
     index = int(gate.get("/up/next", method="POST", headers="Content-Length: 0\r\n").body)
     assert (index == liar.used) == answer.reused, "the upstream's connection"
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n%s\r\n\r\n"
+ROUTES = {
+    "plain": "",
+    "that is not buffered": ", buffer: response",
+    "of a hedge": ", hedge: {after: 50ms}",
+}
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_came_before_the_break_arrives(backend, tmp_path, route, framing):
+    """The last of a stream of events, which comes with the end of its upstream."""
+    asked, rounds = [], 8
+
+    def script(_index, head):
+        asked.append(head)
+        if "hedge" in route and len(asked) % 2:
+            return lambda peer, _head, _rest: peer.read(1) and None  # until it is cancelled
+        return lambda peer, _head, _rest: answer(peer)
+
+    def answer(peer):
+        chunked = framing == "chunks"
+        peer.send(EVENTS % (b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 100"))
+        peer.send(b"6\r\nfirst\n\r\n" if chunked else b"first\n")
+        time.sleep(0.02)
+        peer.send(b"5\r\nlast\n\r\n" if chunked else b"last\n")
+        return None
+
+    with Upstream(script) as up, Upstream(script) as other:
+        config = f"""
+server: {{listen: ["127.0.0.1:$PORT"], workers: 1}}
+routes:
+  "/": {{action: "http://127.0.0.1:{up.port},127.0.0.1:{other.port}"{ROUTES[route]}}}
+"""
+        with Gate(tmp_path, config, backend) as gate:
+            for _ in range(rounds):
+                with gate.connect() as s:
+                    s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                    data = b""
+                    while more := s.recv(65536):
+                        data += more
+                assert data.endswith((b"\r\nlast\n\r\n", b"\nlast\n")), data
+
+
+def test_a_tunnel_that_is_read_slowly_is_not_idle(backend, tmp_path):
+    """All has been sent on, and the client takes it bit by bit out of the kernel."""
+    size = 400_000
+
+    def switch(peer, _head, _rest):
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + bytes(size))
+        while peer.sock.recv(65536):
+            pass
+
+    with Upstream(lambda _index, _head: switch) as up:
+        config = f"""
+server: {{listen: ["127.0.0.1:$PORT"], workers: 1}}
+routes:
+  "/": {{action: "http://127.0.0.1:{up.port}", timeouts: {{idle: 400ms}}}}
+"""
+        with Gate(tmp_path, config, backend) as gate:
+            with gate.small_window(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\r\n") as s:
+                data = b""
+                while not data.endswith(bytes(1000)) or len(data.partition(b"\r\n\r\n")[2]) < size:
+                    more = s.recv(16_000)
+                    assert more, len(data)
+                    data += more
+                    time.sleep(0.05)
+                begun = time.monotonic()
+                assert not s.recv(1) and time.monotonic() - begun < 5, "now it is"
 
 
 def test_the_table_is_large_and_unambiguous():
