@@ -234,6 +234,9 @@ static bool settle_eof(struct ag_h1_server *h)
         if (h->body_done || (h->in.bytes > 0 && !h->in_trailers)) {
             break; /* its answer is still due, or room for its content */
         }
+        if (h->res_started && !h->res_done && !h->cut) {
+            break; /* an answer that came early goes to its end */
+        }
         if (h->res_done) {
             h->keep_alive = false;
             finish_exchange(h);

@@ -504,6 +504,46 @@ Test(h1_server_eof, an_answer_that_was_there_before_is_sent)
     rig_free(r);
 }
 
+Test(h1_server_eof, an_early_answer_that_is_being_sent_goes_to_its_end)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/open") "Content-Length: 1000000\r\n\r\n12345");
+    write_answer(r, ag_slice_static(AG_SPAN("no, ")));
+    shut(r);
+    cr_assert(memwire_open(&r->w) && r->aborts == 0);
+    write_answer(r, ag_slice_static(AG_SPAN("thanks")));
+    end_answer(r);
+    tick(r, 0);
+    cr_expect(strstr(got(r), "\r\n\r\n4\r\nno, \r\n6\r\nthanks\r\n0\r\n\r\n"), "%s", got(r));
+    cr_expect(ended(r));
+    rig_free(r);
+}
+
+Test(h1_server_eof, an_early_answer_that_does_not_go_on_is_given_up)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/open") "Content-Length: 10\r\n\r\n12345");
+    shut(r);
+    tick(r, r->limits.idle_timeout_ms - 1000);
+    cr_expect(memwire_open(&r->w));
+    tick(r, 1000 + LATE_MS);
+    cr_expect(r->w.aborted && r->w.why == AG_REASON_TIMEOUT);
+    cr_expect_eq(r->aborts, 1);
+    rig_free(r);
+}
+
+Test(h1_server_eof, an_early_answer_ends_where_the_connection_was_cut)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/open") "Content-Length: 10\r\n\r\n12345");
+    ag_h1_server_cut(&r->h);
+    cr_expect_eq(r->h.state, AG_H1_CLOSING);
+    rig_free(r);
+}
+
 Test(h1_server_eof, who_waits_is_answered)
 {
     struct rig *r = rig_new();
