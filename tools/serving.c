@@ -341,6 +341,11 @@ static void accept_here(struct listener *l, int fd)
 {
     struct ag_serving *s = l->serving;
 
+    if (s->over && !l->admin) {
+        s->cut = true;
+        close_descriptor(s, fd);
+        return;
+    }
     if (admit(l, fd)) {
         return;
     }
@@ -540,6 +545,7 @@ void ag_serving_apply(struct ag_serving *s, struct ag_serving_change *c)
 
 static void cut_all(struct ag_serving *s)
 {
+    s->over = true;
     s->cut = s->cut || s->waiting_count > 0;
     while (s->waiting_count > 0) {
         struct waiting w = take_waiting(s, s->waiting_count - 1);

@@ -126,6 +126,20 @@ def test_a_second_signal_stops_at_once(backend, tmp_path):
         gate.stop(expect=1)
 
 
+def test_a_second_signal_ends_who_waits_in_the_queue_too(backend, tmp_path):
+    config = ('server: {listen: [{address: "127.0.0.1:$PORT", limits: {max_connections: 1}}], workers: 1}\n'
+              'routes: {"/echo": "*"}\n')
+    gate = Gate(tmp_path, config, backend)
+    time.sleep(0.1)  # the connection that found it open has gone
+    with gate.connect() as busy, gate.connect(), gate.connect(), gate.connect():
+        busy.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        time.sleep(0.3)
+        gate.process.send_signal(signal.SIGTERM)
+        gate.process.send_signal(signal.SIGINT)
+        assert gate.process.wait(15) == 1
+    gate.stop(expect=1)
+
+
 def test_the_drain_ends_by_its_timeout(backend, tmp_path):
     with Held() as held:
         gate = Gate(tmp_path, proxied(held, ", drain_timeout: 300ms"), backend)
