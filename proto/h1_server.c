@@ -41,8 +41,7 @@ static uint32_t body_grace_ms(const struct ag_h1_server *h)
 {
     const struct ag_route_limits *limits = h->ex->limits;
 
-    /* One that waits for 100 has to wait for whoever says it. */
-    return limits->min_rate && !h->continue_owed ? limits->body_grace_ms : limits->body_timeout_ms;
+    return limits->min_rate ? limits->body_grace_ms : limits->body_timeout_ms;
 }
 
 void ag_h1_server_await_body(struct ag_h1_server *h)
@@ -273,8 +272,8 @@ static uint64_t due_of(const struct ag_h1_server *h)
     case AG_H1_HEAD:
         return h->due_ms;
     case AG_H1_EXCHANGE:
-        if (h->body_done || h->paused) {
-            return 0;
+        if (h->body_done || h->paused || (h->continue_owed && !h->res_started)) {
+            return 0; /* who waits for 100 has to wait for whoever says it */
         }
         return is_body_bounded(h) ? ag_h1_progress(h)->body_pace.due_ms : h->due_ms;
     case AG_H1_TUNNEL: /* the upstream's idle timeout holds */

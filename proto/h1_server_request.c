@@ -362,7 +362,10 @@ bool ag_h1_server_read_body(struct ag_h1_server *h)
     if (h->state == AG_H1_TUNNEL) {
         return forward(h, 0, h->in.head->slice.len);
     }
-    h->continue_owed = false; /* the client did not wait for it */
+    if (h->continue_owed) { /* the client did not wait for it any longer */
+        h->continue_owed = false;
+        ag_h1_server_await_body(h);
+    }
     if (ex->req.framing == AG_FRAMING_CHUNKED) {
         return read_chunked(h);
     }

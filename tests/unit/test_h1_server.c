@@ -96,6 +96,36 @@ Test(h1_server_deadline, content_that_does_not_come_is_given_up)
     rig_free(r);
 }
 
+Test(h1_server_deadline, who_waits_for_100_waits_for_its_answer)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/wait") "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n");
+    tick(r, 3600000);
+    cr_expect(memwire_open(&r->w) && r->w.out.len == 0);
+    say(r, "1"); /* it waits no longer: a grace begins */
+    tick(r, 4900);
+    cr_expect_eq(r->w.out.len, 0);
+    tick(r, 100 + LATE_MS);
+    cr_expect_eq(got_times(r, "HTTP/1.1 408 "), 1);
+    cr_expect(ended(r));
+    rig_free(r);
+}
+
+Test(h1_server_deadline, who_was_told_to_go_on_has_to)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/echo") "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n");
+    cr_expect_eq(got_times(r, "HTTP/1.1 100 "), 1);
+    tick(r, 4900);
+    cr_expect_eq(got_times(r, "HTTP/1.1 "), 1);
+    tick(r, 100 + LATE_MS);
+    cr_expect_eq(got_times(r, "HTTP/1.1 408 "), 1);
+    cr_expect(ended(r));
+    rig_free(r);
+}
+
 Test(h1_server_deadline, content_at_the_least_rate_may_take_its_time)
 {
     static const uint8_t second[240] = "at the least rate";
