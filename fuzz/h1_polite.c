@@ -177,8 +177,7 @@ void polite_run(struct ag_span in, unsigned seed, unsigned mode)
         rig_finish(false, NULL);
         return;
     }
-    rig_end_input();
-    rig_settle();
+    rig_end();
     AG_ASSERT(rig.wire.closed);
     rig_finish(true, &open);
 }
