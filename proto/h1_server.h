@@ -76,7 +76,7 @@ struct ag_h1_server {
     bool eof      : 1; /* the client has shut its side */
     bool cut      : 1; /* or somebody else has: what has no end of its own is not whole */
     bool yielding : 1; /* draining, and what is idle waits for one more */
-    bool hurried  : 1; /* HEAD: a drain found an empty line, and due_ms is the drain's */
+    bool blank    : 1; /* HEAD: what has come of it is an empty line, and due_ms is that of IDLE */
     bool large    : 1; /* reading in large buffers */
     bool tls      : 1;
     bool granted  : 1; /* more time, while it waited for a buffer; until data comes */

@@ -327,6 +327,22 @@ def failing(*args, cwd, env=None, wrap=()):
     return done.stderr
 
 
+def test_an_empty_line_behind_a_request_is_no_line_of_the_log(backend, tmp_path):
+    with Gate(tmp_path, FIXED % ", access_log: json, workers: 1", backend) as gate:
+        for behind in b"\r\n", b"\r", b"\r\nGET /ok HTTP/1.1\r\nHost: x\r\n\r\n":
+            with gate.connect() as s:
+                reader = Reader(s)
+                s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert reader.response().status == 200
+                s.sendall(behind)
+                s.shutdown(socket.SHUT_WR)
+                if b"GET" in behind:
+                    assert reader.response().status == 200
+                assert reader.at_end()
+    lines = [json.loads(line) for line in (tmp_path / "stderr.log").read_text().splitlines() if line[0] == "{"]
+    assert [line["status"] for line in lines] == [200] * 4, lines
+
+
 def test_a_busy_port(backend, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
