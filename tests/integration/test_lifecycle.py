@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 
+import h2wire
 import pytest
 from gate import Closed, Gate, Reader, Upstream, free_port, ok, refused, run
 
@@ -102,6 +103,29 @@ def test_who_has_its_whole_answer_is_not_cut(backend, tmp_path):
             assert gate.process.wait(20) == 0, gate.stderr()
         gate.stop(expect=0)
     assert "cut" not in (tmp_path / "stderr.log").read_text()
+
+
+@pytest.mark.parametrize("http2, at", [(False, 1), (True, 1), (True, 20)])
+def test_what_may_become_http2_is_no_idle_connection(backend, tmp_path, http2, at):
+    gate = Gate(tmp_path, FIXED % ", workers: 1", backend)
+    with gate.connect() as s:
+        first = h2wire.PREFACE if http2 else b"PUT /ok HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        s.sendall(first[:at])
+        time.sleep(0.1)
+        gate.process.send_signal(signal.SIGTERM)
+        await_line(gate, "draining")
+        time.sleep(0.3)  # more than idle ones are given
+        s.sendall(first[at:])
+        if http2:
+            client = h2wire.Client(s, start=False)
+            client.send(h2wire.settings())
+            assert client.get("/ok").body == b"OK"
+            client.close()
+        else:
+            r = Reader(s).response()
+            assert r.status == 405 and r.get("connection") == "close"
+    assert gate.process.wait(20) == 0
+    gate.stop()
 
 
 def test_without_connections_it_ends_at_once(backend, tmp_path):

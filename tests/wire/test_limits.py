@@ -65,6 +65,21 @@ def test_a_head_that_never_ends_is_408(setup):
     refused(setup[0], b"GET /fixed HTTP/1.1\r\nHost: x\r\n", 408)
 
 
+@pytest.mark.parametrize("first, status", [(b"P", 408), (b"PR", 408), (b"PRI * HTTP/2.0", 408)])
+def test_what_may_become_http2_and_does_not_is_late_too(setup, first, status):
+    refused(setup[0], first, status)
+
+
+def test_what_begins_late_as_http2_does_has_its_time(setup):
+    with setup[0].connect() as s:
+        for piece in b"P", b"O":
+            time.sleep(0.25)  # header_timeout is 0.4 s
+            s.sendall(piece)
+        time.sleep(0.05)
+        s.sendall(b"ST /fixed HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert Reader(s).response().status == 200
+
+
 def test_a_head_that_trickles_is_408(setup):
     refused(setup[0], b"GET /fixed HTTP/1.1\r\nHost: x\r\nX-A: ", 408, drip=b"a")
 
