@@ -276,19 +276,21 @@ static struct waiting take_waiting(struct ag_serving *s, uint32_t at)
     return w;
 }
 
-/* The first that waits and whose listener has room goes on. */
-static bool serve_waiting(struct ag_serving *s)
+/* Those that wait and whose listener has room go on, in order. */
+static void serve_waiting(struct ag_serving *s)
 {
-    for (uint32_t i = 0; i < s->waiting_count && ag_downstreams_room(&s->down) > 0; i++) {
+    uint32_t i = 0;
+
+    while (i < s->waiting_count && ag_downstreams_room(&s->down) > 0) {
         if (room_of(s->waiting[i].from) > 0) {
             struct waiting w = take_waiting(s, i);
 
             AG_ASSERT(ag_downstream_accept(&s->down, w.fd, &w.from->origin));
             let_relay_go(w.from);
-            return true;
+        } else {
+            i++;
         }
     }
-    return false;
 }
 
 /* A connection has gone: room for one that waits, or for accept. */
@@ -298,9 +300,7 @@ static void on_changed(struct ag_downstreams *d, struct ag_downstream_origin *or
 
     tell_board(s);
     free_if_done(ag_container_of(origin, struct listener, origin));
-    if (serve_waiting(s)) {
-        return;
-    }
+    serve_waiting(s);
     if (s->draining) {
         end_soon(s);
     } else {
@@ -536,6 +536,7 @@ void ag_serving_apply(struct ag_serving *s, struct ag_serving_change *c)
     }
     swap_snapshot(s, c);
     change_listeners(s, c);
+    serve_waiting(s); /* there may be more room now */
     settle_accept(s);
     tell_board(s);
     free(c);
