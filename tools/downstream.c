@@ -505,8 +505,12 @@ static bool has_begun(const struct ag_downstream *ds)
 
 static void drain(struct ag_downstream *ds)
 {
+    if (ds->handshaking || ds->stream.user == &first_user) {
+        /* Its protocol is told when there is one: by its origin, or where that goes on, by this. */
+        ds->yielding = !ds->origin->draining;
+    }
     if (ds->handshaking || ds->relayed) {
-        return; /* its origin tells it when it is done */
+        return;
     }
     if (ds->is_h2) {
         ag_h2_server_drain(ds->h2);
