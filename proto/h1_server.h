@@ -21,7 +21,7 @@ struct ag_server_limits {
     uint32_t header_timeout_ms;   /* a whole head: 408 */
     uint32_t idle_timeout_ms;     /* between requests, and of an exchange that streams: close */
     uint32_t max_requests;        /* on one connection, the last one closes it; 0: any number */
-    uint32_t max_connections;     /* of this listener, of all shards together; 0: any number */
+    uint32_t max_connections;     /* of this listener, shared out among the shards; 0: any number */
     uint64_t discard_max_bytes;   /* request content read and dropped to keep the connection */
     struct ag_route_limits route; /* before a route is known, and where it says nothing else */
     uint32_t h2_streams_max;      /* of one connection at a time; 0: AG_H2_STREAMS_MAX */

@@ -212,14 +212,23 @@ static void on_closed(struct ag_listener *ls)
     end_soon(s);
 }
 
+/* This shard's of a listener's own limit; one at least, for the kernel gives each shard connections. */
+static uint32_t share_of(const struct ag_context *ctx, uint32_t max)
+{
+    uint32_t share = max / ctx->shard_count + (ctx->shard_index < max % ctx->shard_count);
+
+    return share ? share : 1;
+}
+
 /* How many more connections the listener may have: of all, and of this shard's share of its own limit. */
 static uint32_t room_of(const struct listener *l)
 {
     uint32_t room = ag_downstreams_room(down_of(l)), max = l->origin.limits.max_connections,
-             shards = l->serving->ctx.shard_count, own = max < shards ? 1 : max / shards,
              served = l->origin.connections - l->waiting;
 
     if (max > 0) {
+        uint32_t own = share_of(&l->serving->ctx, max);
+
         room = (uint32_t)ag_min_u64(room, served < own ? own - served : 0);
     }
     return room;

@@ -72,6 +72,21 @@ def test_a_reload_that_raises_the_bound_lets_in_who_waits(backend, tmp_path):
             assert Reader(s).response().status == 200
 
 
+@pytest.mark.parametrize("gate, most", [(f", limits: {{max_connections: {n}}}", max(n, 3)) for n in (1, 3, 5, 7)],
+                         indirect=["gate"])
+def test_the_bound_is_shared_out_whole(gate, most):
+    with contextlib.ExitStack() as held:
+        for _ in range(80):
+            s = held.enter_context(socket.create_connection(("127.0.0.1", gate.port), 10))
+            s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while sum(shards(gate)) < most:
+            assert time.monotonic() < deadline, shards(gate)
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert sum(shards(gate)) == most
+
+
 @pytest.mark.parametrize("gate", [", limits: {max_connections: 9}"], indirect=True)
 def test_none_is_lost_at_the_bound(gate):
     """Three of nine for each shard; the others wait, some of them on their way back, until there is room."""
