@@ -30,8 +30,7 @@ static void run_pieces(struct ag_span in, size_t most)
     rig_feed_rest(most);
     rig_settle();
     open = memwire_open(&rig.wire);
-    rig_end_input();
-    rig_settle();
+    rig_end();
     AG_ASSERT(rig.wire.closed);
     rig_finish(true, &open);
 }
@@ -157,8 +156,7 @@ static void run_script(struct ag_span in, unsigned seed, unsigned mode, struct a
         check_ends();
         rig_free_held();
         rig_settle();
-        rig_end_input();
-        rig_settle();
+        rig_end();
     }
     AG_ASSERT(rig.wire.closed);
     rig_finish(!rig.odd, NULL);

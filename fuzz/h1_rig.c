@@ -211,6 +211,15 @@ void rig_settle(void)
     }
 }
 
+void rig_end(void)
+{
+    rig_end_input();
+    rig_settle();
+    if (rig.h1.state == AG_H1_EXCHANGE && rig.h1.res_started && !rig.h1.res_done) {
+        rig_turn(EXPECT_IDLE_MS + 3 * AG_TIMER_TICK_MS);
+    }
+}
+
 /* Gives the server what is left, in pieces, and ends the connection. */
 void rig_feed_rest(size_t most)
 {

@@ -2,7 +2,7 @@
  * h1_rig: one connection of h1_server over a stream in memory, the actions behind it and what is expected
  * of it, for the runs of fuzz_h1_connection.
  *
- *   rig_begin --> rig_feed*, rig_turn, rig_settle, rig_drain ... --> rig_end_input --> rig_finish
+ *   rig_begin --> rig_feed*, rig_turn, rig_settle, rig_drain ... --> rig_end --> rig_finish
  */
 #pragma once
 #include "fuzz/h1_expect.h"
@@ -74,6 +74,9 @@ void rig_settle(void);
 void rig_drain(bool yield);
 /* The client shuts its side, if that can come now. */
 void rig_end_input(void);
+/* The same, and all that follows: an answer that has begun, and waits for the rest of its content, has the time of
+ * idling. */
+void rig_end(void);
 
 /* The connection is closed: checks that nothing is left behind, and all that came of it.
  *   strict  all of the input came, and nothing else happened

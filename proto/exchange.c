@@ -378,6 +378,14 @@ void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why)
     let_go(ex);
 }
 
+void ag_exchange_forget(struct ag_exchange *ex)
+{
+    AG_ASSERT(!ex->ended && !ex->head_sent && !ex->snapshot_ref);
+    ex->ended = true;
+    ex->server_stream = NULL;
+    ag_exchange_release(ex);
+}
+
 void ag_exchange_complete(struct ag_exchange *ex)
 {
     AG_ASSERT(!ex->ended && ex->head_sent);

@@ -269,6 +269,8 @@ struct ag_span ag_path_segment(struct ag_span path, unsigned index, bool to_end)
 void ag_exchange_abandon(struct ag_exchange *ex, enum ag_reason why);
 /* The client is gone, or its stream is broken: abort travels to whoever works on it. Idempotent. */
 void ag_exchange_abort(struct ag_exchange *ex, enum ag_reason why);
+/* Ends an exchange whose request never began: nobody works on it, and nobody is told. */
+void ag_exchange_forget(struct ag_exchange *ex);
 /* The answer has left; the server lets go. Whoever works on it still is told, unless it is a tunnel whose client has
  * ended its way, too: its last bytes are passed on. */
 void ag_exchange_complete(struct ag_exchange *ex);

@@ -295,7 +295,10 @@ void ag_fields_remove(struct ag_fields *f, enum ag_field_id id)
 void ag_fields_remove_name(struct ag_fields *f, struct ag_span name)
 {
     for (size_t i = 0; i < f->count; i++) {
-        f->v[i].removed |= ag_span_ieq(ag_field_key(&f->v[i]), name);
+        struct ag_field *one = &f->v[i];
+
+        /* What is removed may have lost its name. */
+        one->removed = one->removed || ag_span_ieq(ag_field_key(one), name);
     }
 }
 

@@ -193,6 +193,12 @@ static uint64_t moved_ms(const struct ag_h1_client *c)
     return c->call->progress_ms > sent ? c->call->progress_ms : sent;
 }
 
+/* The caller waits with its content until it is told to go on. */
+static bool is_to_continue(const struct ag_h1_client *c)
+{
+    return c->expects && c->call->req_body->total_bytes == 0;
+}
+
 static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
 {
     const struct ag_h1_client *c = call->carrier;
@@ -204,7 +210,7 @@ static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
     if (ag_stream_queued(c->stream) > 0 && !(c->req_done && c->head_done)) {
         return AG_CALL_WRITE;
     }
-    if (c->paused || (!c->req_done && !c->head_done)) {
+    if (c->paused || (!c->req_done && !c->head_done && !is_to_continue(c))) {
         return AG_CALL_CALLER; /* its own limits hold */
     }
     if (!c->head_done) {
@@ -257,6 +263,7 @@ enum ag_status ag_h1_client_start(struct ag_h1_client *c, struct ag_call *call)
     c->req_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
     c->req_framing = req->framing;
     c->method = req->method;
+    c->expects = content && req->expect_continue;
     c->written = ag_stream_queued(c->stream);
     c->interim_count = 0;
     c->head_done = c->res_done = c->in_trailers = false;

@@ -54,6 +54,7 @@ struct ag_h1_client {
     bool keep_alive;
     bool in_trailers;
     bool upgrade;  /* the request asked for it: 101 is a possible answer */
+    bool expects;  /* it asked for 100, which has not come */
     bool repeated; /* not the connection's first call */
     bool large;    /* receiving in large buffers; the owner may set it after init */
 };

@@ -131,6 +131,7 @@ static void on_interim(struct ag_h1_client *c, const struct ag_response *res)
         ag_h1_client_fail(c, AG_REASON_PROTOCOL, "too many interim answers");
         return;
     }
+    c->expects = c->expects && res->status != 100;
     c->call->events->interim(c->call, res);
 }
 

@@ -41,8 +41,7 @@ static uint32_t body_grace_ms(const struct ag_h1_server *h)
 {
     const struct ag_route_limits *limits = h->ex->limits;
 
-    /* One that waits for 100 has to wait for whoever says it. */
-    return limits->min_rate && !h->continue_owed ? limits->body_grace_ms : limits->body_timeout_ms;
+    return limits->min_rate ? limits->body_grace_ms : limits->body_timeout_ms;
 }
 
 void ag_h1_server_await_body(struct ag_h1_server *h)
@@ -86,9 +85,12 @@ static void drop_exchange(struct ag_h1_server *h, enum ag_reason why)
     struct ag_exchange *ex = h->ex;
 
     h->ex = NULL;
-    if (ex) {
+    if (ex && h->blank) {
+        ag_exchange_forget(ex);
+    } else if (ex) {
         ag_exchange_abort(ex, why);
     }
+    h->blank = false;
 }
 
 void ag_h1_server_close_now(struct ag_h1_server *h, enum ag_reason why)
@@ -158,10 +160,7 @@ void ag_h1_server_refuse(struct ag_h1_server *h, unsigned status, enum ag_reason
 
 bool ag_h1_server_idle(const struct ag_h1_server *h)
 {
-    return h->state == AG_H1_IDLE
-               ? h->in.bytes == 0
-               : h->state == AG_H1_HEAD &&
-                     ag_span_starts(AG_SPAN("\r\n"), ag_slice_span(&h->in.head->slice));
+    return h->state == AG_H1_IDLE ? h->in.bytes == 0 : h->state == AG_H1_HEAD && h->blank;
 }
 
 /* The rest of a head will not come. */
@@ -245,6 +244,9 @@ static bool settle_eof(struct ag_h1_server *h)
         if (h->body_done || (h->in.bytes > 0 && !h->in_trailers)) {
             break; /* its answer is still due, or room for its content */
         }
+        if (h->res_started && !h->res_done && !h->cut) {
+            break; /* an answer that came early goes to its end */
+        }
         if (h->res_done) {
             h->keep_alive = false;
             finish_exchange(h);
@@ -281,8 +283,9 @@ static uint64_t due_of(const struct ag_h1_server *h)
     case AG_H1_HEAD:
         return h->due_ms;
     case AG_H1_EXCHANGE:
-        if (h->body_done || h->paused || ag_exchange_awaits_page(h->ex)) {
-            return 0;
+        if (h->body_done || h->paused || ag_exchange_awaits_page(h->ex) ||
+            (h->continue_owed && !h->res_started)) {
+            return 0; /* who waits for 100 has to wait for whoever says it */
         }
         return is_body_bounded(h) ? ag_h1_progress(h)->body_pace.due_ms : h->due_ms;
     case AG_H1_TUNNEL: /* the upstream's idle timeout holds */
@@ -510,17 +513,6 @@ static bool grant_more_time(struct ag_h1_server *h)
     return true;
 }
 
-/* Behind the empty line that a drain found there came a head in time: it has a head's time. */
-static bool has_become_head(struct ag_h1_server *h)
-{
-    if (!h->hurried || h->state != AG_H1_HEAD || ag_h1_server_idle(h)) {
-        return false;
-    }
-    h->hurried = false;
-    h->due_ms = now_of(h) + h->limits->header_timeout_ms;
-    return true;
-}
-
 void ag_h1_server_deadline(struct ag_h1_server *h)
 {
     uint64_t now = now_of(h), due = due_of(h);
@@ -535,7 +527,7 @@ void ag_h1_server_deadline(struct ag_h1_server *h)
             return;
         }
     }
-    if (due && now >= due && !has_become_head(h) && !grant_more_time(h)) {
+    if (due && now >= due && !grant_more_time(h)) {
         on_late(h);
     }
     if (h->state != AG_H1_CLOSING) {
@@ -564,7 +556,6 @@ void ag_h1_server_drain(struct ag_h1_server *h)
     h->yielding = false;
     /* A request may be on its way, or received and not seen yet: closing now would lose it. */
     if (ag_h1_server_idle(h)) {
-        h->hurried = h->state == AG_H1_HEAD;
         h->due_ms = ag_min_u64(h->due_ms, now_of(h) + DRAIN_GRACE_MS);
         settle_deadline(h);
     }
@@ -572,7 +563,7 @@ void ag_h1_server_drain(struct ag_h1_server *h)
 
 void ag_h1_server_hasten(struct ag_h1_server *h)
 {
-    bool idle = h->state == AG_H1_IDLE && h->requests > 0;
+    bool idle = (h->state == AG_H1_IDLE || h->blank) && h->requests > 0;
 
     if (h->state == AG_H1_IDLE || h->state == AG_H1_HEAD) {
         h->due_ms = ag_min_u64(h->due_ms, now_of(h) + (idle ? h->limits->idle_timeout_ms

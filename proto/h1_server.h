@@ -23,7 +23,7 @@ struct ag_server_limits {
     uint32_t header_timeout_ms;   /* a whole head: 408 */
     uint32_t idle_timeout_ms;     /* between requests, and of an exchange that streams: close */
     uint32_t max_requests;        /* on one connection, the last one closes it; 0: any number */
-    uint32_t max_connections;     /* of this listener, of all shards together; 0: any number */
+    uint32_t max_connections;     /* of this listener, shared out among the shards; 0: any number */
     uint64_t discard_max_bytes;   /* request content read and dropped to keep the connection */
     struct ag_route_limits route; /* before a route is known, and where it says nothing else */
     uint32_t h2_streams_max;      /* of one connection at a time; 0: AG_H2_STREAMS_MAX */
@@ -79,7 +79,7 @@ struct ag_h1_server {
     bool eof      : 1; /* the client has shut its side */
     bool cut      : 1; /* or somebody else has: what has no end of its own is not whole */
     bool yielding : 1; /* draining, and what is idle waits for one more */
-    bool hurried  : 1; /* HEAD: a drain found an empty line, and due_ms is the drain's */
+    bool blank    : 1; /* HEAD: what has come of it is an empty line, and due_ms is that of IDLE */
     bool large    : 1; /* reading in large buffers */
     bool tls      : 1;
     bool granted  : 1; /* more time, while it waited for a buffer; until data comes */

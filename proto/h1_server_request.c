@@ -108,6 +108,39 @@ static void begin_exchange(struct ag_h1_server *h)
     }
 }
 
+/* Only part of the line that old clients send after content (RFC 9112 section 2.2), or all of it. */
+static bool is_blank(const struct ag_h1_server *h)
+{
+    return ag_span_starts(AG_SPAN("\r\n"), ag_slice_span(&h->in.head->slice));
+}
+
+/* A head has begun. */
+static void await_head(struct ag_h1_server *h)
+{
+    h->blank = false;
+    h->due_ms = h->stream->loop->now_ms + h->limits->header_timeout_ms;
+}
+
+/* AG_AGAIN: all that is here is in one piece, and more is needed. */
+static enum ag_status parse_head(struct ag_h1_server *h)
+{
+    struct ag_exchange *ex = h->ex;
+    struct ag_h1_parser *p = &ag_h1_progress(h)->parser;
+    struct ag_span in = ag_slice_span(&h->in.head->slice), from;
+    enum ag_status st = ag_h1_parse_request(p, in, &h->limits->head, &ex->req, &ex->arena);
+
+    while (st == AG_AGAIN) {
+        st = gather(h, &from);
+        if (st != AG_OK) {
+            return st;
+        }
+        in = ag_slice_span(&h->in.head->slice);
+        ag_request_rebase(&ex->req, from.ptr, from.len, in.ptr);
+        st = ag_h1_parse_request(p, in, &h->limits->head, &ex->req, &ex->arena);
+    }
+    return st;
+}
+
 /* True when there was something to do. */
 bool ag_h1_server_read_head(struct ag_h1_server *h)
 {
@@ -119,20 +152,13 @@ bool ag_h1_server_read_head(struct ag_h1_server *h)
     if (!h->in.head) {
         return false;
     }
+    st = parse_head(h);
     s = &h->in.head->slice;
-    st = ag_h1_parse_request(p, ag_slice_span(s), &h->limits->head, &ex->req, &ex->arena);
-    while (st == AG_AGAIN) {
-        struct ag_span from;
-
-        st = gather(h, &from);
-        if (st == AG_AGAIN) {
-            return false;
-        }
-        if (st == AG_OK) {
-            s = &h->in.head->slice;
-            ag_request_rebase(&ex->req, from.ptr, from.len, s->ptr);
-            st = ag_h1_parse_request(p, ag_slice_span(s), &h->limits->head, &ex->req, &ex->arena);
-        }
+    if (h->blank && (st != AG_AGAIN || !is_blank(h))) {
+        await_head(h);
+    }
+    if (st == AG_AGAIN) {
+        return false;
     }
     if (st != AG_OK) {
         bool proto = st == AG_EPROTO;
@@ -189,8 +215,11 @@ bool ag_h1_server_begin_head(struct ag_h1_server *h)
     h->ex->limits = &h->limits->route;
     *ag_h1_progress(h) = (struct ag_h1_progress){0};
     h->res_started = h->res_done = false; /* a head that is refused is answered too */
-    h->hurried = false;
-    h->due_ms = h->stream->loop->now_ms + h->limits->header_timeout_ms;
+    if (is_blank(h)) {
+        h->blank = true;
+    } else {
+        await_head(h);
+    }
     ag_h1_server_set_state(h, AG_H1_HEAD);
     return true;
 }
@@ -362,7 +391,10 @@ bool ag_h1_server_read_body(struct ag_h1_server *h)
     if (h->state == AG_H1_TUNNEL) {
         return forward(h, 0, h->in.head->slice.len);
     }
-    h->continue_owed = false; /* the client did not wait for it */
+    if (h->continue_owed) { /* the client did not wait for it any longer */
+        h->continue_owed = false;
+        ag_h1_server_await_body(h);
+    }
     if (ex->req.framing == AG_FRAMING_CHUNKED) {
         return read_chunked(h);
     }

@@ -17,6 +17,7 @@ struct h2_call {
     bool head_done;
     bool connect; /* an extended CONNECT */
     bool tunnel;  /* that was agreed to */
+    bool expects; /* 100 was asked for, and has not come */
     bool blocked; /* the caller took nothing at the last look */
 };
 
@@ -109,6 +110,7 @@ static void on_interim(struct h2_call *h, const struct ag_response *res)
     if (++h->interim_count > AG_CALL_INTERIM_MAX) {
         fail(h, AG_REASON_PROTOCOL, "too many interim answers");
     } else {
+        h->expects = h->expects && res->status != 100;
         h->call->events->interim(h->call, res);
     }
 }
@@ -413,6 +415,8 @@ static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
     const struct ag_h2_stream *s = &h->stream;
     bool content = s->source && s->source->q.bytes > 0;
     bool blocked = s->recv_window <= 0 || s->conn->recv_window <= 0;
+    /* Its caller waits with the content until it is told to go on. */
+    bool to_continue = h->expects && s->source && s->source->total_bytes == 0;
     uint64_t taken = call->req_body ? call->req_body->total_bytes - call->req_body->q.bytes : 0;
 
     if ((h->blocked && !blocked) || taken != h->taken) {
@@ -427,7 +431,7 @@ static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
     if (content) {
         return s->waiting || s->conn->send_window <= 0 ? AG_CALL_WINDOW : AG_CALL_WRITE;
     }
-    if (blocked || (!s->sent && !h->head_done)) {
+    if (blocked || (!s->sent && !h->head_done && !to_continue)) {
         return AG_CALL_CALLER; /* its own limits hold */
     }
     return h->head_done ? AG_CALL_READ : AG_CALL_FIRST_BYTE;
@@ -489,6 +493,7 @@ enum ag_status ag_h2_client_start(struct ag_h2_client *c, struct ag_call *call)
     h->method = req->method;
     h->interim_count = 0;
     h->connect = connect;
+    h->expects = content && req->expect_continue;
     h->head_done = h->tunnel = h->blocked = false;
     call->ops = &call_ops;
     call->carrier = h;

@@ -13,8 +13,7 @@ static uint32_t grace_ms(const struct ag_h2_request *r)
 {
     const struct ag_route_limits *limits = r->ex->limits;
 
-    /* One that waits for 100 has to wait for whoever says it. */
-    return limits->min_rate && !r->continue_owed ? limits->body_grace_ms : limits->body_timeout_ms;
+    return limits->min_rate ? limits->body_grace_ms : limits->body_timeout_ms;
 }
 
 /* Size and rate of the request's content count until the answer's head is sent, and again when the rest is
@@ -33,6 +32,9 @@ uint64_t ag_h2_server_body_due(const struct ag_h2_request *r)
     if (s->ended || ag_exchange_awaits_page(r->ex) ||
         (r->ex->req.protocol.len > 0 && !s->sent)) {
         return 0; /* a tunnel is its upstream's to watch, as long as there is one */
+    }
+    if (r->continue_owed && !r->res_started) {
+        return 0; /* who waits for 100 has to wait for whoever says it */
     }
     if (is_bounded(r)) {
         return r->body_pace.due_ms;
@@ -103,7 +105,10 @@ void ag_h2_server_content(struct ag_h2_stream *s, size_t len)
     struct ag_h2_request *r = ag_h2_request_of(s);
     const struct ag_route_limits *limits = r->ex->limits;
 
-    r->continue_owed = false; /* the client did not wait for it */
+    if (r->continue_owed) { /* the client did not wait for it any longer */
+        r->continue_owed = false;
+        ag_h2_server_await_body(r);
+    }
     r->body_bytes += len;
     ag_pace_moved(&r->body_pace, r->server->conn.loop->now_ms, len, limits->min_rate,
                   limits->body_timeout_ms);

@@ -54,6 +54,26 @@ static AG_NOINLINE void look_at_memory(const struct ag_snapshot *snapshot, struc
     }
 }
 
+/* A share of less than one connection is one. */
+static AG_NOINLINE void look_at_shares(const struct ag_snapshot *snapshot, struct ag_diags *diags)
+{
+    const struct ag_model *m = snapshot->model;
+    struct ag_sizing sizing;
+
+    ag_sizing_compute(snapshot, &sizing);
+    for (uint32_t i = 0; i < m->listen_count; i++) {
+        const struct ag_listen *l = &m->listens[i];
+        bool again = i > 0 && l->pos.source == l[-1].pos.source && l->pos.line == l[-1].pos.line &&
+                     l->pos.col == l[-1].pos.col;
+
+        if (l->limits.max_connections > 0 && l->limits.max_connections < sizing.shards && !again) {
+            ag_diag_warn(diags, l->pos, "a larger one, or fewer server.workers",
+                         "max_connections: %u is fewer than there are shards: each of the %u lets one in",
+                         l->limits.max_connections, sizing.shards);
+        }
+    }
+}
+
 /* What a start would refuse in this system. */
 static AG_NOINLINE void look_at_system(const struct ag_model *m, struct ag_diags *diags)
 {
@@ -125,6 +145,7 @@ int ag_cmd_check(int argc, char **argv)
         ag_explain_warnings(load.snapshot, &load.diags);
         look_at_system(load.snapshot->model, &load.diags);
         look_at_memory(load.snapshot, &load.diags);
+        look_at_shares(load.snapshot, &load.diags);
         if (!json) {
             print_tree(&load);
             print_notes(load.snapshot->model);

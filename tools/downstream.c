@@ -258,6 +258,9 @@ static void first_on_data(struct ag_stream *s, struct ag_slice slice)
     size_t n = match_preface(ds, in);
 
     if (n == in.len && ds->matched + n < AG_H2_MAGIC.len) {
+        if (ds->matched == 0) { /* a head has begun, of either protocol */
+            ds->h1.due_ms = ds->all->context->loop->now_ms + ds->origin->limits.header_timeout_ms;
+        }
         ds->matched += (uint8_t)n;
         ag_slice_release(&slice);
         return;
@@ -281,11 +284,25 @@ static void first_on_eof(struct ag_stream *s)
     ag_h1_server_eof(&ds->h1);
 }
 
+/* What is begun and does not go on is a head of HTTP/1 that is late. */
+static void first_on_deadline(struct ag_stream *s)
+{
+    struct ag_downstream *ds = of(s);
+    uint64_t due_ms = ds->h1.due_ms;
+
+    if (ds->matched > 0 && ds->all->context->loop->now_ms >= due_ms) {
+        s->user = &h1_user;
+        hand_over(ds);
+        ds->h1.due_ms = due_ms;
+    }
+    ag_h1_server_deadline(&ds->h1);
+}
+
 static const struct ag_stream_user first_user = {
     .on_data = first_on_data,
     .on_eof = first_on_eof,
     .on_drain = h1_on_drain,
-    .on_deadline = h1_on_deadline,
+    .on_deadline = first_on_deadline,
     .on_close = h1_on_close,
 };
 
@@ -480,13 +497,26 @@ bool ag_downstream_accept(struct ag_downstreams *d, int fd, struct ag_downstream
     return true;
 }
 
+/* No protocol has seen it yet, but something has come. */
+static bool has_begun(const struct ag_downstream *ds)
+{
+    return !ds->handshaking && ds->stream.user == &first_user && ds->matched > 0;
+}
+
 static void drain(struct ag_downstream *ds)
 {
+    if (ds->handshaking || ds->stream.user == &first_user) {
+        /* Its protocol is told when there is one: by its origin, or where that goes on, by this. */
+        ds->yielding = !ds->origin->draining;
+    }
     if (ds->handshaking || ds->relayed) {
-        return; /* its origin tells it when it is done */
+        return;
     }
     if (ds->is_h2) {
         ag_h2_server_drain(ds->h2);
+    } else if (has_begun(ds)) {
+        ds->h1.draining = true;
+        ds->h1.yielding = false;
     } else {
         ag_h1_server_drain(&ds->h1);
     }
@@ -546,7 +576,8 @@ static bool is_idle(struct ag_downstream *ds)
     if (ds->relayed) {
         return false;
     }
-    return ds->handshaking || (ds->is_h2 ? ag_h2_server_idle(ds->h2) : ag_h1_server_idle(&ds->h1));
+    return ds->handshaking || (ds->is_h2 ? ag_h2_server_idle(ds->h2)
+                                         : ag_h1_server_idle(&ds->h1) && !has_begun(ds));
 }
 
 bool ag_downstreams_abort(struct ag_downstreams *d)

@@ -8,6 +8,15 @@
 
 #include <time.h>
 
+/* Longest values, escaped; what is longer is cut. With them every line has room for all its members. */
+#define NAME_MAX_BYTES  512u /* a name is shorter; a hello that is none has what its client likes */
+#define OURS_MAX_BYTES  256u /* text of our own: server, reason, detail */
+#define FRAME_MAX_BYTES 512u /* addresses, times, numbers, names of members */
+#define LINE_MAX_BYTES  2048u
+
+_Static_assert(NAME_MAX_BYTES + 3 * OURS_MAX_BYTES + FRAME_MAX_BYTES <= LINE_MAX_BYTES,
+               "every line is whole");
+
 static struct ag_relay *of(struct ag_stream *s)
 {
     return &ag_container_of(s, struct ag_downstream, stream)->relay->relay;
@@ -48,6 +57,21 @@ static const struct ag_stream_user relay_user = {
 
 /* ---- the access log ---- */
 
+static void put_name(const struct ag_relay *r, struct ag_buf *out)
+{
+    ag_log_escape_cut(out, ag_tls_hello_name(&r->hello), NAME_MAX_BYTES);
+}
+
+static void put_server(const struct ag_relay *r, struct ag_buf *out)
+{
+    ag_log_escape_cut(out, ag_span(r->server, r->server_len), OURS_MAX_BYTES);
+}
+
+static void put_text(const char *text, struct ag_buf *out)
+{
+    ag_log_escape_cut(out, ag_span_str(text), OURS_MAX_BYTES);
+}
+
 static void put_client(const struct ag_relay *r, struct ag_buf *out)
 {
     union ag_addr addr;
@@ -74,15 +98,18 @@ static void put_json(const struct ag_downstream *ds, struct ag_buf *out)
     ag_buf_printf(out, "{\"time\":\"%s\",\"remote\":\"", when);
     put_client(r, out);
     ag_buf_printf(out, "\",\"protocol\":\"tcp\",\"port\":%u,\"name\":\"", ds->origin->port);
-    ag_log_escape(out, ag_tls_hello_name(&r->hello));
+    put_name(r, out);
     ag_buf_put(out, AG_SPAN("\",\"upstream\":\""));
-    ag_log_escape(out, ag_span(r->server, r->server_len));
+    put_server(r, out);
     ag_buf_printf(out, "\",\"bytes_in\":%llu,\"bytes\":%llu,\"duration_us\":%llu",
                   (unsigned long long)r->up_bytes, (unsigned long long)r->down_bytes,
                   (unsigned long long)(l->now_ms - r->started_ms) * 1000);
     if (r->reason != AG_REASON_NONE) {
-        ag_buf_printf(out, ",\"reason\":\"%s\",\"detail\":\"%s\"",
-                      ag_reason_text((enum ag_reason)r->reason), r->detail ? r->detail : "");
+        ag_buf_put(out, AG_SPAN(",\"reason\":\""));
+        put_text(ag_reason_text((enum ag_reason)r->reason), out);
+        ag_buf_put(out, AG_SPAN("\",\"detail\":\""));
+        put_text(r->detail ? r->detail : "", out);
+        ag_buf_putc(out, '"');
     }
     ag_buf_putc(out, '}');
 }
@@ -93,22 +120,28 @@ static void put_human(const struct ag_downstream *ds, struct ag_buf *out)
     uint64_t ms = ds->all->context->loop->now_ms - r->started_ms;
 
     put_client(r, out);
-    ag_buf_printf(out, " TCP :%u to %.*s %llu up %llu down %llums \"", ds->origin->port,
-                  r->server_len ? (int)r->server_len : 1, r->server_len ? r->server : "-",
-                  (unsigned long long)r->up_bytes, (unsigned long long)r->down_bytes,
-                  (unsigned long long)ms);
-    ag_log_escape(out, ag_tls_hello_name(&r->hello));
+    ag_buf_printf(out, " TCP :%u to ", ds->origin->port);
+    if (r->server_len > 0) {
+        put_server(r, out);
+    } else {
+        ag_buf_putc(out, '-');
+    }
+    ag_buf_printf(out, " %llu up %llu down %llums \"", (unsigned long long)r->up_bytes,
+                  (unsigned long long)r->down_bytes, (unsigned long long)ms);
+    put_name(r, out);
     ag_buf_putc(out, '"');
     if (r->reason != AG_REASON_NONE) {
-        ag_buf_printf(out, " %s: %s", ag_reason_text((enum ag_reason)r->reason),
-                      r->detail ? r->detail : "-");
+        ag_buf_putc(out, ' ');
+        put_text(ag_reason_text((enum ag_reason)r->reason), out);
+        ag_buf_put(out, AG_SPAN(": "));
+        put_text(r->detail ? r->detail : "-", out);
     }
 }
 
 static void write_line(const struct ag_downstream *ds)
 {
     enum ag_access_format format = ds->all->context->snapshot->model->access_log;
-    uint8_t line[1024];
+    uint8_t line[LINE_MAX_BYTES];
     struct ag_buf b = ag_buf(line, sizeof(line) - 1);
 
     if (format == AG_ACCESS_OFF) {
@@ -119,6 +152,7 @@ static void write_line(const struct ag_downstream *ds)
     } else {
         put_human(ds, &b);
     }
+    AG_ASSERT(!b.overflow);
     line[b.len++] = '\n';
     ag_log_raw(ag_buf_span(&b));
 }

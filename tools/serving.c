@@ -213,14 +213,23 @@ static void on_closed(struct ag_listener *ls)
     end_soon(s);
 }
 
+/* This shard's of a listener's own limit; one at least, for the kernel gives each shard connections. */
+static uint32_t share_of(const struct ag_context *ctx, uint32_t max)
+{
+    uint32_t share = max / ctx->shard_count + (ctx->shard_index < max % ctx->shard_count);
+
+    return share ? share : 1;
+}
+
 /* How many more connections the listener may have: of all, and of this shard's share of its own limit. */
 static uint32_t room_of(const struct listener *l)
 {
     uint32_t room = ag_downstreams_room(down_of(l)), max = l->origin.limits.max_connections,
-             shards = l->serving->ctx.shard_count, own = max < shards ? 1 : max / shards,
              served = l->origin.connections - l->waiting;
 
     if (max > 0) {
+        uint32_t own = share_of(&l->serving->ctx, max);
+
         room = (uint32_t)ag_min_u64(room, served < own ? own - served : 0);
     }
     return room;
@@ -277,19 +286,21 @@ static struct waiting take_waiting(struct ag_serving *s, uint32_t at)
     return w;
 }
 
-/* The first that waits and whose listener has room goes on. */
-static bool serve_waiting(struct ag_serving *s)
+/* Those that wait and whose listener has room go on, in order. */
+static void serve_waiting(struct ag_serving *s)
 {
-    for (uint32_t i = 0; i < s->waiting_count && ag_downstreams_room(&s->down) > 0; i++) {
+    uint32_t i = 0;
+
+    while (i < s->waiting_count && ag_downstreams_room(&s->down) > 0) {
         if (room_of(s->waiting[i].from) > 0) {
             struct waiting w = take_waiting(s, i);
 
             AG_ASSERT(ag_downstream_accept(&s->down, w.fd, &w.from->origin));
             let_relay_go(w.from);
-            return true;
+        } else {
+            i++;
         }
     }
-    return false;
 }
 
 /* A connection has gone: room for one that waits, or for accept. */
@@ -299,9 +310,7 @@ static void on_changed(struct ag_downstreams *d, struct ag_downstream_origin *or
 
     tell_board(s);
     free_if_done(ag_container_of(origin, struct listener, origin));
-    if (serve_waiting(s)) {
-        return;
-    }
+    serve_waiting(s);
     if (s->draining) {
         end_soon(s);
     } else {
@@ -342,6 +351,11 @@ static void accept_here(struct listener *l, int fd)
 {
     struct ag_serving *s = l->serving;
 
+    if (s->over && !l->admin) {
+        s->cut = true;
+        close_descriptor(s, fd);
+        return;
+    }
     if (admit(l, fd)) {
         return;
     }
@@ -533,6 +547,7 @@ void ag_serving_apply(struct ag_serving *s, struct ag_serving_change *c)
     }
     swap_snapshot(s, c);
     change_listeners(s, c);
+    serve_waiting(s); /* there may be more room now */
     settle_accept(s);
     tell_board(s);
     free(c);
@@ -542,6 +557,7 @@ void ag_serving_apply(struct ag_serving *s, struct ag_serving_change *c)
 
 static void cut_all(struct ag_serving *s)
 {
+    s->over = true;
     s->cut = s->cut || s->waiting_count > 0;
     while (s->waiting_count > 0) {
         struct waiting w = take_waiting(s, s->waiting_count - 1);

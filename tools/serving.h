@@ -60,6 +60,7 @@ struct ag_serving {
     uint64_t drain_timeout_ms;
     bool draining;
     bool admin_closing; /* all else has ended */
+    bool over;          /* all connections were ended: what is accepted yet is closed */
     bool cut;           /* connections were ended while something was under way */
     /* The owner's, set before open. */
     void *owner;

@@ -147,6 +147,16 @@ routes:
     assert re.search("the name mial.invalid does not resolve: .*; hint: did you mean mail.invalid[?]", done.stderr)
 
 
+def test_a_bound_of_fewer_connections_than_shards_is_told(tmp_path):
+    config = ('server:\n  workers: 4\n  listen:\n    - {address: ":1", limits: {max_connections: %d}}\n'
+              'routes: {/: OK}\n')
+    for bound, warnings in (3, 1), (4, 0), (0, 0):
+        (tmp_path / "anygate.yml").write_text(config % bound)
+        done = run("check", "-c", "anygate.yml", cwd=tmp_path)
+        told = "anygate.yml:4:17: warning: max_connections: 3 is fewer than there are shards: each of the 4 lets one in"
+        assert done.stderr.count(told) == done.stderr.count("shards") == warnings, done.stderr
+
+
 def test_warnings_and_strict(tmp_path):
     config = 'routes:\n  "/": "./gone/"\n'
     done = check(tmp_path, config)

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 
+import h2wire
 import pytest
 from gate import Closed, Gate, Reader, Upstream, free_port, ok, refused, run
 
@@ -104,6 +105,29 @@ def test_who_has_its_whole_answer_is_not_cut(backend, tmp_path):
     assert "cut" not in (tmp_path / "stderr.log").read_text()
 
 
+@pytest.mark.parametrize("http2, at", [(False, 1), (True, 1), (True, 20)])
+def test_what_may_become_http2_is_no_idle_connection(backend, tmp_path, http2, at):
+    gate = Gate(tmp_path, FIXED % ", workers: 1", backend)
+    with gate.connect() as s:
+        first = h2wire.PREFACE if http2 else b"PUT /ok HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        s.sendall(first[:at])
+        time.sleep(0.1)
+        gate.process.send_signal(signal.SIGTERM)
+        await_line(gate, "draining")
+        time.sleep(0.3)  # more than idle ones are given
+        s.sendall(first[at:])
+        if http2:
+            client = h2wire.Client(s, start=False)
+            client.send(h2wire.settings())
+            assert client.get("/ok").body == b"OK"
+            client.close()
+        else:
+            r = Reader(s).response()
+            assert r.status == 405 and r.get("connection") == "close"
+    assert gate.process.wait(20) == 0
+    gate.stop()
+
+
 def test_without_connections_it_ends_at_once(backend, tmp_path):
     with Gate(tmp_path, FIXED % "", backend) as gate:
         assert gate.get("/ok").status == 200
@@ -124,6 +148,20 @@ def test_a_second_signal_stops_at_once(backend, tmp_path):
                 Reader(busy).response()
         assert gate.process.wait(20) == 1
         gate.stop(expect=1)
+
+
+def test_a_second_signal_ends_who_waits_in_the_queue_too(backend, tmp_path):
+    config = ('server: {listen: [{address: "127.0.0.1:$PORT", limits: {max_connections: 1}}], workers: 1}\n'
+              'routes: {"/echo": "*"}\n')
+    gate = Gate(tmp_path, config, backend)
+    time.sleep(0.1)  # the connection that found it open has gone
+    with gate.connect() as busy, gate.connect(), gate.connect(), gate.connect():
+        busy.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        time.sleep(0.3)
+        gate.process.send_signal(signal.SIGTERM)
+        gate.process.send_signal(signal.SIGINT)
+        assert gate.process.wait(15) == 1
+    gate.stop(expect=1)
 
 
 def test_the_drain_ends_by_its_timeout(backend, tmp_path):
@@ -311,6 +349,22 @@ def failing(*args, cwd, env=None, wrap=()):
     done = run("serve", *args, cwd=cwd, env={"NO_COLOR": "1", **(env or {})}, wrap=wrap)
     assert done.returncode == 1, done.stderr
     return done.stderr
+
+
+def test_an_empty_line_behind_a_request_is_no_line_of_the_log(backend, tmp_path):
+    with Gate(tmp_path, FIXED % ", access_log: json, workers: 1", backend) as gate:
+        for behind in b"\r\n", b"\r", b"\r\nGET /ok HTTP/1.1\r\nHost: x\r\n\r\n":
+            with gate.connect() as s:
+                reader = Reader(s)
+                s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert reader.response().status == 200
+                s.sendall(behind)
+                s.shutdown(socket.SHUT_WR)
+                if b"GET" in behind:
+                    assert reader.response().status == 200
+                assert reader.at_end()
+    lines = [json.loads(line) for line in (tmp_path / "stderr.log").read_text().splitlines() if line[0] == "{"]
+    assert [line["status"] for line in lines] == [200] * 4, lines
 
 
 def test_a_busy_port(backend, tmp_path):

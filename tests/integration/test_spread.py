@@ -1,6 +1,7 @@
 """Connections are shared out among shards, whatever listener the kernel chooses, and whenever a shard cannot take one."""
 import contextlib
 import json
+import signal
 import socket
 import time
 
@@ -40,6 +41,50 @@ def test_no_shard_has_clearly_more_than_another(gate):
             assert max(each) <= min(each) + 3 + min(each) // 16, each
     # What was passed on ends like any other.
     ask(gate.connect())
+
+
+def test_a_reload_that_raises_the_bound_lets_in_who_waits(backend, tmp_path):
+    """One shard has so many others that it passes on all that come; they are not taken, and wait with it."""
+    config = CONFIG.replace('["127.0.0.1:$PORT"]', '["127.0.0.1:$PORT3", {address: "127.0.0.1:$PORT", limits: '
+                            '{max_connections: 9}}]') % ""
+    with Gate(tmp_path, config, backend) as gate, contextlib.ExitStack() as held:
+        while sum(shards(gate)) > 0:
+            time.sleep(0.01)
+        others = []
+        for _ in range(60):
+            before = shards(gate)
+            s = held.enter_context(socket.create_connection(("127.0.0.1", gate.ports[2]), 10))
+            ask(s)
+            if before[0] == shards(gate)[0]:
+                others.append(s)
+        for s in others:
+            s.close()
+        while sum(shards(gate)[1:]) > 0:
+            time.sleep(0.01)
+        socks = [held.enter_context(socket.create_connection(("127.0.0.1", gate.port), 10)) for _ in range(40)]
+        for s in socks:
+            s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.3)
+        text = (tmp_path / "anygate.yml").read_text()
+        (tmp_path / "anygate.yml").write_text(text.replace("max_connections: 9", "max_connections: 300"))
+        gate.process.send_signal(signal.SIGHUP)
+        for s in socks:
+            assert Reader(s).response().status == 200
+
+
+@pytest.mark.parametrize("gate, most", [(f", limits: {{max_connections: {n}}}", max(n, 3)) for n in (1, 3, 5, 7)],
+                         indirect=["gate"])
+def test_the_bound_is_shared_out_whole(gate, most):
+    with contextlib.ExitStack() as held:
+        for _ in range(80):
+            s = held.enter_context(socket.create_connection(("127.0.0.1", gate.port), 10))
+            s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while sum(shards(gate)) < most:
+            assert time.monotonic() < deadline, shards(gate)
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert sum(shards(gate)) == most
 
 
 @pytest.mark.parametrize("gate", [", limits: {max_connections: 9}"], indirect=True)

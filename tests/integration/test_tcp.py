@@ -1,9 +1,11 @@
 """The section tcp: connections that are passed on as they are, by listener or by the name of a ClientHello."""
 import hashlib
+import json
 import os
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import proxyprotocol as pp
 import pytest
+import tlswire
 from gate import Gate, free_port
 from h2wire import tls_context
 
@@ -459,6 +462,35 @@ def test_the_log_tells(gate):
     while not ('"bytes_in":5,"bytes":8,' in gate.stderr() and '"name":"a.example"' in gate.stderr()):
         assert time.monotonic() < deadline, gate.stderr()
         time.sleep(0.02)
+
+
+def hello(name):
+    """A ClientHello, in its record, that names `name`."""
+    names = struct.pack(">HBH", len(name) + 3, 0, len(name)) + name
+    extensions = struct.pack(">HH", 0, len(names)) + names
+    body = (b"\x03\x03" + b"r" * 32 + b"\0" + b"\0\x02\x13\x01" + b"\x01\0" +
+            struct.pack(">H", len(extensions)) + extensions)
+    return tlswire.record(b"\x01" + struct.pack(">I", len(body))[1:] + body)
+
+
+@pytest.mark.parametrize("name", [b"\x01" * 255, b'"' * 255, b"\xc2\x9b" * 127, b"a" * 255],
+                         ids=["controls", "quotes", "c1", "plain"])
+def test_no_name_spoils_a_line_of_the_log(gate, name):
+    def lines():
+        return [json.loads(line) for line in gate.stderr().splitlines() if line.startswith('{"time":')]
+
+    before = len(lines())
+    with gate.connect(port=gate.ports[OTHERS]) as s:
+        s.sendall(hello(name))
+        s.shutdown(socket.SHUT_WR)
+        ends(s)
+    deadline = time.monotonic() + 10
+    while len(lines()) == before:
+        assert time.monotonic() < deadline, gate.stderr()
+        time.sleep(0.02)
+    line = lines()[-1]
+    assert line["protocol"] == "tcp" and line["port"] == gate.ports[OTHERS]
+    assert len(line["name"]) <= 512 and (line["name"].endswith("...") or line["name"].encode("latin-1") == name)
 
 
 def test_no_descriptor_is_lost(gate):

@@ -147,6 +147,16 @@ Test(fields, find_and_remove)
     cr_assert_eq(f.count, 4, "removed entries keep their places");
 }
 
+Test(fields, what_was_removed_needs_no_name)
+{
+    struct ag_field room[1] = {{.name_len = 3, .removed = true}};
+    struct ag_fields f = {room, 1, 1};
+
+    cr_assert_null(ag_fields_find_name(&f, AG_SPAN("abc"), NULL));
+    ag_fields_remove_name(&f, AG_SPAN("abc"));
+    cr_expect(room[0].removed);
+}
+
 Test(fields, lists)
 {
     static const struct {

@@ -69,18 +69,6 @@ Test(h1_server_deadline, a_second_head_has_its_own_time_not_what_is_left_of_idli
     rig_free(r);
 }
 
-Test(h1_server_deadline, a_lone_empty_line_is_nothing_to_answer)
-{
-    struct rig *r = rig_new();
-
-    say(r, GET("/fixed") "\r\n");
-    cr_expect_eq(r->h.state, AG_H1_HEAD);
-    tick(r, 10000 + LATE_MS);
-    cr_expect(ended(r));
-    cr_expect_eq(got_times(r, "HTTP/1.1 "), 1);
-    rig_free(r);
-}
-
 Test(h1_server_deadline, content_that_does_not_come_is_given_up)
 {
     struct rig *r = rig_new();
@@ -91,6 +79,36 @@ Test(h1_server_deadline, content_that_does_not_come_is_given_up)
     tick(r, 200 + LATE_MS);
     cr_expect_eq(r->aborts, 1);
     cr_expect_eq(r->abort_why, AG_REASON_TIMEOUT);
+    cr_expect_eq(got_times(r, "HTTP/1.1 408 "), 1);
+    cr_expect(ended(r));
+    rig_free(r);
+}
+
+Test(h1_server_deadline, who_waits_for_100_waits_for_its_answer)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/wait") "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n");
+    tick(r, 3600000);
+    cr_expect(memwire_open(&r->w) && r->w.out.len == 0);
+    say(r, "1"); /* it waits no longer: a grace begins */
+    tick(r, 4900);
+    cr_expect_eq(r->w.out.len, 0);
+    tick(r, 100 + LATE_MS);
+    cr_expect_eq(got_times(r, "HTTP/1.1 408 "), 1);
+    cr_expect(ended(r));
+    rig_free(r);
+}
+
+Test(h1_server_deadline, who_was_told_to_go_on_has_to)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/echo") "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n");
+    cr_expect_eq(got_times(r, "HTTP/1.1 100 "), 1);
+    tick(r, 4900);
+    cr_expect_eq(got_times(r, "HTTP/1.1 "), 1);
+    tick(r, 100 + LATE_MS);
     cr_expect_eq(got_times(r, "HTTP/1.1 408 "), 1);
     cr_expect(ended(r));
     rig_free(r);
@@ -229,6 +247,87 @@ Test(h1_server_deadline, a_tunnel_has_none)
     cr_expect_eq(r->h.state, AG_H1_TUNNEL);
     tick(r, 3600000);
     cr_expect(memwire_open(&r->w));
+    rig_free(r);
+}
+
+/* The empty line that old clients send behind content is no head, and no request. */
+Test(h1_server_blank, it_is_as_idle_as_nothing)
+{
+    struct rig *r = rig_new();
+
+    say(r, GET("/fixed") "\r\n");
+    tick(r, 74000);
+    cr_expect(memwire_open(&r->w));
+    tick(r, 1000 + LATE_MS);
+    cr_expect(ended(r));
+    cr_expect_eq(got_times(r, "HTTP/1.1 "), 1);
+    cr_expect_eq(r->dones, 1);
+    rig_free(r);
+}
+
+Test(h1_server_blank, it_is_no_time_for_a_head)
+{
+    struct rig *r = rig_new();
+
+    say(r, GET("/fixed"));
+    say(r, "\r");
+    tick(r, 30000);
+    say(r, "\nGET /fixed");
+    tick(r, 9000);
+    cr_expect(memwire_open(&r->w));
+    tick(r, 1000 + LATE_MS);
+    cr_expect_eq(got_times(r, "HTTP/1.1 408 "), 1);
+    cr_expect(ended(r));
+    cr_expect_eq(r->dones, 2);
+    rig_free(r);
+}
+
+Test(h1_server_blank, of_it_nobody_is_told)
+{
+    struct rig *r = rig_new();
+
+    say(r, GET("/fixed") "\r\n");
+    memwire_abort(&r->w.stream, AG_REASON_RESET);
+    tick(r, 0);
+    cr_expect_eq(r->dones, 1);
+    rig_free(r);
+    r = rig_new();
+    say(r, "\r");
+    memwire_eof(&r->w);
+    tick(r, 0);
+    cr_expect(ended(r) && r->dones == 0 && r->w.out.len == 0);
+    rig_free(r);
+}
+
+Test(h1_server_blank, what_follows_it_is_a_head)
+{
+    struct rig *r = rig_new();
+
+    say(r, GET("/fixed") "\r");
+    say(r, "GET /fixed"); /* no line */
+    cr_expect_eq(got_times(r, "HTTP/1.1 400 "), 1);
+    cr_expect_eq(r->dones, 2);
+    rig_free(r);
+    r = rig_new();
+    say(r, GET("/fixed") "\r\n" GET("/fixed") "\r\n");
+    say(r, GET("/fixed"));
+    cr_expect_eq(got_times(r, "HTTP/1.1 200 "), 3);
+    cr_expect_eq(r->dones, 3);
+    rig_free(r);
+}
+
+Test(h1_server_blank, shorter_limits_hold_for_it_as_for_who_is_idle)
+{
+    struct rig *r = rig_new();
+
+    say(r, GET("/fixed") "\r\n");
+    r->limits.idle_timeout_ms = 20000;
+    r->limits.header_timeout_ms = 1000;
+    ag_h1_server_hasten(&r->h);
+    tick(r, 19000);
+    cr_expect(memwire_open(&r->w));
+    tick(r, 1000 + LATE_MS);
+    cr_expect(ended(r));
     rig_free(r);
 }
 
@@ -501,6 +600,46 @@ Test(h1_server_eof, an_answer_that_was_there_before_is_sent)
     tick(r, 0);
     cr_expect_eq(got_times(r, "HTTP/1.1 200 "), 1);
     cr_expect(ended(r));
+    rig_free(r);
+}
+
+Test(h1_server_eof, an_early_answer_that_is_being_sent_goes_to_its_end)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/open") "Content-Length: 1000000\r\n\r\n12345");
+    write_answer(r, ag_slice_static(AG_SPAN("no, ")));
+    shut(r);
+    cr_assert(memwire_open(&r->w) && r->aborts == 0);
+    write_answer(r, ag_slice_static(AG_SPAN("thanks")));
+    end_answer(r);
+    tick(r, 0);
+    cr_expect(strstr(got(r), "\r\n\r\n4\r\nno, \r\n6\r\nthanks\r\n0\r\n\r\n"), "%s", got(r));
+    cr_expect(ended(r));
+    rig_free(r);
+}
+
+Test(h1_server_eof, an_early_answer_that_does_not_go_on_is_given_up)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/open") "Content-Length: 10\r\n\r\n12345");
+    shut(r);
+    tick(r, r->limits.idle_timeout_ms - 1000);
+    cr_expect(memwire_open(&r->w));
+    tick(r, 1000 + LATE_MS);
+    cr_expect(r->w.aborted && r->w.why == AG_REASON_TIMEOUT);
+    cr_expect_eq(r->aborts, 1);
+    rig_free(r);
+}
+
+Test(h1_server_eof, an_early_answer_ends_where_the_connection_was_cut)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/open") "Content-Length: 10\r\n\r\n12345");
+    ag_h1_server_cut(&r->h);
+    cr_expect_eq(r->h.state, AG_H1_CLOSING);
     rig_free(r);
 }
 

@@ -293,6 +293,33 @@ def test_it_tells_of_a_drain_and_goes_last(backend, tmp_path):
         client.close()
 
 
+@pytest.mark.parametrize("begun", ["PROXY", "HTTP/2"])
+def test_who_has_hardly_come_goes_when_an_address_becomes_admin_s(backend, tmp_path, begun):
+    text = config().replace('"127.0.0.1:$PORT"', '{address: "127.0.0.1:$PORT", proxy_protocol: %s}' % (
+        "127.0.0.1" if begun == "PROXY" else "10.0.0.1"))
+    with Gate(tmp_path, text, backend) as gate:
+        with gate.connect() as s:
+            s.sendall(b"PROXY TCP4 10.1.1.1 10.1" if begun == "PROXY" else h2wire.PREFACE[:8])
+            time.sleep(0.1)
+            swapped = config().replace("$PORT2", "@").replace("$PORT", str(gate.ports[1]))
+            (tmp_path / "anygate.yml").write_text(swapped.replace("@", str(gate.port)))
+            gate.process.send_signal(signal.SIGHUP)
+            assert gate.logs("reloaded") and gate.get("/healthz", host="127.0.0.1").status == 200
+            if begun == "PROXY":
+                s.sendall(b".1.1 1 2\r\nGET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+                reader = Reader(s)
+                r = reader.response()
+                assert r.body == b"a route" and r.get("connection") == "close" and reader.at_end()
+            else:
+                time.sleep(0.3)  # more than idle ones are given
+                s.sendall(h2wire.PREFACE[8:])
+                client = h2wire.Client(s, start=False)
+                client.send(h2wire.settings())
+                assert client.get("/status").body == b"a route"
+                client.expect_close()
+                assert client.goaway
+
+
 def test_an_upgrade_hands_it_over(backend, tmp_path):
     pid_file = tmp_path / "pid"
     text = config().replace("server:\n", f"server:\n  pid_file: {pid_file}\n")

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+import h2wire
 import pytest
 from gate import Closed, Gate, Reader, Upstream, ok
 
@@ -62,6 +63,21 @@ def refused(gate, first, status, drip=None, port=None):
 
 def test_a_head_that_never_ends_is_408(setup):
     refused(setup[0], b"GET /fixed HTTP/1.1\r\nHost: x\r\n", 408)
+
+
+@pytest.mark.parametrize("first, status", [(b"P", 408), (b"PR", 408), (b"PRI * HTTP/2.0", 408)])
+def test_what_may_become_http2_and_does_not_is_late_too(setup, first, status):
+    refused(setup[0], first, status)
+
+
+def test_what_begins_late_as_http2_does_has_its_time(setup):
+    with setup[0].connect() as s:
+        for piece in b"P", b"O":
+            time.sleep(0.25)  # header_timeout is 0.4 s
+            s.sendall(piece)
+        time.sleep(0.05)
+        s.sendall(b"ST /fixed HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert Reader(s).response().status == 200
 
 
 def test_a_head_that_trickles_is_408(setup):
@@ -154,6 +170,43 @@ def test_an_expectation_of_the_echo_is_met(setup):
         assert reader.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
         s.sendall(b"hello")
         assert b'"body":"hello"' in reader.response().body
+
+
+@pytest.mark.parametrize("upstream", ["http", "h2c"])
+@pytest.mark.parametrize("client", ["1", "2"])
+def test_an_upstream_that_says_nothing_to_an_expectation_is_late(backend, tmp_path, upstream, client):
+    """The client waits for it, and owes nothing: the upstream's timeout holds, not that of content."""
+    up = h2wire.Upstream(lambda server, request: None) if upstream == "h2c" else \
+        Upstream(lambda i, head: lambda *_: time.sleep(5))
+    config = CONFIG.replace("http:", f"{upstream}:") % up.port + "    timeouts: {first_byte: 1s}\n"
+    with up, Gate(tmp_path, config.replace('"/up/*":', '"/up/*":\n    action:'), backend) as gate:
+        begin = time.monotonic()
+        if client == "1":
+            r = gate.get("/up/p", "Expect: 100-continue\r\nContent-Length: 5\r\n", method="PUT")
+        else:
+            with h2wire.connect(gate.port) as s:
+                s.ask("/up/p", [("expect", "100-continue"), ("content-length", "5")], "PUT", end=False)
+                r = s.response(1)
+        assert r.status == 504 and 0.9 < time.monotonic() - begin < 4, r.body
+
+
+@pytest.mark.parametrize("upstream", ["http", "h2c"])
+@pytest.mark.parametrize("sends", [b"", b"h"])
+def test_a_client_that_was_told_to_go_on_and_does_not_is_late(backend, tmp_path, upstream, sends):
+    def go_on(peer, head, rest):
+        peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        time.sleep(5)
+    up = h2wire.Upstream(lambda server, request: server.send(h2wire.headers(
+        h2wire.block((b":status", b"100")), request.stream, end=False))) if upstream == "h2c" else \
+        Upstream(lambda i, head: go_on)
+    config = CONFIG.replace("http:", f"{upstream}:") % up.port + "    timeouts: {first_byte: 100ms}\n"
+    with up, Gate(tmp_path, config.replace('"/up/*":', '"/up/*":\n    action:'), backend) as gate, \
+            gate.connect() as s:
+        s.sendall(b"PUT /up/p HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        reader = Reader(s)
+        assert reader.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
+        s.sendall(sends)
+        assert reader.response().status == 408
 
 
 def test_a_reader_that_stalls_is_cut(backend, tmp_path):

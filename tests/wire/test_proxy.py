@@ -3,6 +3,7 @@ import base64
 import hashlib
 import queue
 import signal
+import socket
 import threading
 import time
 
@@ -122,6 +123,26 @@ def test_requests_behind_one_that_waits_are_not_all_read(backend, tmp_path):
 
 
 # ---- both directions ----
+
+def test_an_early_answer_outlives_a_client_that_shuts_its_side(liar):
+    gate, _, script = liar
+    shut = threading.Event()
+
+    def answer(peer, head, rest):
+        peer.send(b"HTTP/1.1 401 No\r\nContent-Length: 400000\r\n\r\n" + b"x" * 200000)
+        assert shut.wait(10)
+        time.sleep(0.1)
+        peer.send(b"x" * 200000)
+        return None
+    script.answer = answer
+    with gate.connect() as s:
+        s.sendall(b"POST /l HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\nabc")
+        reader = Reader(s)
+        assert reader.until(b"\r\n\r\n").startswith(b"HTTP/1.1 401 ")
+        s.shutdown(socket.SHUT_WR)
+        shut.set()
+        assert reader.exactly(400000) == b"x" * 400000 and reader.at_end()
+
 
 def test_continue_is_relayed(liar):
     gate, _, script = liar
