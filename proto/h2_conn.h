@@ -286,7 +286,8 @@ void ag_h2_stream_accept(struct ag_h2_stream *s, struct ag_h2_conn *c, uint32_t 
  * AG_ELIMIT: never again (ids are used up, GOAWAY). */
 AG_MUST_USE enum ag_status ag_h2_stream_open(struct ag_h2_stream *s, struct ag_h2_conn *c);
 struct ag_h2_stream *ag_h2_conn_find(const struct ag_h2_conn *c, uint32_t id);
-/* Out of the table, without a word to anybody; idempotent. What its sink still holds is counted as taken. */
+/* Out of the table, without a word to anybody; idempotent. What its sink still holds is counted as taken:
+ * the connection's window opens for it at the end of the round. */
 void ag_h2_stream_leave(struct ag_h2_stream *s);
 /* RST_STREAM, and leaves. Idempotent. */
 void ag_h2_stream_reset(struct ag_h2_stream *s, enum ag_h2_error code);

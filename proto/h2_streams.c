@@ -138,6 +138,9 @@ void ag_h2_stream_leave(struct ag_h2_stream *s)
     if (!s->live) {
         return;
     }
+    if (s->held > 0) {
+        ag_h2_conn_wake(c); /* the connection's window may open for it */
+    }
     for (at = bucket_of(c, s->id); *at != s; at = &(*at)->next) {
     }
     *at = s->next;
