@@ -412,7 +412,7 @@ static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
     struct h2_call *h = call->carrier;
     const struct ag_h2_stream *s = &h->stream;
     bool content = s->source && s->source->q.bytes > 0;
-    bool blocked = s->recv_window <= 0 || s->conn->recv_window <= 0;
+    bool blocked = s->recv_window <= 0; /* the connection's stays open */
     uint64_t taken = call->req_body ? call->req_body->total_bytes - call->req_body->q.bytes : 0;
 
     if ((h->blocked && !blocked) || taken != h->taken) {

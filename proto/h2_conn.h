@@ -83,7 +83,11 @@ struct ag_h2_role {
 #define AG_H2_SECTION_MAX       AG_BUF_LARGE_BYTES
 
 /* What the peer may send ahead of who takes it: of a stream, and of all of a connection. They grow as
- * far as the path needs (its bandwidth times its delay), unless buffers run short. */
+ * far as the path needs (its bandwidth times its delay), unless buffers run short.
+ * What the streams of a client hold counts against its connection: a few that nobody takes stop all of its
+ * others. Calls to an upstream are of many clients: there a stream's window alone is shut, and grows to its
+ * share of AG_H2_CONN_WINDOW_MAX among the streams that live, or what each begins with. So what bodies hold is
+ * 4 MiB for four streams and less than 20 MiB for 128, where none takes anything. */
 #define AG_H2_STREAM_WINDOW_MAX (1024 * 1024)
 #define AG_H2_CONN_WINDOW       (1024 * 1024)
 #define AG_H2_CONN_WINDOW_MAX   (4 * 1024 * 1024)
@@ -187,7 +191,7 @@ struct ag_h2_conn {
     int64_t send_window;
     uint64_t owed; /* bytes sent that no window update has given back */
     int64_t recv_window;
-    int64_t recv_target;   /* what recv_window and held come to */
+    int64_t recv_target;   /* what recv_window and (of a server) held come to */
     uint64_t held;         /* bytes in all sinks */
     uint64_t measured;     /* content that came since AG_H2_PING_BDP */
     int32_t stream_target; /* the same for each stream */

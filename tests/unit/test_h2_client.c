@@ -535,6 +535,65 @@ Test(h2_client, who_takes_nothing_is_sent_no_more_than_a_window)
     rig_free(r);
 }
 
+/* Callers that take nothing, as many as fill the connection's window: others get their answers, and those that
+ * get none have it held against the upstream. */
+Test(h2_client, who_takes_nothing_stops_no_other)
+{
+    struct rig *r = rig_open();
+    static const uint8_t full[AG_H2_FRAME_DEFAULT];
+    struct one *last, *silent;
+    uint64_t since;
+    uint32_t id = 1;
+
+    for (; id < 2 * 17; id += 2) {
+        get(r)->hold = true;
+        put_headers(r, id, ":status: 200\n", false);
+        for (unsigned i = 0; i < 3; i++) {
+            put_frame(r, AG_H2_DATA, 0, id, ag_span(full, sizeof(full)));
+        }
+        put_frame(r, AG_H2_DATA, 0, id, ag_span(full, sizeof(full) - 1));
+        feed(r);
+    }
+    cr_expect_gt(r->c.conn.held, AG_H2_CONN_WINDOW);
+    last = get(r);
+    silent = get(r);
+    cr_expect_eq(silent->call.ops->phase(&silent->call, &since), AG_CALL_FIRST_BYTE);
+    put_headers(r, id, ":status: 200\n", false);
+    put_data(r, id, "all of it", true);
+    feed(r);
+    cr_expect_eq(last->dones, 1);
+    cr_expect_str_eq(last->body, "all of it");
+    cr_expect_eq(r->closes, 0);
+    rig_free(r);
+}
+
+/* However large windows have grown, of many streams each gets its share. */
+Test(h2_client, windows_are_shared)
+{
+    struct rig *r = rig_open();
+    static const uint8_t full[AG_H2_FRAME_DEFAULT];
+    int64_t most = 0, windows = 0;
+    const struct ag_h2_stream *s;
+
+    r->c.conn.stream_target = AG_H2_STREAM_WINDOW_MAX;
+    for (uint32_t id = 1; id < 2 * 100; id += 2) {
+        (void)get(r);
+        put_headers(r, id, ":status: 200\n", false);
+        for (unsigned i = 0; i < 3; i++) {
+            put_frame(r, AG_H2_DATA, 0, id, ag_span(full, sizeof(full)));
+        }
+        feed(r);
+        s = ag_h2_conn_find(&r->c.conn, id);
+        cr_assert(s);
+        most = s->recv_window > most ? s->recv_window : most;
+        windows += s->recv_window;
+        cr_expect_geq(s->recv_window, AG_H2_WINDOW_DEFAULT / 2);
+    }
+    cr_expect_geq(most, AG_H2_STREAM_WINDOW_MAX / 2);
+    cr_expect_leq(windows, 20 * 1024 * 1024);
+    rig_free(r);
+}
+
 Test(h2_client, a_full_connection_takes_no_more_content)
 {
     struct rig *r = rig_open();
