@@ -301,11 +301,14 @@ void ag_h2_server_open(struct ag_h2_conn *c, uint32_t id, struct ag_span section
     }
     h->requests++;
     ag_h2_conn_earn(c);
+    begin(r, id, end);
     if (h->limits->max_requests && h->requests >= h->limits->max_requests && !h->ending) {
         h->ending = true;
         ag_h2_conn_goaway(c, id, AG_H2_NO_ERROR, AG_SPAN(""));
+        if (ag_h2_conn_is_closing(c)) {
+            return; /* for want of a buffer: this one is lost, too */
+        }
     }
-    begin(r, id, end);
     if (admit(r, st, &error)) {
         ex->context->pipeline->start(ex);
     }

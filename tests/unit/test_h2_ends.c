@@ -526,3 +526,29 @@ H2_TEST(h2_memory, out_of_buffers)
     cr_expect(strstr(told(r), "DATA 1 \"ok\" END"), "%s", r->text);
     cr_expect(!r->w.paused);
 }
+
+/* The last request that is allowed finds no buffer for the word that it is the last. */
+H2_TEST(h2_memory, no_buffer_for_the_last_request)
+{
+    struct ag_block *all[1025];
+    unsigned n = 0;
+    struct ag_span head = section(head_of("GET", "/fixed", ""));
+
+    if (r->bytewise) {
+        return;
+    }
+    r->limits.max_requests = 1;
+    say(r, AG_H2_HEADERS, END, 1, ag_span_sub(head, 0, 10));
+    while ((all[n] = ag_loop_buf(&r->m.loop, AG_BUF_SMALL))) {
+        n++;
+    }
+    ag_block_release(all[--n]); /* that one holds the request's rest */
+    say(r, AG_H2_CONTINUATION, WHOLE, 1, ag_span_sub(head, 10, head.len));
+    tick(r, 0);
+    cr_expect_eq(r->starts, 0);
+    cr_expect(r->w.closed);
+    cr_expect_eq(r->close_why, AG_REASON_RESOURCES);
+    while (n > 0) {
+        ag_block_release(all[--n]);
+    }
+}
