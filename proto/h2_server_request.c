@@ -17,6 +17,14 @@ static uint32_t grace_ms(const struct ag_h2_request *r)
     return limits->min_rate && !r->continue_owed ? limits->body_grace_ms : limits->body_timeout_ms;
 }
 
+/* And how long when it could not: without a grace there still is a stall. */
+static uint32_t again_ms(const struct ag_h2_request *r)
+{
+    uint32_t grace = grace_ms(r);
+
+    return grace ? grace : r->ex->limits->body_timeout_ms;
+}
+
 /* Size and rate of the request's content count until the answer's head is sent, and again when the rest is
  * only read to be dropped; silence counts always. */
 static bool is_bounded(const struct ag_h2_request *r)
@@ -82,7 +90,7 @@ void ag_h2_server_body_late(struct ag_h2_request *r)
 
     if (r->s.recv_window <= 0 || c->recv_window <= 0 || c->paused || ag_stream_starved(c->stream)) {
         /* What the client could not send is not held against it. */
-        ag_pace_extend(&r->body_pace, c->loop->now_ms, grace_ms(r));
+        ag_pace_extend(&r->body_pace, c->loop->now_ms, again_ms(r));
         r->s.moved_ms = c->loop->now_ms;
         ag_h2_server_check_at(r->server, ag_h2_server_body_due(r));
     } else if (r->discards) {

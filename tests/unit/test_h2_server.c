@@ -442,7 +442,7 @@ H2_TEST(h2_limits, content_that_keeps_the_rate)
     cr_expect(strstr(told(r), "HEADERS 1 :status=200"));
 }
 
-H2_TEST(h2_limits, a_client_that_may_not_send_is_not_late)
+static void may_not_send(struct rig *r, uint32_t grace_ms)
 {
     r->hold = true;
     ask(r, 1, "/echo", OPEN);
@@ -450,6 +450,7 @@ H2_TEST(h2_limits, a_client_that_may_not_send_is_not_late)
         data_bytes(r, 1, 16384, 0);
     }
     data_bytes(r, 1, 16383, 0);
+    r->limits.route.body_grace_ms = grace_ms;
     for (int i = 0; i < 100; i++) {
         tick(r, 1000);
     }
@@ -460,6 +461,16 @@ H2_TEST(h2_limits, a_client_that_may_not_send_is_not_late)
     cr_expect(strstr(told(r), "WINDOW_UPDATE 1 65535"));
     data(r, 1, "", END);
     cr_expect(strstr(told(r), "HEADERS 1 :status=200"));
+}
+
+H2_TEST(h2_limits, a_client_that_may_not_send_is_not_late)
+{
+    may_not_send(r, r->limits.route.body_grace_ms);
+}
+
+H2_TEST(h2_limits, nor_is_it_where_there_is_no_grace)
+{
+    may_not_send(r, 0);
 }
 
 H2_TEST(h2_limits, who_waits_for_100_waits_longer)
