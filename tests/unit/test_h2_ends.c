@@ -436,6 +436,24 @@ H2_TEST(h2_drain, so_many_requests)
     cr_expect(ended(r));
 }
 
+/* Its last stream is told: that number never goes up again. */
+H2_TEST(h2_drain, behind_so_many_requests)
+{
+    r->limits.max_requests = 1;
+    ask(r, 1, "/wait", END);
+    expect_told(r, "GOAWAY 1 NO_ERROR\n");
+    ag_h2_server_drain(&r->h);
+    tick(r, 0);
+    tick(r, 2000);
+    expect_told(r, "");
+    answer(r, 0, AG_SPAN("a"));
+    tick(r, 0);
+    tick(r, 0);
+    cr_expect_eq(times(told(r), "END"), 1);
+    cr_expect(!strstr(r->text, "GOAWAY"));
+    cr_expect(ended(r));
+}
+
 H2_TEST(h2_drain, a_client_that_goes_away)
 {
     ask(r, 1, "/wait", END);
