@@ -234,6 +234,25 @@ H2_TEST(h2_stall, the_connections_window_that_stays_shut)
     cr_expect_eq(r->h.conn.reason, AG_REASON_TIMEOUT);
 }
 
+/* Who waited for it is gone: the client has no reason to open it for the others. */
+H2_TEST(h2_stall, the_connections_window_that_nobody_waits_for)
+{
+    ask(r, 1, "/wait", END);
+    answer_long(r, 0, 65536);
+    ask(r, 3, "/wait", END);
+    tick(r, 0);
+    say_u32(r, AG_H2_WINDOW_UPDATE, 1, 1);
+    tick(r, 1000);
+    say_u32(r, AG_H2_RST_STREAM, 1, AG_H2_CANCEL);
+    (void)told(r);
+    for (int i = 0; i < 60; i++) {
+        tick(r, 1000);
+    }
+    expect_told(r, "");
+    cr_expect(!r->w.closed);
+    cr_expect(!r->works[1].aborted);
+}
+
 H2_TEST(h2_stall, a_peer_that_takes_nothing)
 {
     say_setting(r, AG_H2_INITIAL_WINDOW_SIZE, 1 << 20);
