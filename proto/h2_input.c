@@ -390,8 +390,8 @@ static size_t wanted(const struct ag_h2_input *in)
     return fields ? in->frame.len : ag_min_size(in->frame.len, CONTROL_BYTES_MAX);
 }
 
-/* A payload that does not lie in the first slice alone, behind what there is of its section. False: it is
- * not all there. */
+/* A payload that does not lie in the first slice alone, behind what there is of its section: in no larger a
+ * buffer than what has come needs. False: it is not all there. */
 static bool gather(struct ag_h2_conn *c)
 {
     struct ag_h2_input *in = &c->in;
@@ -400,14 +400,14 @@ static bool gather(struct ag_h2_conn *c)
     if (in->section_len + most > AG_H2_SECTION_MAX) {
         return bad(c, AG_H2_ENHANCE_YOUR_CALM, "a field section too large");
     }
-    if (!grow_part(c, in->section_len + most)) {
-        return false;
-    }
     while (in->left > 0 && in->q.head) {
         const struct ag_slice *first = &in->q.head->slice;
         size_t n = ag_min_size(first->len, in->left);
         size_t keep = ag_min_size(n, most - (in->part_len - in->section_len));
 
+        if (!grow_part(c, in->part_len + keep)) {
+            return false;
+        }
         memcpy(in->part->data + in->part_len, first->ptr, keep);
         in->part_len += (uint32_t)keep;
         in->left -= (uint32_t)n;

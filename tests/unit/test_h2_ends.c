@@ -493,6 +493,37 @@ H2_TEST(h2_memory, an_idle_connection_holds_little)
     cr_expect_leq(sizeof(struct ag_h2_server), 2048);
 }
 
+/* A frame that tells that it is large holds a large buffer when it is. */
+H2_TEST(h2_memory, of_a_frame_that_has_begun)
+{
+    static const char *const hex = "0123456789abcdef";
+    struct ag_span head = section(head_of("GET", "/fixed", ""));
+    uint8_t frame[AG_H2_HEADER_BYTES + AG_H2_FRAME_DEFAULT];
+    size_t at = AG_H2_HEADER_BYTES + head.len;
+
+    memcpy(frame + AG_H2_HEADER_BYTES, head.ptr, head.len);
+    while (at + 200 < 8000) { /* "x: ...", of 103 bytes in all */
+        memcpy(frame + at, "\0\1x\x64", 4);
+        for (size_t i = 0; i < 100; i++) {
+            frame[at + 4 + i] = (uint8_t)hex[i % 16];
+        }
+        at += 104;
+    }
+    (void)ag_h2_put_header(frame, at - AG_H2_HEADER_BYTES, AG_H2_HEADERS, END | WHOLE, 1);
+    r->limits.head = (struct ag_h1_limits){16000, 16000, 200};
+    feed(r, ag_span(frame, 100));
+    tick(r, 0);
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_LARGE), 0);
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_SMALL), 1);
+    feed(r, ag_span(frame + 100, 5000));
+    tick(r, 0);
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_LARGE), 1);
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_SMALL), 0);
+    feed(r, ag_span(frame + 5100, at - 5100));
+    tick(r, 0);
+    cr_expect(strstr(told(r), "DATA 1 \"ok\" END\n"), "%s", r->text);
+}
+
 /* Out of pages: the request is refused, the rest goes on. */
 H2_TEST(h2_memory, out_of_pages)
 {
