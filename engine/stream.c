@@ -322,6 +322,17 @@ bool ag_stream_has_reached(struct ag_stream *s, uint32_t mark)
     return (unsent == 0 && ag_stream_queued(s) == 0) || (int32_t)(at - mark) >= 0;
 }
 
+bool ag_stream_is_taken(struct ag_stream *s, uint32_t *progress)
+{
+    uint32_t unsent = 0, before = *progress;
+
+    if (!s->ops->progress) {
+        return false;
+    }
+    *progress = s->ops->progress(s, &unsent);
+    return *progress != before && (unsent > 0 || ag_stream_queued(s) > 0);
+}
+
 bool ag_stream_too_slow(struct ag_stream *s)
 {
     uint64_t now = s->loop->now_ms;

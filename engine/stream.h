@@ -217,6 +217,9 @@ bool ag_stream_has_moved(struct ag_stream *s);
 bool ag_stream_is_out(struct ag_stream *s, uint32_t *out_mark);
 /* Whether it has made that progress. */
 bool ag_stream_has_reached(struct ag_stream *s, uint32_t mark);
+/* Whether bytes are still on their way, and the peer has acknowledged some since *progress was noted. It is noted
+ * anew; for those who look beside ag_stream_has_moved. */
+bool ag_stream_is_taken(struct ag_stream *s, uint32_t *progress);
 /* What is sent from now on is another matter than what the last look saw. */
 static inline void ag_stream_look_anew(struct ag_stream *s)
 {

@@ -351,7 +351,9 @@ static void on_late(struct ag_h2_conn *conn)
     if (conn->streams == 0) {
         return; /* the next call begins anew */
     }
-    if (asked && c->heard_ms <= asked) {
+    if (asked && c->heard_ms <= asked && ag_stream_is_taken(conn->stream, &c->taken)) {
+        watch(c, AG_H2_CLIENT_PONG_MS); /* the ping may be behind all that */
+    } else if (asked && c->heard_ms <= asked) {
         ag_h2_conn_fail(conn, AG_H2_NO_ERROR, AG_REASON_TIMEOUT, "the upstream answers no ping");
     } else if (silent < c->silence_ms) {
         watch(c, c->silence_ms - silent);
@@ -359,6 +361,7 @@ static void on_late(struct ag_h2_conn *conn)
         c->silence_ms = AG_H2_CLIENT_PING_AGAIN_MS;
         conn->ping_sent_ms[AG_H2_PING_ALIVE] = 0; /* what came instead of its answer will do */
         ag_h2_conn_ping(conn, AG_H2_PING_ALIVE);
+        (void)ag_stream_is_taken(conn->stream, &c->taken);
         watch(c, AG_H2_CLIENT_PONG_MS);
     }
 }

@@ -674,6 +674,36 @@ Test(h2_client, a_ping_without_an_answer_is_not_the_last)
     rig_free(r);
 }
 
+/* It takes a long request, and cannot answer what stands behind that. */
+Test(h2_client, who_takes_content_lives)
+{
+    struct rig *r = rig_open();
+    struct one *o = post(r, AG_LENGTH_UNKNOWN);
+    static const uint8_t piece[16384];
+
+    put_u32(r, AG_H2_WINDOW_UPDATE, 0, 100u << 20);
+    put_u32(r, AG_H2_WINDOW_UPDATE, 1, 100u << 20);
+    feed(r);
+    r->w.window = 0;
+    for (unsigned i = 0; i < 120; i++) {
+        while (ag_body_room(&o->req_body)) {
+            cr_assert_eq(ag_body_write(&o->req_body, ag_slice_static(ag_span(piece, 16384))),
+                         AG_OK);
+            tick(r, 0);
+        }
+        tick(r, 1000);
+        memwire_open_window(&r->w, 1000);
+    }
+    cr_expect_eq(o->faileds, 0);
+    for (unsigned i = 0; i < 2 * AG_H2_CLIENT_PONG_MS / 1000; i++) { /* now it takes nothing */
+        tick(r, 1000);
+    }
+    tick(r, 100);
+    cr_expect_eq(o->faileds, 1);
+    cr_expect_eq(o->why, AG_REASON_TIMEOUT);
+    rig_free(r);
+}
+
 Test(h2_client, without_calls_nobody_is_asked)
 {
     struct rig *r = rig_open();
