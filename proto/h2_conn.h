@@ -70,7 +70,8 @@ struct ag_h2_role {
 #define AG_H2_RESETS_MAX \
     200u /* of streams, in AG_H2_BUDGET_MS, its own and those that it provokes */
 #define AG_H2_NOISE_MAX \
-    1000u /* frames without content, in AG_H2_BUDGET_MS, but for what use earns */
+    1000u /* frames without content, in AG_H2_BUDGET_MS, but for what use earns. Of what a client had on
+             its way when its stream was reset one is, its end */
 #define AG_H2_BUDGET_MS 10000u
 /* Window updates that content earns, two a frame, and that may come in one burst: what a peer gives back
  * frame by frame when it has been away for a while. */

@@ -176,16 +176,19 @@ static struct ag_h2_stream *receiver(const struct ag_h2_conn *c)
     return s && !s->ended ? s : NULL;
 }
 
-static void closed_data(struct ag_h2_conn *c, uint32_t id)
+static void closed_data(struct ag_h2_conn *c, const struct ag_h2_frame *f)
 {
-    switch (ag_h2_closed_by(c, id)) {
+    switch (ag_h2_closed_by(c, f->id)) {
     case AG_H2_CLOSED_BY_END:
         (void)bad(c, AG_H2_STREAM_CLOSED, "content for a closed stream");
         break;
     case AG_H2_CLOSED_BY_PEER:
-        ag_h2_conn_refuse(c, id, AG_H2_STREAM_CLOSED, true);
+        ag_h2_conn_refuse(c, f->id, AG_H2_STREAM_CLOSED, true);
         break;
-    case AG_H2_CLOSED_BY_US:
+    case AG_H2_CLOSED_BY_US: /* the window bounds what has content, begin_data what has not */
+        if (c->role->server && f->len == 0 && f->flags & AG_H2_END_STREAM) {
+            (void)ag_h2_conn_noise(c, "ends of closed streams");
+        }
         break;
     }
 }
@@ -200,7 +203,7 @@ static bool begin_data(struct ag_h2_conn *c)
         return bad(c, AG_H2_FLOW_CONTROL_ERROR, "more content than the connection's window");
     }
     if (!s) {
-        closed_data(c, f->id);
+        closed_data(c, f);
     } else if (s->ended) {
         ag_h2_stream_error(s, AG_H2_STREAM_CLOSED, "content behind the end of a stream");
     } else if ((int64_t)f->len > s->recv_window) {

@@ -345,6 +345,28 @@ Test(h2_client, a_cancelled_call_is_one_reset)
     rig_free(r);
 }
 
+/* What the upstream had sent for them by then is no flood, however many they are. */
+Test(h2_client, answers_to_cancelled_calls_are_lawful)
+{
+    struct rig *r = rig_open();
+    struct one *o = get(r);
+
+    for (uint32_t id = 1; id < 2 * 1500; id += 2) {
+        cancel(o);
+        ag_arena_release(&o->keep);
+        ag_arena_init(&o->keep, &r->m.loop.pages, 16);
+        put_headers(r, id, ":status: 103\n", false);
+        put_headers(r, id, ":status: 200\n", false);
+        put_data(r, id, "x", false);
+        put_headers(r, id, "t: u\n", true);
+        feed(r);
+        cr_assert_eq(start(o, AG_METHOD_GET, AG_FRAMING_NONE, AG_LENGTH_UNKNOWN, ""), AG_OK);
+    }
+    cr_expect_eq(r->closes, 0);
+    cr_expect_eq(o->faileds, 0);
+    rig_free(r);
+}
+
 Test(h2_client, a_call_may_be_given_up_in_its_head)
 {
     struct rig *r = rig_open();

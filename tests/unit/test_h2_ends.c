@@ -169,6 +169,55 @@ H2_TEST(h2_flood, window_updates_beside_requests)
     cr_expect(!ended(r));
 }
 
+/* What comes for streams that we have reset, or do not look at any more, is passed over, within bounds. */
+H2_TEST(h2_flood, ends_of_streams_that_we_have_reset)
+{
+    say(r, AG_H2_HEADERS, OPEN | WHOLE, 1, section(":method: GET\n"));
+    expect_told(r, "RST_STREAM 1 PROTOCOL_ERROR\n");
+    flood(r, AG_H2_DATA, END, 1, AG_SPAN(""));
+    expect_calm(r, "ends of closed streams");
+}
+
+H2_TEST(h2_flood, fields_of_streams_that_we_have_reset)
+{
+    say(r, AG_H2_HEADERS, OPEN | WHOLE, 1, section(":method: GET\n"));
+    expect_told(r, "RST_STREAM 1 PROTOCOL_ERROR\n");
+    flood(r, AG_H2_HEADERS, END | WHOLE, 1, section("x: y\n"));
+    expect_calm(r, "fields of closed streams");
+}
+
+H2_TEST(h2_flood, requests_behind_the_last)
+{
+    r->limits.max_requests = 1;
+    ask(r, 1, "/wait", END);
+    expect_told(r, "GOAWAY 1 NO_ERROR\n");
+    for (uint32_t id = 3; memwire_open(&r->w) && id < 6000; id += 2) {
+        ask(r, id, "/wait", END);
+    }
+    expect_calm(r, "streams behind GOAWAY");
+}
+
+/* As much as is on its way when our resets leave. */
+H2_TEST(h2_flood, the_rest_of_many_that_we_have_reset)
+{
+    uint32_t id = 1;
+
+    for (; id < 2 * 180; id += 2) {
+        say(r, AG_H2_HEADERS, OPEN | WHOLE, id, section(":method: GET\n"));
+        for (int i = 0; i < 3; i++) {
+            data(r, id, "more", OPEN);
+        }
+        if (id % 4 == 1) {
+            data(r, id, "", END);
+        } else {
+            say(r, AG_H2_HEADERS, END | WHOLE, id, section("x: y\n"));
+        }
+    }
+    cr_expect(!ended(r));
+    ask(r, id, "/fixed", END);
+    cr_expect(strstr(told(r), "\"ok\" END"));
+}
+
 /* CVE-2023-44487: each reset makes room for another request. */
 H2_TEST(h2_flood, rapid_reset)
 {
