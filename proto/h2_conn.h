@@ -302,6 +302,8 @@ void ag_h2_stream_error(struct ag_h2_stream *s, enum ag_h2_error code, const cha
 /* Content that comes goes there from now on; windows follow what is taken out of it. `length`: of what is
  * told, AG_LENGTH_UNKNOWN. The body's producer is the stream until it leaves. */
 void ag_h2_stream_set_sink(struct ag_h2_stream *s, struct ag_body *sink, uint64_t length);
+/* Opens the window of a live stream to `bytes` at least, for content that nobody takes. */
+void ag_h2_stream_let(struct ag_h2_stream *s, uint64_t bytes);
 /* Sends the body's content as DATA, then its trailers or END_STREAM. The body's consumer is the stream until
  * it leaves or has sent all. */
 void ag_h2_stream_set_source(struct ag_h2_stream *s, struct ag_body *source, uint64_t length);

@@ -67,21 +67,32 @@ bool ag_h2_server_rest_is_small(const struct ag_h2_request *r)
 {
     uint64_t left = r->s.sink_left;
 
-    /* A client that waits for 100 may send its content or not: nobody can tell (RFC 9110 10.1.1). What is
-     * longer than the window would have to wait for us; what was too large or too slow is not waited for. */
-    return !r->continue_owed && !r->ex->req_body.aborted && r->s.recv_window > 0 &&
-           (left == AG_LENGTH_UNKNOWN ||
-            (left <= r->server->limits->discard_max_bytes && left <= (uint64_t)r->s.recv_window));
+    /* A client that waits for 100 may send its content or not: nobody can tell (RFC 9110 10.1.1). What was too
+     * large or too slow is not waited for. */
+    return !r->continue_owed && !r->ex->req_body.aborted &&
+           (left == AG_LENGTH_UNKNOWN || left <= r->server->limits->discard_max_bytes);
+}
+
+/* Lets the client send all that is read to be dropped, at once: nobody takes it, which would open the window. */
+static void open_for_rest(struct ag_h2_request *r)
+{
+    uint64_t most = r->server->limits->discard_max_bytes, left = r->s.sink_left;
+    int32_t window = r->s.recv_window;
+
+    if (window <= 0 || (uint64_t)window <= ag_min_u64(left, most)) {
+        ag_h2_stream_let(&r->s, most + AG_H2_WINDOW_DEFAULT); /* padding counts, too */
+    }
 }
 
 void ag_h2_server_discard(struct ag_h2_request *r)
 {
     r->discards = true;
     r->body_bytes = 0;
-    /* Whoever still takes it must stop; no more window is opened. */
+    /* Whoever still takes it must stop. */
     ag_body_abort(&r->ex->req_body, AG_REASON_ABORTED);
     ag_exchange_abandon(r->ex, AG_REASON_ABORTED);
     ag_h2_server_await_body(r);
+    open_for_rest(r); /* last: without a buffer for that the stream is gone */
 }
 
 void ag_h2_server_body_late(struct ag_h2_request *r)

@@ -316,6 +316,15 @@ static void open_stream(struct ag_h2_conn *c, struct ag_h2_stream *s)
     }
 }
 
+void ag_h2_stream_let(struct ag_h2_stream *s, uint64_t bytes)
+{
+    int64_t more = (int64_t)ag_min_u64(bytes, AG_H2_WINDOW_MAX) - s->recv_window;
+
+    if (more > 0 && put_window_update(s->conn, s->id, more)) {
+        s->recv_window += (int32_t)more;
+    }
+}
+
 void ag_h2_flow_open(struct ag_h2_conn *c, struct ag_h2_stream *s)
 {
     if (ag_h2_conn_is_closing(c)) {
