@@ -519,7 +519,7 @@ static enum ag_status finish_request(struct reader *r, struct ag_request *out)
     if (st == AG_OK && r->expect_other) {
         st = refuse(r, AG_EPROTO, 417, "unknown expectation");
     }
-    out->expect_continue = (r->ids & BIT(AG_FIELD_EXPECT)) != 0;
+    out->expect_continue = (r->ids & BIT(AG_FIELD_EXPECT)) != 0 && !r->expect_other;
     out->received_count = out->fields.count;
     return st;
 }

@@ -150,6 +150,11 @@ H2_TEST(h2_server, expectations)
     tick(r, 0);
     expect_told(
         r, "HEADERS 3 :status=200,content-length=2\nDATA 3 \"no\" END\nRST_STREAM 3 NO_ERROR\n");
+    request(r, 5, "POST", "/wait", "expect: something\n", OPEN); /* it does not wait for 100 */
+    expect_begins(r, "HEADERS 5 :status=417");
+    cr_expect(!strstr(r->text, "RST_STREAM"), "%s", r->text);
+    data(r, 5, "x", END);
+    expect_told(r, "");
 }
 
 H2_TEST(h2_server, a_head_larger_than_a_small_buffer)
