@@ -61,8 +61,11 @@ static void resume_reading(struct ag_h1_server *h)
 {
     if (h->paused && !h->eof) {
         h->paused = false;
-        if (h->ex) { /* what the client could not send is not held against it */
-            ag_pace_extend(&ag_h1_progress(h)->body_pace, now_of(h), body_grace_ms(h));
+        if (h->ex) { /* what the client could not send is not held against it, though there is no grace */
+            uint32_t grace = body_grace_ms(h);
+
+            ag_pace_extend(&ag_h1_progress(h)->body_pace, now_of(h),
+                           grace ? grace : h->ex->limits->body_timeout_ms);
         }
         ag_stream_resume(h->stream, h->large ? AG_BUF_LARGE : AG_BUF_SMALL);
     }

@@ -343,6 +343,12 @@ static void on_pong(struct ag_h2_conn *conn, uint8_t kind)
     watch(client_of(conn), AG_H2_CLIENT_PING_AGAIN_MS);
 }
 
+/* There is more for it to take yet, and it has taken some since this was asked last: the ping may be behind that. */
+static bool takes_what_was_sent(struct ag_h2_client *c)
+{
+    return ag_stream_has_moved_since(c->conn.stream, &c->taken) && c->taken.owed_bytes > 0;
+}
+
 static void on_late(struct ag_h2_conn *conn)
 {
     struct ag_h2_client *c = client_of(conn);
@@ -353,7 +359,9 @@ static void on_late(struct ag_h2_conn *conn)
     if (conn->streams == 0) {
         return; /* the next call begins anew */
     }
-    if (asked && c->heard_ms <= asked) {
+    if (asked && c->heard_ms <= asked && takes_what_was_sent(c)) {
+        watch(c, AG_H2_CLIENT_PONG_MS);
+    } else if (asked && c->heard_ms <= asked) {
         ag_h2_conn_fail(conn, AG_H2_NO_ERROR, AG_REASON_TIMEOUT, "the upstream answers no ping");
     } else if (silent < c->silence_ms) {
         watch(c, c->silence_ms - silent);
@@ -361,6 +369,7 @@ static void on_late(struct ag_h2_conn *conn)
         c->silence_ms = AG_H2_CLIENT_PING_AGAIN_MS;
         conn->ping_sent_ms[AG_H2_PING_ALIVE] = 0; /* what came instead of its answer will do */
         ag_h2_conn_ping(conn, AG_H2_PING_ALIVE);
+        (void)takes_what_was_sent(c);
         watch(c, AG_H2_CLIENT_PONG_MS);
     }
 }
@@ -414,7 +423,7 @@ static enum ag_call_phase phase_of(struct ag_call *call, uint64_t *out_since_ms)
     struct h2_call *h = call->carrier;
     const struct ag_h2_stream *s = &h->stream;
     bool content = s->source && s->source->q.bytes > 0;
-    bool blocked = s->recv_window <= 0 || s->conn->recv_window <= 0;
+    bool blocked = s->recv_window <= 0; /* the connection's stays open */
     /* Its caller waits with the content until it is told to go on. */
     bool to_continue = h->expects && s->source && s->source->total_bytes == 0;
     uint64_t taken = call->req_body ? call->req_body->total_bytes - call->req_body->q.bytes : 0;

@@ -12,7 +12,8 @@
  * none is sent that the upstream does not take. What an answer's fields say lies in call->keep, and so does
  * what is needed to carry the call: nothing is allocated here.
  *
- * While calls are open and nothing comes, the upstream is asked by PING whether it still lives.
+ * While calls are open and nothing comes, the upstream is asked by PING whether it still lives. One that takes
+ * what is sent does, however long its answer stands behind that.
  */
 #pragma once
 #include "proto/call.h"
@@ -44,7 +45,8 @@ struct ag_h2_client {
     struct ag_h2_memo *memo; /* of responses; in the connection's memory; NULL: none (yet) */
     uint64_t heard_ms;   /* loop time of the last bytes received, or of the first call after none */
     uint32_t silence_ms; /* before the next ping */
-    uint32_t calls_max;  /* as many as it took; less than it allows after REFUSED_STREAM */
+    struct ag_stream_look taken; /* what it had taken at the last look */
+    uint32_t calls_max;          /* as many as it took; less than it allows after REFUSED_STREAM */
     bool settled;
 };
 

@@ -309,6 +309,7 @@ static void run(struct ag_h2_conn *c)
     c->running = true;
     ag_h2_read_frames(c);
     ag_h2_send_data(c);
+    ag_h2_flow_open(c, NULL); /* for what streams held that have left */
     c->running = false;
     end_round(c, was_large);
 }
@@ -366,6 +367,7 @@ void ag_h2_conn_deadline(struct ag_h2_conn *c)
     if (!ag_h2_conn_is_closing(c)) {
         ag_h2_send_held(c);
         ag_h2_send_data(c);
+        ag_h2_flow_open(c, NULL);
     }
     c->running = false;
     end_round(c, c->large);

@@ -70,7 +70,8 @@ struct ag_h2_role {
 #define AG_H2_RESETS_MAX \
     200u /* of streams, in AG_H2_BUDGET_MS, its own and those that it provokes */
 #define AG_H2_NOISE_MAX \
-    1000u /* frames without content, in AG_H2_BUDGET_MS, but for what use earns */
+    1000u /* frames without content, in AG_H2_BUDGET_MS, but for what use earns. Of what a client had on
+             its way when its stream was reset one is, its end */
 #define AG_H2_BUDGET_MS 10000u
 /* Window updates that content earns, two a frame, and that may come in one burst: what a peer gives back
  * frame by frame when it has been away for a while. */
@@ -83,7 +84,11 @@ struct ag_h2_role {
 #define AG_H2_SECTION_MAX       AG_BUF_LARGE_BYTES
 
 /* What the peer may send ahead of who takes it: of a stream, and of all of a connection. They grow as
- * far as the path needs (its bandwidth times its delay), unless buffers run short. */
+ * far as the path needs (its bandwidth times its delay), unless buffers run short.
+ * What the streams of a client hold counts against its connection: a few that nobody takes stop all of its
+ * others. Calls to an upstream are of many clients: there a stream's window alone is shut, and grows to its
+ * share of AG_H2_CONN_WINDOW_MAX among the streams that live, or what each begins with. So what bodies hold is
+ * 4 MiB for four streams and less than 20 MiB for 128, where none takes anything. */
 #define AG_H2_STREAM_WINDOW_MAX (1024 * 1024)
 #define AG_H2_CONN_WINDOW       (1024 * 1024)
 #define AG_H2_CONN_WINDOW_MAX   (4 * 1024 * 1024)
@@ -187,7 +192,7 @@ struct ag_h2_conn {
     int64_t send_window;
     uint64_t owed; /* bytes sent that no window update has given back */
     int64_t recv_window;
-    int64_t recv_target;   /* what recv_window and held come to */
+    int64_t recv_target;   /* what recv_window and (of a server) held come to */
     uint64_t held;         /* bytes in all sinks */
     uint64_t measured;     /* content that came since AG_H2_PING_BDP */
     int32_t stream_target; /* the same for each stream */
@@ -286,7 +291,8 @@ void ag_h2_stream_accept(struct ag_h2_stream *s, struct ag_h2_conn *c, uint32_t 
  * AG_ELIMIT: never again (ids are used up, GOAWAY). */
 AG_MUST_USE enum ag_status ag_h2_stream_open(struct ag_h2_stream *s, struct ag_h2_conn *c);
 struct ag_h2_stream *ag_h2_conn_find(const struct ag_h2_conn *c, uint32_t id);
-/* Out of the table, without a word to anybody; idempotent. What its sink still holds is counted as taken. */
+/* Out of the table, without a word to anybody; idempotent. What its sink still holds is counted as taken:
+ * the connection's window opens for it at the end of the round. */
 void ag_h2_stream_leave(struct ag_h2_stream *s);
 /* RST_STREAM, and leaves. Idempotent. */
 void ag_h2_stream_reset(struct ag_h2_stream *s, enum ag_h2_error code);
@@ -296,6 +302,8 @@ void ag_h2_stream_error(struct ag_h2_stream *s, enum ag_h2_error code, const cha
 /* Content that comes goes there from now on; windows follow what is taken out of it. `length`: of what is
  * told, AG_LENGTH_UNKNOWN. The body's producer is the stream until it leaves. */
 void ag_h2_stream_set_sink(struct ag_h2_stream *s, struct ag_body *sink, uint64_t length);
+/* Opens the window of a live stream to `bytes` at least, for content that nobody takes. */
+void ag_h2_stream_let(struct ag_h2_stream *s, uint64_t bytes);
 /* Sends the body's content as DATA, then its trailers or END_STREAM. The body's consumer is the stream until
  * it leaves or has sent all. */
 void ag_h2_stream_set_source(struct ag_h2_stream *s, struct ag_body *source, uint64_t length);

@@ -48,6 +48,10 @@ static void closed_section(struct ag_h2_conn *c, uint32_t id, struct ag_span sec
         (void)bad(c, AG_H2_STREAM_CLOSED, "fields for a closed stream");
         return;
     }
+    /* An upstream that goes on for one that was given up costs no other call. */
+    if (c->role->server && !ag_h2_conn_noise(c, "fields of closed streams")) {
+        return;
+    }
     skip_section(c, section);
     if (by == AG_H2_CLOSED_BY_PEER && !ag_h2_conn_is_closing(c)) {
         ag_h2_conn_refuse(c, id, AG_H2_STREAM_CLOSED, true);
@@ -63,7 +67,7 @@ static void take_section(struct ag_h2_conn *c, uint32_t id, struct ag_span secti
         c->last_id = id;
         if (id <= c->goaway_id) {
             c->role->open(c, id, section, end);
-        } else {
+        } else if (ag_h2_conn_noise(c, "streams behind GOAWAY")) {
             skip_section(c, section);
         }
         return;

@@ -519,8 +519,7 @@ static enum ag_status finish_request(struct reader *r, struct ag_request *out)
     if (st == AG_OK && r->expect_other) {
         st = refuse(r, AG_EPROTO, 417, "unknown expectation");
     }
-    out->content_length = r->content_length;
-    out->expect_continue = (r->ids & BIT(AG_FIELD_EXPECT)) != 0;
+    out->expect_continue = (r->ids & BIT(AG_FIELD_EXPECT)) != 0 && !r->expect_other;
     out->received_count = out->fields.count;
     return st;
 }
@@ -541,6 +540,7 @@ enum ag_status ag_h2_read_request(struct ag_hpack_decoder *d, struct ag_span blo
     st = read_section(&r, d);
     out->method_name = r.pseudo[METHOD]; /* HEAD: no content for errors too */
     out->method = (uint8_t)ag_method_from_name(out->method_name);
+    out->content_length = r.content_length; /* of what is refused comes content, too */
     return finish(&r, st == AG_OK ? finish_request(&r, out) : st, out_error);
 }
 

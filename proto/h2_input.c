@@ -176,16 +176,19 @@ static struct ag_h2_stream *receiver(const struct ag_h2_conn *c)
     return s && !s->ended ? s : NULL;
 }
 
-static void closed_data(struct ag_h2_conn *c, uint32_t id)
+static void closed_data(struct ag_h2_conn *c, const struct ag_h2_frame *f)
 {
-    switch (ag_h2_closed_by(c, id)) {
+    switch (ag_h2_closed_by(c, f->id)) {
     case AG_H2_CLOSED_BY_END:
         (void)bad(c, AG_H2_STREAM_CLOSED, "content for a closed stream");
         break;
     case AG_H2_CLOSED_BY_PEER:
-        ag_h2_conn_refuse(c, id, AG_H2_STREAM_CLOSED, true);
+        ag_h2_conn_refuse(c, f->id, AG_H2_STREAM_CLOSED, true);
         break;
-    case AG_H2_CLOSED_BY_US:
+    case AG_H2_CLOSED_BY_US: /* the window bounds what has content, begin_data what has not */
+        if (c->role->server && f->len == 0 && f->flags & AG_H2_END_STREAM) {
+            (void)ag_h2_conn_noise(c, "ends of closed streams");
+        }
         break;
     }
 }
@@ -200,7 +203,7 @@ static bool begin_data(struct ag_h2_conn *c)
         return bad(c, AG_H2_FLOW_CONTROL_ERROR, "more content than the connection's window");
     }
     if (!s) {
-        closed_data(c, f->id);
+        closed_data(c, f);
     } else if (s->ended) {
         ag_h2_stream_error(s, AG_H2_STREAM_CLOSED, "content behind the end of a stream");
     } else if ((int64_t)f->len > s->recv_window) {
@@ -390,8 +393,8 @@ static size_t wanted(const struct ag_h2_input *in)
     return fields ? in->frame.len : ag_min_size(in->frame.len, CONTROL_BYTES_MAX);
 }
 
-/* A payload that does not lie in the first slice alone, behind what there is of its section. False: it is
- * not all there. */
+/* A payload that does not lie in the first slice alone, behind what there is of its section: in no larger a
+ * buffer than what has come needs. False: it is not all there. */
 static bool gather(struct ag_h2_conn *c)
 {
     struct ag_h2_input *in = &c->in;
@@ -400,14 +403,14 @@ static bool gather(struct ag_h2_conn *c)
     if (in->section_len + most > AG_H2_SECTION_MAX) {
         return bad(c, AG_H2_ENHANCE_YOUR_CALM, "a field section too large");
     }
-    if (!grow_part(c, in->section_len + most)) {
-        return false;
-    }
     while (in->left > 0 && in->q.head) {
         const struct ag_slice *first = &in->q.head->slice;
         size_t n = ag_min_size(first->len, in->left);
         size_t keep = ag_min_size(n, most - (in->part_len - in->section_len));
 
+        if (!grow_part(c, in->part_len + keep)) {
+            return false;
+        }
         memcpy(in->part->data + in->part_len, first->ptr, keep);
         in->part_len += (uint32_t)keep;
         in->left -= (uint32_t)n;

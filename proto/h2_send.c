@@ -425,7 +425,7 @@ void ag_h2_send_data(struct ag_h2_conn *c)
             send_end(s);
         }
     }
-    if (c->send_window > 0) {
+    if (c->send_window > 0 || c->queued == 0) {
         c->stall.pace.due_ms = 0;
     }
 }

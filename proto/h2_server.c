@@ -239,6 +239,9 @@ void ag_h2_server_drain(struct ag_h2_server *h)
         return;
     }
     h->draining = true;
+    if (h->ending && h->conn.goaway_sent) {
+        return; /* it ends as it is, and what was told is not taken back (RFC 9113 section 6.8) */
+    }
     ag_h2_conn_wake(&h->conn); /* for the deadline */
     ag_h2_conn_goaway(&h->conn, AG_H2_ID_MAX, AG_H2_NO_ERROR, AG_SPAN(""));
     ag_h2_conn_ping(&h->conn, AG_H2_PING_DRAIN);

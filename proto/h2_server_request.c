@@ -16,6 +16,14 @@ static uint32_t grace_ms(const struct ag_h2_request *r)
     return limits->min_rate ? limits->body_grace_ms : limits->body_timeout_ms;
 }
 
+/* And how long when it could not: without a grace there still is a stall. */
+static uint32_t again_ms(const struct ag_h2_request *r)
+{
+    uint32_t grace = grace_ms(r);
+
+    return grace ? grace : r->ex->limits->body_timeout_ms;
+}
+
 /* Size and rate of the request's content count until the answer's head is sent, and again when the rest is
  * only read to be dropped; silence counts always. While a page for an error is being asked for the windows are
  * all that bounds it. */
@@ -64,21 +72,32 @@ bool ag_h2_server_rest_is_small(const struct ag_h2_request *r)
 {
     uint64_t left = r->s.sink_left;
 
-    /* A client that waits for 100 may send its content or not: nobody can tell (RFC 9110 10.1.1). What is
-     * longer than the window would have to wait for us; what was too large or too slow is not waited for. */
-    return !r->continue_owed && !r->ex->req_body.aborted && r->s.recv_window > 0 &&
-           (left == AG_LENGTH_UNKNOWN ||
-            (left <= r->server->limits->discard_max_bytes && left <= (uint64_t)r->s.recv_window));
+    /* A client that waits for 100 may send its content or not: nobody can tell (RFC 9110 10.1.1). What was too
+     * large or too slow is not waited for. */
+    return !r->continue_owed && !r->ex->req_body.aborted &&
+           (left == AG_LENGTH_UNKNOWN || left <= r->server->limits->discard_max_bytes);
+}
+
+/* Lets the client send all that is read to be dropped, at once: nobody takes it, which would open the window. */
+static void open_for_rest(struct ag_h2_request *r)
+{
+    uint64_t most = r->server->limits->discard_max_bytes, left = r->s.sink_left;
+    int32_t window = r->s.recv_window;
+
+    if (window <= 0 || (uint64_t)window <= ag_min_u64(left, most)) {
+        ag_h2_stream_let(&r->s, most + AG_H2_WINDOW_DEFAULT); /* padding counts, too */
+    }
 }
 
 void ag_h2_server_discard(struct ag_h2_request *r)
 {
     r->discards = true;
     r->body_bytes = 0;
-    /* Whoever still takes it must stop; no more window is opened. */
+    /* Whoever still takes it must stop. */
     ag_body_abort(&r->ex->req_body, AG_REASON_ABORTED);
     ag_exchange_abandon(r->ex, AG_REASON_ABORTED);
     ag_h2_server_await_body(r);
+    open_for_rest(r); /* last: without a buffer for that the stream is gone */
 }
 
 void ag_h2_server_body_late(struct ag_h2_request *r)
@@ -87,7 +106,7 @@ void ag_h2_server_body_late(struct ag_h2_request *r)
 
     if (r->s.recv_window <= 0 || c->recv_window <= 0 || c->paused || ag_stream_starved(c->stream)) {
         /* What the client could not send is not held against it. */
-        ag_pace_extend(&r->body_pace, c->loop->now_ms, grace_ms(r));
+        ag_pace_extend(&r->body_pace, c->loop->now_ms, again_ms(r));
         r->s.moved_ms = c->loop->now_ms;
         ag_h2_server_check_at(r->server, ag_h2_server_body_due(r));
     } else if (r->discards) {
@@ -309,11 +328,14 @@ void ag_h2_server_open(struct ag_h2_conn *c, uint32_t id, struct ag_span section
     }
     h->requests++;
     ag_h2_conn_earn(c);
+    begin(r, id, end);
     if (h->limits->max_requests && h->requests >= h->limits->max_requests && !h->ending) {
         h->ending = true;
         ag_h2_conn_goaway(c, id, AG_H2_NO_ERROR, AG_SPAN(""));
+        if (ag_h2_conn_is_closing(c)) {
+            return; /* for want of a buffer: this one is lost, too */
+        }
     }
-    begin(r, id, end);
     if (admit(r, st, &error)) {
         ex->context->pipeline->start(ex);
     }

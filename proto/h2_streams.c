@@ -138,6 +138,9 @@ void ag_h2_stream_leave(struct ag_h2_stream *s)
     if (!s->live) {
         return;
     }
+    if (s->held > 0) {
+        ag_h2_conn_wake(c); /* the connection's window may open for it */
+    }
     for (at = bucket_of(c, s->id); *at != s; at = &(*at)->next) {
     }
     *at = s->next;
@@ -270,19 +273,32 @@ static int64_t target_of(const struct ag_h2_conn *c, int64_t wanted)
     return c->loop->tight && wanted > AG_H2_WINDOW_DEFAULT ? AG_H2_WINDOW_DEFAULT : wanted;
 }
 
+/* Towards upstreams who takes nothing must not stop others, who have no part in it: the windows of streams
+ * alone bound what bodies hold. */
 static void open_conn(struct ag_h2_conn *c)
 {
     int64_t target = target_of(c, c->recv_target);
-    int64_t more = target - c->recv_window - (int64_t)c->held;
+    int64_t more = target - c->recv_window - (c->role->server ? (int64_t)c->held : 0);
 
     if (more >= target / 2 && put_window_update(c, 0, more)) {
         c->recv_window += more;
     }
 }
 
+/* The more streams there are, the less each may get ahead: see AG_H2_CONN_WINDOW_MAX. */
+static int64_t stream_target_of(const struct ag_h2_conn *c)
+{
+    int64_t share = AG_H2_CONN_WINDOW_MAX / (int64_t)c->streams;
+
+    if (c->role->server || c->stream_target <= share) {
+        return c->stream_target;
+    }
+    return share > AG_H2_WINDOW_DEFAULT ? share : AG_H2_WINDOW_DEFAULT;
+}
+
 static void open_stream(struct ag_h2_conn *c, struct ag_h2_stream *s)
 {
-    int64_t target = target_of(c, c->stream_target);
+    int64_t target = target_of(c, stream_target_of(c));
     int64_t more = target - s->recv_window - s->held;
 
     if (s->ended || more < target / 2 || (s->sink && s->sink->aborted) ||
@@ -297,6 +313,15 @@ static void open_stream(struct ag_h2_conn *c, struct ag_h2_stream *s)
             c->measured = 0;
             ag_h2_conn_ping(c, AG_H2_PING_BDP);
         }
+    }
+}
+
+void ag_h2_stream_let(struct ag_h2_stream *s, uint64_t bytes)
+{
+    int64_t more = (int64_t)ag_min_u64(bytes, AG_H2_WINDOW_MAX) - s->recv_window;
+
+    if (more > 0 && put_window_update(s->conn, s->id, more)) {
+        s->recv_window += (int32_t)more;
     }
 }
 

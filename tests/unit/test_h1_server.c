@@ -166,6 +166,22 @@ Test(h1_server_deadline, a_filter_s_time_is_not_the_client_s)
     rig_free(r);
 }
 
+Test(h1_server_deadline, nor_is_it_where_there_is_no_grace)
+{
+    struct rig *r = rig_new();
+
+    r->limits.route.body_grace_ms = 0;
+    say(r, POST("/filter") "Content-Length: 10\r\n\r\n12345");
+    cr_expect(r->w.paused);
+    tick(r, 3600000);
+    resume(r);
+    tick(r, 0);
+    tick(r, 1000);
+    say(r, "67890");
+    cr_expect(strstr(got(r), "\r\n\r\n1234567890"), "%s", got(r));
+    rig_free(r);
+}
+
 Test(h1_server_deadline, a_client_that_waits_for_its_answer_may_wait)
 {
     struct rig *r = rig_new();

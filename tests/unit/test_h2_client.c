@@ -345,6 +345,28 @@ Test(h2_client, a_cancelled_call_is_one_reset)
     rig_free(r);
 }
 
+/* What the upstream had sent for them by then is no flood, however many they are. */
+Test(h2_client, answers_to_cancelled_calls_are_lawful)
+{
+    struct rig *r = rig_open();
+    struct one *o = get(r);
+
+    for (uint32_t id = 1; id < 2 * 1500; id += 2) {
+        cancel(o);
+        ag_arena_release(&o->keep);
+        ag_arena_init(&o->keep, &r->m.loop.pages, 16);
+        put_headers(r, id, ":status: 103\n", false);
+        put_headers(r, id, ":status: 200\n", false);
+        put_data(r, id, "x", false);
+        put_headers(r, id, "t: u\n", true);
+        feed(r);
+        cr_assert_eq(start(o, AG_METHOD_GET, AG_FRAMING_NONE, AG_LENGTH_UNKNOWN, ""), AG_OK);
+    }
+    cr_expect_eq(r->closes, 0);
+    cr_expect_eq(o->faileds, 0);
+    rig_free(r);
+}
+
 Test(h2_client, a_call_may_be_given_up_in_its_head)
 {
     struct rig *r = rig_open();
@@ -535,6 +557,65 @@ Test(h2_client, who_takes_nothing_is_sent_no_more_than_a_window)
     rig_free(r);
 }
 
+/* Callers that take nothing, as many as fill the connection's window: others get their answers, and those that
+ * get none have it held against the upstream. */
+Test(h2_client, who_takes_nothing_stops_no_other)
+{
+    struct rig *r = rig_open();
+    static const uint8_t full[AG_H2_FRAME_DEFAULT];
+    struct one *last, *silent;
+    uint64_t since;
+    uint32_t id = 1;
+
+    for (; id < 2 * 17; id += 2) {
+        get(r)->hold = true;
+        put_headers(r, id, ":status: 200\n", false);
+        for (unsigned i = 0; i < 3; i++) {
+            put_frame(r, AG_H2_DATA, 0, id, ag_span(full, sizeof(full)));
+        }
+        put_frame(r, AG_H2_DATA, 0, id, ag_span(full, sizeof(full) - 1));
+        feed(r);
+    }
+    cr_expect_gt(r->c.conn.held, AG_H2_CONN_WINDOW);
+    last = get(r);
+    silent = get(r);
+    cr_expect_eq(silent->call.ops->phase(&silent->call, &since), AG_CALL_FIRST_BYTE);
+    put_headers(r, id, ":status: 200\n", false);
+    put_data(r, id, "all of it", true);
+    feed(r);
+    cr_expect_eq(last->dones, 1);
+    cr_expect_str_eq(last->body, "all of it");
+    cr_expect_eq(r->closes, 0);
+    rig_free(r);
+}
+
+/* However large windows have grown, of many streams each gets its share. */
+Test(h2_client, windows_are_shared)
+{
+    struct rig *r = rig_open();
+    static const uint8_t full[AG_H2_FRAME_DEFAULT];
+    int64_t most = 0, windows = 0;
+    const struct ag_h2_stream *s;
+
+    r->c.conn.stream_target = AG_H2_STREAM_WINDOW_MAX;
+    for (uint32_t id = 1; id < 2 * 100; id += 2) {
+        (void)get(r);
+        put_headers(r, id, ":status: 200\n", false);
+        for (unsigned i = 0; i < 3; i++) {
+            put_frame(r, AG_H2_DATA, 0, id, ag_span(full, sizeof(full)));
+        }
+        feed(r);
+        s = ag_h2_conn_find(&r->c.conn, id);
+        cr_assert(s);
+        most = s->recv_window > most ? s->recv_window : most;
+        windows += s->recv_window;
+        cr_expect_geq(s->recv_window, AG_H2_WINDOW_DEFAULT / 2);
+    }
+    cr_expect_geq(most, AG_H2_STREAM_WINDOW_MAX / 2);
+    cr_expect_leq(windows, 20 * 1024 * 1024);
+    rig_free(r);
+}
+
 Test(h2_client, a_full_connection_takes_no_more_content)
 {
     struct rig *r = rig_open();
@@ -610,6 +691,36 @@ Test(h2_client, a_ping_without_an_answer_is_not_the_last)
         tick(r, 1000);
     }
     cr_assert(got(r, AG_H2_PING, 0));
+    cr_expect_eq(o->faileds, 1);
+    cr_expect_eq(o->why, AG_REASON_TIMEOUT);
+    rig_free(r);
+}
+
+/* It takes a long request, and cannot answer what stands behind that. */
+Test(h2_client, who_takes_content_lives)
+{
+    struct rig *r = rig_open();
+    struct one *o = post(r, AG_LENGTH_UNKNOWN);
+    static const uint8_t piece[16384];
+
+    put_u32(r, AG_H2_WINDOW_UPDATE, 0, 100u << 20);
+    put_u32(r, AG_H2_WINDOW_UPDATE, 1, 100u << 20);
+    feed(r);
+    r->w.window = 0;
+    for (unsigned i = 0; i < 120; i++) {
+        while (ag_body_room(&o->req_body)) {
+            cr_assert_eq(ag_body_write(&o->req_body, ag_slice_static(ag_span(piece, 16384))),
+                         AG_OK);
+            tick(r, 0);
+        }
+        tick(r, 1000);
+        memwire_open_window(&r->w, 1000);
+    }
+    cr_expect_eq(o->faileds, 0);
+    for (unsigned i = 0; i < 2 * AG_H2_CLIENT_PONG_MS / 1000; i++) { /* now it takes nothing */
+        tick(r, 1000);
+    }
+    tick(r, 100);
     cr_expect_eq(o->faileds, 1);
     cr_expect_eq(o->why, AG_REASON_TIMEOUT);
     rig_free(r);

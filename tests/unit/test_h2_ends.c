@@ -169,6 +169,55 @@ H2_TEST(h2_flood, window_updates_beside_requests)
     cr_expect(!ended(r));
 }
 
+/* What comes for streams that we have reset, or do not look at any more, is passed over, within bounds. */
+H2_TEST(h2_flood, ends_of_streams_that_we_have_reset)
+{
+    say(r, AG_H2_HEADERS, OPEN | WHOLE, 1, section(":method: GET\n"));
+    expect_told(r, "RST_STREAM 1 PROTOCOL_ERROR\n");
+    flood(r, AG_H2_DATA, END, 1, AG_SPAN(""));
+    expect_calm(r, "ends of closed streams");
+}
+
+H2_TEST(h2_flood, fields_of_streams_that_we_have_reset)
+{
+    say(r, AG_H2_HEADERS, OPEN | WHOLE, 1, section(":method: GET\n"));
+    expect_told(r, "RST_STREAM 1 PROTOCOL_ERROR\n");
+    flood(r, AG_H2_HEADERS, END | WHOLE, 1, section("x: y\n"));
+    expect_calm(r, "fields of closed streams");
+}
+
+H2_TEST(h2_flood, requests_behind_the_last)
+{
+    r->limits.max_requests = 1;
+    ask(r, 1, "/wait", END);
+    expect_told(r, "GOAWAY 1 NO_ERROR\n");
+    for (uint32_t id = 3; memwire_open(&r->w) && id < 6000; id += 2) {
+        ask(r, id, "/wait", END);
+    }
+    expect_calm(r, "streams behind GOAWAY");
+}
+
+/* As much as is on its way when our resets leave. */
+H2_TEST(h2_flood, the_rest_of_many_that_we_have_reset)
+{
+    uint32_t id = 1;
+
+    for (; id < 2 * 180; id += 2) {
+        say(r, AG_H2_HEADERS, OPEN | WHOLE, id, section(":method: GET\n"));
+        for (int i = 0; i < 3; i++) {
+            data(r, id, "more", OPEN);
+        }
+        if (id % 4 == 1) {
+            data(r, id, "", END);
+        } else {
+            say(r, AG_H2_HEADERS, END | WHOLE, id, section("x: y\n"));
+        }
+    }
+    cr_expect(!ended(r));
+    ask(r, id, "/fixed", END);
+    cr_expect(strstr(told(r), "\"ok\" END"));
+}
+
 /* CVE-2023-44487: each reset makes room for another request. */
 H2_TEST(h2_flood, rapid_reset)
 {
@@ -436,6 +485,24 @@ H2_TEST(h2_drain, so_many_requests)
     cr_expect(ended(r));
 }
 
+/* Its last stream is told: that number never goes up again. */
+H2_TEST(h2_drain, behind_so_many_requests)
+{
+    r->limits.max_requests = 1;
+    ask(r, 1, "/wait", END);
+    expect_told(r, "GOAWAY 1 NO_ERROR\n");
+    ag_h2_server_drain(&r->h);
+    tick(r, 0);
+    tick(r, 2000);
+    expect_told(r, "");
+    answer(r, 0, AG_SPAN("a"));
+    tick(r, 0);
+    tick(r, 0);
+    cr_expect_eq(times(told(r), "END"), 1);
+    cr_expect(!strstr(r->text, "GOAWAY"));
+    cr_expect(ended(r));
+}
+
 H2_TEST(h2_drain, a_client_that_goes_away)
 {
     ask(r, 1, "/wait", END);
@@ -473,6 +540,37 @@ H2_TEST(h2_memory, an_idle_connection_holds_little)
     cr_expect_eq(r->m.loop.nodes.used, 0);
     cr_expect_eq(r->ctx.exchanges_live, 0);
     cr_expect_leq(sizeof(struct ag_h2_server), 2048);
+}
+
+/* A frame that tells that it is large holds a large buffer when it is. */
+H2_TEST(h2_memory, of_a_frame_that_has_begun)
+{
+    static const char *const hex = "0123456789abcdef";
+    struct ag_span head = section(head_of("GET", "/fixed", ""));
+    uint8_t frame[AG_H2_HEADER_BYTES + AG_H2_FRAME_DEFAULT];
+    size_t at = AG_H2_HEADER_BYTES + head.len;
+
+    memcpy(frame + AG_H2_HEADER_BYTES, head.ptr, head.len);
+    while (at + 200 < 8000) { /* "x: ...", of 103 bytes in all */
+        memcpy(frame + at, "\0\1x\x64", 4);
+        for (size_t i = 0; i < 100; i++) {
+            frame[at + 4 + i] = (uint8_t)hex[i % 16];
+        }
+        at += 104;
+    }
+    (void)ag_h2_put_header(frame, at - AG_H2_HEADER_BYTES, AG_H2_HEADERS, END | WHOLE, 1);
+    r->limits.head = (struct ag_h1_limits){16000, 16000, 200};
+    feed(r, ag_span(frame, 100));
+    tick(r, 0);
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_LARGE), 0);
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_SMALL), 1);
+    feed(r, ag_span(frame + 100, 5000));
+    tick(r, 0);
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_LARGE), 1);
+    cr_expect_eq(ag_loop_bufs_used(&r->m.loop, AG_BUF_SMALL), 0);
+    feed(r, ag_span(frame + 5100, at - 5100));
+    tick(r, 0);
+    cr_expect(strstr(told(r), "DATA 1 \"ok\" END\n"), "%s", r->text);
 }
 
 /* Out of pages: the request is refused, the rest goes on. */
@@ -525,4 +623,30 @@ H2_TEST(h2_memory, out_of_buffers)
     tick(r, 0);
     cr_expect(strstr(told(r), "DATA 1 \"ok\" END"), "%s", r->text);
     cr_expect(!r->w.paused);
+}
+
+/* The last request that is allowed finds no buffer for the word that it is the last. */
+H2_TEST(h2_memory, no_buffer_for_the_last_request)
+{
+    struct ag_block *all[1025];
+    unsigned n = 0;
+    struct ag_span head = section(head_of("GET", "/fixed", ""));
+
+    if (r->bytewise) {
+        return;
+    }
+    r->limits.max_requests = 1;
+    say(r, AG_H2_HEADERS, END, 1, ag_span_sub(head, 0, 10));
+    while ((all[n] = ag_loop_buf(&r->m.loop, AG_BUF_SMALL))) {
+        n++;
+    }
+    ag_block_release(all[--n]); /* that one holds the request's rest */
+    say(r, AG_H2_CONTINUATION, WHOLE, 1, ag_span_sub(head, 10, head.len));
+    tick(r, 0);
+    cr_expect_eq(r->starts, 0);
+    cr_expect(r->w.closed);
+    cr_expect_eq(r->close_why, AG_REASON_RESOURCES);
+    while (n > 0) {
+        ag_block_release(all[--n]);
+    }
 }

@@ -234,6 +234,25 @@ H2_TEST(h2_stall, the_connections_window_that_stays_shut)
     cr_expect_eq(r->h.conn.reason, AG_REASON_TIMEOUT);
 }
 
+/* Who waited for it is gone: the client has no reason to open it for the others. */
+H2_TEST(h2_stall, the_connections_window_that_nobody_waits_for)
+{
+    ask(r, 1, "/wait", END);
+    answer_long(r, 0, 65536);
+    ask(r, 3, "/wait", END);
+    tick(r, 0);
+    say_u32(r, AG_H2_WINDOW_UPDATE, 1, 1);
+    tick(r, 1000);
+    say_u32(r, AG_H2_RST_STREAM, 1, AG_H2_CANCEL);
+    (void)told(r);
+    for (int i = 0; i < 60; i++) {
+        tick(r, 1000);
+    }
+    expect_told(r, "");
+    cr_expect(!r->w.closed);
+    cr_expect(!r->works[1].aborted);
+}
+
 H2_TEST(h2_stall, a_peer_that_takes_nothing)
 {
     say_setting(r, AG_H2_INITIAL_WINDOW_SIZE, 1 << 20);
@@ -407,6 +426,55 @@ H2_TEST(h2_receive, content_for_nobody)
     cr_expect(!ended(r));
     cr_expect_eq(r->h.conn.held, 0);
     cr_expect_geq(times(told(r), "WINDOW_UPDATE 0 "), 3);
+}
+
+/* Streams that hold most of the connection's window, and the first id behind them. */
+static uint32_t fill_window(struct rig *r)
+{
+    uint32_t id = 1;
+
+    r->hold = true;
+    for (; id < 25; id += 2) {
+        ask(r, id, "/echo", OPEN);
+        for (int i = 0; i < 3; i++) {
+            data_bytes(r, id, 16384, 0);
+        }
+    }
+    cr_expect_eq(times(told(r), "WINDOW_UPDATE"), 0);
+    cr_expect_eq(r->h.conn.held, 12 * 49152);
+    return id;
+}
+
+/* Nobody has to send anything for that: with a window of nothing nobody could. */
+H2_TEST(h2_receive, what_streams_held_that_the_client_resets)
+{
+    uint32_t end;
+
+    if (r->bytewise) {
+        return;
+    }
+    end = fill_window(r);
+    for (uint32_t id = 1; id < end; id += 2) {
+        say_u32(r, AG_H2_RST_STREAM, id, AG_H2_CANCEL);
+    }
+    cr_expect_eq(r->h.conn.held, 0);
+    expect_begins(r, "WINDOW_UPDATE 0 ");
+    cr_expect_geq(r->h.conn.recv_window, r->h.conn.recv_target / 2);
+}
+
+H2_TEST(h2_receive, what_streams_held_that_break_a_rule)
+{
+    uint32_t end;
+
+    if (r->bytewise) {
+        return;
+    }
+    end = fill_window(r);
+    for (uint32_t id = 1; id < end; id += 2) { /* trailers that do not end */
+        say(r, AG_H2_HEADERS, WHOLE, id, section("x: y\n"));
+    }
+    cr_expect_eq(r->h.conn.held, 0);
+    cr_expect(strstr(told(r), "WINDOW_UPDATE 0 "), "%s", r->text);
 }
 
 /* The window grows while it is what keeps the client back. */

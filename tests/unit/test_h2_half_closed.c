@@ -38,6 +38,43 @@ H2_TEST(h2_early, a_long_rest_is_not_waited_for)
     expect_alive(r);
 }
 
+/* More than the window has room for, and no more than is read to be dropped. */
+H2_TEST(h2_early, a_rest_beyond_the_window)
+{
+    if (r->bytewise) {
+        return;
+    }
+    r->limits.discard_max_bytes = 200000;
+    request(r, 1, "POST", "/fixed", "content-length: 200000\n", OPEN);
+    expect_told(r, "HEADERS 1 :status=200,content-length=2\nDATA 1 \"ok\" END\n"
+                   "WINDOW_UPDATE 1 200000\n");
+    for (int i = 0; i < 20; i++) {
+        data_bytes(r, 1, 10000, i < 19 ? OPEN : END);
+    }
+    cr_expect(!strstr(told(r), "RST_STREAM"), "%s", r->text);
+    cr_expect_eq(r->ctx.exchanges_live, 0);
+    expect_alive(r);
+}
+
+/* One whose length is not known is read as far. */
+H2_TEST(h2_early, a_rest_beyond_the_window_without_a_length)
+{
+    if (r->bytewise) {
+        return;
+    }
+    r->limits.discard_max_bytes = 200000;
+    ask(r, 1, "/fixed", OPEN);
+    cr_expect(strstr(told(r), "WINDOW_UPDATE 1 200000\n"));
+    for (int i = 0; i < 20; i++) {
+        data_bytes(r, 1, 10000, OPEN);
+    }
+    cr_expect(!strstr(told(r), "RST_STREAM"), "%s", r->text);
+    data_bytes(r, 1, 1, OPEN);
+    expect_told(r, "RST_STREAM 1 NO_ERROR\n");
+    cr_expect_eq(r->ctx.exchanges_live, 0);
+    expect_alive(r);
+}
+
 H2_TEST(h2_early, a_rest_that_takes_its_time)
 {
     answer_early(r);

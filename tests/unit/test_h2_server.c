@@ -150,6 +150,11 @@ H2_TEST(h2_server, expectations)
     tick(r, 0);
     expect_told(
         r, "HEADERS 3 :status=200,content-length=2\nDATA 3 \"no\" END\nRST_STREAM 3 NO_ERROR\n");
+    request(r, 5, "POST", "/wait", "expect: something\n", OPEN); /* it does not wait for 100 */
+    expect_begins(r, "HEADERS 5 :status=417");
+    cr_expect(!strstr(r->text, "RST_STREAM"), "%s", r->text);
+    data(r, 5, "x", END);
+    expect_told(r, "");
 }
 
 H2_TEST(h2_server, a_head_larger_than_a_small_buffer)
@@ -284,18 +289,37 @@ H2_TEST(h2_server, malformed_requests_reach_nobody)
     expect_alive(r);
 }
 
-H2_TEST(h2_server, a_section_too_large)
+/* A field section that is larger than allowed. */
+static const char *too_much(void)
 {
-    char more[3600] = "";
+    static char more[3600];
 
+    more[0] = '\0';
     for (int i = 0; i < 30; i++) {
         strcat(more,
                "x: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
                "aaaaaaaaaaaaaaaaaaaaaaa\n");
     }
-    request(r, 1, "GET", "/fixed", more, END);
+    return more;
+}
+
+H2_TEST(h2_server, a_section_too_large)
+{
+    request(r, 1, "GET", "/fixed", too_much(), END);
     cr_expect(!strncmp(told(r), "HEADERS 1 :status=431", 21), "%s", r->text);
     cr_expect_eq(r->starts, 0);
+    expect_alive(r);
+}
+
+/* The content of such a request is read and dropped as that of others. */
+H2_TEST(h2_server, a_section_too_large_with_content)
+{
+    request(r, 1, "POST", "/fixed", too_much(), OPEN);
+    expect_begins(r, "HEADERS 1 :status=431");
+    cr_expect(strstr(r->text, " END\n"));
+    data(r, 1, "hello", OPEN);
+    data(r, 1, "", END);
+    expect_told(r, "");
     expect_alive(r);
 }
 
@@ -442,7 +466,7 @@ H2_TEST(h2_limits, content_that_keeps_the_rate)
     cr_expect(strstr(told(r), "HEADERS 1 :status=200"));
 }
 
-H2_TEST(h2_limits, a_client_that_may_not_send_is_not_late)
+static void may_not_send(struct rig *r, uint32_t grace_ms)
 {
     r->hold = true;
     ask(r, 1, "/echo", OPEN);
@@ -450,6 +474,7 @@ H2_TEST(h2_limits, a_client_that_may_not_send_is_not_late)
         data_bytes(r, 1, 16384, 0);
     }
     data_bytes(r, 1, 16383, 0);
+    r->limits.route.body_grace_ms = grace_ms;
     for (int i = 0; i < 100; i++) {
         tick(r, 1000);
     }
@@ -460,6 +485,16 @@ H2_TEST(h2_limits, a_client_that_may_not_send_is_not_late)
     cr_expect(strstr(told(r), "WINDOW_UPDATE 1 65535"));
     data(r, 1, "", END);
     cr_expect(strstr(told(r), "HEADERS 1 :status=200"));
+}
+
+H2_TEST(h2_limits, a_client_that_may_not_send_is_not_late)
+{
+    may_not_send(r, r->limits.route.body_grace_ms);
+}
+
+H2_TEST(h2_limits, nor_is_it_where_there_is_no_grace)
+{
+    may_not_send(r, 0);
 }
 
 H2_TEST(h2_limits, who_waits_for_100_waits_for_its_answer)

@@ -290,6 +290,16 @@ def test_flood_of_a_stream(gate, path, make):
         calmed(client, make, at_least=100)
 
 
+@pytest.mark.parametrize("make", [
+    lambda i: data(b"", 1), lambda i: headers(literal(b"x", b"y"), 1)], ids=["ends", "trailers"])
+def test_flood_of_a_stream_that_we_have_reset(gate, make):
+    """It is passed over, as it may have been on its way: once a stream, not for ever."""
+    with attacker(gate) as client:
+        client.send(headers(asked(None), 1, end=False))
+        assert client.expect(T.RST_STREAM).stream == 1
+        calmed(client, make, at_least=100)
+
+
 def test_a_window_opened_byte_by_byte(gate):
     """Each byte makes a frame of its own, and that is no use that earns anything."""
     with attacker(gate, {S.INITIAL_WINDOW_SIZE: 0}, refill=False) as client:
