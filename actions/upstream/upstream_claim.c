@@ -636,9 +636,26 @@ enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u, const struct ag_u
     return use_peer(c);
 }
 
+void ag_upstream_pause(struct ag_upstream_claim *c)
+{
+    AG_ASSERT(!c->paused);
+    c->paused = true;
+    c->pool->waiting_count++;
+}
+
+void ag_upstream_unpause(struct ag_upstream_claim *c)
+{
+    if (c->paused) {
+        c->paused = false;
+        c->pool->waiting_count--;
+    }
+}
+
 enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
 {
     AG_ASSERT(c->state == AG_CLAIM_OVER);
+    ag_upstream_unpause(c);
+    c->pool->used_ms = loop_of(c)->now_ms;
     c->fresh = fresh;
     return choose(c);
 }

@@ -216,6 +216,7 @@ struct ag_upstream_claim {
     bool maker;   /* the connection that it waits for, or has, was made for it */
     bool charged; /* it counts as under way at `index` */
     bool pooled;  /* GIVEN, and after: conn has carried other calls before */
+    bool paused;  /* to be made again: its pool stays for it */
 };
 
 /* An upstream at work. */
@@ -251,7 +252,7 @@ struct ag_upstream_pool {
     uint32_t idle_count;           /* in state IDLE */
     uint32_t open_count;           /* in a peer's `open` */
     uint32_t pending_count;        /* claims that wait for a slot */
-    uint32_t waiting_count;        /* claims that wait for a name, or for servers */
+    uint32_t waiting_count;        /* claims that wait for a name, for servers, or to be made again */
     uint32_t peer_count;           /* in `peers` */
     uint32_t retired_count;        /* peers that are no longer there */
     uint32_t made_count;           /* peers so far: the number of the newest one */
@@ -321,6 +322,10 @@ AG_MUST_USE enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u,
                                                    const struct ag_upstream *up,
                                                    const struct ag_upstream_aim *aim,
                                                    struct ag_upstream_claim *c);
+/* It will be made again after a while, during which its upstream stays: until that, or until it is unpaused. */
+void ag_upstream_pause(struct ag_upstream_claim *c);
+/* It will not. Harmless when it was not paused. */
+void ag_upstream_unpause(struct ag_upstream_claim *c);
 /* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
 /* Of a claim that is GIVEN a connection of HTTP/2 on which nothing was started: gives it back for one of HTTP/1.1, to the
