@@ -289,8 +289,6 @@ void ag_upstream_conn_close(struct ag_upstream_conn *c)
 static void end_raw(struct ag_upstream_claim *claim, enum ag_reason why)
 {
     ag_upstream_discharge(claim);
-    ag_upstream_trial_ended(claim,
-                            AG_TRIAL_PASSED); /* it was reached, which is all that can be told */
     claim->state = AG_CLAIM_OVER;
     claim->conn = NULL;
     claim->raw->closed(claim, why);

@@ -146,23 +146,28 @@ static void count_latency(struct ag_upstream_claim *c)
     }
 }
 
-void ag_upstream_answered(struct ag_upstream_claim *c, unsigned status)
+void ag_upstream_went_well(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
     const struct ag_breaker_options *o = &options_of(p)->breaker;
 
-    if (ag_statuses_has(&o->statuses, status)) {
+    if (ag_breaker_is_on(o)) {
+        ag_breaker_success(&p->member->breaker, &p->tally, o, now_of(p));
+    }
+    ag_upstream_trial_ended(c, AG_TRIAL_PASSED);
+}
+
+void ag_upstream_answered(struct ag_upstream_claim *c, unsigned status)
+{
+    if (ag_statuses_has(&options_of(c->peer)->breaker.statuses, status)) {
         char what[32];
 
         (void)snprintf(what, sizeof(what), "status %u", status);
         count_error(c, what);
         return;
     }
-    if (ag_breaker_is_on(o)) {
-        ag_breaker_success(&p->member->breaker, &p->tally, o, now_of(p));
-    }
     count_latency(c);
-    ag_upstream_trial_ended(c, AG_TRIAL_PASSED);
+    ag_upstream_went_well(c);
 }
 
 /* Whether it tells something of the server. */

@@ -366,6 +366,9 @@ void ag_upstream_admit(struct ag_upstream_conn *c)
     while ((claim = pop_joined(c)) != NULL) {
         if (c->state == AG_UPSTREAM_CONNECTING || ag_upstream_conn_takes(c)) {
             ag_upstream_give(claim, c);
+            if (c->raw) { /* that it was reached is all that can be told */
+                ag_upstream_went_well(claim);
+            }
             ag_upstream_connected(claim);
         } else {
             ag_upstream_crowded_out(claim);

@@ -172,6 +172,8 @@ static inline void ag_upstream_trial_ended(struct ag_upstream_claim *c, enum ag_
         ag_upstream_end_trial(c, how);
     }
 }
+/* It has met nothing that speaks against its peer. */
+void ag_upstream_went_well(struct ag_upstream_claim *c);
 /* Whether a connection that was not made because of that tells something of whom it was to. */
 bool ag_upstream_is_telling(enum ag_reason why);
 /* No connection to the claim's peer has come about. */
