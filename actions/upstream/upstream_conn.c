@@ -33,7 +33,7 @@ bool ag_upstream_conn_takes(const struct ag_upstream_conn *c)
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
     if (c->state == AG_UPSTREAM_CLOSING || c->peer->retired || c->own || c->raw ||
-        (c->h2 && c->peer->h1_required)) {
+        c->barred || (c->h2 && c->peer->h1_required)) {
         return false;
     }
     if (ag_upstream_is_private(c) && !c->client && c->calls > 0) {
@@ -70,6 +70,15 @@ static void offer(struct ag_upstream_conn *c)
         ag_list_push_front(&c->peer->open, &c->link);
         c->peer->pool->open_count++;
         ag_upstream_wake(c->peer->pool);
+    }
+}
+
+void ag_upstream_conn_bar(struct ag_upstream_conn *c)
+{
+    c->barred = true;
+    withdraw(c);
+    if (c->state == AG_UPSTREAM_CONNECTING) {
+        ag_list_remove(&c->link); /* those who wait for it asked before */
     }
 }
 

@@ -28,7 +28,7 @@ static bool may_be_shared(const struct ag_upstream_conn *c)
     const struct ag_upstream_peer *p = c->peer;
     enum ag_upstream_protocol protocol = p->pool->protocol;
 
-    if (c->own || c->raw || p->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
+    if (c->own || c->barred || c->raw || p->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
         return false;
     }
     return protocol == AG_UPSTREAM_H2 || protocol == AG_UPSTREAM_H2C ||

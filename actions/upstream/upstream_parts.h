@@ -120,6 +120,8 @@ void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *
 void ag_upstream_conn_become(struct ag_upstream_conn *c, enum ag_upstream_conn_state to);
 /* Whether it may carry one more call. */
 bool ag_upstream_conn_takes(const struct ag_upstream_conn *c);
+/* It carries no more calls than it has, or is being made for. */
+void ag_upstream_conn_bar(struct ag_upstream_conn *c);
 /* Begins with its stream; ends in ag_upstream_admit, or in ag_upstream_unmake. */
 void ag_upstream_conn_open(struct ag_upstream_conn *c, const union ag_addr *addr);
 /* Ends the connection that was idle longest; `among`: of those peers, NULL: of all. False: none is idle. */

@@ -131,6 +131,7 @@ struct ag_upstream_conn {
     bool offered;  /* in its peer's `open` */
     bool raw;      /* its claim's own: it carries no calls */
     bool retired;  /* of HTTP/2: takes no more calls */
+    bool barred;   /* nor does this one: its address is no longer allowed */
     bool own;      /* for one claim alone, closed after it */
     bool bare;     /* plain, whatever the upstream speaks */
     bool h1_alone; /* HTTP/2 is not offered on it, whatever its peer speaks */
