@@ -32,8 +32,8 @@ bool ag_upstream_conn_takes(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
-    if (c->state == AG_UPSTREAM_CLOSING || c->peer->retired || c->own || c->raw ||
-        c->barred || (c->h2 && c->peer->h1_required)) {
+    if (c->state == AG_UPSTREAM_CLOSING || c->peer->retired || c->own || c->raw || c->barred ||
+        (c->h2 && c->peer->h1_required)) {
         return false;
     }
     if (ag_upstream_is_private(c) && !c->client && c->calls > 0) {

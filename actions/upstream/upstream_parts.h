@@ -83,6 +83,9 @@ AG_MUST_USE bool ag_upstream_warm_end(struct ag_upstream_pool *pool);
 
 /* ---- upstream_claim.c ---- */
 
+/* Its request has had all its time (timeouts.total); and when, if not within `ms` from now. */
+bool ag_upstream_is_late(const struct ag_upstream_claim *c);
+uint64_t ag_upstream_due(const struct ag_upstream_claim *c, uint32_t ms);
 /* Servers may be known now: those who wait for them go on. */
 void ag_upstream_known(struct ag_upstream_pool *pool);
 /* The peer's look-up has ended: those who wait for it go on. */
@@ -150,8 +153,11 @@ bool ag_upstream_keep_own(const struct ag_upstream_conn *c);
 
 /* ---- upstream_watch.c ---- */
 
-/* The new connection has so long to be made. */
-void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint32_t connect_ms);
+/* The new connection has until then to be made; and later, if that is later. */
+void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint64_t due_ms);
+void ag_upstream_alarm_extend(struct ag_upstream_conn *c, uint64_t due_ms);
+/* What it would be late with while it is being made; NULL: the connection itself. */
+const char *ag_upstream_late_detail(const struct ag_upstream_conn *c);
 /* The claim's call has begun: it is looked at as soon as any of its phases may be too long. */
 void ag_upstream_watch(struct ag_upstream_claim *claim);
 /* It has become idle. */

@@ -190,8 +190,8 @@ struct ag_upstream_claim {
     struct ag_call *call; /* GIVEN: what was started on it; NULL: nothing yet */
     struct ag_link
         link; /* PENDING, NAME, SERVERS: with those who wait; CONNECTING, GIVEN: in the conn's list */
-    struct ag_timer timer;             /* PENDING, NAME, SERVERS */
-    struct ag_balance_set tried;       /* peers that are of no use */
+    struct ag_timer timer;       /* PENDING, NAME, SERVERS; CONNECTING, where others wait longer */
+    struct ag_balance_set tried; /* peers that are of no use */
     const struct ag_upstream_aim *aim; /* NULL: any server */
     struct ag_upstream_member
         *trial;        /* held: its breaker waits for how this one ends; NULL: none does */
@@ -253,11 +253,11 @@ struct ag_upstream_pool {
     uint32_t idle_count;           /* in state IDLE */
     uint32_t open_count;           /* in a peer's `open` */
     uint32_t pending_count;        /* claims that wait for a slot */
-    uint32_t waiting_count;        /* claims that wait for a name, for servers, or to be made again */
-    uint32_t peer_count;           /* in `peers` */
-    uint32_t retired_count;        /* peers that are no longer there */
-    uint32_t made_count;           /* peers so far: the number of the newest one */
-    uint32_t count;                /* one more than the highest index in `peers` */
+    uint32_t waiting_count; /* claims that wait for a name, for servers, or to be made again */
+    uint32_t peer_count;    /* in `peers` */
+    uint32_t retired_count; /* peers that are no longer there */
+    uint32_t made_count;    /* peers so far: the number of the newest one */
+    uint32_t count;         /* one more than the highest index in `peers` */
     struct ag_upstream_options options; /* the group's: numbers alone */
     struct ag_timer warm_timer;         /* looks whether there are connections to spare */
     struct ag_upstream_timeouts warm_timeouts;
