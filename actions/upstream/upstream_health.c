@@ -188,10 +188,11 @@ static bool is_its_fault(const struct ag_upstream_claim *c, const struct ag_call
     case AG_REASON_UNREACHABLE:
     case AG_REASON_TLS:
         return true;
+    case AG_REASON_ABORTED:
+        return call->given_up;
     case AG_REASON_NAME:
     case AG_REASON_RESOURCES:
     case AG_REASON_LIMIT:
-    case AG_REASON_ABORTED:
     case AG_REASON_OTHER:
         return false;
     }
@@ -201,7 +202,9 @@ static bool is_its_fault(const struct ag_upstream_claim *c, const struct ag_call
 void ag_upstream_failed(struct ag_upstream_claim *c, const struct ag_call *call, enum ag_reason why)
 {
     if (is_its_fault(c, call, why)) {
-        count_error(c, why == AG_REASON_NONE ? "closed without an answer" : ag_reason_text(why));
+        count_error(c, why == AG_REASON_NONE      ? "closed without an answer"
+                       : why == AG_REASON_ABORTED ? "stream reset by the server"
+                                                  : ag_reason_text(why));
     }
 }
 

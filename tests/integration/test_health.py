@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+import h2wire
 import pytest
 from gate import Gate, Reader, Upstream, free_port, ok
 from peers import Nginx
@@ -161,6 +162,24 @@ def test_a_breaker_opens_tries_and_closes(backend, tmp_path, servers):
 
 def until_logged_while_asking(gate, text):
     until(lambda: gate.get("/").status and text in gate.stderr())
+
+
+@pytest.mark.parametrize("code,counts", [
+    (h2wire.E.INTERNAL_ERROR, True), (h2wire.E.ENHANCE_YOUR_CALM, True), (h2wire.E.NO_ERROR, False),
+    (h2wire.E.CANCEL, False), (h2wire.E.REFUSED_STREAM, False), (h2wire.E.HTTP_1_1_REQUIRED, False)])
+def test_a_stream_that_its_server_resets_is_an_error_as_its_code_says(backend, tmp_path, code, counts):
+    bad = h2wire.Upstream(lambda server, request: server.send(h2wire.rst(request.stream, code)))
+    with bad, h2wire.Upstream(lambda server, request: server.answer(request, body=b"ok")) as good:
+        text = config([bad, good], "breaker: {consecutive: 2, for: 1m}\n      retry: off", scheme="h2c")
+        with Gate(tmp_path, text, backend) as gate:
+            statuses(gate, 8)
+            if counts:
+                until_logged(gate, "is left out for 60000 ms: 2 errors in a row")
+                assert "the last one: stream reset by the server" in gate.stderr()
+                assert len(bad.requests) == 2
+            else:
+                assert "left out" not in gate.stderr()
+                assert len(bad.requests) >= 4
 
 
 def test_a_share_of_errors_opens_it_too(backend, tmp_path, servers):
