@@ -459,6 +459,21 @@ bool ag_upstream_member_mark(struct ag_upstream_member *m, uint32_t set, uint32_
     return is_other;
 }
 
+bool ag_upstream_member_take_up(struct ag_upstream_member *m, uint64_t now_ms)
+{
+    struct ag_upstream_group *g = m->group;
+    bool was_away;
+
+    lock(g->all);
+    ag_breaker_reset(&m->breaker);
+    was_away = change_flags(m, 0, AG_MEMBER_DOWN | AG_MEMBER_EJECTED, now_ms);
+    if (was_away) {
+        changed(g);
+    }
+    unlock(g->all);
+    return was_away;
+}
+
 bool ag_upstream_member_eject(struct ag_upstream_member *m, uint32_t max_percent)
 {
     struct ag_upstream_group *g = m->group;
@@ -466,6 +481,9 @@ bool ag_upstream_member_eject(struct ag_upstream_member *m, uint32_t max_percent
     bool done;
 
     lock(g->all);
+    if (ag_breaker_state(&m->breaker) == AG_BREAKER_CLOSED) {
+        max_percent = 0; /* it was taken up meanwhile */
+    }
     for (uint32_t i = 0; i < g->count; i++) {
         uint32_t flags = g->members[i]
                              ? atomic_load_explicit(&g->members[i]->flags, memory_order_relaxed)

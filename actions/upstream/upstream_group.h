@@ -214,7 +214,9 @@ static inline bool ag_upstream_member_is_drained(const struct ag_upstream_member
  * the member is back from then on (slow start). Where checks are off none is DOWN. */
 bool ag_upstream_member_mark(struct ag_upstream_member *m, uint32_t set, uint32_t clear,
                              uint64_t now_ms);
-/* Makes it EJECTED, unless that would take more than `max_percent` of its group's members: false. Those that
- * are drained do not count. */
+/* Neither DOWN nor EJECTED any more, and its breaker CLOSED, all at once. True: it was either. */
+bool ag_upstream_member_take_up(struct ag_upstream_member *m, uint64_t now_ms);
+/* Makes it EJECTED, unless that would take more than `max_percent` of its group's members, or its breaker, which has
+ * opened for this, is CLOSED again: false. Those that are drained do not count. */
 AG_MUST_USE bool ag_upstream_member_eject(struct ag_upstream_member *m, uint32_t max_percent);
 void ag_upstream_member_weigh(struct ag_upstream_member *m, uint32_t weight);

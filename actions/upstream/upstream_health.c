@@ -33,6 +33,9 @@ void ag_upstream_eject(struct ag_upstream_member *m, const struct ag_breaker_opt
         return;
     }
     if (!ag_upstream_member_eject(m, o->max_percent)) {
+        if (ag_breaker_state(&m->breaker) == AG_BREAKER_CLOSED) {
+            return; /* a check has taken it up since */
+        }
         ag_breaker_reset(&m->breaker);
         add_one(&m->counts.held_back);
         ag_log(AG_LOG_WARN,
