@@ -188,7 +188,8 @@ uint32_t ag_upstream_group_at(struct ag_upstream_group *g, const struct ag_upstr
                               struct ag_upstream_member *out_members[AG_UPSTREAM_SERVERS_MAX]);
 /* Makes `servers`, of which there is one at least, all that discovery has found: those that are new come, those that
  * are gone go, and so do those of a list that was configured before. *out_changed: anything has. Nothing does where a
- * newer configuration has a list, which the shard that looks has yet to come to. AG_ENOMEM: some could not be added. */
+ * newer configuration has a list, which the shard that looks has yet to come to; nor do those come whose addresses it
+ * does not allow. AG_ENOMEM: some could not be added. */
 AG_MUST_USE enum ag_status ag_upstream_group_found(struct ag_upstream_group *g,
                                                    const struct ag_upstream_server *servers,
                                                    uint32_t count, bool *out_changed);

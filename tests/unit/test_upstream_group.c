@@ -286,6 +286,12 @@ Test(upstream_group, addresses_that_are_no_longer_allowed_go)
     cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
     ag_upstream_group_follow(g, &less, 2);
     cr_expect(!look(g).members[0] && look(g).members[1]);
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_expect(!look(g).members[0] && look(g).members[1], "what was found before it held");
+    cr_expect_eq(ag_upstream_group_servers(g), AG_SERVERS_KNOWN);
+    cr_assert_eq(ag_upstream_group_found(g, found, 1, &changed), AG_OK);
+    cr_expect_eq(look(g).count, 0);
+    cr_expect_eq(ag_upstream_group_servers(g), AG_SERVERS_REFUSED);
     ag_upstream_group_release(g);
 }
 
