@@ -60,7 +60,7 @@ bool ag_upstream_slot_is_due(const struct ag_upstream_peer *p);
 void ag_upstream_slots_follow(struct ag_upstream_pool *pool);
 /* Requests wait for a slot in other shards. */
 bool ag_upstream_others_wait(const struct ag_upstream_pool *pool);
-/* Ends an idle connection for each that waits elsewhere, as far as its slot is of use there. */
+/* Ends an idle connection for each that waits elsewhere, of each server whose slots it may wait for. */
 void ag_upstream_evict_for_others(struct ag_upstream_pool *pool);
 /* One more request waits; false: too many do. */
 AG_MUST_USE bool ag_upstream_pending_begin(struct ag_upstream_pool *pool);
