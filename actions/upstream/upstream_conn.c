@@ -426,7 +426,7 @@ static void on_secured(struct ag_tls *tls)
     enum ag_upstream_protocol protocol = c->peer->pool->protocol;
     bool h2 = tls->session.alpn == AG_ALPN_H2;
 
-    if (!c->h1_alone) {
+    if (!c->h1_alone && !c->own) { /* a check's may be to another port */
         c->peer->h1 = !h2 || c->peer->h1_required;
     }
     if (h2) {

@@ -425,6 +425,33 @@ def test_checks_speak_what_requests_speak(backend, tmp_path, certs, scheme, port
         until_logged(gate, "is up", times=2)
 
 
+def test_what_a_check_s_own_port_speaks_tells_nothing_of_requests(backend, tmp_path, certs):
+    """Requests share the connection that is being made, for nothing says that the server speaks HTTP/1.1 alone."""
+    leaf, go_on = certs.leaf("up-health", ["up.example"]), threading.Event()
+
+    def raw(server):
+        assert go_on.wait(20)
+        server.begin(())
+        while True:
+            server.step()
+            while server.waiting:
+                server.answer(server.waiting.pop(0), body=b"h2")
+
+    checked = Upstream(lambda index, head: ok(), context=h2wire.server_context(leaf, alpn=("http/1.1",)))
+    with checked, h2wire.Upstream(raw=raw, context=h2wire.server_context(leaf)) as up:
+        settings = f"""health: {{path: /healthz, port: {checked.port}, interval: 100ms}}
+      tls: {{ca: "{leaf.ca}", server_name: up.example}}"""
+        with Gate(tmp_path, config([up], settings, scheme="https"), backend) as gate:
+            until(lambda: len(checked.received) > 2)  # of the first one the server knows how it went
+            clients = [gate.connect() for _ in range(3)]
+            for s in clients:
+                s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                time.sleep(0.2)
+            go_on.set()
+            assert [Reader(s).response().body for s in clients] == [b"h2"] * 3
+            assert len(up.connections) == 1
+
+
 def test_a_check_by_handshake_finds_bad_certificates(backend, tmp_path, certs):
     ports = {name: free_port() for name in ("plain", "h2c", "tls", "tls1")}
     leaf = certs.leaf("up-health", ["up.example"])
