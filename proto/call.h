@@ -77,4 +77,5 @@ struct ag_call {
     bool received;        /* at least one byte of an answer came */
     bool replayable;  /* failed: the upstream says that it did nothing (REFUSED_STREAM, GOAWAY) */
     bool h1_required; /* failed: the upstream did nothing, for it wants this over HTTP/1.1 */
+    bool given_up;    /* failed: the upstream has reset it for an error of either side */
 };

@@ -295,6 +295,8 @@ static void on_lost(struct ag_h2_stream *s, enum ag_h2_error code, enum ag_reaso
     }
     h->call->h1_required = code == AG_H2_HTTP_1_1_REQUIRED && !h->call->received;
     if (why == AG_REASON_RESET && what) { /* of the stream, not the connection */
+        h->call->given_up = code != AG_H2_NO_ERROR && code != AG_H2_CANCEL &&
+                            code != AG_H2_REFUSED_STREAM && code != AG_H2_HTTP_1_1_REQUIRED;
         end_badly(h, AG_REASON_ABORTED, reset_text(code));
     } else {
         why = why == AG_REASON_NONE ? AG_REASON_EOF : why;
@@ -508,7 +510,7 @@ enum ag_status ag_h2_client_start(struct ag_h2_client *c, struct ag_call *call)
     call->carrier = h;
     call->progress_ms = now_of(h);
     call->sent = true;
-    call->received = call->replayable = call->h1_required = false;
+    call->received = call->replayable = call->h1_required = call->given_up = false;
     if (content) {
         ag_h2_stream_set_source(&h->stream, call->req_body,
                                 req->framing == AG_FRAMING_LENGTH ? req->content_length

@@ -65,6 +65,20 @@ static void on_interim(struct ag_call *call, const struct ag_response *res)
     p->ex->server->send_interim(p->ex, res->status, &fields);
 }
 
+static struct ag_span host_of(const struct ag_proxy_try *t)
+{
+    const struct ag_proxy_call *p = t->whole;
+    const struct ag_proxy_settings *s = p->settings;
+
+    if (s->host_mode == AG_UPSTREAM_HOST_LITERAL) {
+        return s->host;
+    }
+    if (s->host_mode == AG_UPSTREAM_HOST_KEEP && p->req.authority.len > 0) {
+        return p->req.authority;
+    }
+    return t->claim.peer->authority;
+}
+
 /* Whom the claim has led to; while there are settings. */
 static struct ag_rewrite_peer rewrite_peer(const struct ag_proxy_try *t)
 {
@@ -74,7 +88,7 @@ static struct ag_rewrite_peer rewrite_peer(const struct ag_proxy_try *t)
 
     return (struct ag_rewrite_peer){
         .target = s->has_target ? &s->target : NULL,
-        .own = {t->claim.peer->authority, s->upstream->name, clients ? AG_SPAN("") : p->opts.host},
+        .own = {t->claim.peer->authority, s->upstream->name, clients ? AG_SPAN("") : host_of(t)},
         .tls = s->upstream->tls != NULL};
 }
 
@@ -222,20 +236,6 @@ static const struct ag_call_events call_events = {
 };
 
 /* ---- the connection ---- */
-
-static struct ag_span host_of(const struct ag_proxy_try *t)
-{
-    const struct ag_proxy_call *p = t->whole;
-    const struct ag_proxy_settings *s = p->settings;
-
-    if (s->host_mode == AG_UPSTREAM_HOST_LITERAL) {
-        return s->host;
-    }
-    if (s->host_mode == AG_UPSTREAM_HOST_KEEP && p->req.authority.len > 0) {
-        return p->req.authority;
-    }
-    return t->claim.peer->authority;
-}
 
 /* The connection is here: the call begins. */
 static void begin(struct ag_proxy_try *t)

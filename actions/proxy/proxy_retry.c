@@ -105,6 +105,7 @@ static void stop_content(struct ag_proxy_call *p)
 static void pause_before(struct ag_proxy_call *p, uint32_t delay_ms)
 {
     ag_proxy_stop_timers(p);
+    ag_upstream_pause(&p->first.claim);
     ag_loop_arm(ag_proxy_loop(p), &p->more->pause, delay_ms);
 }
 

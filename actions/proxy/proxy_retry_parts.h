@@ -43,6 +43,7 @@ static inline void ag_proxy_stop_timers(struct ag_proxy_call *p)
     struct ag_wheel *wheel = &ag_proxy_loop(p)->wheel;
 
     ag_timer_cancel(wheel, &p->more->pause);
+    ag_upstream_unpause(&p->first.claim);
     ag_timer_cancel(wheel, &p->more->patience);
     ag_timer_cancel(wheel, &p->more->hedging);
 }

@@ -60,8 +60,7 @@ static void come_up(struct ag_health_task *c, uint32_t in_row)
     char what[224];
 
     /* What its breaker knows is from before it went down. */
-    ag_breaker_reset(&m->breaker);
-    if (ag_upstream_member_mark(m, 0, AG_MEMBER_DOWN | AG_MEMBER_EJECTED, loop_of(c)->now_ms)) {
+    if (ag_upstream_member_take_up(m, loop_of(c)->now_ms)) {
         print_what(settings_of(c), what, sizeof(what));
         ag_log(AG_LOG_INFO, "upstream %.*s: server %.*s is up, was down: %s passed (%u in a row)",
                NAME(g->name), NAME(m->server.written), what, in_row);

@@ -91,6 +91,28 @@ static enum ag_status give_up(struct ag_upstream_claim *c)
     return refuse(c, 502, AG_REASON_OTHER, "connect to upstream: system error");
 }
 
+/* ---- time ---- */
+
+bool ag_upstream_is_late(const struct ag_upstream_claim *c)
+{
+    uint32_t total_ms = c->timeouts->total_ms;
+
+    return total_ms && loop_of(c)->now_ms >= c->started_ms + total_ms;
+}
+
+uint64_t ag_upstream_due(const struct ag_upstream_claim *c, uint32_t ms)
+{
+    uint64_t due = loop_of(c)->now_ms + ms;
+    uint32_t total_ms = c->timeouts->total_ms;
+
+    return total_ms ? ag_min_u64(due, c->started_ms + total_ms) : due;
+}
+
+static enum ag_status refuse_late(struct ag_upstream_claim *c)
+{
+    return refuse(c, 504, AG_REASON_TIMEOUT, "upstream: total timeout");
+}
+
 /* ---- waiting ---- */
 
 static void stop_waiting(struct ag_upstream_claim *c)
@@ -119,7 +141,9 @@ static void on_waited(struct ag_timer *t)
     enum ag_upstream_claim_state was = (enum ag_upstream_claim_state)c->state;
 
     stop_waiting(c);
-    if (was == AG_CLAIM_SERVERS) {
+    if (ag_upstream_is_late(c)) {
+        (void)refuse_late(c);
+    } else if (was == AG_CLAIM_SERVERS) {
         (void)refuse(c, 503, AG_REASON_NAME, NO_SERVERS);
     } else if (was == AG_CLAIM_PENDING) {
         (void)refuse(c, 503, AG_REASON_LIMIT, "no upstream connection came free in time");
@@ -136,10 +160,10 @@ static enum ag_status wait_on(struct ag_upstream_claim *c, struct ag_link *queue
     ag_list_init(&c->link);
     ag_list_push(queue, &c->link);
     ag_timer_init(&c->timer, on_waited);
-    ag_loop_arm(loop_of(c), &c->timer,
-                state == AG_CLAIM_PENDING && c->pool->options.pending_ms
-                    ? c->pool->options.pending_ms
-                    : c->timeouts->connect_ms);
+    ag_timer_arm(&loop_of(c)->wheel, &c->timer,
+                 ag_upstream_due(c, state == AG_CLAIM_PENDING && c->pool->options.pending_ms
+                                        ? c->pool->options.pending_ms
+                                        : c->timeouts->connect_ms));
     return AG_AGAIN;
 }
 
@@ -408,6 +432,12 @@ static enum ag_status choose(struct ag_upstream_claim *c)
     return go_to(c, p);
 }
 
+/* Of a claim that has been under way for a while. */
+static enum ag_status choose_on(struct ag_upstream_claim *c)
+{
+    return !c->aim && ag_upstream_is_late(c) ? refuse_late(c) : choose(c);
+}
+
 static enum ag_status use_peer(struct ag_upstream_claim *c)
 {
     enum ag_status st = try_peer(c);
@@ -436,7 +466,7 @@ void ag_upstream_crowded_out(struct ag_upstream_claim *c)
 {
     c->tries--;
     ag_upstream_absolve(c, c);
-    settle(c, choose(c));
+    settle(c, choose_on(c));
 }
 
 void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why, const char *detail,
@@ -448,7 +478,7 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
     c->detail = detail;
     if (!whole && c->tries < AG_UPSTREAM_TRIES) {
         ag_upstream_absolve(c, c); /* it is not found wanting yet */
-        settle(c, choose(c));
+        settle(c, choose_on(c));
         return;
     }
     ag_upstream_unreached(c, why);
@@ -456,7 +486,7 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
         st = give_up(c);
     } else {
         avoid(c);
-        st = choose(c);
+        st = choose_on(c);
     }
     settle(c, st);
 }
@@ -485,7 +515,7 @@ void ag_upstream_known(struct ag_upstream_pool *pool)
         struct ag_upstream_claim *c = ag_container_of(it, struct ag_upstream_claim, link);
 
         stop_waiting(c);
-        settle(c, choose(c));
+        settle(c, choose_on(c));
     }
 }
 
@@ -500,12 +530,12 @@ void ag_upstream_named(struct ag_upstream_peer *p)
 
         stop_waiting(c);
         if (p->addr_count > 0) {
-            settle(c, !p->retired ? use_peer(c) : choose(c));
+            settle(c, !p->retired ? use_peer(c) : choose_on(c));
         } else {
             c->reason = AG_REASON_NAME;
             c->detail = p->refused ? NO_ADDRESS : "resolve upstream: name not resolved";
             avoid(c);
-            settle(c, choose(c));
+            settle(c, choose_on(c));
         }
     }
     p->users--;
@@ -636,11 +666,28 @@ enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u, const struct ag_u
     return use_peer(c);
 }
 
+void ag_upstream_pause(struct ag_upstream_claim *c)
+{
+    AG_ASSERT(!c->paused);
+    c->paused = true;
+    c->pool->waiting_count++;
+}
+
+void ag_upstream_unpause(struct ag_upstream_claim *c)
+{
+    if (c->paused) {
+        c->paused = false;
+        c->pool->waiting_count--;
+    }
+}
+
 enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
 {
     AG_ASSERT(c->state == AG_CLAIM_OVER);
+    ag_upstream_unpause(c);
+    c->pool->used_ms = loop_of(c)->now_ms;
     c->fresh = fresh;
-    return choose(c);
+    return choose_on(c);
 }
 
 enum ag_status ag_upstream_claim_h1(struct ag_upstream_claim *c)

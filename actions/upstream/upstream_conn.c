@@ -32,7 +32,7 @@ bool ag_upstream_conn_takes(const struct ag_upstream_conn *c)
 {
     const struct ag_upstream_options *o = &c->peer->pool->options;
 
-    if (c->state == AG_UPSTREAM_CLOSING || c->peer->retired || c->own || c->raw ||
+    if (c->state == AG_UPSTREAM_CLOSING || c->peer->retired || c->own || c->raw || c->barred ||
         (c->h2 && c->peer->h1_required)) {
         return false;
     }
@@ -70,6 +70,15 @@ static void offer(struct ag_upstream_conn *c)
         ag_list_push_front(&c->peer->open, &c->link);
         c->peer->pool->open_count++;
         ag_upstream_wake(c->peer->pool);
+    }
+}
+
+void ag_upstream_conn_bar(struct ag_upstream_conn *c)
+{
+    c->barred = true;
+    withdraw(c);
+    if (c->state == AG_UPSTREAM_CONNECTING) {
+        ag_list_remove(&c->link); /* those who wait for it asked before */
     }
 }
 
@@ -289,8 +298,6 @@ void ag_upstream_conn_close(struct ag_upstream_conn *c)
 static void end_raw(struct ag_upstream_claim *claim, enum ag_reason why)
 {
     ag_upstream_discharge(claim);
-    ag_upstream_trial_ended(claim,
-                            AG_TRIAL_PASSED); /* it was reached, which is all that can be told */
     claim->state = AG_CLAIM_OVER;
     claim->conn = NULL;
     claim->raw->closed(claim, why);
@@ -419,7 +426,7 @@ static void on_secured(struct ag_tls *tls)
     enum ag_upstream_protocol protocol = c->peer->pool->protocol;
     bool h2 = tls->session.alpn == AG_ALPN_H2;
 
-    if (!c->h1_alone) {
+    if (!c->h1_alone && !c->own) { /* a check's may be to another port */
         c->peer->h1 = !h2 || c->peer->h1_required;
     }
     if (h2) {

@@ -158,9 +158,8 @@ static void set_servers(struct ag_upstream_group *g, enum ag_group_servers to)
     atomic_store_explicit(&g->servers, (uint8_t)to, memory_order_release);
 }
 
-/* Servers are looked for from now on: those that there are stay until some are found, but for addresses that are no
- * longer allowed. */
-static void expect(struct ag_upstream_group *g)
+/* Those that were found at addresses that are not allowed, or no longer. */
+static void take_out_forbidden(struct ag_upstream_group *g)
 {
     for (uint32_t i = 0; i < AG_UPSTREAM_SERVERS_MAX; i++) {
         struct ag_upstream_member *m = g->members[i];
@@ -169,6 +168,12 @@ static void expect(struct ag_upstream_group *g)
             ag_upstream_members_take_out(g, m);
         }
     }
+}
+
+/* Servers are looked for from now on: those that there are stay until some are found. */
+static void expect(struct ag_upstream_group *g)
+{
+    take_out_forbidden(g);
     set_servers(g, has_members(g) ? AG_SERVERS_KNOWN : AG_SERVERS_AWAITED);
 }
 
@@ -417,7 +422,8 @@ enum ag_status ag_upstream_group_found(struct ag_upstream_group *g,
     lock(g->all);
     if (g->options.discovered) {
         st = ag_upstream_members_become(g, servers, count, AG_MEMBER_FOUND, out_changed);
-        set_servers(g, AG_SERVERS_KNOWN);
+        take_out_forbidden(g); /* who looked goes by an older configuration yet */
+        set_servers(g, has_members(g) ? AG_SERVERS_KNOWN : AG_SERVERS_REFUSED);
     }
     if (*out_changed) {
         changed(g);
@@ -459,6 +465,21 @@ bool ag_upstream_member_mark(struct ag_upstream_member *m, uint32_t set, uint32_
     return is_other;
 }
 
+bool ag_upstream_member_take_up(struct ag_upstream_member *m, uint64_t now_ms)
+{
+    struct ag_upstream_group *g = m->group;
+    bool was_away;
+
+    lock(g->all);
+    ag_breaker_reset(&m->breaker);
+    was_away = change_flags(m, 0, AG_MEMBER_DOWN | AG_MEMBER_EJECTED, now_ms);
+    if (was_away) {
+        changed(g);
+    }
+    unlock(g->all);
+    return was_away;
+}
+
 bool ag_upstream_member_eject(struct ag_upstream_member *m, uint32_t max_percent)
 {
     struct ag_upstream_group *g = m->group;
@@ -466,6 +487,9 @@ bool ag_upstream_member_eject(struct ag_upstream_member *m, uint32_t max_percent
     bool done;
 
     lock(g->all);
+    if (ag_breaker_state(&m->breaker) == AG_BREAKER_CLOSED) {
+        max_percent = 0; /* it was taken up meanwhile */
+    }
     for (uint32_t i = 0; i < g->count; i++) {
         uint32_t flags = g->members[i]
                              ? atomic_load_explicit(&g->members[i]->flags, memory_order_relaxed)

@@ -188,7 +188,8 @@ uint32_t ag_upstream_group_at(struct ag_upstream_group *g, const struct ag_upstr
                               struct ag_upstream_member *out_members[AG_UPSTREAM_SERVERS_MAX]);
 /* Makes `servers`, of which there is one at least, all that discovery has found: those that are new come, those that
  * are gone go, and so do those of a list that was configured before. *out_changed: anything has. Nothing does where a
- * newer configuration has a list, which the shard that looks has yet to come to. AG_ENOMEM: some could not be added. */
+ * newer configuration has a list, which the shard that looks has yet to come to; nor do those come whose addresses it
+ * does not allow. AG_ENOMEM: some could not be added. */
 AG_MUST_USE enum ag_status ag_upstream_group_found(struct ag_upstream_group *g,
                                                    const struct ag_upstream_server *servers,
                                                    uint32_t count, bool *out_changed);
@@ -214,7 +215,9 @@ static inline bool ag_upstream_member_is_drained(const struct ag_upstream_member
  * the member is back from then on (slow start). Where checks are off none is DOWN. */
 bool ag_upstream_member_mark(struct ag_upstream_member *m, uint32_t set, uint32_t clear,
                              uint64_t now_ms);
-/* Makes it EJECTED, unless that would take more than `max_percent` of its group's members: false. Those that
- * are drained do not count. */
+/* Neither DOWN nor EJECTED any more, and its breaker CLOSED, all at once. True: it was either. */
+bool ag_upstream_member_take_up(struct ag_upstream_member *m, uint64_t now_ms);
+/* Makes it EJECTED, unless that would take more than `max_percent` of its group's members, or its breaker, which has
+ * opened for this, is CLOSED again: false. Those that are drained do not count. */
 AG_MUST_USE bool ag_upstream_member_eject(struct ag_upstream_member *m, uint32_t max_percent);
 void ag_upstream_member_weigh(struct ag_upstream_member *m, uint32_t weight);

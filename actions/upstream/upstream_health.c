@@ -33,6 +33,9 @@ void ag_upstream_eject(struct ag_upstream_member *m, const struct ag_breaker_opt
         return;
     }
     if (!ag_upstream_member_eject(m, o->max_percent)) {
+        if (ag_breaker_state(&m->breaker) == AG_BREAKER_CLOSED) {
+            return; /* a check has taken it up since */
+        }
         ag_breaker_reset(&m->breaker);
         add_one(&m->counts.held_back);
         ag_log(AG_LOG_WARN,
@@ -146,23 +149,28 @@ static void count_latency(struct ag_upstream_claim *c)
     }
 }
 
-void ag_upstream_answered(struct ag_upstream_claim *c, unsigned status)
+void ag_upstream_went_well(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
     const struct ag_breaker_options *o = &options_of(p)->breaker;
 
-    if (ag_statuses_has(&o->statuses, status)) {
+    if (ag_breaker_is_on(o)) {
+        ag_breaker_success(&p->member->breaker, &p->tally, o, now_of(p));
+    }
+    ag_upstream_trial_ended(c, AG_TRIAL_PASSED);
+}
+
+void ag_upstream_answered(struct ag_upstream_claim *c, unsigned status)
+{
+    if (ag_statuses_has(&options_of(c->peer)->breaker.statuses, status)) {
         char what[32];
 
         (void)snprintf(what, sizeof(what), "status %u", status);
         count_error(c, what);
         return;
     }
-    if (ag_breaker_is_on(o)) {
-        ag_breaker_success(&p->member->breaker, &p->tally, o, now_of(p));
-    }
     count_latency(c);
-    ag_upstream_trial_ended(c, AG_TRIAL_PASSED);
+    ag_upstream_went_well(c);
 }
 
 /* Whether it tells something of the server. */
@@ -183,10 +191,11 @@ static bool is_its_fault(const struct ag_upstream_claim *c, const struct ag_call
     case AG_REASON_UNREACHABLE:
     case AG_REASON_TLS:
         return true;
+    case AG_REASON_ABORTED:
+        return call->given_up;
     case AG_REASON_NAME:
     case AG_REASON_RESOURCES:
     case AG_REASON_LIMIT:
-    case AG_REASON_ABORTED:
     case AG_REASON_OTHER:
         return false;
     }
@@ -196,7 +205,9 @@ static bool is_its_fault(const struct ag_upstream_claim *c, const struct ag_call
 void ag_upstream_failed(struct ag_upstream_claim *c, const struct ag_call *call, enum ag_reason why)
 {
     if (is_its_fault(c, call, why)) {
-        count_error(c, why == AG_REASON_NONE ? "closed without an answer" : ag_reason_text(why));
+        count_error(c, why == AG_REASON_NONE      ? "closed without an answer"
+                       : why == AG_REASON_ABORTED ? "stream reset by the server"
+                                                  : ag_reason_text(why));
     }
 }
 

@@ -28,7 +28,8 @@ static bool may_be_shared(const struct ag_upstream_conn *c)
     const struct ag_upstream_peer *p = c->peer;
     enum ag_upstream_protocol protocol = p->pool->protocol;
 
-    if (c->own || c->raw || p->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
+    if (c->own || c->barred || c->raw ||
+        p->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
         return false;
     }
     return protocol == AG_UPSTREAM_H2 || protocol == AG_UPSTREAM_H2C ||
@@ -37,8 +38,67 @@ static bool may_be_shared(const struct ag_upstream_conn *c)
 
 /* ---- the claims that wait for it ---- */
 
+/* The last one that was begun for those who have joined `c`. */
+static uint64_t begun_ms(const struct ag_upstream_conn *c)
+{
+    return c->race
+               ? ag_container_of(c->race->members.prev, struct ag_upstream_conn, rival)->opened_ms
+               : c->opened_ms;
+}
+
+/* Others may wait longer for the connection: this one goes on elsewhere. */
+static void on_late_claim(struct ag_timer *t)
+{
+    struct ag_upstream_claim *claim = ag_container_of(t, struct ag_upstream_claim, timer);
+    struct ag_upstream_peer *p = claim->peer;
+    uint64_t due = begun_ms(claim->conn) + claim->timeouts->connect_ms, now = now_of(p);
+    const char *detail = ag_upstream_late_detail(claim->conn);
+
+    if (due > now && !ag_upstream_is_late(claim)) { /* an attempt of the race has time left */
+        ag_timer_arm(&p->pool->all->loop->wheel, t, ag_upstream_due(claim, (uint32_t)(due - now)));
+        return;
+    }
+    p->users++; /* it outlasts its connections here, and its pool does */
+    p->pool->waiting_count++;
+    claim->state = AG_CLAIM_OVER;
+    ag_upstream_leave(claim);
+    ag_upstream_connect_failed(claim, AG_REASON_TIMEOUT, detail, true);
+    p->pool->waiting_count--;
+    p->users--;
+    ag_upstream_peer_left(p);
+}
+
+/* The connection's alarm is that of who waits longest, which mostly is each of them; those who wait less have timers. */
+static void set_due(struct ag_upstream_conn *c, struct ag_upstream_claim *claim)
+{
+    struct ag_wheel *wheel = &c->stream.loop->wheel;
+    uint64_t due = ag_upstream_due(claim, claim->timeouts->connect_ms), by = c->alarm.at_ms;
+
+    ag_timer_init(&claim->timer, on_late_claim);
+    if (due < by) {
+        ag_timer_arm(wheel, &claim->timer, due);
+    }
+    if (due <= by) {
+        return;
+    }
+    ag_list_foreach(it, &c->joined) {
+        struct ag_timer *t = &ag_container_of(it, struct ag_upstream_claim, link)->timer;
+
+        if (!ag_timer_armed(t)) {
+            ag_timer_arm(wheel, t, by);
+        }
+    }
+    ag_upstream_alarm_extend(c, due);
+    if (c->race) {
+        ag_list_foreach(it, &c->race->members) {
+            ag_upstream_alarm_extend(ag_container_of(it, struct ag_upstream_conn, rival), due);
+        }
+    }
+}
+
 static void join(struct ag_upstream_conn *c, struct ag_upstream_claim *claim)
 {
+    set_due(c, claim);
     claim->tries++;
     claim->maker = c->joined_count == 0;
     claim->conn = c;
@@ -79,6 +139,7 @@ static struct ag_upstream_claim *pop_joined(struct ag_upstream_conn *c)
         return NULL;
     }
     claim = ag_container_of(it, struct ag_upstream_claim, link);
+    ag_timer_cancel(&c->stream.loop->wheel, &claim->timer);
     c->joined_count--;
     claim->state = AG_CLAIM_OVER;
     claim->conn = NULL;
@@ -94,6 +155,7 @@ static void hand_over(struct ag_upstream_conn *from, struct ag_upstream_conn *to
         ag_container_of(it, struct ag_upstream_claim, link)->conn = to;
         ag_list_push(&to->joined, it);
     }
+    ag_upstream_alarm_extend(to, from->alarm.at_ms);
     to->joined_count = from->joined_count;
     from->joined_count = 0;
     offer_to_join(to);
@@ -170,7 +232,7 @@ static struct ag_upstream_conn *attempt(const struct ag_upstream_claim *claim, u
     p->users++;
     ag_upstream_conn_open(c, &addr);
     greet(c, claim->greeting);
-    ag_upstream_alarm_init(c, claim->timeouts->connect_ms);
+    ag_upstream_alarm_init(c, ag_upstream_due(claim, claim->timeouts->connect_ms));
     return c;
 }
 
@@ -209,16 +271,20 @@ static bool begin_next(struct ag_upstream_race *race, const struct ag_upstream_c
 {
     const struct ag_upstream_claim *first = first_joined(c);
     struct ag_upstream_peer *p = c->peer;
+    struct ag_upstream_conn *next;
 
     if (race->begun == race->plan.count || first->tries >= AG_UPSTREAM_TRIES || p->retired ||
         race->edition != p->edition || !is_room(p->pool->all) ||
         !(c->own || ag_upstream_slot_take(p))) {
         return false;
     }
+    next = enter(race, first);
     ag_list_foreach(it, &c->joined) {
-        ag_container_of(it, struct ag_upstream_claim, link)->tries++;
+        struct ag_upstream_claim *claim = ag_container_of(it, struct ag_upstream_claim, link);
+
+        claim->tries++;
+        ag_upstream_alarm_extend(next, ag_upstream_due(claim, claim->timeouts->connect_ms));
     }
-    (void)enter(race, first);
     return true;
 }
 
@@ -343,6 +409,7 @@ void ag_upstream_leave(struct ag_upstream_claim *claim)
 
     claim->conn = NULL;
     ag_list_remove(&claim->link);
+    ag_timer_cancel(&c->stream.loop->wheel, &claim->timer);
     c->joined_count--;
     if (c->joined_count > 0 || c->state != AG_UPSTREAM_CONNECTING) {
         return;
@@ -366,6 +433,9 @@ void ag_upstream_admit(struct ag_upstream_conn *c)
     while ((claim = pop_joined(c)) != NULL) {
         if (c->state == AG_UPSTREAM_CONNECTING || ag_upstream_conn_takes(c)) {
             ag_upstream_give(claim, c);
+            if (c->raw) { /* that it was reached is all that can be told */
+                ag_upstream_went_well(claim);
+            }
             ag_upstream_connected(claim);
         } else {
             ag_upstream_crowded_out(claim);

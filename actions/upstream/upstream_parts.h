@@ -60,7 +60,7 @@ bool ag_upstream_slot_is_due(const struct ag_upstream_peer *p);
 void ag_upstream_slots_follow(struct ag_upstream_pool *pool);
 /* Requests wait for a slot in other shards. */
 bool ag_upstream_others_wait(const struct ag_upstream_pool *pool);
-/* Ends an idle connection for each that waits elsewhere, as far as its slot is of use there. */
+/* Ends an idle connection for each that waits elsewhere, of each server whose slots it may wait for. */
 void ag_upstream_evict_for_others(struct ag_upstream_pool *pool);
 /* One more request waits; false: too many do. */
 AG_MUST_USE bool ag_upstream_pending_begin(struct ag_upstream_pool *pool);
@@ -83,6 +83,9 @@ AG_MUST_USE bool ag_upstream_warm_end(struct ag_upstream_pool *pool);
 
 /* ---- upstream_claim.c ---- */
 
+/* Its request has had all its time (timeouts.total); and when, if not within `ms` from now. */
+bool ag_upstream_is_late(const struct ag_upstream_claim *c);
+uint64_t ag_upstream_due(const struct ag_upstream_claim *c, uint32_t ms);
 /* Servers may be known now: those who wait for them go on. */
 void ag_upstream_known(struct ag_upstream_pool *pool);
 /* The peer's look-up has ended: those who wait for it go on. */
@@ -120,6 +123,8 @@ void ag_upstream_give(struct ag_upstream_claim *claim, struct ag_upstream_conn *
 void ag_upstream_conn_become(struct ag_upstream_conn *c, enum ag_upstream_conn_state to);
 /* Whether it may carry one more call. */
 bool ag_upstream_conn_takes(const struct ag_upstream_conn *c);
+/* It carries no more calls than it has, or is being made for. */
+void ag_upstream_conn_bar(struct ag_upstream_conn *c);
 /* Begins with its stream; ends in ag_upstream_admit, or in ag_upstream_unmake. */
 void ag_upstream_conn_open(struct ag_upstream_conn *c, const union ag_addr *addr);
 /* Ends the connection that was idle longest; `among`: of those peers, NULL: of all. False: none is idle. */
@@ -148,8 +153,11 @@ bool ag_upstream_keep_own(const struct ag_upstream_conn *c);
 
 /* ---- upstream_watch.c ---- */
 
-/* The new connection has so long to be made. */
-void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint32_t connect_ms);
+/* The new connection has until then to be made; and later, if that is later. */
+void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint64_t due_ms);
+void ag_upstream_alarm_extend(struct ag_upstream_conn *c, uint64_t due_ms);
+/* What it would be late with while it is being made; NULL: the connection itself. */
+const char *ag_upstream_late_detail(const struct ag_upstream_conn *c);
 /* The claim's call has begun: it is looked at as soon as any of its phases may be too long. */
 void ag_upstream_watch(struct ag_upstream_claim *claim);
 /* It has become idle. */
@@ -172,6 +180,8 @@ static inline void ag_upstream_trial_ended(struct ag_upstream_claim *c, enum ag_
         ag_upstream_end_trial(c, how);
     }
 }
+/* It has met nothing that speaks against its peer. */
+void ag_upstream_went_well(struct ag_upstream_claim *c);
 /* Whether a connection that was not made because of that tells something of whom it was to. */
 bool ag_upstream_is_telling(enum ag_reason why);
 /* No connection to the claim's peer has come about. */

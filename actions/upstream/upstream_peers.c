@@ -50,12 +50,20 @@ void ag_upstream_peer_left(struct ag_upstream_peer *p)
     }
 }
 
-/* Its connections that nobody uses: they are of no use, and old when the server is back. */
-static void let_idle_go(struct ag_upstream_peer *p)
+/* Its connections that nobody uses, or those of them that are barred: they are of no use, and old when the server
+ * is back. */
+static void let_idle_go(struct ag_upstream_peer *p, bool barred_alone)
 {
+    struct ag_link *next;
+
     p->users++; /* it is not to go while its connections do */
-    while (!ag_list_empty(&p->idle)) {
-        ag_upstream_conn_finish(ag_container_of(p->idle.next, struct ag_upstream_conn, link));
+    for (struct ag_link *it = p->idle.next; it != &p->idle; it = next) {
+        struct ag_upstream_conn *c = ag_container_of(it, struct ag_upstream_conn, link);
+
+        next = it->next;
+        if (c->barred || !barred_alone) {
+            ag_upstream_conn_finish(c);
+        }
     }
     p->users--;
 }
@@ -68,7 +76,7 @@ static void retire(struct ag_upstream_peer *p)
     p->pool->peer_count--;
     p->pool->retired_count++;
     p->retired = true;
-    let_idle_go(p);
+    let_idle_go(p, false);
     ag_upstream_peer_left(p);
 }
 
@@ -121,7 +129,7 @@ static void sort_out(struct ag_upstream_pool *pool)
         if (ag_upstream_is_usable(pool, p)) {
             ag_balance_set_add(&pool->usable, i);
         } else {
-            let_idle_go(p);
+            let_idle_go(p, false);
         }
     }
     ag_upstream_panic(pool);
@@ -141,19 +149,38 @@ static void sort_out(struct ag_upstream_pool *pool)
     }
 }
 
+/* It leads to where its name might now. While it is being made one cannot tell. */
+static bool is_allowed(const struct ag_upstream_conn *c)
+{
+    const struct ag_upstream_peer *p = c->peer;
+    union ag_addr addr;
+
+    if (!p->named) {
+        return true;
+    }
+    ag_conn_peer(p->pool->tls && !c->bare ? &c->tls.conn : &c->plain, &addr);
+    return addr.sa.sa_family != AF_UNSPEC && ag_addresses_allow(&p->pool->options.addresses, &addr);
+}
+
 /* Others are allowed now: what names led to is looked at again, and what is connected there is not used again. */
 static void leave_addresses(struct ag_upstream_pool *pool)
 {
+    ag_list_foreach(it, &pool->all->live) {
+        struct ag_upstream_conn *c = ag_container_of(it, struct ag_upstream_conn, live);
+
+        if (c->peer->pool == pool && !is_allowed(c)) {
+            ag_upstream_conn_bar(c);
+        }
+    }
     for (uint32_t i = 0; i < pool->count; i++) {
         struct ag_upstream_peer *p = pool->peers[i];
 
         if (p && p->named) {
             uint32_t kept = ag_addresses_keep(&pool->options.addresses, p->addr, p->addr_count);
 
-            if (kept < p->addr_count) {
-                p->addr_count = kept;
-                let_idle_go(p);
-            }
+            p->edition += kept < p->addr_count;
+            p->addr_count = kept;
+            let_idle_go(p, true);
         }
     }
 }

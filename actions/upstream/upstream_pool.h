@@ -131,6 +131,7 @@ struct ag_upstream_conn {
     bool offered;  /* in its peer's `open` */
     bool raw;      /* its claim's own: it carries no calls */
     bool retired;  /* of HTTP/2: takes no more calls */
+    bool barred;   /* nor does this one: its address is no longer allowed */
     bool own;      /* for one claim alone, closed after it */
     bool bare;     /* plain, whatever the upstream speaks */
     bool h1_alone; /* HTTP/2 is not offered on it, whatever its peer speaks */
@@ -189,8 +190,8 @@ struct ag_upstream_claim {
     struct ag_call *call; /* GIVEN: what was started on it; NULL: nothing yet */
     struct ag_link
         link; /* PENDING, NAME, SERVERS: with those who wait; CONNECTING, GIVEN: in the conn's list */
-    struct ag_timer timer;             /* PENDING, NAME, SERVERS */
-    struct ag_balance_set tried;       /* peers that are of no use */
+    struct ag_timer timer;       /* PENDING, NAME, SERVERS; CONNECTING, where others wait longer */
+    struct ag_balance_set tried; /* peers that are of no use */
     const struct ag_upstream_aim *aim; /* NULL: any server */
     struct ag_upstream_member
         *trial;        /* held: its breaker waits for how this one ends; NULL: none does */
@@ -216,6 +217,7 @@ struct ag_upstream_claim {
     bool maker;   /* the connection that it waits for, or has, was made for it */
     bool charged; /* it counts as under way at `index` */
     bool pooled;  /* GIVEN, and after: conn has carried other calls before */
+    bool paused;  /* to be made again: its pool stays for it */
 };
 
 /* An upstream at work. */
@@ -251,11 +253,11 @@ struct ag_upstream_pool {
     uint32_t idle_count;           /* in state IDLE */
     uint32_t open_count;           /* in a peer's `open` */
     uint32_t pending_count;        /* claims that wait for a slot */
-    uint32_t waiting_count;        /* claims that wait for a name, or for servers */
-    uint32_t peer_count;           /* in `peers` */
-    uint32_t retired_count;        /* peers that are no longer there */
-    uint32_t made_count;           /* peers so far: the number of the newest one */
-    uint32_t count;                /* one more than the highest index in `peers` */
+    uint32_t waiting_count; /* claims that wait for a name, for servers, or to be made again */
+    uint32_t peer_count;    /* in `peers` */
+    uint32_t retired_count; /* peers that are no longer there */
+    uint32_t made_count;    /* peers so far: the number of the newest one */
+    uint32_t count;         /* one more than the highest index in `peers` */
     struct ag_upstream_options options; /* the group's: numbers alone */
     struct ag_timer warm_timer;         /* looks whether there are connections to spare */
     struct ag_upstream_timeouts warm_timeouts;
@@ -321,6 +323,10 @@ AG_MUST_USE enum ag_status ag_upstream_claim_aimed(struct ag_upstreams *u,
                                                    const struct ag_upstream *up,
                                                    const struct ag_upstream_aim *aim,
                                                    struct ag_upstream_claim *c);
+/* It will be made again after a while, during which its upstream stays: until that, or until it is unpaused. */
+void ag_upstream_pause(struct ag_upstream_claim *c);
+/* It will not. Harmless when it was not paused. */
+void ag_upstream_unpause(struct ag_upstream_claim *c);
 /* Once more after a call failed; with `fresh` only a new connection will do. The same results. */
 AG_MUST_USE enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh);
 /* Of a claim that is GIVEN a connection of HTTP/2 on which nothing was started: gives it back for one of HTTP/1.1, to the

@@ -109,14 +109,21 @@ static void evict_some(struct ag_upstream_pool *pool, uint32_t count,
 
 void ag_upstream_evict_for_others(struct ag_upstream_pool *pool)
 {
-    struct ag_balance_set full = {{0}};
+    uint32_t waiting = waiting_elsewhere(pool);
 
-    for (uint32_t i = 0; i < pool->count; i++) {
+    if (waiting > 0 && ag_upstream_is_full(pool)) {
+        evict_some(pool, waiting, NULL);
+        return;
+    }
+    for (uint32_t i = 0; i < pool->count && waiting > 0; i++) {
         if (ag_balance_set_has(&pool->bounded, i) && !has_own_slot(pool->peers[i])) {
-            ag_balance_set_add(&full, i);
+            struct ag_balance_set only = {{0}};
+
+            /* Of each server: those who wait may have no use for another one's slot. */
+            ag_balance_set_add(&only, i);
+            evict_some(pool, waiting, &only);
         }
     }
-    evict_some(pool, waiting_elsewhere(pool), ag_upstream_is_full(pool) ? NULL : &full);
 }
 
 static void on_told(struct ag_loop *l, struct ag_msg *m)

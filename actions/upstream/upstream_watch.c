@@ -152,14 +152,21 @@ static bool is_kept_ready(const struct ag_upstream_conn *c)
            !(old_ms && old_ms <= now_of(c));
 }
 
+const char *ag_upstream_late_detail(const struct ag_upstream_conn *c)
+{
+    return c->peer->pool->tls && !c->bare && c->tls.state == AG_TLS_HANDSHAKE
+               ? "the handshake took too long"
+               : NULL;
+}
+
 static void on_alarm(struct ag_timer *t)
 {
     struct ag_upstream_conn *c = ag_container_of(t, struct ag_upstream_conn, alarm);
 
     switch ((enum ag_upstream_conn_state)c->state) {
     case AG_UPSTREAM_CONNECTING:
-        if (c->peer->pool->tls && !c->bare && c->tls.state == AG_TLS_HANDSHAKE) {
-            c->tls.detail = "the handshake took too long";
+        if (ag_upstream_late_detail(c)) {
+            c->tls.detail = ag_upstream_late_detail(c);
         }
         ag_stream_abort(&c->stream, AG_REASON_TIMEOUT);
         return;
@@ -181,10 +188,17 @@ static void on_alarm(struct ag_timer *t)
     AG_UNREACHABLE("a state that is none");
 }
 
-void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint32_t connect_ms)
+void ag_upstream_alarm_init(struct ag_upstream_conn *c, uint64_t due_ms)
 {
     ag_timer_init(&c->alarm, on_alarm);
-    alarm_by(c, c->opened_ms + connect_ms);
+    alarm_by(c, due_ms);
+}
+
+void ag_upstream_alarm_extend(struct ag_upstream_conn *c, uint64_t due_ms)
+{
+    if (ag_timer_armed(&c->alarm) && c->alarm.at_ms < due_ms) {
+        ag_timer_arm(&c->stream.loop->wheel, &c->alarm, due_ms);
+    }
 }
 
 void ag_upstream_watch_idle(struct ag_upstream_conn *c)

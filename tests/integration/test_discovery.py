@@ -7,9 +7,10 @@ import threading
 from contextlib import ExitStack
 
 import dnswire
+import h2wire
 import pytest
 from dnswire import Name, NameServer
-from gate import Upstream, ok, run
+from gate import Reader, Upstream, ok, run
 from test_reload import Reloading, await_that
 from test_upstream_sets import Named, names, peers_of
 
@@ -529,6 +530,48 @@ def test_a_reload_that_allows_less(backend, tmp_path, dns, three, source):
         await_that(lambda: gate.get("/").status == 502, gate.stderr)
         gate.reload(config(dns, servers, ", addresses: [127.0.0.0/8]"))
         await_that(lambda: gate.get("/").status == 200, gate.stderr)
+
+
+def test_what_is_in_use_by_then_is_not_used_again(backend, tmp_path, dns, three):
+    port = three[0].port
+    dns.names["app.test"] = Name(a=["127.0.0.1"], ttl=LONG)
+    servers = f'["app.test:{port}"]'
+    with Reloading(tmp_path, config(dns, servers), backend) as gate, gate.connect() as slow:
+        slow.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        await_that(lambda: three[0].requests, gate.stderr)
+        gate.reload(config(dns, servers, ", addresses: public"))
+        await_that(lambda: gate.get("/").status == 502, gate.stderr)
+        three[0].go_on.set()
+        assert Reader(slow).response().body == b"late a"
+        assert [gate.get("/").status for _ in range(3)] == [502] * 3
+    assert three[0].connections == 1
+
+
+@pytest.mark.parametrize("settled", [True, False], ids=["shared", "in-the-making"])
+def test_nor_is_what_others_share(backend, tmp_path, dns, settled):
+    go_on = threading.Event()
+
+    def raw(server):
+        if not settled:
+            assert go_on.wait(20)
+        server.begin(())
+        while True:
+            server.step()
+            while server.waiting:
+                assert go_on.wait(20)
+                server.answer(server.waiting.pop(0), body=b"late")
+
+    dns.names["app.test"] = Name(a=["127.0.0.1"], ttl=LONG)
+    with h2wire.Upstream(raw=raw) as up:
+        servers = f'["app.test:{up.port}"]'
+        with Reloading(tmp_path, config(dns, servers, target="h2c://up"), backend) as gate, gate.connect() as slow:
+            slow.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            await_that(lambda: up.requests if settled else up.connections, gate.stderr)
+            gate.reload(config(dns, servers, ", addresses: public", target="h2c://up"))
+            assert [gate.get("/").status for _ in range(3)] == [502] * 3
+            go_on.set()
+            assert Reader(slow).response().body == b"late"
+            assert gate.get("/").status == 502
 
 
 # ---- what check tells ----

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+import h2wire
 import pytest
 from gate import Gate, Reader, Upstream, free_port, ok
 from peers import Nginx
@@ -161,6 +162,24 @@ def test_a_breaker_opens_tries_and_closes(backend, tmp_path, servers):
 
 def until_logged_while_asking(gate, text):
     until(lambda: gate.get("/").status and text in gate.stderr())
+
+
+@pytest.mark.parametrize("code,counts", [
+    (h2wire.E.INTERNAL_ERROR, True), (h2wire.E.ENHANCE_YOUR_CALM, True), (h2wire.E.NO_ERROR, False),
+    (h2wire.E.CANCEL, False), (h2wire.E.REFUSED_STREAM, False), (h2wire.E.HTTP_1_1_REQUIRED, False)])
+def test_a_stream_that_its_server_resets_is_an_error_as_its_code_says(backend, tmp_path, code, counts):
+    bad = h2wire.Upstream(lambda server, request: server.send(h2wire.rst(request.stream, code)))
+    with bad, h2wire.Upstream(lambda server, request: server.answer(request, body=b"ok")) as good:
+        text = config([bad, good], "breaker: {consecutive: 2, for: 1m}\n      retry: off", scheme="h2c")
+        with Gate(tmp_path, text, backend) as gate:
+            statuses(gate, 8)
+            if counts:
+                until_logged(gate, "is left out for 60000 ms: 2 errors in a row")
+                assert "the last one: stream reset by the server" in gate.stderr()
+                assert len(bad.requests) == 2
+            else:
+                assert "left out" not in gate.stderr()
+                assert len(bad.requests) >= 4
 
 
 def test_a_share_of_errors_opens_it_too(backend, tmp_path, servers):
@@ -404,6 +423,33 @@ def test_checks_speak_what_requests_speak(backend, tmp_path, certs, scheme, port
         until_logged(gate, "GET /healthz: connection refused (2 in a row)")
         nginx.start()
         until_logged(gate, "is up", times=2)
+
+
+def test_what_a_check_s_own_port_speaks_tells_nothing_of_requests(backend, tmp_path, certs):
+    """Requests share the connection that is being made, for nothing says that the server speaks HTTP/1.1 alone."""
+    leaf, go_on = certs.leaf("up-health", ["up.example"]), threading.Event()
+
+    def raw(server):
+        assert go_on.wait(20)
+        server.begin(())
+        while True:
+            server.step()
+            while server.waiting:
+                server.answer(server.waiting.pop(0), body=b"h2")
+
+    checked = Upstream(lambda index, head: ok(), context=h2wire.server_context(leaf, alpn=("http/1.1",)))
+    with checked, h2wire.Upstream(raw=raw, context=h2wire.server_context(leaf)) as up:
+        settings = f"""health: {{path: /healthz, port: {checked.port}, interval: 100ms}}
+      tls: {{ca: "{leaf.ca}", server_name: up.example}}"""
+        with Gate(tmp_path, config([up], settings, scheme="https"), backend) as gate:
+            until(lambda: len(checked.received) > 2)  # of the first one the server knows how it went
+            clients = [gate.connect() for _ in range(3)]
+            for s in clients:
+                s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                time.sleep(0.2)
+            go_on.set()
+            assert [Reader(s).response().body for s in clients] == [b"h2"] * 3
+            assert len(up.connections) == 1
 
 
 def test_a_check_by_handshake_finds_bad_certificates(backend, tmp_path, certs):

@@ -554,3 +554,80 @@ def test_the_end_cuts_after_drain_timeout(backend, tmp_path):
         assert s.recv(1) == b"b"
         assert ends(s) == b""
     gate.stop(expect=1)
+
+
+# ---- what connections tell of servers
+
+BREAKER = """
+server: {workers: 1, listen: "127.0.0.1:$PORT"}
+proxy:
+  upstreams:
+    db: {servers: ["127.0.0.1:%d", "127.0.0.1:%d"], breaker: {consecutive: %d, errors: 0%%, for: 100ms, trials: 1}}
+tcp: [{listen: "127.0.0.1:$PORT2", to: db}]
+routes: {/: OK OK}
+"""
+
+
+class Names:
+    """Says its port to each that connects, and keeps the connection; may be away for a while."""
+
+    def __init__(self, port):
+        self.port, self.kept = port, []
+        self.start()
+
+    def start(self):
+        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        threading.Thread(target=self._run, args=(self.listener,), daemon=True).start()
+
+    def stop(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        for s in self.kept:
+            s.close()
+
+    def _run(self, listener):
+        with suppress(OSError):
+            while True:
+                s, _ = listener.accept()
+                self.kept.append(s)
+                s.sendall(b"%05d" % self.port)
+
+
+def connected(gate):
+    """A connection, and the port that it has led to."""
+    s = gate.connect(port=gate.ports[PLAIN])
+    return s, int(s.recv(5))
+
+
+def test_a_connection_that_comes_about_ends_a_row_of_errors(backend, tmp_path):
+    ports = free_port(), free_port()
+    with Gate(tmp_path, BREAKER % (*ports, 3), backend) as gate, Names(ports[0]) as a, Names(ports[1]) as b:
+        for _ in range(4):
+            b.stop()
+            assert [connected(gate)[1] for _ in range(2)] == [a.port] * 2
+            b.start()
+            assert b.port in [connected(gate)[1] for _ in range(4)]
+        assert "is left out" not in gate.stderr()
+
+
+def test_a_trial_has_passed_once_it_is_connected(backend, tmp_path):
+    ports = free_port(), free_port()
+    with Gate(tmp_path, BREAKER % (*ports, 1), backend) as gate, Names(ports[0]) as a, Names(ports[1]) as b:
+        b.stop()
+        assert [connected(gate)[1] for _ in range(2)] == [a.port] * 2
+        assert gate.logs("is left out")
+        b.start()
+        held, deadline = [], time.monotonic() + 20
+        while b.port not in [port for _, port in held]:
+            assert time.monotonic() < deadline
+            held.append(connected(gate))
+            time.sleep(0.01)
+        assert gate.logs("takes requests again: trials passed")
+        for s, _ in held:
+            s.close()

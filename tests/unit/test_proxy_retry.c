@@ -279,6 +279,29 @@ BOTH(proxy_retry, a_client_that_goes_ends_the_wait)
     world_free(w);
 }
 
+/* Upstreams that nobody uses are dropped after a while: one that a request is to go back to is not. */
+BOTH(proxy_retry, its_upstream_outlasts_the_wait)
+{
+    struct world *w = world_new(kind);
+    struct ag_upstreams *u = upstreams_of(w);
+    struct fake *a = fake_new(w, NULL);
+    struct client *c = client_new(w);
+    struct ag_retry_policy *p = retry_of(route_to_fake(w, a), 3);
+
+    a->script = third_time_lucky;
+    p->backoff_ms = p->max_backoff_ms = 400;
+    client_send(c, GET);
+    for (unsigned tries = 1; tries < 3; tries++) { /* the wait may have been none */
+        world_until(w, a->requests > tries || (a->requests == tries && u->conns.used == 0));
+        ag_container_of(budget_of(w), struct ag_upstream_pool, retries)->used_ms = 0;
+        u->sweep.fire(&u->sweep);
+        cr_assert_eq(u->pools.used, 1);
+    }
+    world_until(w, client_has(c, OK));
+    cr_expect_gt(ag_container_of(budget_of(w), struct ag_upstream_pool, retries)->used_ms, 0);
+    world_free(w);
+}
+
 /* ---- settings that go ---- */
 
 /* A reload takes them from a request that is on its way: it does without another try. */

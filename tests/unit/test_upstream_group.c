@@ -286,6 +286,12 @@ Test(upstream_group, addresses_that_are_no_longer_allowed_go)
     cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
     ag_upstream_group_follow(g, &less, 2);
     cr_expect(!look(g).members[0] && look(g).members[1]);
+    cr_assert_eq(ag_upstream_group_found(g, found, 2, &changed), AG_OK);
+    cr_expect(!look(g).members[0] && look(g).members[1], "what was found before it held");
+    cr_expect_eq(ag_upstream_group_servers(g), AG_SERVERS_KNOWN);
+    cr_assert_eq(ag_upstream_group_found(g, found, 1, &changed), AG_OK);
+    cr_expect_eq(look(g).count, 0);
+    cr_expect_eq(ag_upstream_group_servers(g), AG_SERVERS_REFUSED);
     ag_upstream_group_release(g);
 }
 
@@ -464,6 +470,34 @@ Test(upstream_group, is_kept_until_two_configurations_are_without_it)
 
 /* ---- what keeps members away ---- */
 
+static const struct ag_breaker_options strict = {.consecutive = 1, .for_ms = 5, .max_for_ms = 5};
+
+static bool eject(struct ag_upstream_member *m, uint32_t max_percent)
+{
+    (void)!ag_breaker_open(&m->breaker, &strict, 5);
+    return ag_upstream_member_eject(m, max_percent);
+}
+
+/* Between the two halves of its ejection: it would never be asked again, for a breaker that is closed has no trials. */
+Test(upstream_group, who_was_taken_up_meanwhile_stays)
+{
+    struct ag_upstream_server v[] = {server("a", 80, 1), server("b", 80, 1)};
+    struct ag_upstream up = upstream(5, v, 2);
+    struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
+    struct ag_upstream_member *m = look(g).members[0];
+
+    cr_assert(ag_upstream_member_mark(m, AG_MEMBER_DOWN, 0, 5));
+    cr_assert(ag_breaker_open(&m->breaker, &strict, 5));
+    cr_assert(ag_upstream_member_take_up(m, 6));
+    cr_assert_not(ag_upstream_member_eject(m, 100));
+    cr_assert(ag_upstream_member_is_up(m));
+    cr_assert(eject(m, 50));
+    cr_assert(ag_upstream_member_take_up(m, 7));
+    cr_assert_eq(ag_breaker_state(&m->breaker), AG_BREAKER_CLOSED);
+    cr_assert_not(ag_upstream_member_take_up(m, 8));
+    ag_upstream_group_release(g);
+}
+
 Test(upstream_group, no_more_are_ejected_than_the_bound_says)
 {
     struct ag_upstream_server v[] = {server("a", 80, 1), server("b", 80, 1), server("c", 80, 1),
@@ -472,17 +506,17 @@ Test(upstream_group, no_more_are_ejected_than_the_bound_says)
     struct ag_upstream_group *g = ag_upstream_group_hold(all, &up, 1);
     struct seen s = look(g);
 
-    cr_assert(ag_upstream_member_eject(s.members[0], 50));
+    cr_assert(eject(s.members[0], 50));
     cr_assert_neq(look(g).version, s.version);
-    cr_assert_not(ag_upstream_member_eject(s.members[0], 50), "it is");
-    cr_assert(ag_upstream_member_eject(s.members[1], 50));
-    cr_assert_not(ag_upstream_member_eject(s.members[2], 50), "three of five are more than half");
+    cr_assert_not(eject(s.members[0], 50), "it is");
+    cr_assert(eject(s.members[1], 50));
+    cr_assert_not(eject(s.members[2], 50), "three of five are more than half");
     cr_assert(ag_upstream_member_is_up(s.members[2]));
     (void)ag_upstream_member_mark(s.members[4], AG_MEMBER_DRAINED, 0, 1);
     (void)ag_upstream_member_mark(s.members[0], 0, AG_MEMBER_EJECTED, 1);
-    cr_assert(ag_upstream_member_eject(s.members[2], 50), "two of four");
-    cr_assert_not(ag_upstream_member_eject(s.members[3], 50));
-    cr_assert(ag_upstream_member_eject(s.members[3], 75));
+    cr_assert(eject(s.members[2], 50), "two of four");
+    cr_assert_not(eject(s.members[3], 50));
+    cr_assert(eject(s.members[3], 75));
     ag_upstream_group_release(g);
 }
 
@@ -495,9 +529,9 @@ Test(upstream_group, the_only_one_stays)
     struct ag_upstream_member *b = look(g).members[1];
 
     ag_upstream_group_follow(g, &one, 2);
-    cr_assert_not(ag_upstream_member_eject(b, 50));
-    cr_assert_not(ag_upstream_member_eject(b, 99));
-    cr_assert(ag_upstream_member_eject(b, 100));
+    cr_assert_not(eject(b, 50));
+    cr_assert_not(eject(b, 99));
+    cr_assert(eject(b, 100));
     ag_upstream_group_release(g);
 }
 
