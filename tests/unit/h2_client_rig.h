@@ -323,7 +323,8 @@ static inline void one_failed(struct ag_call *call, enum ag_reason why, const ch
     one_of(call)->detail = detail;
 }
 
-static const struct ag_call_events one_events = {one_interim, one_head, one_done, one_failed};
+static const struct ag_call_events one_events = {
+    .interim = one_interim, .head = one_head, .done = one_done, .failed = one_failed};
 
 static inline void one_take(struct ag_body *b, void *owner)
 {

@@ -120,7 +120,8 @@ static void on_failed(struct ag_call *call, enum ag_reason why, const char *deta
     (void)snprintf(r->detail, sizeof(r->detail), "%s", detail);
 }
 
-static const struct ag_call_events events = {on_interim, on_head, on_done, on_failed};
+static const struct ag_call_events events = {
+    .interim = on_interim, .head = on_head, .done = on_done, .failed = on_failed};
 
 static void take_body(struct ag_body *b, void *owner)
 {
