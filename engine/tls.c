@@ -95,9 +95,8 @@ static void on_conn_close(struct ag_stream *below, enum ag_reason why)
     ag_tls_client_release(t->client);
     ag_tls_free(t->names);
     /* What is static still tells who is told of the end what the connection was. */
-    t->session = (struct ag_tls_session){.version = t->session.version,
-                                         .cipher = t->session.cipher,
-                                         .resumed = t->session.resumed};
+    t->session = (struct ag_tls_session){
+        .version = t->session.version, .cipher = t->session.cipher, .resumed = t->session.resumed};
     ag_stream_deinit(s);
     s->user->on_close(s, (enum ag_reason)t->reason);
 }

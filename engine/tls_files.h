@@ -32,7 +32,7 @@ struct ag_tls_file {
     const struct ag_tls_identity *identity;
     struct ag_span ca;
     uint32_t authority_count; /* of CA: among its certificates */
-    bool is_system;           /* of CA: it is the system's; nobody is told what is wrong with one of it */
+    bool is_system; /* of CA: it is the system's; nobody is told what is wrong with one of it */
 };
 
 /* All of one configuration; in its arena. */

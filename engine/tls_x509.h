@@ -73,7 +73,7 @@ struct ag_x509 {
     struct ag_span spki; /* whole */
     struct ag_span key;  /* bytes of the subjectPublicKey */
     struct ag_span rsa_modulus, rsa_exponent; /* RSA: without leading zeros */
-    struct ag_span names; /* content of the subjectAltName; empty: there is none */
+    struct ag_span names;       /* content of the subjectAltName; empty: there is none */
     struct ag_span constraints; /* content of the nameConstraints; empty: there are none */
     struct ag_span ocsp_url;
     bool is_ca;

@@ -45,8 +45,8 @@ struct ag_h1_progress {
     struct ag_h1_chunk chunk;
     uint64_t body_left;  /* of a request with Content-Length */
     uint64_t body_bytes; /* content of this request so far; of an answered one: what was dropped */
-    struct ag_pace body_pace; /* of the request's content, while limits hold for it */
-    uint64_t res_left;        /* of an answer with Content-Length */
+    struct ag_pace body_pace;    /* of the request's content, while limits hold for it */
+    uint64_t res_left;           /* of an answer with Content-Length */
     struct ag_stream_look taken; /* of a tunnel */
 };
 

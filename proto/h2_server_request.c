@@ -37,8 +37,7 @@ uint64_t ag_h2_server_body_due(const struct ag_h2_request *r)
 {
     const struct ag_h2_stream *s = &r->s;
 
-    if (s->ended || ag_exchange_awaits_page(r->ex) ||
-        (r->ex->req.protocol.len > 0 && !s->sent)) {
+    if (s->ended || ag_exchange_awaits_page(r->ex) || (r->ex->req.protocol.len > 0 && !s->sent)) {
         return 0; /* a tunnel is its upstream's to watch, as long as there is one */
     }
     if (r->continue_owed && !r->res_started) {

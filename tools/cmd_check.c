@@ -67,9 +67,10 @@ static AG_NOINLINE void look_at_shares(const struct ag_snapshot *snapshot, struc
                      l->pos.col == l[-1].pos.col;
 
         if (l->limits.max_connections > 0 && l->limits.max_connections < sizing.shards && !again) {
-            ag_diag_warn(diags, l->pos, "a larger one, or fewer server.workers",
-                         "max_connections: %u is fewer than there are shards: each of the %u lets one in",
-                         l->limits.max_connections, sizing.shards);
+            ag_diag_warn(
+                diags, l->pos, "a larger one, or fewer server.workers",
+                "max_connections: %u is fewer than there are shards: each of the %u lets one in",
+                l->limits.max_connections, sizing.shards);
         }
     }
 }

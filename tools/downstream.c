@@ -576,8 +576,8 @@ static bool is_idle(struct ag_downstream *ds)
     if (ds->relayed) {
         return false;
     }
-    return ds->handshaking || (ds->is_h2 ? ag_h2_server_idle(ds->h2)
-                                         : ag_h1_server_idle(&ds->h1) && !has_begun(ds));
+    return ds->handshaking ||
+           (ds->is_h2 ? ag_h2_server_idle(ds->h2) : ag_h1_server_idle(&ds->h1) && !has_begun(ds));
 }
 
 bool ag_downstreams_abort(struct ag_downstreams *d)

@@ -461,9 +461,8 @@ bool ag_proxy_may_outlive(const struct ag_proxy_call *p)
 {
     const struct ag_proxy_more *more = p->more;
 
-    return !p->mirrored &&
-           (p->answered || (p->first.claim.state == AG_CLAIM_GIVEN &&
-                            !(more && (more->draining || hedge_alive(p, NULL)))));
+    return !p->mirrored && (p->answered || (p->first.claim.state == AG_CLAIM_GIVEN &&
+                                            !(more && (more->draining || hedge_alive(p, NULL)))));
 }
 
 void ag_proxy_outlive(struct ag_proxy_call *p)

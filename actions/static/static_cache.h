@@ -42,7 +42,7 @@ struct ag_static_entry {
     uint64_t checked_ms;
     bool fallback, listed, used;
     bool second; /* a better one may come: of a directory whose first index names are missing */
-    bool busy; /* being looked at: dir_waiter or op is in use */
+    bool busy;   /* being looked at: dir_waiter or op is in use */
     enum ag_follow follow;
     struct ag_file_stat stat;
     struct ag_static_rep rep;

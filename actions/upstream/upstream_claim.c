@@ -686,6 +686,10 @@ enum ag_status ag_upstream_claim_again(struct ag_upstream_claim *c, bool fresh)
     AG_ASSERT(c->state == AG_CLAIM_OVER);
     ag_upstream_unpause(c);
     c->pool->used_ms = loop_of(c)->now_ms;
+    if (c->status == 503) {
+        c->reason =
+            AG_REASON_NONE; /* that nobody was free, or there at all, is no server's trouble */
+    }
     c->fresh = fresh;
     return choose_on(c);
 }

@@ -165,8 +165,7 @@ Test(static, nobody_can_look)
     expect_body(get("/app.js", NULL), "alert(1)");
     folder_put_text("app.js", "alert(22)");
     helpers_are_busy(true);
-    struct ag_static_entry *e =
-        ag_container_of(cache()->clock.next, struct ag_static_entry, clock);
+    struct ag_static_entry *e = ag_container_of(cache()->clock.next, struct ag_static_entry, clock);
     for (unsigned age_ms = 500; age_ms < AG_STATIC_UNKNOWN_MS; age_ms += 500) {
         e->checked_ms -= 500; /* the loop's own clock would be set anew */
         expect_body(get("/app.js", NULL), "alert(1)");

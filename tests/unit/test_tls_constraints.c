@@ -35,8 +35,9 @@ static struct ag_x509 made(const char *subject, const char *ext)
     struct ag_pem pem;
     struct ag_x509 x;
 
-    folder_put_text("cnf", ag_arena_printf(&arena, "[req]\ndistinguished_name=d\n[d]\n[x]\n%s\n"
-                                                   "[dir]\nO=Org\n[dir2]\nO=Other\n",
+    folder_put_text("cnf", ag_arena_printf(&arena,
+                                           "[req]\ndistinguished_name=d\n[d]\n[x]\n%s\n"
+                                           "[dir]\nO=Org\n[dir2]\nO=Other\n",
                                            ext));
     certs_run("openssl req -x509 -config cnf -extensions x -key key -utf8 -subj '%s' -out crt",
               subject);
@@ -49,15 +50,14 @@ static struct ag_x509 made(const char *subject, const char *ext)
 
 static struct ag_x509 authority(const char *constraints)
 {
-    return made("/CN=ca", ag_arena_printf(&arena, "basicConstraints=critical,CA:TRUE\n%s%s",
-                                          *constraints ? "nameConstraints=critical," : "",
-                                          constraints));
+    return made("/CN=ca",
+                ag_arena_printf(&arena, "basicConstraints=critical,CA:TRUE\n%s%s",
+                                *constraints ? "nameConstraints=critical," : "", constraints));
 }
 
 static struct ag_x509 leaf(const char *subject, const char *names)
 {
-    return made(subject,
-                ag_arena_printf(&arena, "%s%s", *names ? "subjectAltName=" : "", names));
+    return made(subject, ag_arena_printf(&arena, "%s%s", *names ? "subjectAltName=" : "", names));
 }
 
 static void expect(const struct ag_x509 *ca, const char *subject, const char *names,
@@ -74,13 +74,13 @@ struct row {
     const char *subject, *names, *want;
 };
 
-#define EXPECT_ALL(constraints, ...)                                                               \
-    do {                                                                                           \
-        static const struct row rows[] = {__VA_ARGS__};                                            \
-        struct ag_x509 ca = authority(constraints);                                                \
-        for (size_t i = 0; i < AG_COUNT(rows); i++) {                                              \
-            expect(&ca, rows[i].subject, rows[i].names, rows[i].want);                             \
-        }                                                                                          \
+#define EXPECT_ALL(constraints, ...)                                   \
+    do {                                                               \
+        static const struct row rows[] = {__VA_ARGS__};                \
+        struct ag_x509 ca = authority(constraints);                    \
+        for (size_t i = 0; i < AG_COUNT(rows); i++) {                  \
+            expect(&ca, rows[i].subject, rows[i].names, rows[i].want); \
+        }                                                              \
     } while (0)
 
 Test(tls_constraints, none)

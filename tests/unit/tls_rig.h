@@ -25,7 +25,7 @@ struct end {
     bool bad;
     enum ag_reason why;
     const char *detail;
-    const char *version; /* as of the end */
+    const char *version;           /* as of the end */
     struct ag_tls_session session; /* as of ready; its texts go with the connection */
     char name[256], subject[256], sha256[65];
     bool taken;                 /* the listener takes the authority of its certificate */
