@@ -28,8 +28,7 @@ enum ag_ocsp_status { AG_OCSP_GOOD = 0, AG_OCSP_REVOKED, AG_OCSP_UNKNOWN };
 struct ag_ocsp_answer {
     enum ag_ocsp_status status;
     int64_t this_update_s, next_update_s; /* since the epoch */
-    int64_t
-        next_ask_s; /* half way, or half of what is left: a fresh one is at hand before this one ends */
+    int64_t next_ask_s; /* half way, or half of what is left: before this one ends */
 };
 
 /*

@@ -327,10 +327,12 @@ def test_checks_look_at_what_they_are_told_to(backend, tmp_path, servers):
         until_logged(gate, servers[1].name + "is down, was up: GET /healthz?x: 404 instead of 200-299, 418 ")
 
 
-def test_when_all_are_down_it_is_503(backend, tmp_path, servers):
+@pytest.mark.parametrize("retry", ["", "\n      retry: {attempts: 3, on: [connect], backoff: 2ms}"],
+                         ids=["once", "asked again"])
+def test_when_all_are_down_it_is_503(backend, tmp_path, servers, retry):
     for s in servers:
         s.health = status(500)
-    with Gate(tmp_path, config(servers, CHECKS), backend) as gate:
+    with Gate(tmp_path, config(servers, CHECKS + retry), backend) as gate:
         until_logged(gate, "is down", times=3)
         assert statuses(gate, 3) == [503] * 3
         assert b"no server of the upstream takes requests" in gate.get("/", "Accept: text/plain\r\n").body
