@@ -223,7 +223,11 @@ static enum ag_status expand_long(struct ag_exchange *ex, const struct change *c
         *out = ag_arena_copy(&ex->arena, ag_buf_span(&b));
     }
     ag_block_release(room);
-    return b.overflow ? AG_ELIMIT : out->ptr ? AG_OK : AG_ENOMEM;
+    if (out->ptr) {
+        return AG_OK;
+    }
+    /* An arena has room for so many long ones and no more, however much memory there is. */
+    return b.overflow || !ex->context->loop->tight ? AG_ELIMIT : AG_ENOMEM;
 }
 
 /* The value for this exchange, in its arena. AG_ELIMIT: no head has room for it; AG_ENOMEM. */
@@ -289,7 +293,7 @@ static enum ag_verdict pre(struct ag_exchange *ex, const void *settings, void *s
     (void)state;
     if (st == AG_ELIMIT) {
         ag_exchange_fail(ex, 431, AG_REASON_LIMIT,
-                         "a header field that is made of the request is too long");
+                         "header fields that are made of the request are too long");
         return AG_ANSWERED;
     }
     return st == AG_OK ? AG_CONTINUE : AG_FAIL;

@@ -136,6 +136,12 @@ static struct ag_pos pos_at(const struct setting *s, const uint8_t *ptr)
     return (struct ag_pos){s->src, 1, (uint32_t)(ptr - s->src->text.ptr + 1)};
 }
 
+static bool is_null(struct ag_span text)
+{
+    text = ag_span_trim(text);
+    return text.len == 0 || ag_span_eq(text, AG_SPAN("null")) || ag_span_eq(text, AG_SPAN("~"));
+}
+
 /* 'text', "text" or text, without blanks around. */
 static struct ag_node *scalar(const struct setting *s, struct ag_span text)
 {
@@ -153,8 +159,7 @@ static struct ag_node *scalar(const struct setting *s, struct ag_span text)
             ag_diag_error(s->diags, ag_pos_at(n->pos, 1 + bad),
                           "JSON escapes: \\\" \\\\ \\n \\uXXXX", "not a valid escape");
         }
-    } else if (text.len == 0 || ag_span_eq(text, AG_SPAN("null")) ||
-               ag_span_eq(text, AG_SPAN("~"))) {
+    } else if (is_null(text)) {
         n->kind = AG_NODE_NULL;
         n->text = AG_SPAN("");
     }
@@ -182,7 +187,7 @@ static struct ag_node *value_node(const struct setting *s, bool as_list)
         }
     }
     struct ag_node *rest = scalar(s, ag_span_sub(s->value, from, s->value.len));
-    if (!as_list) {
+    if (!as_list || (from == 0 && rest->kind == AG_NODE_NULL)) {
         return rest;
     }
     ag_node_append(list, rest);
@@ -200,8 +205,13 @@ static void remove_child(struct ag_node *parent, const struct ag_node *child)
     parent->last = n->next ? parent->last : before;
 }
 
-/* Sets the key of `parent`; null takes it away, so that the default holds. Where to listen is never left open by
- * accident: there null stays, and is told. */
+/* It is never left open by accident: there null stays, and is told. */
+static bool is_where_to_listen(const struct setting *s)
+{
+    return ag_span_ieq(s->path, AG_SPAN("server__listen"));
+}
+
+/* Sets the key of `parent`; null takes it away, so that the default holds. */
 static void set_key(const struct setting *s, struct ag_node *parent, const char *key,
                     struct ag_pos pos)
 {
@@ -210,7 +220,7 @@ static void set_key(const struct setting *s, struct ag_node *parent, const char 
 
     n->key = ag_span_str(key);
     n->key_pos = pos;
-    if (n->kind == AG_NODE_NULL && !ag_span_ieq(s->path, AG_SPAN("server__listen"))) {
+    if (n->kind == AG_NODE_NULL && !is_where_to_listen(s)) {
         if (old) {
             remove_child(parent, old);
         }
@@ -244,6 +254,7 @@ static const char *lower_key(struct ag_arena *arena, struct ag_span s)
 
 static void apply(const struct setting *s, struct ag_node *root)
 {
+    bool takes_away = is_null(s->value) && !is_where_to_listen(s);
     struct ag_node *parent = root;
     struct ag_span path = s->path;
 
@@ -265,6 +276,9 @@ static void apply(const struct setting *s, struct ag_node *root)
         if (len == path.len) {
             set_key(s, parent, key, pos);
             return;
+        }
+        if (takes_away && !ag_config_child(parent, key)) {
+            return; /* there is nothing to take away: no section comes about by it */
         }
         parent = ag_config_map_in(parent, key, pos, s->diags->arena);
         if (!parent) {

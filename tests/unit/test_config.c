@@ -364,6 +364,9 @@ Test(config, environment_overrides_the_file)
         "ANYGATE_SERVER__BACKEND=null",
         "ANYGATE_SERVER__CHROOT=null",
         "ANYGATE_SERVER__PID_FILE=~",
+        "ANYGATE_SERVER__ERROR_PAGES=null",
+        "ANYGATE_SERVER__ADMIN__TOKEN=null",
+        "ANYGATE_PROXY__X__HEALTH__RISE=~",
         "ANYGATE_PROXY__X__Y= z ",
         "ANYGATE_SERVICE_HOST=1.2.3.4",
         "ANYGATE_PORT=tcp://1.2.3.4",
@@ -373,7 +376,8 @@ Test(config, environment_overrides_the_file)
     };
 
     put("a.yml", "server:\n  workers: 2\n  listen: [':1', ':2', ':3']\n  trusted_proxies: [a, b]\n"
-                 "  backend: epoll\n  drain_timeout: 5s\n  pid_file: a.pid\n");
+                 "  backend: epoll\n  drain_timeout: 5s\n  pid_file: a.pid\n"
+                 "  error_pages: [a, b]\n");
     struct ag_node *root = load_file("a.yml", env);
     no_errors();
     check_text(root, "server.workers", "4");
@@ -390,7 +394,10 @@ Test(config, environment_overrides_the_file)
     check_text(root, "server.user", "a,b");
     cr_assert_null(ag_node_get(at(root, "server"), "backend"), "taken away");
     cr_assert_null(ag_node_get(at(root, "server"), "chroot"));
-    cr_assert_null(ag_node_get(at(root, "server"), "pid_file"), "the last one");
+    cr_assert_null(ag_node_get(at(root, "server"), "pid_file"));
+    cr_assert_null(ag_node_get(at(root, "server"), "error_pages"), "a list, too");
+    cr_assert_null(ag_node_get(at(root, "server"), "admin"), "no section comes about by null");
+    cr_assert_null(ag_node_get(at(root, "proxy.x"), "health"));
     check_text(root, "server.drain_timeout", "5s");
     check_text(root, "proxy.x.y", "z");
     cr_assert_eq(child_count(root), 2);

@@ -9,10 +9,12 @@ server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {max_line: 64k, max_he
 plugins:
   asked: {headers: {request: {set: {X-Uri: "{uri}", X-Last: set}}}}
   thrice: {headers: {request: {set: {X-Uri: "{uri}{uri}{uri}"}}}}
+  often: {headers: {request: {set: {X-A: "{uri}", X-B: "{uri}", X-C: "{uri}", X-D: "{uri}", X-E: "{uri}"}}}}
   told: {headers: {response: {set: {X-Uri: "{uri}{header.x-more}{header.x-more}", X-Last: set}}}}
 routes:
   "/asked/*": {action: "http://127.0.0.1:%d", filters: [asked]}
   "/thrice/*": {action: "http://127.0.0.1:%d", filters: [thrice]}
+  "/often/*": {action: "http://127.0.0.1:%d", filters: [often]}
   "/told/*": {action: OK, filters: [told]}
 """
 
@@ -20,7 +22,7 @@ routes:
 @pytest.fixture(scope="module")
 def ends(backend, tmp_path_factory):
     with Upstream(lambda i, head: ok()) as up:
-        config = CONFIG % (up.port, up.port)
+        config = CONFIG % (up.port, up.port, up.port)
         with Gate(tmp_path_factory.mktemp("gate"), config, backend) as gate:
             yield gate, up
 
@@ -55,9 +57,10 @@ def test_an_answer_has_it_whole(ends, length):
     assert (status, fields[b"x-uri"].decode(), fields[b"x-last"]) == (200, path, b"set")
 
 
-def test_what_no_head_has_room_for_is_refused(ends):
+@pytest.mark.parametrize("path", ["/thrice/", "/often/"])
+def test_what_no_head_has_room_for_is_refused(ends, path):
     gate, up = ends
-    path = "/thrice/" + "a" * 30000
+    path += "a" * 30000
     before = len(up.requests)
     assert gate.get(path).status == 431
     assert curl(gate, path)[0] == 431
