@@ -169,7 +169,8 @@ struct ag_exchange {
     uint64_t started_ns;                  /* 0 unless someone asked for it at load */
     union ag_addr *remote;                /* see ag_exchange_remote; NULL: not asked for yet */
     uint16_t listener_port;               /* local port, 0 for unix */
-    uint16_t limits_index; /* of the listener (ag_server_limits), or AG_LIMITS_OF_NOBODY */
+    uint16_t limits_index;  /* of the listener (ag_server_limits), or AG_LIMITS_OF_NOBODY */
+    uint16_t redirect_port; /* the same */
     uint16_t param_count;
     uint16_t filter_at; /* filters whose pre has run, and on_done has not */
     uint8_t holders;

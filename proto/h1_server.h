@@ -29,6 +29,7 @@ struct ag_server_limits {
     uint32_t h2_streams_max;      /* of one connection at a time; 0: AG_H2_STREAMS_MAX */
     uint32_t h2_resets_max;       /* of its streams in 10 s; 0: AG_H2_RESETS_MAX */
     uint16_t index;               /* of `route` among the different ones of all listeners */
+    uint16_t redirect_port;       /* requests go to https at this port; 0: they are served */
 };
 
 enum ag_h1_state {

@@ -98,6 +98,7 @@ static void begin_exchange(struct ag_h1_server *h)
         ag_body_end(&ex->req_body, NULL);
     }
     ex->limits_index = h->limits->index;
+    ex->redirect_port = h->limits->redirect_port;
     ex->context->pipeline->start(ex);
     if (h->ex == ex && !h->res_done) {
         /* Out of room only means that the receive buffer stays pinned. */

@@ -266,6 +266,7 @@ static struct ag_h2_request *make_request(struct ag_h2_server *h, uint32_t id,
     ex->listener_port = h->listener_port;
     ex->limits = &h->limits->route;
     ex->limits_index = h->limits->index;
+    ex->redirect_port = h->limits->redirect_port;
     ex->req.tls = h->tls;
     h->slots++;
     return r;

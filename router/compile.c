@@ -557,7 +557,7 @@ static void warn_no_routes(const struct ag_compile *c, const struct ag_node *roo
         if (m->listens[i].tcp) {
             return;
         }
-        asks |= !m->listens[i].admin && !m->listens[i].redirect_port;
+        asks |= !m->listens[i].admin && !m->listens[i].limits.redirect_port;
     }
     if (asks && c->declared == 0) {
         ag_diag_warn(c->diags, root->pos,

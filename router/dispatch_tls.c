@@ -3,12 +3,13 @@
 static const struct ag_listen_kind *kind_of(const struct ag_exchange *ex,
                                             const struct ag_snapshot *s)
 {
-    static const struct ag_listen_kind plain;
+    static const struct ag_listen_kind none;
 
-    /* A listener that this snapshot has no more: what its handshakes have settled still holds. */
+    /* A listener that this snapshot has no more: what its handshakes have settled still holds, but that a certificate
+     * is good for a route that requires one: who vouches for that now cannot be said. */
     return ex->limits_index < s->model->route_limit_count
                ? &s->model->listen_kinds[ex->limits_index]
-               : &plain;
+               : &none;
 }
 
 /* ---- to https ---- */
@@ -148,8 +149,8 @@ bool ag_dispatch_tls_listener(struct ag_exchange *ex, const struct ag_snapshot *
     const struct ag_tls_session *t;
 
     if (!ex->req.tls) {
-        if (kind->redirect_port && !is_challenge(ex)) {
-            redirect(ex, kind->redirect_port);
+        if (ex->redirect_port && !is_challenge(ex)) {
+            redirect(ex, ex->redirect_port);
             return false;
         }
         return true;

@@ -103,9 +103,9 @@ void ag_explain_tls(const struct ag_snapshot *s, struct ag_buf *out)
 
         if (l->tls && is_first_of_entry(m, i)) {
             put_listener(s, l, out);
-        } else if (l->redirect_port && (i == 0 || l->node != m->listens[i - 1].node)) {
+        } else if (l->limits.redirect_port && (i == 0 || l->node != m->listens[i - 1].node)) {
             ag_buf_put(out, l->text);
-            ag_buf_printf(out, "\n  redirects to https at port %u\n", l->redirect_port);
+            ag_buf_printf(out, "\n  redirects to https at port %u\n", l->limits.redirect_port);
         }
     }
 }

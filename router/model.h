@@ -19,7 +19,6 @@ struct ag_listen {
     union ag_addr addr;             /* ":8080" is [::] with IPv4 besides: two entries, v4 and v6 */
     uint16_t port;                  /* 0: unix */
     struct ag_server_limits limits; /* server.limits with its own over them */
-    uint16_t redirect_port;         /* requests go to https at this port; 0: they are served */
     bool admin;                     /* server.admin: no route is served there */
     bool deferred;                  /* who has connected and says nothing waits in the kernel */
     const struct ag_node *node;     /* its map, or NULL */
@@ -37,7 +36,6 @@ static inline const struct ag_networks *ag_listen_proxied(const struct ag_listen
 
 /* What listeners of one kind have in common for the dispatcher; by limits.index. */
 struct ag_listen_kind {
-    uint16_t redirect_port;
     bool certs_asked;         /* clients are asked for certificates, or some are */
     bool certs_required;      /* nobody is served without a good one */
     struct ag_span client_ca; /* PEM; whose certificates are good */

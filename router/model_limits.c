@@ -176,8 +176,8 @@ static bool is_same(const struct ag_route_limits *a, const struct ag_route_limit
 
 static bool is_kind(const struct ag_listen_kind *a, const struct ag_listen_kind *b)
 {
-    return a->redirect_port == b->redirect_port && a->certs_asked == b->certs_asked &&
-           a->certs_required == b->certs_required && ag_span_eq(a->client_ca, b->client_ca);
+    return a->certs_asked == b->certs_asked && a->certs_required == b->certs_required &&
+           ag_span_eq(a->client_ca, b->client_ca);
 }
 
 uint16_t ag_model_listen_kind(struct ag_model *m, const struct ag_route_limits *limits,

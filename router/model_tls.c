@@ -485,7 +485,7 @@ static void read_redirect(struct reader *r, struct ag_model *m, struct ag_listen
                       "a listener with TLS cannot redirect to https");
         return;
     }
-    l->redirect_port = (uint16_t)port;
+    l->limits.redirect_port = (uint16_t)port;
 }
 
 /* Each entry of server.listen once; ":8443" has become two listeners. */
@@ -499,7 +499,7 @@ static void settle_kinds(struct ag_model *m)
     m->route_limit_count = 0;
     for (uint16_t i = 0; i < m->listen_count; i++) {
         struct ag_listen *l = &m->listens[i];
-        struct ag_listen_kind kind = {.redirect_port = l->redirect_port, .listener = i};
+        struct ag_listen_kind kind = {.listener = i};
 
         if (l->admin) {
             continue; /* whose requests are not dispatched */
@@ -542,7 +542,7 @@ void ag_model_read_tls(struct ag_model *m, const struct ag_node *root, struct ag
     }
     for (uint16_t i = 0; i < m->listen_count; i++) {
         if (is_same_entry(m, &m->listens[i])) {
-            m->listens[i].redirect_port = m->listens[i - 1].redirect_port;
+            m->listens[i].limits.redirect_port = m->listens[i - 1].limits.redirect_port;
         } else {
             read_redirect(&r, m, &m->listens[i]);
         }

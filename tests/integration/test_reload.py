@@ -504,6 +504,21 @@ def test_a_removed_listener_serves_what_it_has(backend, tmp_path):
             gate.ports = [kept]
 
 
+def test_a_removed_listener_redirects_to_the_last(backend, tmp_path):
+    """What was never to be had in the clear is not because its listener goes."""
+    config = 'server: {listen: ["127.0.0.1:$PORT2"%s]}\nroutes: {"/gen": OK 1}\n'
+    there = ', {address: "127.0.0.1:$PORT", redirect_https: 8443}'
+    with Reloading(tmp_path, config % there, backend) as gate:
+        with gate.connect(PATIENCE, gate.ports[0]) as s:
+            s.sendall(b"GET /gen HTTP/1.1\r\nHost: x\r\n")
+            await_that(lambda: gate.get("/gen", port=gate.ports[0]).status == 308, gate.stderr)
+            gate.reload(config % "")
+            await_that(lambda: refused(gate.ports[0]), gate.stderr)
+            s.sendall(b"\r\n")
+            r = Reader(s).response()
+            assert (r.status, r.get("Location")) == (308, "https://x:8443/gen")
+
+
 RULES = """server: {listen: [%s{address: "127.0.0.1:$PORT2", redirect_https: 443}, {address: "127.0.0.1:$PORT3",
                                                                                      limits: {max_body: 1k}}]}
 routes: {"/gen": OK 1}

@@ -148,6 +148,7 @@ static void ask(const struct request *r)
     for (uint16_t i = 0; i < ctx.snapshot->model->listen_count; i++) {
         if (ctx.snapshot->model->listens[i].port == r->port) {
             ex->limits_index = ctx.snapshot->model->listens[i].limits.index;
+            ex->redirect_port = ctx.snapshot->model->listens[i].limits.redirect_port;
         }
     }
     ag_dispatch.start(ex);

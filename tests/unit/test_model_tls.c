@@ -311,8 +311,7 @@ Test(model_tls, redirects)
         uint16_t port = m->listens[i].port;
         uint16_t want = port == 80 ? 9443 : port == 81 ? 8443 : 0;
 
-        cr_expect_eq(m->listens[i].redirect_port, want, "%u", port);
-        cr_expect_eq(m->listen_kinds[m->listens[i].limits.index].redirect_port, want, "%u", port);
+        cr_expect_eq(m->listens[i].limits.redirect_port, want, "%u", port);
     }
     unload(l);
 }
