@@ -258,7 +258,8 @@ enum ag_status ag_h1_client_start(struct ag_h1_client *c, struct ag_call *call)
     call->ops = &call_ops;
     call->carrier = c;
     call->progress_ms = c->stream->loop->now_ms;
-    call->sent = call->received = call->replayable = false;
+    call->sent = call->received = false;
+    call->replayable = call->h1_required = call->given_up = false;
     c->chunk = (struct ag_h1_chunk){0};
     c->req_left = req->framing == AG_FRAMING_LENGTH ? req->content_length : 0;
     c->req_framing = req->framing;

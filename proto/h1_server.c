@@ -36,12 +36,13 @@ void ag_h1_server_body_event(struct ag_body *b, void *owner)
     run(owner);
 }
 
-/* How long the client may take to begin with its content, or to go on with it. */
+/* How long the client may take to begin with its content, or to go on with it; without a grace that is a stall. */
 static uint32_t body_grace_ms(const struct ag_h1_server *h)
 {
     const struct ag_route_limits *limits = h->ex->limits;
 
-    return limits->min_rate ? limits->body_grace_ms : limits->body_timeout_ms;
+    return limits->min_rate && limits->body_grace_ms ? limits->body_grace_ms
+                                                     : limits->body_timeout_ms;
 }
 
 void ag_h1_server_await_body(struct ag_h1_server *h)
@@ -61,11 +62,8 @@ static void resume_reading(struct ag_h1_server *h)
 {
     if (h->paused && !h->eof) {
         h->paused = false;
-        if (h->ex) { /* what the client could not send is not held against it, though there is no grace */
-            uint32_t grace = body_grace_ms(h);
-
-            ag_pace_extend(&ag_h1_progress(h)->body_pace, now_of(h),
-                           grace ? grace : h->ex->limits->body_timeout_ms);
+        if (h->ex) { /* what the client could not send is not held against it */
+            ag_pace_extend(&ag_h1_progress(h)->body_pace, now_of(h), body_grace_ms(h));
         }
         ag_stream_resume(h->stream, h->large ? AG_BUF_LARGE : AG_BUF_SMALL);
     }
@@ -278,6 +276,12 @@ static bool is_body_bounded(const struct ag_h1_server *h)
     return h->res_done || (!h->res_started && !h->ex->streams);
 }
 
+/* Nothing more comes, or is left to look at. */
+static bool is_all_in(const struct ag_h1_server *h)
+{
+    return h->eof && h->in.bytes == 0;
+}
+
 /* Loop time by which the client has to do what it owes now; 0: nothing is awaited of it. */
 static uint64_t due_of(const struct ag_h1_server *h)
 {
@@ -286,7 +290,7 @@ static uint64_t due_of(const struct ag_h1_server *h)
     case AG_H1_HEAD:
         return h->due_ms;
     case AG_H1_EXCHANGE:
-        if (h->body_done || h->paused || ag_exchange_awaits_page(h->ex) ||
+        if (h->body_done || (h->paused && !is_all_in(h)) || ag_exchange_awaits_page(h->ex) ||
             (h->continue_owed && !h->res_started)) {
             return 0; /* who waits for 100 has to wait for whoever says it */
         }

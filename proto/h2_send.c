@@ -274,7 +274,8 @@ static void send_end(struct ag_h2_stream *s)
     struct ag_h2_conn *c = s->conn;
     bool ok;
 
-    if (src->aborted || (s->source_left != AG_LENGTH_UNKNOWN && s->source_left > 0)) {
+    /* What its length says is all there is whole, whatever became of who gave it. */
+    if (s->source_left == AG_LENGTH_UNKNOWN ? src->aborted : s->source_left > 0) {
         ag_h2_stream_unqueue(s);
         c->role->broken(s, src->aborted ? (enum ag_reason)src->reason : AG_REASON_PROTOCOL);
         return;

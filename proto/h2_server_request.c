@@ -8,20 +8,13 @@
 
 /* ---- content, as its route allows ---- */
 
-/* How long the client may take to begin with its content, or to go on with it. */
+/* How long the client may take to begin with its content, or to go on with it; without a grace that is a stall. */
 static uint32_t grace_ms(const struct ag_h2_request *r)
 {
     const struct ag_route_limits *limits = r->ex->limits;
 
-    return limits->min_rate ? limits->body_grace_ms : limits->body_timeout_ms;
-}
-
-/* And how long when it could not: without a grace there still is a stall. */
-static uint32_t again_ms(const struct ag_h2_request *r)
-{
-    uint32_t grace = grace_ms(r);
-
-    return grace ? grace : r->ex->limits->body_timeout_ms;
+    return limits->min_rate && limits->body_grace_ms ? limits->body_grace_ms
+                                                     : limits->body_timeout_ms;
 }
 
 /* Size and rate of the request's content count until the answer's head is sent, and again when the rest is
@@ -105,7 +98,7 @@ void ag_h2_server_body_late(struct ag_h2_request *r)
 
     if (r->s.recv_window <= 0 || c->recv_window <= 0 || c->paused || ag_stream_starved(c->stream)) {
         /* What the client could not send is not held against it. */
-        ag_pace_extend(&r->body_pace, c->loop->now_ms, again_ms(r));
+        ag_pace_extend(&r->body_pace, c->loop->now_ms, grace_ms(r));
         r->s.moved_ms = c->loop->now_ms;
         ag_h2_server_check_at(r->server, ag_h2_server_body_due(r));
     } else if (r->discards) {

@@ -235,14 +235,18 @@ static bool is_grpc(const struct ag_exchange *ex)
     return type.len == name.len || type.ptr[name.len] == '+' || type.ptr[name.len] == ';';
 }
 
+static uint64_t most_content(const struct ag_route_limits *l)
+{
+    return l->stream == AG_STREAMING_ON || l->max_body_bytes == 0 ? UINT64_MAX : l->max_body_bytes;
+}
+
 /* For a listener that this snapshot has no more: those that allow the least content. */
 static const struct ag_route_limits *tightest(const struct ag_route_limits *all, uint16_t count)
 {
     const struct ag_route_limits *found = all;
 
     for (uint16_t i = 1; i < count; i++) {
-        /* 0 is the largest, for it allows any */
-        if (all[i].max_body_bytes - 1 < found->max_body_bytes - 1) {
+        if (most_content(&all[i]) < most_content(found)) {
             found = &all[i];
         }
     }

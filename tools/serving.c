@@ -464,9 +464,22 @@ static void close_listener(struct listener *l)
 }
 
 /* An address that was a listener for all and is admin's now, or the reverse: who came before goes. */
+/* Those who came to it and were not let in yet. */
+static void drop_waiting(const struct listener *l)
+{
+    struct ag_serving *s = l->serving;
+
+    for (uint32_t i = s->waiting_count; i-- > 0;) {
+        if (s->waiting[i].from == l) {
+            close_descriptor(s, take_waiting(s, i).fd);
+        }
+    }
+}
+
 static void set_admin(struct listener *l, bool admin)
 {
     if (l->admin != admin) {
+        drop_waiting(l); /* for another kind of service */
         ag_downstreams_drain(down_of(l), &l->origin);
         (*count_of(l))--;
         l->admin = admin;

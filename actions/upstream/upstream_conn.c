@@ -184,7 +184,7 @@ bool ag_upstream_fall_back(struct ag_upstream_claim *claim)
 {
     struct ag_upstream_peer *p = claim->conn->peer;
 
-    if (!claim->call->h1_required || p->pool->protocol != AG_UPSTREAM_AUTO) {
+    if (!claim->call->h1_required || !claim->conn->h2 || p->pool->protocol != AG_UPSTREAM_AUTO) {
         return false;
     }
     p->h1 = p->h1_required = true;

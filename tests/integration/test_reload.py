@@ -519,8 +519,9 @@ def test_a_removed_listener_redirects_to_the_last(backend, tmp_path):
             assert (r.status, r.get("Location")) == (308, "https://x:8443/gen")
 
 
-RULES = """server: {listen: [%s{address: "127.0.0.1:$PORT2", redirect_https: 443}, {address: "127.0.0.1:$PORT3",
-                                                                                     limits: {max_body: 1k}}]}
+RULES = """server:
+  listen: [%s{address: "127.0.0.1:$PORT2", redirect_https: 443}, {address: "127.0.0.1:$PORT3", limits: {max_body: 1k}},
+           {address: "127.0.0.1:$PORT4", limits: {max_body: 1}, stream: true}]
 routes: {"/gen": OK 1}
 """
 

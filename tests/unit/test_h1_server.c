@@ -182,6 +182,22 @@ Test(h1_server_deadline, nor_is_it_where_there_is_no_grace)
     rig_free(r);
 }
 
+/* Without one the rate counts from the first byte on, and who is silent has stalled. */
+Test(h1_server_deadline, no_grace_is_not_no_time)
+{
+    struct rig *r = rig_new();
+
+    r->limits.route.body_grace_ms = 0;
+    say(r, POST("/echo") "Content-Length: 10\r\n\r\n");
+    tick(r, 1000);
+    say(r, "1234567890");
+    cr_expect(strstr(got(r), "\r\n\r\n1234567890"), "%s", got(r));
+    say(r, POST("/echo") "Content-Length: 10\r\n\r\n");
+    tick(r, r->limits.route.body_timeout_ms + LATE_MS);
+    cr_expect_eq(got_times(r, "HTTP/1.1 408 "), 1);
+    rig_free(r);
+}
+
 Test(h1_server_deadline, a_client_that_waits_for_its_answer_may_wait)
 {
     struct rig *r = rig_new();
@@ -616,6 +632,27 @@ Test(h1_server_eof, an_answer_that_was_there_before_is_sent)
     tick(r, 0);
     cr_expect_eq(got_times(r, "HTTP/1.1 200 "), 1);
     cr_expect(ended(r));
+    rig_free(r);
+}
+
+/* Though its content was not read when its client shut: once it has been, nothing is left that could come. */
+Test(h1_server_eof, an_early_answer_that_does_not_go_on_ends)
+{
+    static uint8_t content[65536];
+    struct rig *r = rig_new();
+    struct ag_body *b;
+
+    say(r, POST("/open") "Content-Length: 1000000\r\n\r\n");
+    (void)say_until_paused(r, ag_span(content, sizeof(content)));
+    shut(r);
+    for (b = &r->h.ex->req_body; b->q.bytes > 0; tick(r, 0)) {
+        struct ag_slice s = ag_body_take(b);
+
+        ag_slice_release(&s);
+    }
+    cr_assert(memwire_open(&r->w) && r->h.in.bytes == 0 && r->h.paused);
+    tick(r, 75000 + LATE_MS);
+    cr_expect(!memwire_open(&r->w));
     rig_free(r);
 }
 

@@ -51,6 +51,8 @@ class Picky:
                 buffer += server.sock.recv(65536)
             buffer = buffer.replace(b"0123456789", b"")
             self.note("1.1", head.split(b" ")[0].decode())
+            if self.refusal == "deaf":
+                return
             server.sock.sendall(ok(b"one"))
 
     def answer(self, server, request):
@@ -99,6 +101,16 @@ def test_a_post_is_made_again_too(setup):
             time.sleep(0.01)
         s.sendall(b"0123456789")
         assert Reader(s).response("POST").body == b"one"
+
+
+def test_a_post_that_http1_then_takes_is_not(setup):
+    """It may have been done, whatever HTTP/2 said of the one before."""
+    gate, picky = setup
+    picky.refusal = "deaf"
+    with gate.connect() as s:
+        s.sendall(b"POST /auto HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n0123456789")
+        assert Reader(s).response("POST").status == 502
+    assert picky.asked == [("2", "POST"), ("1.1", "POST")]
 
 
 def test_content_that_was_taken_is_sent_again(setup):

@@ -131,6 +131,16 @@ def test_who_dies_behind_all_of_the_content_costs_the_next_request_nothing(setup
         assert second.status == 200 and second.body != b""
 
 
+def test_nor_a_client_of_http2_its_answer(setup):
+    gate, liar = setup
+    whole = headers(block((b":status", b"200"), (b"content-length", b"2")), end=False) + data(b"ok", end=False)
+    liar.arm(Answer("", whole, 200, then="close"))
+    with connect(gate.port) as client:
+        got = client.get("/h2/l")
+        assert (got.status, got.body) == (200, b"ok")
+        assert client.get("/h2/l").status == 200
+
+
 def lost(answer):
     """Whether the connection can carry no other request."""
     return answer.gone is not None or answer.then == "close"
