@@ -317,11 +317,18 @@ static void check_trouble(const struct expected *e, struct ag_span rest, const s
     AG_ASSERT(!got.complete || (is_trouble(got.status) && got.close));
 }
 
+/* Its answer may be cut short: by a reset, or by the end of the connection behind what there is of it, where its framing
+ * tells. */
+static bool may_break_off(const struct expected *e)
+{
+    return e->aborts || e->may_abort;
+}
+
 /* Whether the run may have come to its end with message `e`, the last that got as far as it did. */
 static bool may_end_with(const struct expected *e, bool aborted)
 {
-    return aborted ? e->aborts || e->may_abort
-                   : e->must_close || e->may_close || e->in_doubt || e->optional;
+    return may_break_off(e) ||
+           (!aborted && (e->must_close || e->may_close || e->in_doubt || e->optional));
 }
 
 /* How far a check has come. */
@@ -366,7 +373,8 @@ static bool walk_message(struct walk *w, unsigned i)
     w->at += len;
     if (got.status) {
         check_answer(w->x, e, &got, e->seen ? &w->a->seen[w->seen - 1] : NULL, o);
-        AG_ASSERT(got.complete || (o->aborted && w->at == o->out.len));
+        AG_ASSERT(got.complete ||
+                  (w->at == o->out.len && (o->aborted || o->scarce || may_break_off(e))));
         w->over = got.close || got.until_close || got.tunnel;
         return true;
     }

@@ -23,6 +23,7 @@ proxy:
 routes:
   "/fixed": OK OK
   "/in/*": "*"
+  "/calm/*": {action: "*", limits: {min_rate: 0}}
   "/up/*": "http://up"
   "/big": "http://up"
 """
@@ -143,7 +144,7 @@ def test_an_idle_connection_goes_in_order(gate):
 def test_a_stream_that_waits_is_not_idle(gate):
     """Its content has a pace of its own; the connection is not idle meanwhile."""
     with attacker(gate) as client:
-        stream = client.ask("/in/x", method="POST", end=False)
+        stream = client.ask("/calm/x", method="POST", end=False)
         for _ in range(8):
             client.send(data(b"x" * 8000, stream, end=False))
             time.sleep(0.08)
