@@ -182,6 +182,24 @@ Test(h1_server_deadline, nor_is_it_where_there_is_no_grace)
     rig_free(r);
 }
 
+/* Its time begins when it is told to go on, however late that is. */
+Test(h1_server_deadline, who_waits_for_100_has_its_time_from_then_on)
+{
+    struct rig *r = rig_new();
+
+    say(r, POST("/filter") "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n");
+    tick(r, 3600000);
+    cr_assert(memwire_open(&r->w));
+    resume(r);
+    tick(r, 0);
+    cr_expect_eq(got_times(r, "HTTP/1.1 100 "), 1);
+    tick(r, 4900);
+    cr_expect_eq(got_times(r, "HTTP/1.1 408 "), 0);
+    tick(r, 200 + LATE_MS);
+    cr_expect_eq(got_times(r, "HTTP/1.1 408 "), 1);
+    rig_free(r);
+}
+
 /* Without one the rate counts from the first byte on, and who is silent has stalled. */
 Test(h1_server_deadline, no_grace_is_not_no_time)
 {
