@@ -628,15 +628,20 @@ def test_while_draining(backend, tmp_path):
         gate.log.close()
 
 
+def start_held(gate, tmp_path):
+    """An upgrade whose new program begins when the file `go` is there."""
+    gate.install(f"#!/bin/sh\ntouch {tmp_path}/started\n"
+                 f"while ! test -e {tmp_path}/go; do sleep 0.02; done\n"
+                 f"exec {BINARY} serve -c {tmp_path}/anygate.yml\n")
+    gate.signal(signal.SIGUSR2)
+    await_that((tmp_path / "started").exists, gate.stderr)
+
+
 def test_a_signal_to_stop_as_the_successor_takes_over(backend, tmp_path):
     """Whom the pid file names serves on."""
     with Upgrading(tmp_path, SIMPLE, backend) as gate:
         old = gate.pid
-        gate.install(f"#!/bin/sh\ntouch {tmp_path}/started\n"
-                     f"while ! test -e {tmp_path}/go; do sleep 0.02; done\n"
-                     f"exec {BINARY} serve -c {tmp_path}/anygate.yml\n")
-        gate.signal(signal.SIGUSR2)
-        await_that((tmp_path / "started").exists, gate.stderr)
+        start_held(gate, tmp_path)
         assert gate.logs("is started as process")
         time.sleep(0.2)  # what it sends is on its way
         freeze(old)
@@ -668,11 +673,7 @@ def test_a_predecessor_that_dies(backend, tmp_path):
     """Killed while the new process starts: that one has the sockets, and serves."""
     with Upgrading(tmp_path, SIMPLE, backend) as gate:
         old = gate.pid
-        gate.install(f"#!/bin/sh\ntouch {tmp_path}/started\n"
-                     f"while ! test -e {tmp_path}/go; do sleep 0.02; done\n"
-                     f"exec {BINARY} serve -c {tmp_path}/anygate.yml\n")
-        gate.signal(signal.SIGUSR2)
-        await_that((tmp_path / "started").exists, gate.stderr)
+        start_held(gate, tmp_path)
         time.sleep(0.2)  # what it sends is on its way
         os.kill(old, signal.SIGKILL)
         gate.process.wait(PATIENCE)
