@@ -734,6 +734,14 @@ class Upstream:
             time.sleep(0.005)
         return self.requests
 
+    def connection(self, n=0, timeout=DEADLINE_S):
+        """The n-th connection that came; waits for it."""
+        end = time.monotonic() + timeout
+        while len(self.connections) <= n:
+            assert time.monotonic() < end, f"{len(self.connections)} connections, not {n + 1}"
+            time.sleep(0.005)
+        return self.connections[n]
+
     def close(self):
         try:
             self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept

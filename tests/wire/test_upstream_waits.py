@@ -98,8 +98,9 @@ def test_one_that_nobody_waits_for_any_more_is_closed(rig):
             time.sleep(0.1)
             reset(a)
             refused(b, b"connect to upstream: timeout")
-            assert rig.up.connections[0].sock.recv(1000).startswith(b"PRI")
-            assert rig.up.connections[0].sock.recv(1) == b""
+            sock = rig.up.connection().sock
+            assert sock.recv(1000).startswith(b"PRI")
+            assert sock.recv(1) == b""
 
 
 @pytest.mark.parametrize("path", ["/total", "/full/total", "/named/total"])
