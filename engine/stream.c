@@ -287,34 +287,21 @@ void ag_stream_deadline(struct ag_stream *s, uint64_t after_ms)
 }
 
 /* Bytes of progress since the last look. */
-static uint32_t take_progress(struct ag_stream *s)
+static uint32_t take_progress(struct ag_stream *s, struct ag_stream_look *io)
 {
     uint32_t unsent = 0, mark = s->ops->progress(s, &unsent);
-    uint32_t moved = mark > s->mark ? mark - s->mark : s->mark - mark;
+    uint32_t moved = mark > io->mark ? mark - io->mark : io->mark - mark;
 
-    s->mark = mark;
-    s->owed_bytes = (uint32_t)ag_min_u64(ag_stream_queued(s) + unsent, UINT32_MAX);
+    io->mark = mark;
+    io->owed_bytes = (uint32_t)ag_min_u64(ag_stream_queued(s) + unsent, UINT32_MAX);
     return moved;
 }
 
-bool ag_stream_has_moved(struct ag_stream *s)
+bool ag_stream_has_moved(struct ag_stream *s, struct ag_stream_look *io)
 {
-    uint32_t owed = s->owed_bytes;
+    uint32_t owed = io->owed_bytes;
 
-    return s->ops->progress && take_progress(s) > 0 && (owed > 0 || s->owed_bytes > 0);
-}
-
-bool ag_stream_has_moved_since(struct ag_stream *s, struct ag_stream_look *io)
-{
-    struct ag_stream_look last = *io;
-    uint32_t unsent = 0;
-
-    if (!s->ops->progress) {
-        return false;
-    }
-    io->mark = s->ops->progress(s, &unsent);
-    io->owed_bytes = (uint32_t)ag_min_u64(ag_stream_queued(s) + unsent, UINT32_MAX);
-    return io->mark != last.mark && (last.owed_bytes > 0 || io->owed_bytes > 0);
+    return s->ops->progress && take_progress(s, io) > 0 && (owed > 0 || io->owed_bytes > 0);
 }
 
 bool ag_stream_is_out(struct ag_stream *s, uint32_t *out_mark)
@@ -338,12 +325,12 @@ bool ag_stream_has_reached(struct ag_stream *s, uint32_t mark)
 bool ag_stream_too_slow(struct ag_stream *s)
 {
     uint64_t now = s->loop->now_ms;
-    uint32_t owed = s->owed_bytes, moved;
+    uint32_t owed = s->look.owed_bytes, moved;
 
     if (!s->ops->progress) {
         return false;
     }
-    moved = take_progress(s);
+    moved = take_progress(s, &s->look);
     if (s->pace.due_ms == 0 || moved >= owed) {
         /* It began to wait up to a look ago. */
         ag_pace_start(&s->pace, now, s->stall_ms - s->stall_ms / 3);

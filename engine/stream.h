@@ -89,6 +89,13 @@ struct ag_stream_ops {
 #define AG_STREAM_RATE     240u
 #define AG_STREAM_STALL_MS 30000u
 
+/* How far the peer was in taking output when somebody last looked; all zero: nobody has. */
+struct ag_stream_look {
+    uint32_t mark; /* its progress */
+    uint32_t
+        owed_bytes; /* what it had not acknowledged, here and in the kernel; the most: or more */
+};
+
 struct ag_stream {
     const struct ag_stream_ops *ops;
     const struct ag_stream_user *user;
@@ -105,9 +112,8 @@ struct ag_stream {
         hasty : 1; /* the user's: the peer sends no more, or nobody minds if it does: a finish closes
                        when all has gone to the system, and waits for no FIN */
     uint32_t rate, stall_ms; /* of the peer taking output, see ag_stream_too_slow */
-    uint32_t mark;           /* its progress at the last look */
-    uint32_t
-        owed_bytes; /* what it had not acknowledged then, here and in the kernel; the most: or more */
+    struct ag_stream_look
+        look;            /* ag_stream_too_slow's, or of whoever else is the only one to ask */
     uint32_t sent_ms;    /* loop time, its low bits, when bytes last left the queue */
     struct ag_pace pace; /* due_ms 0: not looked yet */
     struct ag_task flush_task;
@@ -209,23 +215,18 @@ bool ag_stream_too_slow(struct ag_stream *s);
 /* For transports: from here on it is looked at by the stream itself, which aborts a peer that is too slow:
  * while the last output leaves nobody else watches. Takes the deadline. */
 void ag_stream_watch_flush(struct ag_stream *s);
-/* The same question without a rate: whether the peer has acknowledged anything since the last look, of
- * output that was or is on its way, here or in the kernel. */
-bool ag_stream_has_moved(struct ag_stream *s);
+/* The same question without a rate: whether the peer has acknowledged anything since the look `io`, of output
+ * that was or is on its way, here or in the kernel. Who asks beside others remembers a look of its own. */
+bool ag_stream_has_moved(struct ag_stream *s, struct ag_stream_look *io);
 /* Whether the peer may have bytes yet to come that were written before now, here or in the kernel: then
  * *out_mark is the progress that it will have made when it has acknowledged all of them. */
 bool ag_stream_is_out(struct ag_stream *s, uint32_t *out_mark);
 /* Whether it has made that progress. */
 bool ag_stream_has_reached(struct ag_stream *s, uint32_t mark);
-/* The same for who asks beside ag_stream_too_slow, by what it saw last (all zero: nothing yet). */
-struct ag_stream_look {
-    uint32_t mark, owed_bytes; /* as in ag_stream */
-};
-bool ag_stream_has_moved_since(struct ag_stream *s, struct ag_stream_look *io);
 /* What is sent from now on is another matter than what the last look saw. */
 static inline void ag_stream_look_anew(struct ag_stream *s)
 {
-    s->owed_bytes = 0;
+    s->look.owed_bytes = 0;
 }
 
 /* One deadline a stream: on_deadline in after_ms; a new one replaces it; UINT64_MAX cancels. */

@@ -194,7 +194,7 @@ static bool taken(struct ag_exchange *ex)
 {
     struct ag_h1_server *h = ex->server_stream;
 
-    return h && ag_stream_has_moved_since(h->stream, &ag_h1_progress(h)->taken);
+    return h && ag_stream_has_moved(h->stream, &ag_h1_progress(h)->taken);
 }
 
 static const struct ag_tls_session *tls_of(struct ag_exchange *ex)

@@ -348,7 +348,7 @@ static void on_pong(struct ag_h2_conn *conn, uint8_t kind)
 /* There is more for it to take yet, and it has taken some since this was asked last: the ping may be behind that. */
 static bool takes_what_was_sent(struct ag_h2_client *c)
 {
-    return ag_stream_has_moved_since(c->conn.stream, &c->taken) && c->taken.owed_bytes > 0;
+    return ag_stream_has_moved(c->conn.stream, &c->taken) && c->taken.owed_bytes > 0;
 }
 
 static void on_late(struct ag_h2_conn *conn)

@@ -53,7 +53,7 @@ struct ag_serving {
     uint32_t listening;       /* not closed yet, but for those of admin */
     uint32_t admin_listening; /* those */
     struct ag_serving_use *use;
-    struct waiting *waiting; /* AG_SERVING_WAITING, in order of arrival */
+    struct ag_serving_waiting *waiting; /* AG_SERVING_WAITING, in order of arrival */
     uint32_t waiting_count;
     struct ag_timer drain_timer;
     struct ag_task end_task;

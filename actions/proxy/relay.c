@@ -469,7 +469,8 @@ void ag_relay_drained(struct ag_relay *r)
 static void look_whether_idle(struct ag_relay *r)
 {
     uint64_t now = loop_of(r)->now_ms;
-    bool front_moved = ag_stream_has_moved(r->front), back_moved = ag_stream_has_moved(r->back);
+    bool front_moved = ag_stream_has_moved(r->front, &r->front->look);
+    bool back_moved = ag_stream_has_moved(r->back, &r->back->look);
 
     if (now - r->active_ms >= r->idle_ms) {
         if (!front_moved && !back_moved) {

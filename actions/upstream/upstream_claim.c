@@ -192,153 +192,7 @@ static enum ag_status wait_for_servers(struct ag_upstream_claim *c)
     return wait_on(c, &c->pool->expectant, AG_CLAIM_SERVERS);
 }
 
-/* ---- which servers were tried ---- */
-
-/* The server that was chosen last; another one may have its index by now. */
-static bool is_there(const struct ag_upstream_claim *c)
-{
-    const struct ag_upstream_peer *p = c->pool->peers[c->index];
-
-    return p && p->number == c->number;
-}
-
-/* It is of no use for this request any more. */
-static void avoid(struct ag_upstream_claim *c)
-{
-    if (is_there(c)) {
-        ag_balance_set_add(&c->tried, c->index);
-    }
-}
-
-void ag_upstream_absolve(struct ag_upstream_claim *c, const struct ag_upstream_claim *of)
-{
-    if (is_there(of)) {
-        ag_balance_set_remove(&c->tried, of->index);
-    }
-}
-
-/* Those that have come since, with indices of servers that were tried and have gone, were not. */
-static void meet_new_ones(struct ag_upstream_claim *c)
-{
-    const struct ag_upstream_pool *pool = c->pool;
-
-    for (uint32_t i = 0; c->known != pool->made_count && i < pool->count; i++) {
-        if (pool->peers[i] && pool->peers[i]->number > c->known) {
-            ag_balance_set_remove(&c->tried, i);
-        }
-    }
-    c->known = pool->made_count;
-}
-
-/* ---- the choice of a server ---- */
-
-/* Nothing that is there, or that others wait for, will do. */
-static bool is_apart(const struct ag_upstream_claim *c)
-{
-    return c->raw || c->h1_alone;
-}
-
-/* Whether it has a connection that this claim may have, without a new one. */
-static bool has_connection(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p)
-{
-    if (c->pool->options.proxy_protocol != AG_PROXY_PROTOCOL_NONE) {
-        return !is_apart(c) && !c->fresh && ag_upstream_find_own(c, p) != NULL;
-    }
-    return !is_apart(c) && (!ag_list_empty(&p->making) ||
-                            (!c->fresh && !(ag_list_empty(&p->idle) && ag_list_empty(&p->open))));
-}
-
-static struct ag_balance_set without(const struct ag_balance_set *a, const struct ag_balance_set *b)
-{
-    struct ag_balance_set s;
-
-    for (unsigned i = 0; i < AG_COUNT(s.w); i++) {
-        s.w[i] = a->w[i] & ~b->w[i];
-    }
-    return s;
-}
-
-/* Those of the first tier that has any which were not tried yet. */
-static struct ag_balance_set untried(const struct ag_upstream_claim *c)
-{
-    struct ag_balance_set s = {{0}};
-
-    for (unsigned t = 0; t < AG_UPSTREAM_TIERS && ag_balance_set_empty(&s); t++) {
-        s = without(&c->pool->tiers[t], &c->tried);
-    }
-    return s;
-}
-
-/* The server that the client sticks to, if it may be had; one that is drained still serves its own. */
-static struct ag_upstream_peer *find_wanted(const struct ag_upstream_claim *c)
-{
-    const struct ag_upstream_pool *pool = c->pool;
-
-    for (uint32_t i = 0; i < pool->count; i++) {
-        struct ag_upstream_peer *p = pool->peers[i];
-
-        if (p && p->member->identity == c->wanted && !ag_balance_set_has(&c->tried, i)) {
-            uint32_t flags = atomic_load_explicit(&p->member->flags, memory_order_relaxed);
-            return flags & ~AG_MEMBER_DRAINED ? NULL : p;
-        }
-    }
-    return NULL;
-}
-
-/* Whether it could have one there at once: none has to be made, or one may be. `full`: the upstream is. */
-static bool has_room(const struct ag_upstream_claim *c, const struct ag_upstream_peer *p, bool full)
-{
-    return has_connection(c, p) || (!full && ag_upstream_has_slot(p));
-}
-
-/* Without those that neither have a connection nor a free slot. */
-static void keep_free(const struct ag_upstream_claim *c, bool full, struct ag_balance_set *io)
-{
-    const struct ag_upstream_pool *pool = c->pool;
-
-    for (uint32_t i = 0; i < pool->count; i++) {
-        if (ag_balance_set_has(io, i) && (full || ag_balance_set_has(&pool->bounded, i)) &&
-            !has_room(c, pool->peers[i], full)) {
-            ag_balance_set_remove(io, i);
-        }
-    }
-}
-
-static struct ag_upstream_peer *pick(struct ag_upstream_claim *c)
-{
-    struct ag_upstream_pool *pool = c->pool;
-    bool full = ag_upstream_is_full(pool);
-    struct ag_upstream_peer *wanted;
-    struct ag_balance_set among;
-    int i;
-
-    meet_new_ones(c);
-    wanted = c->wants ? find_wanted(c) : NULL;
-    if (wanted && has_room(c, wanted, full)) {
-        c->crowded = false;
-        return wanted;
-    }
-    c->crowded = wanted != NULL;
-    if (pool->lone && !full && !pool->server_bounds &&
-        !ag_balance_set_has(&c->tried, pool->lone->index)) {
-        return pool->lone;
-    }
-    among = untried(c);
-    if (full || pool->server_bounds) {
-        keep_free(c, full, &among);
-    }
-    i = ag_balance_pick(&pool->balance, &among, c->key);
-    return i < 0 ? NULL : pool->peers[i];
-}
-
-static bool any_untried(struct ag_upstream_claim *c)
-{
-    struct ag_balance_set s;
-
-    meet_new_ones(c);
-    s = untried(c);
-    return !ag_balance_set_empty(&s);
-}
+/* ---- to a server ---- */
 
 static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
 {
@@ -348,7 +202,7 @@ static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
     ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
     st = join_pending(c);
     if (st == AG_AGAIN) {
-        among = untried(c);
+        among = ag_upstream_untried(c);
         ag_upstream_slot_wanted(c->pool, &among);
     }
     return st;
@@ -359,13 +213,14 @@ static enum ag_status wait_for_slot(struct ag_upstream_claim *c)
 static enum ag_status try_peer(struct ag_upstream_claim *c)
 {
     struct ag_upstream_peer *p = c->peer;
-    struct ag_upstream_conn *conn = c->fresh || is_apart(c) ? NULL : ag_upstream_take(c);
+    struct ag_upstream_conn *conn =
+        c->fresh || ag_upstream_is_apart(c) ? NULL : ag_upstream_take(c);
 
     if (conn) {
         ag_upstream_give(c, conn);
         return AG_OK;
     }
-    if (!c->aim && !is_apart(c) && ag_upstream_join(c)) {
+    if (!c->aim && !ag_upstream_is_apart(c) && ag_upstream_join(c)) {
         return AG_AGAIN;
     }
     if (p->addr_count == 0) {
@@ -386,31 +241,19 @@ static enum ag_status try_peer(struct ag_upstream_claim *c)
     return AG_AGAIN;
 }
 
-/* Who is asked; NULL: nobody can be. */
-static struct ag_upstream_peer *find_peer(struct ag_upstream_claim *c)
-{
-    struct ag_upstream_peer *p;
-
-    ag_upstream_trial_ended(c, AG_TRIAL_ABANDONED);
-    while ((p = pick(c)) != NULL && !ag_upstream_try(c, p)) {
-        ag_balance_set_add(&c->tried, p->index);
-    }
-    return p;
-}
-
 /* To `p`, or whoever else has room: each time that none is left a slot has gone to another shard, and not for ever. */
 static enum ag_status go_to(struct ag_upstream_claim *c, struct ag_upstream_peer *p)
 {
     enum ag_status st;
 
-    for (unsigned i = 0; p && i < AG_UPSTREAM_TRIES; i++, p = find_peer(c)) {
+    for (unsigned i = 0; p && i < AG_UPSTREAM_TRIES; i++, p = ag_upstream_find_peer(c)) {
         charge(c, p);
         st = try_peer(c);
         if (st != AG_ELIMIT) {
             return st;
         }
     }
-    return any_untried(c) ? wait_for_slot(c) : give_up(c);
+    return ag_upstream_any_untried(c) ? wait_for_slot(c) : give_up(c);
 }
 
 static enum ag_status choose(struct ag_upstream_claim *c)
@@ -421,13 +264,13 @@ static enum ag_status choose(struct ag_upstream_claim *c)
         return give_up(c);
     }
     ag_upstream_pool_look(c->pool);
-    p = find_peer(c);
+    p = ag_upstream_find_peer(c);
     if (!p && c->pool->count == 0) {
         if (ag_upstream_group_servers(c->pool->group) == AG_SERVERS_AWAITED) {
             return wait_for_servers(c);
         }
         ag_upstream_pool_look(c->pool); /* the first answer may have come just now */
-        p = find_peer(c);
+        p = ag_upstream_find_peer(c);
     }
     return go_to(c, p);
 }
@@ -485,7 +328,7 @@ void ag_upstream_connect_failed(struct ag_upstream_claim *c, enum ag_reason why,
     if (c->tries >= AG_UPSTREAM_TRIES) {
         st = give_up(c);
     } else {
-        avoid(c);
+        ag_upstream_avoid(c);
         st = choose_on(c);
     }
     settle(c, st);
@@ -534,7 +377,7 @@ void ag_upstream_named(struct ag_upstream_peer *p)
         } else {
             c->reason = AG_REASON_NAME;
             c->detail = p->refused ? NO_ADDRESS : "resolve upstream: name not resolved";
-            avoid(c);
+            ag_upstream_avoid(c);
             settle(c, choose_on(c));
         }
     }
@@ -558,7 +401,7 @@ static bool may_serve(const struct ag_upstream_pool *pool)
 /* The idle ones that are of no use to it make room. */
 static void make_room(struct ag_upstream_claim *c)
 {
-    struct ag_balance_set among = untried(c);
+    struct ag_balance_set among = ag_upstream_untried(c);
 
     (void)ag_upstream_evict(c->pool, ag_upstream_is_full(c->pool) ? NULL : &among);
 }
@@ -567,11 +410,11 @@ static void make_room(struct ag_upstream_claim *c)
 static bool serve(struct ag_upstream_claim *c)
 {
     uint64_t until_ms = c->timer.at_ms;
-    struct ag_upstream_peer *p = find_peer(c);
+    struct ag_upstream_peer *p = ag_upstream_find_peer(c);
     enum ag_status st;
 
-    if (!p && any_untried(c)) {
-        if (is_apart(c)) {
+    if (!p && ag_upstream_any_untried(c)) {
+        if (ag_upstream_is_apart(c)) {
             make_room(c);
         }
         return false;
@@ -703,29 +546,6 @@ enum ag_status ag_upstream_claim_h1(struct ag_upstream_claim *c)
     ag_upstream_release(c);
     c->h1_alone = true;
     return retired || !ag_upstream_try(c, p) ? choose(c) : go_to(c, p);
-}
-
-bool ag_upstream_elsewhere(struct ag_upstream_claim *c)
-{
-    if (c->peer) {
-        avoid(c);
-    }
-    return any_untried(c);
-}
-
-void ag_upstream_forgive(struct ag_upstream_claim *c)
-{
-    c->tried = (struct ag_balance_set){{0}};
-    if (!ag_upstream_elsewhere(c)) {
-        c->tried = (struct ag_balance_set){{0}};
-    }
-}
-
-void ag_upstream_avoid_same(struct ag_upstream_claim *c, const struct ag_upstream_claim *other)
-{
-    c->tried = other->tried;
-    c->known = other->known;
-    c->given = other->given;
 }
 
 void ag_upstream_cancel(struct ag_upstream_claim *c)

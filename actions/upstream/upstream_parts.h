@@ -2,10 +2,11 @@
  * upstream_parts: what the files of upstream_pool share; nobody else includes it.
  *
  *   upstream_pool.c   the shard's upstreams: made, found, dropped; names
- *   upstream_peers.c  its servers: those that come, those that go, who of them is asked
+ *   upstream_peers.c  its servers: those that come, those that go, who of them may be asked
  *   upstream_slots.c  connections that all shards together may have
  *   upstream_warm.c   connections that are there before anyone asks
- *   upstream_claim.c  who wants a connection: choice of a server, waiting, failing over
+ *   upstream_pick.c   who of the servers is asked: those that were tried, those that have room
+ *   upstream_claim.c  who wants a connection: waiting, failing over
  *   upstream_making.c connections that are being made: who waits for them, addresses tried beside each other
  *   upstream_conn.c   connections: opened, shared, idle, ended
  *   upstream_private.c connections that are one client's
@@ -80,6 +81,19 @@ void ag_upstream_warm_init(struct ag_upstream_pool *pool);
 void ag_upstream_warm_begin(struct ag_upstreams *u, const struct ag_upstream *up);
 /* The pool may go, and its connections to spare with it; false: they are wanted. */
 AG_MUST_USE bool ag_upstream_warm_end(struct ag_upstream_pool *pool);
+
+/* ---- upstream_pick.c ---- */
+
+/* Who is asked next; NULL: nobody can be. One that may only be tried now and then is on trial by this. */
+struct ag_upstream_peer *ag_upstream_find_peer(struct ag_upstream_claim *c);
+/* The claim's peer is of no use for this request any more. */
+void ag_upstream_avoid(struct ag_upstream_claim *c);
+/* Those of the first tier that has any which were not tried yet; and whether there are any, some of which may have come
+ * since. */
+struct ag_balance_set ag_upstream_untried(const struct ag_upstream_claim *c);
+bool ag_upstream_any_untried(struct ag_upstream_claim *c);
+/* No connection that is there, or that others wait for, will do. */
+bool ag_upstream_is_apart(const struct ag_upstream_claim *c);
 
 /* ---- upstream_claim.c ---- */
 

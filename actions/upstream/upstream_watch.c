@@ -88,7 +88,8 @@ static bool has_moved(const struct ag_upstream_claim *claim, enum ag_call_phase 
 {
     struct ag_upstream_conn *c = claim->conn;
     struct ag_call *call = claim->call;
-    bool moved = (!c->h2 || phase == AG_CALL_WRITE) && ag_stream_has_moved(&c->stream);
+    bool moved =
+        (!c->h2 || phase == AG_CALL_WRITE) && ag_stream_has_moved(&c->stream, &c->stream.look);
     bool taken = phase == AG_CALL_TUNNEL && call->events->taken && call->events->taken(call);
 
     return moved || taken;
