@@ -208,6 +208,10 @@ uint32_t oracle_allows(const struct run *r, const struct client *c, const struct
     if (c->manners.rude || c->end->conn->faulted || c->end->conn->profile.stall_per_mille) {
         m |= OUT_CUT | OUT_408 | OUT_504; /* 504: all of it took too long */
     }
+    /* Content of a stream shares a thin line with that of others, and may come slower than it has to. */
+    if (c->h2 && (q->body_bytes || q->chunked) && net_unacked(c->end) > 0) {
+        m |= OUT_CUT | OUT_408;
+    }
     if (oracle_was_starved(r)) { /* who is not read from looks like one who does not write */
         m |= OUT_408;
     }
