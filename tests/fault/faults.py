@@ -27,7 +27,7 @@ routes:
   "/fixed": "OK fixed"
   "/echo": "*"
   "/files/*": "$FILES/*"
-  "/up/*": "http://127.0.0.1:$UP"
+  "/up/*": {action: "http://127.0.0.1:$UP", timeouts: {connect: 1m}}
 """
 
 
@@ -113,8 +113,8 @@ class Rig(Work):
         """Without pipes: the engine keeps some for a second, and says itself when one is lost (engine/pipes.c)."""
         return sum(not fd.startswith("pipe:") for fd in self.list_fds())
 
-    def settle(self):
-        """Waits until it has as few descriptors as when nothing had failed yet."""
+    def hang_up(self):
+        """Ends the upstream's connections, as far as they were accepted."""
         with self.upstream.lock:
             conns, self.upstream.open = self.upstream.open, []
         for c in conns:
@@ -122,13 +122,25 @@ class Rig(Work):
                 c.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+    def is_connected(self):
+        """Whether it has a TCP connection, in whatever state."""
+        with open(f"/proc/{self.gate.process.pid}/net/tcp") as f:
+            rows = [line.split() for line in f][1:]
+        connections = {f"socket:[{row[9]}]" for row in rows if row[3] != "0A"}  # LISTEN
+        return not connections.isdisjoint(self.list_fds())
+
+    def settle(self):
+        """Waits until it has as few descriptors as when nothing had failed yet."""
         deadline = time.monotonic() + ANSWER_S
         last, since = self.fds(), time.monotonic()
         while time.monotonic() < deadline:
+            self.hang_up()
             now = self.fds()
             if now != last:
                 last, since = now, time.monotonic()
-            if now == self.baseline or (self.baseline is None and time.monotonic() - since > 0.3):
+            still = time.monotonic() - since > 0.3
+            if now == self.baseline or (self.baseline is None and still and not self.is_connected()):
                 self.baseline = now
                 return
             time.sleep(0.002)

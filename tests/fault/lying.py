@@ -50,7 +50,7 @@ class Lying:
 
     def __init__(self):
         self.gone = []  # an entry for each connection that was ended, or was seen to end
-        self.arrived = threading.Semaphore(0)
+        self.arrived, self.holding = threading.Semaphore(0), threading.Semaphore(0)
 
     def __call__(self, index, head):
         words = head.split(b" ")[1].decode().strip("/").split("/")
@@ -74,6 +74,7 @@ class Lying:
 
     def hold(self, peer, head, rest):
         """Answers when the gateway has given up; that is seen by the end of its input."""
+        self.holding.release()
         peer.sock.settimeout(30)
         try:
             while peer.sock.recv(65536):
@@ -86,7 +87,7 @@ class Lying:
     def slow(self, peer, head, rest):
         for i in range(0, 3000, 300):
             peer.send((HEAD + BLOB[:LONG])[i:i + 300])
-            time.sleep(0.02)
+            time.sleep(0.06)
         peer.send((HEAD + BLOB[:LONG])[3000:])
         return b""
 

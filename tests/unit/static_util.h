@@ -3,6 +3,7 @@
 #include "actions/static/static.h"
 #include "actions/static/static_cache.h"
 #include "actions/static/static_send.h"
+#include "engine/backend.h"
 #include "tests/unit/actions_util.h"
 #include "tests/unit/folder.h"
 
@@ -28,6 +29,25 @@ static inline void site(void)
 static struct fake *f;
 static struct fake_route r;
 
+static void keep_time(struct ag_loop *l)
+{
+    (void)l;
+}
+
+/* The clock goes on by what a test adds to now_ms, and however long a turn takes by nothing else: what was looked at is
+ * as old as the test says. */
+static inline void stop_clock(struct ag_loop *l)
+{
+    static struct ag_backend backend;
+    static struct ag_system system;
+
+    system = *l->backend->system;
+    system.clock = keep_time;
+    backend = *l->backend;
+    backend.system = &system;
+    l->backend = &backend;
+}
+
 static inline enum ag_status configure(const char *pattern, const char *path)
 {
     memset(&r, 0, sizeof(r));
@@ -39,7 +59,10 @@ static inline enum ag_status configure(const char *pattern, const char *path)
 /* "/" served from the site's directory. */
 static inline void serve(const char *pattern, const char *path)
 {
-    f = f ? f : fake_new(&ag_action_static);
+    if (!f) {
+        f = fake_new(&ag_action_static);
+        stop_clock(&f->loop);
+    }
     if (!f->build.shared[AG_ACTION_STATIC]) {
         fake_set(f, f->config, "static.root", folder);
         cr_assert(fake_section(f) == AG_OK);

@@ -279,8 +279,7 @@ struct thread {
 };
 
 static _Atomic uint64_t clock_ms = 1000000;
-static _Atomic uint64_t trial_ms; /* when the last one began */
-static _Atomic int under_way;
+static _Atomic uint64_t trial_ms; /* when the one that is under way began; 0: none is */
 static _Atomic unsigned too_soon;
 
 static const struct ag_breaker_options fast = {.consecutive = 2,
@@ -298,14 +297,13 @@ static void try_once(struct thread *t, struct ag_breaker_tally *mine, uint64_t n
     bool changed;
 
     if (ag_breaker_try(&b, &fast, now)) {
-        bool others = atomic_fetch_add(&under_way, 1) > 0;
-        uint64_t before = atomic_exchange(&trial_ms, now);
+        uint64_t before = atomic_exchange(&trial_ms, now), mine_ms = now;
         enum ag_breaker_state to;
 
         /* The other thread may be held up in one for so long that it passes for lost. */
-        atomic_fetch_add(&too_soon, others && now >= before && now - before < fast.for_ms);
+        atomic_fetch_add(&too_soon, before && now >= before && now - before < fast.for_ms);
         t->trials++;
-        atomic_fetch_sub(&under_way, 1);
+        (void)atomic_compare_exchange_strong(&trial_ms, &mine_ms, 0);
         to = ag_breaker_trial_ended(&b, &fast, (enum ag_breaker_trial)(i % 3), now, &changed);
         t->closed += changed && to == AG_BREAKER_CLOSED;
         t->reopened += changed && to == AG_BREAKER_OPEN;

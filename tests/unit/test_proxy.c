@@ -472,10 +472,10 @@ BOTH(proxy, a_silent_upstream_is_504)
     world_free(w);
 }
 
-/* What it has not taken yet lies in the kernel, all of it. */
-BOTH(proxy, an_upstream_that_reads_slowly_is_not_silent)
+/* False: it was cut, but this test itself stood still for long enough. */
+static bool read_slowly(enum ag_backend_kind kind)
 {
-    enum { CONTENT = 40000, PIECE = 500, PAUSE_US = 5000 };
+    enum { CONTENT = 40000, PIECE = 500, PAUSE_US = 5000, FIRST_BYTE_MS = 100, STOOD_MS = 25 };
     struct world *w = world_new(kind);
     struct fake *f = fake_new(w, NULL);
     struct client *c = client_new(w);
@@ -483,9 +483,10 @@ BOTH(proxy, an_upstream_that_reads_slowly_is_not_silent)
     const int small = 4096;
     static char request[CONTENT + 100];
     size_t taken = 0;
+    bool cut = false, stood = false;
     int n;
 
-    s->timeouts.first_byte_ms = 100;
+    s->timeouts.first_byte_ms = FIRST_BYTE_MS;
     cr_assert_eq(setsockopt(f->ls, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
     n = snprintf(request, sizeof(request),
                  "POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%0*d", CONTENT, CONTENT,
@@ -493,18 +494,35 @@ BOTH(proxy, an_upstream_that_reads_slowly_is_not_silent)
     cr_assert_eq(n, (int)strlen(request));
     client_send(c, request);
     world_until(w, f->requests == 1);
-    for (struct fake_conn *up = f->conns; taken + up->len < CONTENT; world_turn(w)) {
+    for (struct fake_conn *up = f->conns; taken + up->len < CONTENT && !cut;) {
         size_t piece = ag_min_size(up->len, PIECE);
+        uint64_t before = w->loop.now_ms;
 
         taken += piece;
         up->len -= piece;
         memmove(up->in, up->in + piece, up->len);
         (void)usleep(PAUSE_US);
-        cr_assert_not(client_has(c, "HTTP/1.1 "), "%zu of %d bytes had gone", taken, CONTENT);
+        world_turn(w);
+        stood |= w->loop.now_ms - before > STOOD_MS;
+        cut = client_has(c, "HTTP/1.1 ");
     }
-    fake_send(&f->conns[0], OK2);
-    world_until(w, client_has(c, "\r\n\r\nok"));
+    cr_assert(!cut || stood, "%zu of %d bytes had gone", taken, CONTENT);
+    if (!cut) {
+        fake_send(&f->conns[0], OK2);
+        world_until(w, client_has(c, "\r\n\r\nok"));
+    }
     world_free(w);
+    return !cut;
+}
+
+/* What it has not taken yet lies in the kernel, all of it. */
+BOTH(proxy, an_upstream_that_reads_slowly_is_not_silent)
+{
+    unsigned tries = 0;
+
+    while (!read_slowly(kind)) {
+        cr_assert_lt(++tries, 50);
+    }
 }
 
 BOTH(proxy, an_answer_that_stalls_is_cut)

@@ -73,7 +73,7 @@ static bool openssl_client(const char *options)
     int rc;
 
     (void)snprintf(command, sizeof(command),
-                   "cd %s && timeout 20 openssl s_client -connect 127.0.0.1:%u -CAfile ca.crt "
+                   "cd %s && timeout 60 openssl s_client -connect 127.0.0.1:%u -CAfile ca.crt "
                    "-verify_return_error %s %s </dev/null >out 2>err",
                    folder, (unsigned)ntohs(rig.at.sin_port),
                    strstr(options, "servername") ? "" : "-servername localhost", options);

@@ -8,6 +8,7 @@
 #if AG_WOLFSSL
 
 #    include <sys/socket.h>
+#    include <sys/wait.h>
 #    include <wolfssl/options.h>
 
 #    include <wolfssl/ssl.h>
@@ -209,26 +210,43 @@ BOTH(tls_refuse, short_of_memory_no_handshake_begins)
     rig_close();
 }
 
-/* Runs openssl's client, which does what `commands` (a shell's) type into it, until it is gone. */
-static void interactive(const char *options, const char *commands)
+/* Runs openssl's client until it is gone. Each of `typed` is one read of its own to it. It ends when the server has got
+ * `content` bytes, or has left. */
+static void interactive(const char *options, const struct ag_span *typed, size_t count,
+                        uint64_t content)
 {
     char command[512];
-    FILE *p;
+    int in[2];
 
     (void)snprintf(command, sizeof(command),
-                   "cd %s && (sleep 0.2; %s) | timeout 10 openssl s_client %s "
-                   "-connect 127.0.0.1:%u >out 2>err",
-                   folder, commands, options, (unsigned)ntohs(rig.at.sin_port));
-    p = popen(command, "re"); // NOLINT
-    cr_assert(p);
+                   "cd %s && timeout 60 openssl s_client %s -connect 127.0.0.1:%u >out 2>err",
+                   folder, options, (unsigned)ntohs(rig.at.sin_port));
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, in), 0);
+    pid_t pid = fork();
+    cr_assert_neq(pid, -1);
+    if (pid == 0) {
+        if (dup2(in[0], STDIN_FILENO) == STDIN_FILENO) {
+            execl("/bin/sh", "sh", "-c", command, NULL);
+        }
+        _exit(127);
+    }
+    (void)close(in[0]);
+    for (size_t i = 0; i < count; i++) {
+        cr_assert_eq(send(in[1], typed[i].ptr, typed[i].len, 0), (ssize_t)typed[i].len);
+    }
     rig_accept(rig_accepted());
+    turn_until(rig.l, !rig.server.live || (content > 0 && rig.server.in >= content));
+    for (unsigned i = 0; i < 5; i++) { /* what it is answered is sent */
+        ag_loop_turn(rig.l, 0);
+    }
+    (void)close(in[1]);
     turn_until(rig.l, !rig.server.live || rig.server.eofs > 0);
     if (rig.server.live) {
         ag_stream_finish(&rig.server.tls.stream);
     }
     turn_until(rig.l, !rig.server.live);
     cr_expect_eq(rig.server.readies, 1);
-    (void)pclose(p);
+    cr_assert_eq(waitpid(pid, NULL, 0), pid);
 }
 
 /* A client that does not take the certificate: of TLS 1.3 OpenSSL's says so before it encrypts. */
@@ -241,7 +259,7 @@ BOTH(tls_refuse, why_a_client_refuses_is_told)
     for (size_t i = 0; i < AG_COUNT(versions); i++) {
         rig_open(kind, 64, 16);
         (void)snprintf(command, sizeof(command),
-                       "timeout 10 openssl s_client %s -verify_return_error -connect 127.0.0.1:%u "
+                       "timeout 60 openssl s_client %s -verify_return_error -connect 127.0.0.1:%u "
                        ">/dev/null 2>&1 </dev/null",
                        versions[i], (unsigned)ntohs(rig.at.sin_port));
         p = popen(command, "re"); // NOLINT
@@ -257,8 +275,10 @@ BOTH(tls_refuse, why_a_client_refuses_is_told)
 
 BOTH(tls_refuse, renegotiation_is_off)
 {
+    static const struct ag_span typed = AG_SPAN_INIT("R\n");
+
     rig_open(kind, 64, 16);
-    interactive("-tls1_2", "echo R; sleep 1");
+    interactive("-tls1_2", &typed, 1, 0);
     cr_expect_eq(rig.server.why, AG_REASON_PROTOCOL, "%s, %s", ag_reason_text(rig.server.why),
                  rig.server.detail);
     rig_close();
@@ -267,13 +287,13 @@ BOTH(tls_refuse, renegotiation_is_off)
 BOTH(tls_refuse, key_updates_are_answered)
 {
     char text[8];
+    const struct ag_span typed[] = {AG_SPAN("K\n"), AG_SPAN("k\n"), ag_span(text, sizeof(text))};
 
     for (unsigned i = 0; i < sizeof(text); i++) {
         text[i] = (char)pattern_at(i);
     }
-    folder_put("pattern", text, sizeof(text));
     rig_open(kind, 64, 16);
-    interactive("-tls1_3", "echo K; sleep 0.1; echo k; sleep 0.1; cat pattern; sleep 0.1");
+    interactive("-tls1_3", typed, AG_COUNT(typed), sizeof(text));
     cr_expect_eq(rig.server.in, sizeof(text));
     cr_expect_eq(rig.server.why, AG_REASON_NONE, "%s, %s", ag_reason_text(rig.server.why),
                  rig.server.detail);

@@ -46,7 +46,7 @@ static bool shown(const char *options, const char *text)
 
     (void)snprintf(
         command, sizeof(command),
-        "cd %s && timeout 20 openssl s_client -connect 127.0.0.1:%u -status "
+        "cd %s && timeout 60 openssl s_client -connect 127.0.0.1:%u -status "
         "-servername localhost -CAfile ca.crt -verify_return_error %s </dev/null >out 2>err",
         folder, (unsigned)ntohs(rig.at.sin_port), options);
     p = popen(command, "re"); // NOLINT

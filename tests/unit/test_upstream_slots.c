@@ -286,7 +286,7 @@ static void settle(struct fleet *f)
 
         cr_assert(turns < TURNS_MAX);
         for (uint32_t i = 0; i < SHARDS; i++) {
-            ag_loop_turn(&f->shards[i].loop, 0);
+            ag_loop_turn(&f->shards[i].loop, turns < 1000 ? 0 : 1);
             check_bounds(f);
         }
         quiet = under_way(&f->shards[0]) + under_way(&f->shards[1]) > 0 ||
@@ -337,7 +337,7 @@ static void finish(struct fleet *f)
                     end(&f->shards[k].jobs[i]);
                 }
             }
-            ag_loop_turn(&f->shards[k].loop, 0);
+            ag_loop_turn(&f->shards[k].loop, turns < 1000 ? 0 : 1);
             check_bounds(f);
         }
     }
@@ -447,8 +447,8 @@ static void *work(void *arg)
     for (unsigned step = 0; s->served < RACED && step < STEPS_MAX; step++) {
         act(s);
         watch_bounds(s);
-        if (step % 4 == 0) {
-            ag_loop_turn(&s->loop, 0);
+        if (step % 4 == 0) { /* with time for the other thread, should it stand still */
+            ag_loop_turn(&s->loop, step < STEPS_MAX / 8 ? 0 : 1);
         }
     }
     for (unsigned turns = 0; count(s, FREE) < JOBS && turns < TURNS_MAX; turns++) {
