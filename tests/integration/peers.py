@@ -32,7 +32,7 @@ class Nginx:
             ["nginx", "-c", str(self.folder / "nginx.conf"), "-p", str(self.folder),
              "-e", str(self.folder / "error.log")],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(400):
+        for _ in range(800):
             assert self.process.poll() is None, (self.folder / "error.log").read_text()
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -51,6 +51,21 @@ class Nginx:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def await_read(sock, timeout=20):
+    """Until the process at the other end of a connection of IPv4 here has accepted it, and read all that was sent."""
+    ends = [f":{address[1]:04X}" for address in (sock.getsockname(), sock.getpeername())]
+    deadline = time.monotonic() + timeout
+    while True:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        ours, theirs = ([row for row in rows if [row[1][8:], row[2][8:]] == pair] for pair in (ends, ends[::-1]))
+        # Queues, to send and received; who has not been accepted has no inode.
+        if (ours and theirs and ours[0][4].startswith("00000000:") and theirs[0][4].endswith(":00000000")
+                and theirs[0][9] != "0"):
+            return
+        assert time.monotonic() < deadline, (ours, theirs)
+        time.sleep(0.005)
 
 
 def peak_bytes(pid):

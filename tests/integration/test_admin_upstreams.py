@@ -60,10 +60,12 @@ class Operator:
 
 
 class Load:
-    """Clients that ask without a pause; each answer has to be 200."""
+    """Clients that ask without a pause; each answer has to be 200. `seen`: who gave them, of the requests that have
+    begun since `more` was called last."""
 
     def __init__(self, gate, clients=4):
         self.gate, self.going, self.wrong, self.seen = gate, True, [], Counter()
+        self.lock = threading.Lock()
         self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
 
     def _run(self):
@@ -72,20 +74,26 @@ class Load:
                 with self.gate.connect(30) as s:
                     reader = Reader(s)
                     for _ in range(50):
+                        seen = self.seen
                         s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                         answer = reader.response()
                         if answer.status != 200:
                             self.wrong.append(answer)
-                        self.seen[answer.body.decode()] += 1
+                        with self.lock:
+                            seen[answer.body.decode()] += 1
         except Exception as e:  # a thread's failure has to be seen
             self.wrong.append(repr(e))
 
     def more(self, count):
-        """So many answers from now on: who gave them."""
-        before = Counter(self.seen)
-        await_that(lambda: self.wrong or (self.seen - before).total() >= count, lambda: self.seen)
+        """So many answers to requests from now on: who gave them. (One that came before may be counted at any time.)"""
+        seen = self.seen = Counter()
+
+        def told():
+            with self.lock:
+                return Counter(seen)
+        await_that(lambda: self.wrong or told().total() >= count, told)
         assert not self.wrong, self.wrong[:3]
-        return self.seen - before
+        return told()
 
     def __enter__(self):
         for t in self.threads:
@@ -123,7 +131,7 @@ def test_upstreams_are_shown_before_anyone_asked_for_them(backend, tmp_path, fou
 def test_what_checks_and_requests_have_found_is_shown(backend, tmp_path, four):  # noqa: F811
     a = four[0]
     gone = f"127.0.0.1:{free_port()}"
-    extra = ", health: {interval: 100ms, fall: 1}"
+    extra = ", health: {interval: 100ms, timeout: 20s, fall: 1}"
     with Reloading(tmp_path, config(a, gone, extra=extra), backend) as gate:
         op = Operator(gate)
         await_that(lambda: op.servers()[gone]["state"] == ["down"], op.servers)
@@ -216,7 +224,6 @@ def test_a_drained_server_ends_what_it_has_and_gets_no_more(backend, tmp_path, f
         # All but the connection of the request that is under way.
         await_that(lambda: peers_of(gate).count(f":{a.port}") == 1 or load.wrong, lambda: peers_of(gate))
         before = len(a.requests)
-        load.more(20)  # answers that had come, and were not counted yet
         assert set(load.more(300)) == {"b"} and len(a.requests) == before
         a.go_on.set()
         assert Reader(slow).response().body == b"late a"
@@ -225,6 +232,7 @@ def test_a_drained_server_ends_what_it_has_and_gets_no_more(backend, tmp_path, f
         await_that(lambda: len(a.requests) > before or load.wrong, lambda: load.seen)
         load.more(50)
         assert load.more(200)["a"] > 50
+        assert gate.logs(f"server {address(a)}: drained no more\n")
         assert gate.stderr().count(f"server {address(a)}: drained\n") == 1
         assert gate.stderr().count(f"server {address(a)}: drained no more\n") == 1
 
@@ -266,7 +274,6 @@ def test_a_removed_server_loses_nothing(backend, tmp_path, four, workers):  # no
         ask_slowly(gate, slow, a)
         assert op.add(b).status == 201 and op.remove(a) == 204 and op.remove(a) == 404
         await_that(lambda: peers_of(gate).count(f":{a.port}") == 1 or load.wrong, lambda: peers_of(gate))
-        load.more(20)
         assert set(load.more(200)) == {"b"}
         a.go_on.set()
         assert Reader(slow).response().body == b"late a"
@@ -291,7 +298,7 @@ def test_all_shards_follow(backend, tmp_path, four):  # noqa: F811
 def test_many_operators_at_once(backend, tmp_path, four):  # noqa: F811
     """Three of them, in whichever shards, while the configuration is loaded anew; one server is left alone."""
     a, b, c, d = four
-    text = config(a, b, d, workers=3, extra=", health: {interval: 100ms}")
+    text = config(a, b, d, workers=3, extra=", health: {interval: 100ms, timeout: 20s}")
     with Reloading(tmp_path, text, backend) as gate, Load(gate, 3) as load:
         op, failed = Operator(gate), []
 

@@ -56,7 +56,7 @@ def srv(*servers, ttl=1, **more):
                 ttl=ttl, **more)
 
 
-def config(dns, servers, extra="", workers=1, resolver="timeout: 2s", more="", target="http://up"):
+def config(dns, servers, extra="", workers=1, resolver="timeout: 20s", more="", target="http://up"):
     return (f'server:\n  listen: ["127.0.0.1:$PORT"]\n  workers: {workers}\n'
             f'  resolver: {{servers: "127.0.0.1:{dns.port}", {resolver}}}\n'
             f'proxy:\n  timeouts: {{connect: 5s}}\n  upstreams: {{up: {{servers: {servers}{extra}}}}}\n{more}'
@@ -147,7 +147,7 @@ def test_each_address_of_a_name_is_a_server(backend, tmp_path, dns, three, worke
 def test_aliases_and_long_answers(backend, tmp_path, dns, four):
     a, b, _, _ = four
     dns.names[SERVICE] = Name(cname="_second._tcp.test", cut=True)
-    dns.names["_second._tcp.test"] = srv(a, b)
+    dns.names["_second._tcp.test"] = srv(a, b, ttl=LONG)
     with Reloading(tmp_path, config(dns, by_srv()), backend) as gate:
         assert sorted(names(gate, 4)) == ["a", "a", "b", "b"]
     assert dns.asked(SERVICE, by="tcp") == 1
@@ -183,9 +183,10 @@ def test_it_is_asked_for_as_often_as_is_configured(backend, tmp_path, dns, four)
 
 def test_first_requests_wait_for_the_first_answer(backend, tmp_path, dns, four):
     dns.names[SERVICE] = srv(*four[:2], ttl=LONG, delay=1)
-    with Reloading(tmp_path, config(dns, by_srv(), workers=2), backend) as gate:
+    patient = config(dns, by_srv(), workers=2).replace("connect: 5s", "connect: 60s")
+    with Reloading(tmp_path, patient, backend) as gate:
         with ExitStack() as stack:
-            clients = [stack.enter_context(gate.connect()) for _ in range(16)]
+            clients = [stack.enter_context(gate.connect(60)) for _ in range(16)]
             for s in clients:
                 s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             answers = [s.makefile("rb").read() for s in clients]
@@ -242,7 +243,7 @@ def test_what_is_known_stays(backend, tmp_path, dns, four, what):
     a, b, _, _ = four
     dns.names[SERVICE] = srv(a, b)
     with Reloading(tmp_path, config(dns, by_srv(), resolver=FEW), backend) as gate:
-        assert set(names(gate, 4)) == {"a", "b"}
+        found(gate, "ab")  # the first answer may have come too late
         dns.names[SERVICE] = HOSTILE[what]
         said(gate, "those that were known stay")
         dns.await_asked(SERVICE, dns.asked(SERVICE) + 1)
@@ -269,7 +270,7 @@ def test_a_name_server_that_is_gone(backend, tmp_path, four):
     with NameServer(names_known) as dns:
         gate = Reloading(tmp_path, config(dns, by_srv(), resolver=FEW), backend)
         with gate:
-            assert set(names(gate, 4)) == {"a", "b"}
+            found(gate, "ab")  # the first answer may have come too late
             dns.close()
             said(gate, "those that were known stay")
             assert sorted(names(gate, 4)) == ["a", "a", "b", "b"]
@@ -300,7 +301,7 @@ def test_many_addresses_of_a_name(backend, tmp_path, dns, three):
 def test_checks_take_a_dead_server_out(backend, tmp_path, dns, four):
     a, b, _, _ = four
     dns.names[SERVICE] = srv(a, b)
-    extra = ", retry: off, health: {path: /, interval: 100ms, fall: 2}"
+    extra = ", retry: off, health: {path: /, interval: 100ms, timeout: 20s, fall: 2}"
     with Reloading(tmp_path, config(dns, by_srv(), extra), backend) as gate:
         found(gate, "ab")
         b.close()
@@ -383,8 +384,8 @@ class Secure:
                     head = tls.recv(65536)
                     self.hosts += re.findall(rb"(?i)\r\nhost: ([^\r]*)", head)
                     tls.sendall(ok(b"safe", b"Connection: close\r\n"))
-            except ssl.SSLError:
-                pass
+            except (ssl.SSLError, ConnectionError):
+                pass  # of one connection
             except OSError:
                 return
 
@@ -564,7 +565,8 @@ def test_nor_is_what_others_share(backend, tmp_path, dns, settled):
     dns.names["app.test"] = Name(a=["127.0.0.1"], ttl=LONG)
     with h2wire.Upstream(raw=raw) as up:
         servers = f'["app.test:{up.port}"]'
-        with Reloading(tmp_path, config(dns, servers, target="h2c://up"), backend) as gate, gate.connect() as slow:
+        patient = config(dns, servers, target="h2c://up").replace("connect: 5s", "connect: 60s")
+        with Reloading(tmp_path, patient, backend) as gate, gate.connect() as slow:
             slow.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
             await_that(lambda: up.requests if settled else up.connections, gate.stderr)
             gate.reload(config(dns, servers, ", addresses: public", target="h2c://up"))

@@ -11,6 +11,7 @@ import time
 import h2wire
 import pytest
 from gate import Closed, Gate, Reader, Upstream, free_port, ok, refused, run
+from peers import await_read
 
 FIXED = """
 server: {listen: ["127.0.0.1:$PORT"]%s}
@@ -89,20 +90,34 @@ def test_a_request_in_flight_is_finished(backend, tmp_path, sig):
 
 def test_who_has_its_whole_answer_is_not_cut(backend, tmp_path):
     """Neither of the two closes: their ends come by drain_timeout, while their FINs are waited for."""
+    for attempt in range(10):
+        if ends_with_its_answer(backend, tmp_path / str(attempt)):
+            return
+    raise AssertionError("this test was never as quick as drain_timeout")
+
+
+def ends_with_its_answer(backend, folder):
+    """False when the answer may have come too late, for this test stood still."""
     with Held() as held:
-        gate = Gate(tmp_path, proxied(held, ", drain_timeout: 1s"), backend)
+        gate = Gate(folder, proxied(held, ", drain_timeout: 1s"), backend)
         with gate.connect() as idle, gate.connect() as busy:
             idle.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
             assert Reader(idle).response().status == 200
             busy.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
             assert held.arrived.wait(20)
+            began = time.monotonic()
             gate.process.send_signal(signal.SIGTERM)
             await_line(gate, "draining")
             held.go.set()
-            assert Reader(busy).response().body == b"late"
-            assert gate.process.wait(20) == 0, gate.stderr()
-        gate.stop(expect=0)
-    assert "cut" not in (tmp_path / "stderr.log").read_text()
+            try:
+                assert Reader(busy).response().body == b"late"
+            except (Closed, ConnectionError):
+                assert time.monotonic() - began > 0.9
+            in_time = time.monotonic() - began < 0.9
+            code = gate.process.wait(20)
+        gate.stop(expect=0 if in_time else code)
+    assert not in_time or "cut" not in (folder / "stderr.log").read_text()
+    return in_time
 
 
 @pytest.mark.parametrize("http2, at", [(False, 1), (True, 1), (True, 20)])
@@ -111,7 +126,7 @@ def test_what_may_become_http2_is_no_idle_connection(backend, tmp_path, http2, a
     with gate.connect() as s:
         first = h2wire.PREFACE if http2 else b"PUT /ok HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
         s.sendall(first[:at])
-        time.sleep(0.1)
+        await_read(s)
         gate.process.send_signal(signal.SIGTERM)
         await_line(gate, "draining")
         time.sleep(0.3)  # more than idle ones are given
@@ -154,13 +169,14 @@ def test_a_second_signal_ends_who_waits_in_the_queue_too(backend, tmp_path):
     config = ('server: {listen: [{address: "127.0.0.1:$PORT", limits: {max_connections: 1}}], workers: 1}\n'
               'routes: {"/echo": "*"}\n')
     gate = Gate(tmp_path, config, backend)
-    time.sleep(0.1)  # the connection that found it open has gone
-    with gate.connect() as busy, gate.connect(), gate.connect(), gate.connect():
+    with gate.connect() as busy:
         busy.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
-        time.sleep(0.3)
-        gate.process.send_signal(signal.SIGTERM)
-        gate.process.send_signal(signal.SIGINT)
-        assert gate.process.wait(15) == 1
+        await_read(busy)  # the connection that found it open has gone
+        with gate.connect(), gate.connect(), gate.connect():
+            time.sleep(0.3)
+            gate.process.send_signal(signal.SIGTERM)
+            gate.process.send_signal(signal.SIGINT)
+            assert gate.process.wait(15) == 1
     gate.stop(expect=1)
 
 
