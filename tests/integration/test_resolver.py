@@ -194,7 +194,9 @@ def in_a_worker(folder, backend, upstream, chroot):
             assert gate.get("/plain").status == 200
             reload(gate, text(new))
             assert gate.get("/cut").status == 200
-            if not chroot:
+            if chroot:
+                assert gate.logs("at a restart")
+            else:
                 new.await_asked("cut.test", 2)
             return new.queries, gate.stderr()
 
