@@ -150,6 +150,12 @@ def test_the_worker_has_no_rights(backend, tmp_path, jail):
         assert master[0]["Uid"].split()[0] == "0"
 
 
+def strays(pid):
+    """What a worker is not to have."""
+    return {fd: to for fd, to in links(pid).items()
+            if not (fd <= 2 or to.startswith(("socket:", "anon_inode:", "pipe:")) or to == "/")}
+
+
 def test_no_descriptor_goes_along(backend, tmp_path, jail):
     """What whoever starts it left open stays outside, and the master has no connection."""
     config = FIXED + "  /: ./www/\n  /p: http://127.0.0.1:$PORT2/\n"
@@ -163,14 +169,13 @@ def test_no_descriptor_goes_along(backend, tmp_path, jail):
                 held.sendall(b"GET /p HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert Reader(held).response().body == b"up"
                 assert gate.get("/a.txt").body == b"static"
+                wait_for(lambda: not strays(gate.worker), "a file is read and closed", gate)
                 worker, master = links(gate.worker), links(gate.process.pid)
                 listen, other = listening_inodes()
     assert "/etc/passwd" in master.values()  # the test's own doing
     assert not other & set(master.values())
     assert listen & set(master.values())
     assert worker[0] == worker[1] == "/dev/null"
-    for fd, to in worker.items():
-        assert fd <= 2 or to.startswith(("socket:", "anon_inode:", "pipe:")) or to == "/", (fd, to)
     assert not any("memfd:" in to for to in [*worker.values(), *master.values()])
 
 
@@ -370,7 +375,7 @@ def test_a_reload_brings_what_only_root_may(backend, tmp_path, jail):
     """A file that root alone reads, a port below 1024, a directory that came later."""
     late = tmp_path / "late"
     config = FIXED + "  /late/: ./late/\n"
-    low = next(p for p in range(1023, 900, -1) if not busy(p))
+    [low] = low_ports(1)
     with Master(tmp_path, config, backend, jail=jail) as gate:
         (tmp_path / "anygate.yml").chmod(0o600)
         tmp_path.chmod(0o700)
@@ -389,6 +394,27 @@ def test_a_reload_brings_what_only_root_may(backend, tmp_path, jail):
         gate.reload()
         assert gate.get("/ok").body == b"low"
         wait_for(lambda: busy(low) is False, "the low port is closed", gate)
+
+
+LOW_PORTS_LOCKS = []  # a socket's name for each, as ports.py has one for a lane
+
+
+def low_ports(count):
+    """Ports that only root may bind, and nobody has: they are this process's from now on."""
+    found = []
+    for port in range(1023, 900, -1):
+        lock = socket.socket(socket.AF_UNIX)
+        try:
+            lock.bind(f"\0anygate-low-port-{port}")
+        except OSError:
+            lock.close()
+            continue
+        LOW_PORTS_LOCKS.append(lock)
+        if not busy(port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("every port that only root may bind is taken")
 
 
 def busy(port):
@@ -422,7 +448,7 @@ def test_a_bad_configuration_is_refused(backend, tmp_path, jail):
         assert 'anygate.yml:5:9: error: "FORBIDEN"' in gate.stderr()
         assert gate.get("/ok").body == b"fine"
         with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
+            taken.bind(("127.0.0.1", free_port()))
             taken.listen()
             port = taken.getsockname()[1]
             gate.rewrite(lambda t: t.replace("  /bad: FORBIDEN\n", "")
@@ -439,6 +465,7 @@ def test_a_bad_configuration_is_refused(backend, tmp_path, jail):
 def test_who_reloads_is_told_what_needs_a_restart(backend, tmp_path, jail):
     pid_file = tmp_path / "pid"
     with Master(tmp_path, FIXED, backend, jail=jail, args=["--pid-file", str(pid_file)]) as gate:
+        gate.await_worker()
         gate.rewrite(lambda t: t.replace("user: nobody", "user: daemon"))
         done = run("reload", "--pid-file", pid_file)
         assert (done.returncode, done.stdout) == (0, "reloaded\n"), done

@@ -73,19 +73,28 @@ def served(backend, upstream, tmp_path_factory):
             yield gate, dns
 
 
+def found(gate, path):
+    """The answer of an upstream, though a name server of this process may once have been later than its time."""
+    deadline = time.monotonic() + 20
+    while (answer := gate.get(path)).status == 502 and time.monotonic() < deadline:
+        pass
+    return answer
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_answers_of_every_kind(served, name):
     gate, dns = served
-    answer = gate.get(f"/{name}")
+    answer = found(gate, f"/{name}") if name in FOUND else gate.get(f"/{name}")
     assert answer.status == (200 if name in FOUND else 502), answer
-    assert dns.asked(f"{name}.test") >= 2, "A and AAAA"
+    dns.await_asked(f"{name}.test", 2)  # A and AAAA
     if name in ("cut", "huge"):
         assert dns.asked(f"{name}.test", by="tcp") >= 1
 
 
 def test_answers_are_kept(served):
     gate, dns = served
-    assert gate.get("/plain").status == 200
+    assert found(gate, "/plain").status == 200
+    dns.await_asked("plain.test", 2)
     before = dns.asked("plain.test")
     assert gate.get("/plain").status == 200
     assert dns.asked("plain.test") == before
@@ -101,8 +110,9 @@ def test_the_next_one_is_asked(backend, upstream, tmp_path, known):
     with NameServer({"plain.test": known}) as bad, NameServer(names()) as good:
         text = config(two(bad.port, good.port, ", timeout: 200ms"), upstream.port, ["plain"])
         with Gate(tmp_path, text, backend) as gate:
-            assert gate.get("/plain").status == 200
-        assert bad.asked("plain.test") >= 1 and good.asked("plain.test") >= 1
+            assert found(gate, "/plain").status == 200
+        bad.await_asked("plain.test")
+        good.await_asked("plain.test")
 
 
 def test_attempts_are_counted(backend, upstream, tmp_path):
@@ -156,7 +166,8 @@ def test_a_reload_asks_others(backend, upstream, tmp_path):
                 assert answer.startswith(b"HTTP/1.1 200"), answer
             before = old.asked("late.test")
             assert gate.get("/late").status == 200
-            assert new.asked("late.test") >= 2 and old.asked("late.test") == before
+            new.await_asked("late.test", 2)
+            assert old.asked("late.test") == before
             reload(gate, config(text.format(new.port), upstream.port, hosts + ["cut"]))
             assert gate.get("/late").status == 200
             assert new.asked("late.test") == 2, "the same servers: what is known stays"
@@ -183,6 +194,10 @@ def in_a_worker(folder, backend, upstream, chroot):
             assert gate.get("/plain").status == 200
             reload(gate, text(new))
             assert gate.get("/cut").status == 200
+            if chroot:
+                assert gate.logs("at a restart")
+            else:
+                new.await_asked("cut.test", 2)
             return new.queries, gate.stderr()
 
 

@@ -4,9 +4,11 @@ import json
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from gate import Gate, Reader
+from test_reload import await_that
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 3, admin: "127.0.0.1:$PORT2"%s}
@@ -17,10 +19,20 @@ routes: {"/": OK}
 @pytest.fixture
 def gate(backend, tmp_path, request):
     with Gate(tmp_path, CONFIG % getattr(request, "param", ""), backend) as gate:
-        deadline = time.monotonic() + 20
-        while sum(shards(gate)) > 0:  # whoever looked whether it is up
-            assert time.monotonic() < deadline
+        await_nobody(gate)
         yield gate
+
+
+def await_nobody(gate):
+    """Whoever looked whether it is up has been taken in, and is gone."""
+    await_that(lambda: not any(serving(port) for port in gate.ports), gate.stderr)
+    await_that(lambda: sum(shards(gate)) == 0, gate.stderr)
+
+
+def serving(port):
+    """This system's connections from the port, which wait to be accepted or are not closed yet."""
+    cells = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [c for c in cells if int(c[1].split(":")[1], 16) == port and c[3] not in ("0A", "06")]  # LISTEN, TIME_WAIT
 
 
 def shards(gate):
@@ -48,8 +60,7 @@ def test_a_reload_that_raises_the_bound_lets_in_who_waits(backend, tmp_path):
     config = CONFIG.replace('["127.0.0.1:$PORT"]', '["127.0.0.1:$PORT3", {address: "127.0.0.1:$PORT", limits: '
                             '{max_connections: 9}}]') % ""
     with Gate(tmp_path, config, backend) as gate, contextlib.ExitStack() as held:
-        while sum(shards(gate)) > 0:
-            time.sleep(0.01)
+        await_nobody(gate)
         others = []
         for _ in range(60):
             before = shards(gate)
@@ -59,8 +70,7 @@ def test_a_reload_that_raises_the_bound_lets_in_who_waits(backend, tmp_path):
                 others.append(s)
         for s in others:
             s.close()
-        while sum(shards(gate)[1:]) > 0:
-            time.sleep(0.01)
+        await_that(lambda: sum(shards(gate)[1:]) == 0, lambda: shards(gate))
         socks = [held.enter_context(socket.create_connection(("127.0.0.1", gate.port), 10)) for _ in range(40)]
         for s in socks:
             s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -79,12 +89,9 @@ def test_the_bound_is_shared_out_whole(gate, most):
         for _ in range(80):
             s = held.enter_context(socket.create_connection(("127.0.0.1", gate.port), 10))
             s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        deadline = time.monotonic() + 10
-        while sum(shards(gate)) < most:
-            assert time.monotonic() < deadline, shards(gate)
-            time.sleep(0.02)
+        await_that(lambda: sum(shards(gate)) == most, lambda: shards(gate))
         time.sleep(0.2)
-        assert sum(shards(gate)) == most
+        await_that(lambda: sum(shards(gate)) == most, lambda: shards(gate))
 
 
 @pytest.mark.parametrize("gate", [", limits: {max_connections: 9}"], indirect=True)

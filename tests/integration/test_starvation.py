@@ -4,6 +4,7 @@ import re
 import select
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ server:
   listen: ["127.0.0.1:$PORT"]
   workers: 1
   %s
-  limits: {header_timeout: 1s, body_timeout: 2s, body_grace: 2s, write_timeout: 2s, idle_timeout: 20s}
+  limits: {header_timeout: %s, body_timeout: 60s, min_rate: 0, write_timeout: %s, idle_timeout: 60s}
 routes:
   "/fixed": OK OK
   "/echo": "*"
@@ -25,9 +26,9 @@ routes:
 """
 
 
-def gate_of(folder, backend, port, more="", nofile=None):
+def gate_of(folder, backend, port, more="", nofile=None, header_timeout="60s", write_timeout="60s"):
     wrap = ["bash", "-c", 'ulimit -n %d; exec "$@"' % nofile, "-"] if nofile else []
-    return Gate(folder, CONFIG % (more, port), backend, wrap=wrap)
+    return Gate(folder, CONFIG % (more, header_timeout, write_timeout, port), backend, wrap=wrap)
 
 
 def waits(gate):
@@ -39,13 +40,17 @@ def waits(gate):
 
 
 def assert_rests(gate, seconds=1.0):
-    """No spin: a few turns for timers, and next to no processor time."""
+    """No spin: a few turns for timers, and next to no processor time, as soon as it has done what was to be done."""
     def ticks():
         return sum(int(n) for n in Path(f"/proc/{gate.process.pid}/stat").read_text().split()[13:15])
-    turns, cpu = waits(gate), ticks()
-    time.sleep(seconds)
-    assert waits(gate) - turns < 100 * seconds
-    assert ticks() - cpu < 30 * seconds  # hundredths of a second
+    deadline = time.monotonic() + 10
+    while True:
+        turns, cpu = waits(gate), ticks()
+        time.sleep(seconds)
+        turns, cpu = waits(gate) - turns, ticks() - cpu
+        if turns < 100 * seconds and cpu < 30 * seconds:  # hundredths of a second
+            return
+        assert time.monotonic() < deadline, (turns, cpu)
 
 
 def ask(gate, request, results, at):
@@ -64,6 +69,16 @@ def ask_all(gate, requests):
     for t in threads:
         t.start()
     return results, threads
+
+
+def fetch(gate, *request, **more):
+    """The answer; by another try when this process stood still for so long that it was cut (write_timeout)."""
+    while True:
+        begun = time.monotonic()
+        try:
+            return gate.get(*request, **more)
+        except (Closed, ConnectionError):
+            assert time.monotonic() - begun >= 2, "it was cut, though it was taken at once"
 
 
 class Gateway:
@@ -160,13 +175,18 @@ def test_no_descriptor_for_an_upstream_is_503_and_passes(backend, tmp_path):
 def test_no_descriptor_for_a_file_is_503_and_passes(backend, tmp_path):
     (tmp_path / "www").mkdir()
     (tmp_path / "www/big.bin").write_bytes(b"x" * 3_000_000)
-    with gate_of(tmp_path, backend, 1, "max_connections: 32", nofile=64) as gate:
-        slow = [gate.small_window(b"GET /www/big.bin HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(32)]
-        heads = [s.recv(12) for s in slow]
+    with gate_of(tmp_path, backend, 1, "max_connections: 32", nofile=64, write_timeout="2s") as gate:
+        for _ in range(5):
+            begun = time.monotonic()
+            slow = [gate.small_window(b"GET /www/big.bin HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(32)]
+            asked_in = time.monotonic() - begun
+            heads = [s.recv(12) for s in slow]
+            for s in slow:
+                s.close()
+            if asked_in < 1 or len(set(heads)) == 2:  # else the first ones may have been cut before the last ones came
+                break
         assert {h[9:12] for h in heads} == {b"200", b"503"}
-        for s in slow:
-            s.close()
-        r = gate.get("/www/big.bin")
+        r = fetch(gate, "/www/big.bin")
         assert r.status == 200 and len(r.body) == 3_000_000
 
 
@@ -179,7 +199,8 @@ def begin_heads(gate, count):
     """Connections that have sent a part of a head, and a buffer each, as far as there are any."""
     slow = [gate.connect(30) for _ in range(count)]
     for s in slow:
-        s.sendall(b"GET /fixed HTTP/1.1\r\nHost: x\r\nX-A: ")
+        with suppress(ConnectionError):  # it has said nothing for a second already
+            s.sendall(b"GET /fixed HTTP/1.1\r\nHost: x\r\nX-A: ")
     return slow
 
 
@@ -191,23 +212,29 @@ def end_heads(slow):
 
 
 def test_heads_that_hold_all_buffers_make_others_wait_not_fail(backend, tmp_path):
-    with gate_of(tmp_path, backend, 1, SMALL) as gate:
-        slow = begin_heads(gate, 20)
-        results, threads = ask_all(gate, [PROBE] * 20)
-        for t in threads:
-            t.join()
+    with gate_of(tmp_path, backend, 1, SMALL, header_timeout="1s") as gate:
+        for _ in range(10):
+            begun = time.monotonic()
+            slow = begin_heads(gate, 20)
+            results, threads = ask_all(gate, [PROBE] * 20)
+            for t in threads:
+                t.join()
+            took = time.monotonic() - begun
+            end_heads(slow)
+            if took < 2 or all(r.status == 200 for r in results):  # else the time for it may have been over
+                break
         assert [r.body for r in results] == [b"OK"] * 20
-        end_heads(slow)
         assert_rests(gate, 0.5)
         assert gate.get("/fixed").body == b"OK"
 
 
 def test_nobody_waits_for_ever_for_a_buffer(backend, tmp_path):
     """More heads than can have one in two times of a head, and each goes on: 503 for who has none."""
-    with gate_of(tmp_path, backend, 1, SMALL) as gate:
+    with gate_of(tmp_path, backend, 1, SMALL, header_timeout="1s") as gate:
         slow = begin_heads(gate, 100)
         for s in slow:
-            s.sendall(b"a")
+            with suppress(ConnectionError):  # it has waited a second already
+                s.sendall(b"a")
         results, threads = ask_all(gate, [PROBE] * 20)
         for t in threads:
             t.join()
@@ -247,19 +274,19 @@ def test_slow_readers_leave_buffers_for_others(backend, tmp_path):
     """Many times the buffers there are would be wanted; everyone else is served meanwhile."""
     size = 3_000_000
     memory = "memory: {small_buffers: 320, large_buffers: 8, pages: 256}"
-    with Gateway(b"x" * size) as up, gate_of(tmp_path, backend, up.upstream.port, memory) as gate:
+    with Gateway(b"x" * size) as up, gate_of(tmp_path, backend, up.upstream.port, memory, write_timeout="2s") as gate:
         up.free.set()
         slow = [gate.small_window(b"GET /up/slow HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(40)]
         for s in slow:
             assert s.recv(12) == b"HTTP/1.1 200"
         for _ in range(5):
             assert gate.get("/fixed").body == b"OK"
-            assert len(gate.get("/up/fast").body) == size
-            r = gate.get("/echo", "Content-Length: 50000\r\n", method="POST", body=b"x" * 50000)
+            assert len(fetch(gate, "/up/fast").body) == size
+            r = fetch(gate, "/echo", "Content-Length: 50000\r\n", method="POST", body=b"x" * 50000)
             assert r.status == 200
         for s in slow:
             s.close()
-        assert len(gate.get("/up/fast").body) == size
+        assert len(fetch(gate, "/up/fast").body) == size
 
 
 def test_uploads_that_nobody_takes_leave_buffers_for_others(backend, tmp_path):
@@ -276,11 +303,9 @@ def test_uploads_that_nobody_takes_leave_buffers_for_others(backend, tmp_path):
                 s = gate.connect(30)
                 s.sendall(b"POST /up/sink HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
                 s.setblocking(False)
-                try:
+                with suppress(BlockingIOError, ConnectionError):  # it takes no more, or the upstream has left
                     while True:
                         s.send(b"u" * 65536)
-                except BlockingIOError:
-                    pass
                 slow.append(s)
             for _ in range(5):
                 assert gate.get("/fixed").body == b"OK"

@@ -17,6 +17,11 @@ SIMPLE = ('server: {listen: ["127.0.0.1:$PORT"], pid_file: anygate.pid}\n'
           'routes:\n  GET /ok: OK OK\n')
 
 
+def await_pid_file(gate):
+    """It listens a moment before its pid file is there."""
+    await_that((gate.folder / "anygate.pid.reload").exists, gate.stderr)
+
+
 class Manager:
     """The service manager's socket, at a path or abstract."""
 
@@ -198,7 +203,7 @@ def test_a_given_socket_that_no_listener_wants(backend, tmp_path):
 def test_the_pid_file(backend, tmp_path):
     (tmp_path / "anygate.pid").write_text("1\n")  # somebody else's number: stale
     with Gate(tmp_path, SIMPLE, backend) as gate:
-        await_that((tmp_path / "anygate.pid.reload").exists, gate.stderr)
+        await_pid_file(gate)
         assert (tmp_path / "anygate.pid").read_text() == f"{gate.process.pid}\n"
         other = command("serve", "-l", f"127.0.0.1:{free_port()}", "-r", "/: OK", "--pid-file",
                         tmp_path / "anygate.pid")
@@ -238,6 +243,7 @@ def test_an_upgrade_to_a_pid_file_that_is_something_else(backend, tmp_path):
 def test_reload(backend, tmp_path):
     config = tmp_path / "anygate.yml"
     with Gate(tmp_path, SIMPLE, backend) as gate:
+        await_pid_file(gate)
         good = config.read_text()
         for how in (["-c", config], ["--pid-file", tmp_path / "anygate.pid"]):
             config.write_text(good.replace("OK OK", f"OK by {how[0]}"))
@@ -257,6 +263,7 @@ def test_reload(backend, tmp_path):
 def test_who_reloads_is_told_what_needs_a_restart(backend, tmp_path):
     config = tmp_path / "anygate.yml"
     with Gate(tmp_path, SIMPLE, backend) as gate:
+        await_pid_file(gate)
         config.write_text(config.read_text().replace("anygate.pid", "other.pid, workers: 7"))
         done = command("reload", "-c", config)
         assert done.returncode == 1
@@ -304,6 +311,7 @@ def test_who_is_meant(tmp_path):
 
 def test_stop(backend, tmp_path):
     with Gate(tmp_path, SIMPLE, backend) as gate:
+        await_pid_file(gate)
         done = command("stop", "-c", tmp_path / "anygate.yml")
         assert (done.returncode, done.stdout) == (0, "stopped\n"), done
         assert gate.process.wait(PATIENCE) == 0

@@ -1,12 +1,16 @@
 """Hot upgrade by SIGUSR2: a new binary takes over, and no client notices; a bad one changes nothing."""
+import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import threading
 import time
 from pathlib import Path
@@ -14,7 +18,7 @@ from pathlib import Path
 import pytest
 from gate import BINARY, BROKEN, Closed, Gate, Reader, Upstream, free_port, freeze, ok
 from test_master import channel_of
-from test_reload import (PATIENCE, SWITCHING, UPGRADE, Clients, Origin, await_that, echoing,
+from test_reload import (PATIENCE, SWITCHING, UPGRADE, Clients, Origin, await_accepted, await_that, echoing,
                          one_file, one_stream, one_upload, refused, tunnel)
 from tracing import CLONES, Held
 
@@ -116,6 +120,7 @@ class Upgrading(Gate):
 
 
 SIMPLE = 'server: {listen: ["127.0.0.1:$PORT"], workers: 2}\nroutes:\n  GET /ok: OK OK\n'
+PATIENT = SIMPLE.replace("}", ", limits: {header_timeout: 2m}}", 1)  # for a part of a head that waits
 
 
 def shares(pid, port):
@@ -181,7 +186,7 @@ def test_nothing_is_lost(backend, tmp_path):
     (tmp_path / "files").mkdir()
     (tmp_path / "files/big.bin").write_bytes(content)
     with Origin() as origin, Upgrading(tmp_path, f"""
-server: {{listen: ["127.0.0.1:$PORT"], workers: 2, limits: {{max_body: 100m}}}}
+server: {{listen: ["127.0.0.1:$PORT"], workers: 2, drain_timeout: 5m, limits: {{max_body: 100m}}}}
 routes:
   GET /ok: OK OK
   "/files/": "./files/"
@@ -280,11 +285,12 @@ def test_what_waits_in_the_queue_is_answered(backend, tmp_path):
 
 
 def test_an_idle_connection_has_one_more_answer(backend, tmp_path):
-    with Upgrading(tmp_path, SIMPLE, backend) as gate:
+    with Upgrading(tmp_path, PATIENT, backend) as gate:
         with gate.connect() as s, gate.connect() as silent:
             reader = Reader(s)
             s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
             assert reader.response().get("Connection") is None
+            await_accepted(silent)
             old = gate.upgrade()
             time.sleep(0.3)  # longer than what a drain leaves idle connections
             s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -311,9 +317,9 @@ def switches(pid):
 
 def test_the_old_process_sleeps(backend, tmp_path):
     """What comes to the sockets that it has handed over does not wake it."""
-    with Upgrading(tmp_path, SIMPLE, backend) as gate, gate.connect() as s:
+    with Upgrading(tmp_path, PATIENT, backend) as gate, gate.connect() as s:
         s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n")  # holds it
-        time.sleep(0.1)
+        await_accepted(s)
         old = gate.upgrade()
         before = switches(old)
         for _ in range(300):
@@ -323,29 +329,44 @@ def test_the_old_process_sleeps(backend, tmp_path):
         assert Reader(s).response().status == 200
 
 
+def word_to_the_old_process(gate):
+    """A tunnel, and what comes back through it after an upgrade; it is cut then, if it was not before."""
+    with gate.connect(PATIENCE) as s, gate.connect():
+        s.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n")
+        reader, word = Reader(s), b""
+        assert reader.response().status == 101
+        old = gate.upgrade()
+        with contextlib.suppress(Closed, ConnectionError):
+            s.sendall(b"still here")
+            word = reader.exactly(10)
+        with pytest.raises((Closed, ConnectionError)):
+            reader.more()
+        assert gate.exit_code(old) == 1, "something was cut"
+        assert gate.logs(f"process {old} has drained; connections were cut")
+    return word
+
+
 def test_tunnels_live_until_drain_timeout(backend, tmp_path):
-    with Upstream(lambda i, head: echoing) as origin, Upgrading(tmp_path, f"""
-server: {{listen: ["127.0.0.1:$PORT"], workers: 1, drain_timeout: 500ms}}
+    """By a longer one when that was over before a word was said."""
+    config = """
+server: {listen: ["127.0.0.1:$PORT"], workers: 1, drain_timeout: @}
 routes:
   GET /ok: OK OK
-  "/ws": "http://127.0.0.1:{origin.port}"
-""", backend) as gate:
-        with gate.connect() as s, gate.connect():
-            s.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n")
-            reader = Reader(s)
-            assert reader.response().status == 101
-            old = gate.upgrade()
-            s.sendall(b"still here")
-            assert reader.exactly(10) == b"still here"
-            with pytest.raises((Closed, ConnectionResetError)):
-                reader.more()
-            assert gate.exit_code(old) == 1, "something was cut"
-            assert f"process {old} has drained; connections were cut" in gate.stderr()
-        with gate.connect() as idle:
-            idle.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert Reader(idle).response().status == 200
-            old = gate.upgrade()
-            assert gate.exit_code(old) == 0, "idle connections are not cut"
+  "/ws": "http://127.0.0.1:%d"
+"""
+    word = b""
+    with Upstream(lambda i, head: echoing) as origin:
+        for timeout in ("500ms", "3s", "10s"):
+            with Upgrading(tmp_path / timeout, config.replace("@", timeout) % origin.port, backend) as gate:
+                word = word_to_the_old_process(gate)
+                with gate.connect() as idle:
+                    idle.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert Reader(idle).response().status == 200
+                    old = gate.upgrade()
+                    assert gate.exit_code(old) == 0, "idle connections are not cut"
+            if word:
+                break
+    assert word == b"still here"
 
 
 # ---- what fails
@@ -459,7 +480,7 @@ def test_a_reload_during_an_upgrade_is_done_by_the_successor(backend, tmp_path):
         asking.join(PATIENCE)
         assert (done[0].returncode, done[0].stdout) == (0, "reloaded\n"), done[0]
         await_that(lambda: gate.count("its predecessor drains") == 1, gate.stderr)
-        assert gate.count("reloaded: 1 route") == 1
+        assert gate.logs("reloaded: 1 route") and gate.count("reloaded: 1 route") == 1
 
 
 def test_the_outcome_of_a_reload_outlives_an_upgrade(backend, tmp_path):
@@ -494,8 +515,7 @@ def test_other_numbers_of_workers(backend, tmp_path, was, then):
                     s.connect(f"{tmp_path}/s")
                     s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
                     assert Reader(s).response().body == b"OK"
-        after = shares(gate.pid, gate.port)
-        assert len(after) == (max(was, then) if was > 1 else 1)
+        await_that(lambda: len(shares(gate.pid, gate.port)) == (max(was, then) if was > 1 else 1), gate.stderr)
 
 
 @pytest.mark.parametrize("server", ["", "user: nobody, "], ids=["alone", "master"])
@@ -602,9 +622,9 @@ def test_nothing_else_is_handed_over(backend, tmp_path):
 
 def test_while_draining(backend, tmp_path):
     """A process that has a successor, or is stopping, starts no other, and reloads no more."""
-    with Upgrading(tmp_path, SIMPLE, backend) as gate, gate.connect() as s:
+    with Upgrading(tmp_path, PATIENT, backend) as gate, gate.connect() as s:
         s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n")
-        time.sleep(0.1)
+        await_accepted(s)
         old = gate.upgrade()
         gate.signal(signal.SIGUSR2, old)
         await_that(lambda: "no upgrade: this process has a successor" in gate.stderr(), gate.stderr)
@@ -616,7 +636,7 @@ def test_while_draining(backend, tmp_path):
         assert gate.exit_code(old) == 0
         with gate.connect() as t:
             t.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n")
-            time.sleep(0.1)
+            await_accepted(t)
             pid = gate.pid
             gate.signal(signal.SIGTERM)
             await_that(lambda: gate.count("SIGTERM: draining") == 1, gate.stderr)
@@ -629,35 +649,50 @@ def test_while_draining(backend, tmp_path):
 
 
 def start_held(gate, tmp_path):
-    """An upgrade whose new program begins when the file `go` is there."""
+    """An upgrade whose new program begins when the file `go` is there, to which all is sent; its pid."""
     gate.install(f"#!/bin/sh\ntouch {tmp_path}/started\n"
                  f"while ! test -e {tmp_path}/go; do sleep 0.02; done\n"
                  f"exec {BINARY} serve -c {tmp_path}/anygate.yml\n")
     gate.signal(signal.SIGUSR2)
     await_that((tmp_path / "started").exists, gate.stderr)
+    assert gate.logs("is started as process")
+    new = int(re.search(r"is started as process (\d+)", gate.stderr())[1])
+    sent = len(f"socket each 127.0.0.1:{gate.port}") + len("end 1")
+    with channel_of(new) as channel:  # all that is sent to it waits there
+        await_that(lambda: struct.unpack("i", fcntl.ioctl(channel, termios.FIONREAD, bytes(4)))[0] >= sent,
+                   gate.stderr)
+    return new
 
 
 def test_a_signal_to_stop_as_the_successor_takes_over(backend, tmp_path):
     """Whom the pid file names serves on."""
+    assert any(the_successor_takes_over(backend, tmp_path / str(turn)) for turn in range(5))
+
+
+def the_successor_takes_over(backend, tmp_path):
+    """False: it did not within the second that its predecessor waits for it."""
     with Upgrading(tmp_path, SIMPLE, backend) as gate:
         old = gate.pid
-        start_held(gate, tmp_path)
-        assert gate.logs("is started as process")
-        time.sleep(0.2)  # what it sends is on its way
+        new = start_held(gate, tmp_path)
         freeze(old)
         (tmp_path / "go").touch()
-        new = int(re.search(r"is started as process (\d+)", gate.stderr())[1])
         with channel_of(old) as channel:
             await_that(lambda: select.select([channel], [], [], 0)[0], gate.stderr)  # it is ready
         freeze(new)
         os.kill(old, signal.SIGCONT)
         await_that(lambda: gate.pid == new, gate.stderr)
+        begun = time.monotonic()
         os.kill(old, signal.SIGTERM)
         time.sleep(0.1)
         os.kill(new, signal.SIGCONT)
         assert gate.exit_code(old) == 0
+        if "upgrade given up: this process is to stop" in gate.stderr():
+            assert time.monotonic() - begun >= 1
+            gate.log.close()
+            return False
         await_that(lambda: gate.count("its predecessor drains") == 1, gate.stderr)
         assert gate.pid == new and gate.get("/ok").body == b"OK"
+        return True
 
 
 def test_a_variable_that_names_no_channel(backend, tmp_path):
@@ -674,7 +709,6 @@ def test_a_predecessor_that_dies(backend, tmp_path):
     with Upgrading(tmp_path, SIMPLE, backend) as gate:
         old = gate.pid
         start_held(gate, tmp_path)
-        time.sleep(0.2)  # what it sends is on its way
         os.kill(old, signal.SIGKILL)
         gate.process.wait(PATIENCE)
         (tmp_path / "go").touch()

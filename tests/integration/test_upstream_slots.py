@@ -1,19 +1,21 @@
 """Bounds of upstream connections: of all shards together, of those who wait, and those kept ready."""
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
-from gate import Gate, Reader, Upstream, ok
+from gate import Gate, Reader, Upstream, free_port, ok
 from test_reload import Reloading, await_that
 from test_upstream_sets import peers_of
 
 
 class Counted(Upstream):
-    """Answers after `hold_s`; knows the most requests that were there at once. (Of connections it would see the end
-    of one later than the begin of the next.)"""
+    """Answers after `hold_s`, or when it is let go (None); knows the most requests that were there at once. (Of
+    connections it would see the end of one later than the begin of the next.)"""
 
     def __init__(self, hold_s=0.0):
         self.hold_s = hold_s
+        self.free = threading.Event()
         self.now = self.most = 0
         self.counting = threading.Lock()
         super().__init__(lambda _index, _head: self._answer)
@@ -22,11 +24,17 @@ class Counted(Upstream):
         with self.counting:
             self.now += 1
             self.most = max(self.most, self.now)
-        time.sleep(self.hold_s)
+        if self.hold_s is None:
+            self.free.wait(60)
+        else:
+            time.sleep(self.hold_s)
         with self.counting:
             self.now -= 1
         peer.send(ok(b"ok"))
         return rest
+
+    def let_go(self):
+        self.free.set()
 
 
 def config(upstream, options, workers=2):
@@ -35,9 +43,9 @@ def config(upstream, options, workers=2):
             'routes: {"/*": "http://up"}\n')
 
 
-def clients(gate, count, requests):
+def clients(gate, count, requests, found=None):
     """So many connections, hence on every shard, each with so many requests; the statuses."""
-    found = []
+    found = [] if found is None else found
 
     def one():
         with gate.connect(timeout=60) as sock:
@@ -51,6 +59,19 @@ def clients(gate, count, requests):
         t.start()
     for t in threads:
         t.join()
+    return found
+
+
+def held_clients(gate, up, count, refused):
+    """So many clients of one request each, of whom so many get a 503 before `up` lets an answer go; the statuses."""
+    found = []
+    asking = threading.Thread(target=clients, args=(gate, count, 1, found))
+    asking.start()
+    try:
+        await_that(lambda: found.count(503) == refused, lambda: found)
+    finally:
+        up.let_go()
+        asking.join()
     return found
 
 
@@ -70,17 +91,17 @@ def test_an_idle_connection_of_one_shard_does_not_keep_another_waiting(backend, 
 
 
 def test_those_who_wait_are_bounded(backend, tmp_path):
-    with Counted(1.0) as up, Gate(
+    with Counted(None) as up, Gate(
             tmp_path, config(up, "max_connections: 1, max_pending: 2, pending_timeout: 60s"),
             backend) as gate:
-        found = clients(gate, 10, 1)
+        found = held_clients(gate, up, 10, 7)
         assert found.count(200) == 3 and found.count(503) == 7, found
 
 
 def test_who_waits_too_long_is_told_so(backend, tmp_path):
-    with Counted(3.0) as up, Gate(
+    with Counted(None) as up, Gate(
             tmp_path, config(up, "max_connections: 1, pending_timeout: 100ms"), backend) as gate:
-        found = clients(gate, 3, 1)
+        found = held_clients(gate, up, 3, 2)
         assert sorted(found) == [200, 503, 503]
 
 
@@ -92,6 +113,7 @@ def test_connections_are_ready_before_anyone_asks(backend, tmp_path):
 
         await_that(lambda: ready(3), lambda: peers_of(gate))
         assert clients(gate, 1, 3) == [200] * 3
+        await_that(lambda: len(up.received) >= 3, lambda: up.received)  # its thread has taken what its system has
         assert len(up.received) == 3, "no other was made for them"
         gate.reload(config(up, "keepalive: {min_idle: 5, max_requests: 1}", workers=1))
         await_that(lambda: ready(5), lambda: peers_of(gate))
@@ -100,8 +122,7 @@ def test_connections_are_ready_before_anyone_asks(backend, tmp_path):
 
 
 def test_a_server_that_is_down_is_asked_for_ready_connections_in_peace(backend, tmp_path):
-    with Counted() as up:
-        text = config(up, "keepalive: {min_idle: 3}", workers=1)
-    with Gate(tmp_path, text, backend) as gate:  # it is closed
+    text = config(SimpleNamespace(port=free_port()), "keepalive: {min_idle: 3}", workers=1)
+    with Gate(tmp_path, text, backend) as gate:
         time.sleep(1)
         assert gate.get("/").status == 502
