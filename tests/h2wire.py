@@ -687,7 +687,7 @@ class Upstream:
 
     def __init__(self, script=None, raw=None, values=(), context=None, port=0):
         self.script, self.raw, self.values, self.context = script, raw, values, context
-        self.sock = socket.create_server(("127.0.0.1", port), backlog=64)
+        self.sock = socket.create_server(("127.0.0.1", port), backlog=512)
         self.port = self.sock.getsockname()[1]
         self.connections, self.requests, self.faults = [], [], []
         self.lock = threading.Lock()
