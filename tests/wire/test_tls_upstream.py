@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from gate import Gate, Reader
+from gate import Gate, free_port
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1}
@@ -128,9 +128,7 @@ def test_where_there_are_too_many(start):
 def test_a_ticket_of_several_records(backend, certs, tmp_path):
     """A ticket has the client's certificate in it, and is larger than the server's records."""
     leaf, me = certs.usual()["a"], certs.leaf("me", client=True, subject="/O=Org/CN=me")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", leaf.chain, "-key",
                                leaf.key, "-Verify", "1", "-CAfile", me.ca, "-max_send_frag", "512", "-www"],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
