@@ -1,6 +1,5 @@
 """PROXY headers towards upstreams: first on each connection, before its handshake, and each of one client alone."""
 import socket
-import ssl
 import threading
 import time
 
