@@ -465,8 +465,8 @@ def await_hangup(sock, timeout=20):
 
 
 def again(attempt, tries=8):
-    """attempt(), which has to be quicker than a short timeout of the server: where this process stood still meanwhile it
-    is done again. What the server does wrong it does wrong each time."""
+    """attempt(), which has to be quicker than a short timeout of the server: where somebody stood still meanwhile it is
+    done again. What the server does wrong it does wrong each time."""
     for left in reversed(range(tries)):
         try:
             return attempt()

@@ -171,8 +171,10 @@ routes:
   "/": {{action: "http://127.0.0.1:{up.port}", timeouts: {{idle: 400ms}}}}
 """
         with Gate(tmp_path, config, backend) as gate:
+            ask = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\r\n"
+
             def attempt():  # one who takes nothing for 400 ms ends it
-                with gate.small_window(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\r\n") as s:
+                with gate.small_window(ask) as s:
                     data = b""
                     while not data.endswith(bytes(1000)) or len(data.partition(b"\r\n\r\n")[2]) < size:
                         more = s.recv(16_000)

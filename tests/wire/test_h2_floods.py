@@ -112,7 +112,7 @@ class Bystander:
 
 @contextlib.contextmanager
 def attacker(gate, values=(), listener=0, **more):
-    """A client to attack with, at that of the ports; another one is served meanwhile, and of the first nothing stays."""
+    """A client to attack that listener with; another one is served meanwhile, and of the first nothing stays."""
     before, other = descriptors(gate), Bystander(gate)
     try:
         # Who is slow with its first word may find the connection closed.

@@ -13,7 +13,8 @@ CONFIG = """
 server:
   listen:
     - "127.0.0.1:$PORT"
-    - {address: "127.0.0.1:$PORT2", limits: {header_timeout: 20s, idle_timeout: 20s, body_timeout: 20s, body_grace: 20s}}
+    - {address: "127.0.0.1:$PORT2", limits: {header_timeout: 20s, idle_timeout: 20s, body_timeout: 20s,
+       body_grace: 20s}}
   workers: 1
   limits: {header_timeout: 400ms, idle_timeout: 400ms, body_timeout: 400ms, body_grace: 200ms,
            min_rate: 100k, max_body: 64k, max_discard: 128k, write_timeout: 700ms}

@@ -66,7 +66,10 @@ class Origin:
         if self.h2:
             tls.sendall(H2_SETTINGS)
         while not has_request(data, self.h2):
-            data += tls.recv(65536)
+            more = tls.recv(65536)
+            if not more:
+                return
+            data += more
         tls.sendall(H2_ANSWER if self.h2 else ANSWER)
         try:
             while tls.recv(65536):
