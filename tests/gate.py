@@ -430,13 +430,14 @@ def await_that(is_so, what="it never came", timeout=20):
 
 
 def _tcp_sockets():
-    """(port here, port there, state, bytes unsent, bytes unread, whether it is accepted), as the kernel tells them."""
+    """(port here, port there, state, bytes unsent, bytes unread, whether it awaits accept), as the kernel tells."""
     for name in "/proc/net/tcp", "/proc/net/tcp6":
         for line in Path(name).read_text().splitlines()[1:]:
             cell = line.split()
             here, there = (int(address.rpartition(":")[2], 16) for address in cell[1:3])
             unsent, unread = (int(size, 16) for size in cell[4].split(":"))
-            yield here, there, cell[3], unsent, unread, cell[9] != "0"
+            # One without an inode is nobody's: not yet, or not any more, when it has been closed here.
+            yield here, there, cell[3], unsent, unread, cell[9] == "0" and cell[3] in ("01", "03", "08")
 
 
 def await_read(*socks):
@@ -444,8 +445,8 @@ def await_read(*socks):
     pairs = {(s.getpeername()[1], s.getsockname()[1]) for s in socks}
 
     def is_read():
-        for here, there, _, unsent, unread, accepted in _tcp_sockets():
-            if (here, there) in pairs and (unread or not accepted) or (there, here) in pairs and unsent:
+        for here, there, _, unsent, unread, waits in _tcp_sockets():
+            if (here, there) in pairs and (unread or waits) or (there, here) in pairs and unsent:
                 return False
         return True
     await_that(is_read, "it is not read")
