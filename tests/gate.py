@@ -305,7 +305,8 @@ class Upstream:
         self.lock = threading.Lock()
         self.open = []
         self.closing = False
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
 
     def _accept(self):
         while True:
@@ -374,6 +375,7 @@ class Upstream:
     def close(self):
         try:
             self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept, or the port stays open
+            self.acceptor.join(10)  # before another one's socket has its number
         except OSError:
             pass
         self.sock.close()

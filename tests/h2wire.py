@@ -691,7 +691,8 @@ class Upstream:
         self.port = self.sock.getsockname()[1]
         self.connections, self.requests, self.faults = [], [], []
         self.lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
 
     def _accept(self):
         while True:
@@ -745,6 +746,7 @@ class Upstream:
     def close(self):
         try:
             self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
+            self.acceptor.join(10)  # before another one's socket has its number
         except OSError:
             pass
         self.sock.close()

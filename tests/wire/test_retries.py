@@ -59,7 +59,8 @@ class Server:
         self.seen = []  # (head, content) of each request that was read whole
         self.lock = threading.Lock()
         self.open = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
 
     def _accept(self):
         while True:
@@ -92,6 +93,7 @@ class Server:
     def stop_listening(self):
         try:
             self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept, or the port stays open
+            self.acceptor.join(10)
         except OSError:
             pass
         self.sock.close()

@@ -49,7 +49,8 @@ class Origin:
         self.context.set_alpn_protocols(["h2" if h2 else "http/1.1"])
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=16)
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
 
     def _accept(self):
         while True:
@@ -86,6 +87,8 @@ class Origin:
         return self.ends
 
     def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.acceptor.join(10)  # or it may take what comes to the next socket of that number
         self.listener.close()
         for s in self.open:
             s.close()
