@@ -229,7 +229,8 @@ class Server:
         if not reads:  # inherited: the window begins so
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
 
     def _accept(self):
         while True:
@@ -267,6 +268,7 @@ class Server:
 
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
+        self.acceptor.join(10)
         self.listener.close()
         for end in self.ends:
             end.join(5)

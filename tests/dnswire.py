@@ -113,8 +113,9 @@ class NameServer:
         self.closing = False
         self.udp, self.tcp = self._bind(host)
         self.port = self.tcp.getsockname()[1]
-        for run in (self._serve_udp, self._serve_tcp):
-            threading.Thread(target=run, daemon=True).start()
+        self.threads = [threading.Thread(target=run, daemon=True) for run in (self._serve_udp, self._serve_tcp)]
+        for thread in self.threads:
+            thread.start()
 
     @staticmethod
     def _bind(host):
@@ -213,6 +214,9 @@ class NameServer:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+        for thread in self.threads:
+            thread.join(10)  # before another one's socket has its number
+        for sock in (self.udp, self.tcp):
             sock.close()
 
     def __enter__(self):

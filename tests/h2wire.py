@@ -687,11 +687,12 @@ class Upstream:
 
     def __init__(self, script=None, raw=None, values=(), context=None, port=0):
         self.script, self.raw, self.values, self.context = script, raw, values, context
-        self.sock = socket.create_server(("127.0.0.1", port), backlog=64)
+        self.sock = socket.create_server(("127.0.0.1", port), backlog=512)
         self.port = self.sock.getsockname()[1]
         self.connections, self.requests, self.faults = [], [], []
         self.lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
 
     def _accept(self):
         while True:
@@ -745,6 +746,7 @@ class Upstream:
     def close(self):
         try:
             self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
+            self.acceptor.join(10)  # before another one's socket has its number
         except OSError:
             pass
         self.sock.close()

@@ -31,7 +31,8 @@ server:
   limits: {{max_body: 0, min_rate: 0}}
 {tls}
 routes:
-  "/*":
+  "/*": "{scheme}://127.0.0.1:{port}"
+  "/brief":
     action: "{scheme}://127.0.0.1:{port}"
     timeouts: {{idle: 1s}}
 """

@@ -9,7 +9,7 @@ import time
 
 import h2wire
 import pytest
-from gate import Gate, Reader, Upstream, ok, refused, run
+from gate import Gate, Reader, Upstream, await_read, await_that, ok, refused, run
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 CONFIG = """
@@ -231,7 +231,7 @@ def test_a_reload_changes_it(backend, tmp_path):
         assert admin.get("/readyz", f"Authorization: Bearer {TOKEN}\r\n").status == 401
         assert admin.get("/readyz", f"Authorization: Bearer {other}\r\n").status == 200
         reload(gate, config("null"))
-        assert refused(admin.port)
+        await_that(lambda: refused(admin.port))
         reload(gate, config())
         assert admin.get("/readyz").status == 200
         here.close()
@@ -300,7 +300,7 @@ def test_who_has_hardly_come_goes_when_an_address_becomes_admin_s(backend, tmp_p
     with Gate(tmp_path, text, backend) as gate:
         with gate.connect() as s:
             s.sendall(b"PROXY TCP4 10.1.1.1 10.1" if begun == "PROXY" else h2wire.PREFACE[:8])
-            time.sleep(0.1)
+            await_read(s)
             swapped = config().replace("$PORT2", "@").replace("$PORT", str(gate.ports[1]))
             (tmp_path / "anygate.yml").write_text(swapped.replace("@", str(gate.port)))
             gate.process.send_signal(signal.SIGHUP)

@@ -168,16 +168,18 @@ def chunk(data):
 
 @pytest.fixture
 def asked():
-    """Set when the page is asked for; it comes when what the client owes is long due."""
-    event = threading.Event()
+    """(set when the page is asked for, to be set when all is sent): it comes then, when that was long due, too."""
+    event, sent = threading.Event(), threading.Event()
 
     def answer(peer, head, rest):
+        due = time.monotonic() + 0.7
         event.set()
-        time.sleep(0.7)
+        assert sent.wait(20)
+        time.sleep(max(0, due - time.monotonic()))
         peer.send(ok(b"sorry"))
         return b""
     Scripts.sorry = answer
-    return event
+    return event, sent
 
 
 @pytest.mark.parametrize("path,framing,before,after", [
@@ -190,9 +192,10 @@ def asked():
 def test_content_does_not_stop_it(gate, asked, late, path, framing, before, after):
     with gate.connect() as s:
         s.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode() + before)
-        assert asked.wait(20)
+        assert asked[0].wait(20)
         time.sleep(late)
         s.sendall(after)
+        asked[1].set()
         reader = Reader(s)
         assert page(reader.response())[::2] == (413 if path == "/small/x" else 502, b"sorry")
         s.sendall(b"GET /fixed HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -206,10 +209,11 @@ def test_nor_over_http_2(gate, asked, late, path, length):
                            "-X", "POST", "-T", "-", f"http://127.0.0.1:{gate.port}{path}"],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as curl:
         curl.stdin.write(b"x" * 900)
-        assert asked.wait(20)
+        assert asked[0].wait(20)
         time.sleep(late)
         curl.stdin.write(b"x" * 4100)
         curl.stdin.close()
+        asked[1].set()
         assert curl.stdout.read() == (b"sorry413" if path == "/small/x" else b"sorry502")
 
 

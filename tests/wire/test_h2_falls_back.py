@@ -48,7 +48,10 @@ class Picky:
                 buffer += more
             head, _, buffer = buffer.partition(b"\r\n\r\n")
             while head.startswith(b"POST") and b"0123456789" not in buffer:
-                buffer += server.sock.recv(65536)
+                more = server.sock.recv(65536)
+                if not more:
+                    return
+                buffer += more
             buffer = buffer.replace(b"0123456789", b"")
             self.note("1.1", head.split(b" ")[0].decode())
             if self.refusal == "deaf":

@@ -8,7 +8,7 @@ import time
 
 import h2wire
 import pytest
-from gate import Gate, Upstream, ok
+from gate import Gate, Upstream, again, ok
 from h2wire import (E, S, T, Closed, F, GoneAway, Reset, asked, continuation, data, frame, headers,
                     indexed, literal, ping, priority, priority_update, rst, settings, string, table_size,
                     window_update)
@@ -17,7 +17,7 @@ CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {idle_timeout: 60s}}
 proxy:
   upstreams:
-    up: {servers: ["127.0.0.1:%d"], keepalive: {max_idle: 0}}
+    up: {servers: ["127.0.0.1:%d"], keepalive: {max_idle: 0}, timeouts: {connect: 30s}}
 routes:
   "/fixed": OK OK
   "/in/*": "*"
@@ -111,18 +111,19 @@ class Bystander:
 
 
 @contextlib.contextmanager
-def attacker(gate, values=(), **more):
-    """A client to attack with; another one is served meanwhile, and of the first nothing stays."""
+def attacker(gate, values=(), listener=0, **more):
+    """A client to attack that listener with; another one is served meanwhile, and of the first nothing stays."""
     before, other = descriptors(gate), Bystander(gate)
     try:
-        client = h2wire.connect(gate.port, values, **more)
+        # Who is slow with its first word may find the connection closed.
+        client = again(lambda: h2wire.connect(gate.ports[listener], values, **more))
         try:
             yield client
         finally:
             client.reset()
     finally:
         other.end()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while descriptors(gate) > before:
         assert time.monotonic() < deadline, f"{descriptors(gate)} descriptors, {before} before"
         time.sleep(0.02)
@@ -139,7 +140,7 @@ def flood(client, make, count=20000, batch=50):
                     return got, start + batch
         except Closed:
             break
-    return client.expect_goaway(timeout=5), count
+    return client.expect_goaway(timeout=20), count
 
 
 def calmed(client, make, at_least=0, codes=(CALM,), **more):
@@ -221,7 +222,7 @@ def test_streams_that_are_refused(gate):
 
 def served_at_last(client, stream, section=asked()):
     """Asks until a place is free: that of a stream that was reset is when its work has ended."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while True:
         try:
             client.send(headers(section, stream))
@@ -460,7 +461,7 @@ def test_a_hundred_answers_behind_a_shut_window(gate):
             assert client.head(odd(i)).status == 200
         assert resident(gate) - before < 64 << 20
         client.send(settings({S.INITIAL_WINDOW_SIZE: 1 << 20}), window_update(0, 1 << 20))
-        assert len(client.response(1).body) == BIG
+        assert len(client.response(1, timeout=60).body) == BIG  # the others share the way
 
 
 def test_an_endless_head_in_a_frame_that_lies(gate):

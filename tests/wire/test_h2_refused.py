@@ -1,7 +1,7 @@
 """What an upstream of HTTP/2 says it has not looked at (RFC 9113 sections 6.8 and 8.7) is asked again with all of its
 content, whatever the method and without any policy."""
 import pytest
-from gate import Closed, Gate, Reader
+from gate import Closed, Gate, Reader, await_that
 from h2wire import E, Upstream, connect, data, goaway, headers, rst
 
 CONFIG = """
@@ -106,7 +106,6 @@ def test_the_rest_of_the_content_comes_behind(setup, how):
     with connect(gate.port) as client:
         stream = client.ask(path, GRPC, method="POST", end=False)
         client.send(data(b"one", stream, end=False))
-        while refuser.seen.count(path) < 2:
-            client.round_trip()
+        await_that(lambda: refuser.seen.count(path) == 2)
         client.send(data(b"two", stream))
         assert client.response(stream).body == b"got onetwo"

@@ -15,7 +15,7 @@ server: {listen: ["127.0.0.1:$PORT"], workers: 1}
 routes:
   "/h2/*":
     action: "h2c://127.0.0.1:%d"
-    timeouts: {first_byte: 5s, read: 5s}
+    timeouts: {first_byte: 20s, read: 20s}
 """
 
 
@@ -79,7 +79,7 @@ def seen(gate, answer):
 
 
 def wait_for(what):
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while what() is None:
         assert time.monotonic() < deadline, "the upstream is not told"
         time.sleep(0.005)

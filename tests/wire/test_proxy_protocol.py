@@ -1,5 +1,6 @@
 """PROXY headers before connections: believed from those on the list, bytes like any others from the rest."""
 import contextlib
+import re
 import signal
 import socket
 import ssl
@@ -8,7 +9,7 @@ import time
 import h2wire
 import proxyprotocol as pp
 import pytest
-from gate import Closed, Gate, Reader, Upstream, free_port, ok
+from gate import Closed, Gate, Reader, Upstream, again, await_read, free_port, ok
 
 CONFIG = """
 server:
@@ -134,12 +135,12 @@ def test_what_names_nobody_leaves_the_peer(gate, name):
 def test_a_bad_header_ends_the_connection(gate, name, port):
     """Without an answer: it is the balancer's mistake, and nobody knows whose the request was."""
     with gate.connect(port=gate.ports[port]) as s:
-        s.sendall(BAD[name])
-        if name == "none":
-            s.sendall(REQUEST)
         try:
+            s.sendall(BAD[name])
+            if name == "none":
+                s.sendall(REQUEST)
             assert s.recv(100) == b""
-        except ConnectionResetError:
+        except (BrokenPipeError, ConnectionResetError):
             pass
 
 
@@ -260,15 +261,20 @@ def test_without_an_access_log_some_are_told(backend, tmp_path):
             with gate.connect() as s, contextlib.suppress(ConnectionResetError):
                 s.sendall(sent)
                 assert s.recv(100) == b""
+        begun = time.monotonic()
         for _ in range(20):
             bad(REQUEST)
-        assert gate.logs("PROXY protocol: ") and gate.stderr().count("PROXY protocol: ") <= 3
+        assert gate.logs("PROXY protocol: ")
+        assert gate.stderr().count("PROXY protocol: ") <= 3 + time.monotonic() - begun
         time.sleep(1.1)
         bad(b"")
         assert gate.logs("no header in time")
         lines = [line for line in gate.stderr().splitlines() if "PROXY protocol: " in line]
         assert "127.0.0.1 on port" in lines[0] and "no header" in lines[0]
-        assert "no header in time; " in lines[-1] and " more since the last warning" in lines[-1]
+        assert "no header in time" in lines[-1]
+        # Each is told or counted. (The last of those that come slowly enough for it is told by itself.)
+        counted = [int(more) for more in re.findall(r"; (\d+) more since the last warning", "\n".join(lines))]
+        assert len(lines) + sum(counted) == 21 and (counted or len(lines) == 21), lines
 
 
 @pytest.mark.parametrize("sent", [b"", b"PROXY TCP4 1.2.3", pp.SIGNATURE[:9]])
@@ -297,21 +303,24 @@ def test_a_second_header_is_none(gate):
 def test_a_drain_waits_for_no_header(backend, tmp_path):
     config = ('server: {listen: [{address: "127.0.0.1:$PORT", proxy_protocol: 127.0.0.1}], workers: 1, '
               'drain_timeout: 500ms}\nroutes: {"/who": OK OK}\n')
-    with Gate(tmp_path, config, backend) as gate:
-        with gate.connect() as late, gate.connect() as silent:
-            late.sendall(b"PROXY TCP4 1.2.3.4 ")
-            time.sleep(0.1)
-            gate.process.send_signal(signal.SIGTERM)
-            time.sleep(0.1)
-            late.sendall(b"5.6.7.8 1 2\r\n" + REQUEST)  # it had come before the end
-            assert Reader(late).response().status == 200
-            late.close()
-            try:
-                assert silent.recv(10) == b""
-            except ConnectionResetError:
-                pass
-            gate.process.wait(10)
-        gate.stop()
+
+    def attempt():  # within the half second
+        with Gate(tmp_path, config, backend) as gate:
+            with gate.connect() as late, gate.connect() as silent:
+                late.sendall(b"PROXY TCP4 1.2.3.4 ")
+                await_read(late, silent)
+                gate.process.send_signal(signal.SIGTERM)
+                time.sleep(0.1)
+                late.sendall(b"5.6.7.8 1 2\r\n" + REQUEST)  # it had come before the end
+                assert Reader(late).response().status == 200
+                late.close()
+                try:
+                    assert silent.recv(10) == b""
+                except ConnectionResetError:
+                    pass
+                gate.process.wait(20)
+            gate.stop()
+    again(attempt)
 
 
 def test_a_reload_changes_who_is_believed(backend, tmp_path):
@@ -322,7 +331,7 @@ def test_a_reload_changes_who_is_believed(backend, tmp_path):
         gate.ports = [port]
         gate._await_ports()
         with gate.connect() as held:
-            time.sleep(0.1)
+            await_read(held)
             (tmp_path / "anygate.yml").write_text(config % (port, "false"))
             gate.process.send_signal(signal.SIGHUP)
             deadline = time.monotonic() + 10

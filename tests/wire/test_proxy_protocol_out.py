@@ -1,6 +1,5 @@
 """PROXY headers towards upstreams: first on each connection, before its handshake, and each of one client alone."""
 import socket
-import ssl
 import threading
 import time
 
@@ -22,7 +21,8 @@ server:
     - {address: "127.0.0.1:$PORT4", tls: true}
 tls: {certificates: [{cert: "%(chain)s", key: "%(key)s"}]}
 proxy:
-  tls: {ca: "%(ca)s", server_name: a.example}
+  timeouts: {connect: 30s}
+  tls: {ca: "%(ca)s", server_name: a.example, handshake_timeout: 30s}
   upstreams:
     one: {servers: ["127.0.0.1:%(plain)d"], proxy_protocol: v1}
     two: {servers: ["127.0.0.1:%(plain)d"], proxy_protocol: v2}

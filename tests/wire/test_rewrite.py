@@ -1,4 +1,5 @@
 """What a proxy route rewrites: the bytes that the upstream gets, and those that come back."""
+import itertools
 import signal
 import threading
 import time
@@ -232,15 +233,15 @@ def test_after_a_reload_the_answer_is_rewritten_by_the_old_settings(backend, tmp
 
 def test_a_redirect_is_read_by_the_server_that_sends_it_not_by_its_hedge(backend, tmp_path):
     """The first one that is asked answers when the hedge has begun beside it, and points to the hedge's server."""
-    hedged, servers = threading.Event(), []
+    hedged, answered, servers, turn = threading.Event(), threading.Event(), [], itertools.count()
 
     def script(index, head):
-        if sum(len(s.requests) for s in servers) == 1:
+        if next(turn) == 0:
             assert hedged.wait(10)
             other, = (s for s in servers if not s.requests[0] == head)
             return b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/x\r\nContent-Length: 0\r\n\r\n" % other.port
         hedged.set()
-        time.sleep(1)
+        answered.wait(20)
         return ok()
 
     with Upstream(script) as a, Upstream(script) as b:
@@ -250,4 +251,5 @@ def test_a_redirect_is_read_by_the_server_that_sends_it_not_by_its_hedge(backend
                   f'host: upstream, hedge: {{after: 20ms}}}}}}}}\nroutes: {{"/*": "http://two"}}\n')
         with Gate(tmp_path, config, backend) as gate:
             location = gate.get("/").get("location")
+            answered.set()
             assert location in (f"http://127.0.0.1:{a.port}/x", f"http://127.0.0.1:{b.port}/x")

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h2wire
 import pytest
-from gate import Gate, free_port, run
+from gate import Gate, await_listener, free_port, run
 from h2wire import tls_context
 from tlswire import fingerprint, get, s_client, shake
 
@@ -214,6 +214,7 @@ def test_an_authority_that_is_taken_away(backend, certs, people, tmp_path, versi
 SWAP = """
 server:
   workers: 2
+  limits: {min_rate: 0, body_timeout: 60s}
   listen: [{address: "127.0.0.1:$PORT", tls: true}]
 tls:
   certificates: [{cert: "%(folder)s/now.crt", key: "%(folder)s/now.key"}]
@@ -240,10 +241,10 @@ def swap(backend, certs, tmp_path):
 def becomes(gate, leaf, wanted=True, timeout=20):
     """Until new connections get it."""
     deadline = time.monotonic() + timeout
-    good = 0
+    good, expected = 0, leaf.fingerprint()
     while good < 6:
         with shake(gate.port) as s:
-            good = good + 1 if fingerprint(s) == leaf.fingerprint() else 0
+            good = good + 1 if fingerprint(s) == expected else 0
         assert time.monotonic() < deadline, gate.stderr()
 
 
@@ -315,6 +316,7 @@ class Responder:
     """openssl ocsp, answering for an authority."""
 
     def __init__(self, folder, port):
+        self.port = port
         self.process = subprocess.Popen(
             ["openssl", "ocsp", "-port", str(port), "-index", folder / "index.txt", "-rsigner",
              folder / "ca.pem",
@@ -322,6 +324,7 @@ class Responder:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def __enter__(self):
+        await_listener(self.port)  # whoever is refused asks again a minute later
         return self
 
     def __exit__(self, *_):

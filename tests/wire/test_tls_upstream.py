@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from gate import Gate, Reader
+from gate import Gate, free_port
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1}
@@ -49,7 +49,8 @@ class Origin:
         self.context.set_alpn_protocols(["h2" if h2 else "http/1.1"])
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=16)
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
 
     def _accept(self):
         while True:
@@ -66,7 +67,10 @@ class Origin:
         if self.h2:
             tls.sendall(H2_SETTINGS)
         while not has_request(data, self.h2):
-            data += tls.recv(65536)
+            more = tls.recv(65536)
+            if not more:
+                return
+            data += more
         tls.sendall(H2_ANSWER if self.h2 else ANSWER)
         try:
             while tls.recv(65536):
@@ -83,6 +87,8 @@ class Origin:
         return self.ends
 
     def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.acceptor.join(10)  # or it may take what comes to the next socket of that number
         self.listener.close()
         for s in self.open:
             s.close()
@@ -128,9 +134,7 @@ def test_where_there_are_too_many(start):
 def test_a_ticket_of_several_records(backend, certs, tmp_path):
     """A ticket has the client's certificate in it, and is larger than the server's records."""
     leaf, me = certs.usual()["a"], certs.leaf("me", client=True, subject="/O=Org/CN=me")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", leaf.chain, "-key",
                                leaf.key, "-Verify", "1", "-CAfile", me.ca, "-max_send_frag", "512", "-www"],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -208,7 +208,7 @@ def test_each_server_has_its_share(gateway, ask):
 @CLIENTS
 def test_within_the_bound_of_connections(gateway, ask):
     """An idle connection of HTTP/2 makes room for a tunnel, and a tunnel that waits holds nobody else up."""
-    gate, up = gateway(", max_connections: 1")
+    gate, up = gateway(", max_connections: 1, pending_timeout: 20s")
     assert gate.get("/a").body == b"two"
     assert ask(gate, "/b") == 101
     assert gate.get("/c").body == b"two"
@@ -221,6 +221,6 @@ def test_within_the_bound_of_connections(gateway, ask):
     time.sleep(0.2)
     assert gate.get("/e").body == b"two" and got == []
     up.go.set()
-    slow.join(10)
-    tunnel.join(10)
+    slow.join(20)
+    tunnel.join(20)
     assert got == [101]
