@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -422,11 +423,11 @@ def ok(body=b"OK", headers=b""):
 
 # ---- waiting, for tests on a machine whose processes stand still at times ----
 
-def await_that(is_so, what="it never came", timeout=20):
-    """Until is_so() is true; that value. `what` is told when it never is."""
-    deadline = time.monotonic() + timeout
+def await_that(is_so, what=lambda: "it"):
+    """Until is_so() is true; that value. what() is told when it never is."""
+    deadline = time.monotonic() + 60
     while not (value := is_so()):
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, f"never came: {what()}"
         time.sleep(0.005)
     return value
 
@@ -451,13 +452,13 @@ def await_read(*socks):
             if (here, there) in pairs and (unread or waits) or (there, here) in pairs and unsent:
                 return False
         return True
-    await_that(is_read, "it is not read")
+    await_that(is_read, lambda: f"that {pairs} are read")
 
 
 def await_listener(port):
     """Until somebody listens there, without a connection to find out."""
     await_that(lambda: any(here == port and state == "0A" for here, _, state, *_ in _tcp_sockets()),
-               f"nobody listens on port {port}")
+               lambda: f"who listens on port {port}")
 
 
 def await_hangup(sock, timeout=20):
@@ -467,12 +468,13 @@ def await_hangup(sock, timeout=20):
     return bool(looks.poll(timeout * 1000))
 
 
-def again(attempt, tries=8):
+def again(attempt, tries=5):
     """attempt(), which has to be quicker than a short timeout of the server: where somebody stood still meanwhile it is
-    done again. What the server does wrong it does wrong each time."""
+    done again, and the report of the run says so. What the server does wrong it does wrong each time."""
     for left in reversed(range(tries)):
         try:
             return attempt()
-        except Exception:
+        except Exception as e:
             if not left:
                 raise
+            warnings.warn(f"tried again: {e!r}", stacklevel=2)

@@ -53,21 +53,6 @@ class Nginx:
         self.stop()
 
 
-def await_read(sock, timeout=20):
-    """Until the process at the other end of a connection of IPv4 here has accepted it, and read all that was sent."""
-    ends = [f":{address[1]:04X}" for address in (sock.getsockname(), sock.getpeername())]
-    deadline = time.monotonic() + timeout
-    while True:
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        ours, theirs = ([row for row in rows if [row[1][8:], row[2][8:]] == pair] for pair in (ends, ends[::-1]))
-        # Queues, to send and received; who has not been accepted has no inode.
-        if (ours and theirs and ours[0][4].startswith("00000000:") and theirs[0][4].endswith(":00000000")
-                and theirs[0][9] != "0"):
-            return
-        assert time.monotonic() < deadline, (ours, theirs)
-        time.sleep(0.005)
-
-
 def peak_bytes(pid):
     """The most memory that the process has ever had resident."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

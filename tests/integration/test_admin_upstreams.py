@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import h2wire
 import pytest
-from gate import Reader, Upstream, free_port, ok
-from test_reload import Reloading, await_that
+from gate import Reader, Upstream, await_that, free_port, ok
+from test_reload import Reloading
 from test_upstream_sets import Named, four, names, peers_of  # noqa: F401 (a fixture)
 
 JSON = "Content-Type: application/json\r\n"

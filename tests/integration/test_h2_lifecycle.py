@@ -7,11 +7,11 @@ import time
 import h2_load
 import h2wire
 import pytest
-from gate import Gate
+from gate import Gate, await_that
 from h2wire import T
 from test_lifecycle import Held, await_line, proxied, refused
 from test_master import Master
-from test_reload import BUSY, Clients, Origin, Reloading, await_that
+from test_reload import BUSY, Clients, Origin, Reloading
 from test_upgrade import Upgrading, shares
 
 LAST = 2**31 - 1

@@ -10,8 +10,7 @@ import time
 
 import h2wire
 import pytest
-from gate import Closed, Gate, Reader, Upstream, free_port, ok, refused, run
-from peers import await_read
+from gate import Closed, Gate, Reader, Upstream, await_read, free_port, ok, refused, run
 
 FIXED = """
 server: {listen: ["127.0.0.1:$PORT"]%s}

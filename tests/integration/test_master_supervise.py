@@ -6,9 +6,9 @@ import struct
 import time
 
 import pytest
-from gate import freeze
+from gate import await_that, freeze
 from test_master import FIXED, NO_PROC, Master, busy, children, gone, low_ports, statuses
-from test_reload import PATIENCE, await_that
+from test_reload import PATIENCE
 from test_supervise import Manager, activated, get
 from test_upgrade import Upgrading, reload_command, shares
 

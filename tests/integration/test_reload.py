@@ -10,30 +10,14 @@ from pathlib import Path
 
 import h2wire
 import pytest
-from gate import Closed, Gate, Reader, Upstream, free_port, freeze, ok, refused, without_sanitizers
+from gate import (Closed, Gate, Reader, Upstream, await_read, await_that, free_port, freeze, ok, refused,
+                  without_sanitizers)
 
 UPGRADE = (b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
 SWITCHING = (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
              b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
 PATIENCE = 60  # seconds, for what must come
-
-
-def await_that(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"never came: {what()}"
-        time.sleep(0.01)
-
-
-def await_accepted(s):
-    """A process has this connection; one that still waits in the kernel's queue has no inode."""
-    ends = s.getpeername()[1], s.getsockname()[1]
-
-    def accepted():
-        cells = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return any(tuple(int(end.split(":")[1], 16) for end in c[1:3]) == ends and c[9] != "0" for c in cells)
-    await_that(accepted, lambda: ends)
 
 
 class Reloading(Gate):
@@ -529,7 +513,7 @@ def test_a_removed_listener_redirects_to_the_last(backend, tmp_path):
     with Reloading(tmp_path, config % there, backend) as gate:
         with gate.connect(PATIENCE, gate.ports[0]) as s:
             s.sendall(b"GET /gen HTTP/1.1\r\nHost: x\r\n")
-            await_accepted(s)
+            await_read(s)
             await_that(lambda: gate.get("/gen", port=gate.ports[0]).status == 308, gate.stderr)
             gate.reload(config % "")
             await_that(lambda: refused(gate.ports[0]), gate.stderr)
@@ -551,8 +535,8 @@ def test_a_removed_listener_is_held_to_no_others_rules(backend, tmp_path):
         with gate.connect(PATIENCE, gate.ports[0]) as s, gate.connect(PATIENCE, gate.ports[0]) as large:
             s.sendall(b"GET /gen HTTP/1.1\r\nHost: x\r\n")
             large.sendall(b"POST /gen HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n")
-            await_accepted(s)
-            await_accepted(large)
+            await_read(s)
+            await_read(large)
             await_that(lambda: gate.get("/gen", port=gate.ports[0]).status == 200, gate.stderr)
             gate.reload(RULES % "")
             await_that(lambda: refused(gate.ports[0]), gate.stderr)

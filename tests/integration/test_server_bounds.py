@@ -5,9 +5,9 @@ import threading
 import time
 
 import pytest
-from gate import Gate, Reader, Upstream, free_port, ok
+from gate import Gate, Reader, Upstream, await_that, free_port, ok
 from test_balancing import cookie_of
-from test_reload import Reloading, await_that
+from test_reload import Reloading
 from test_upstream_sets import Named, names, peers_of
 from test_upstream_slots import clients, held_clients
 

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from gate import Gate, Reader
-from test_reload import await_that
+from gate import Gate, Reader, await_that
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 3, admin: "127.0.0.1:$PORT2"%s}

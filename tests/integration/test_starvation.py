@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from gate import Closed, Gate, Reader, Upstream, ok
-from test_reload import await_that
+from gate import Closed, Gate, Reader, Upstream, await_that, ok
 
 PROBE = b"GET /fixed HTTP/1.1\r\nHost: x\r\n\r\n"
 CONFIG = """

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from gate import BINARY, Gate, Upstream, free_port
-from test_reload import PATIENCE, await_that
+from gate import BINARY, Gate, Upstream, await_that, free_port
+from test_reload import PATIENCE
 from tracing import POLLS, Held
 
 TCP_NOTSENT_LOWAT = 25

@@ -15,9 +15,8 @@ from pathlib import Path
 import proxyprotocol as pp
 import pytest
 import tlswire
-from gate import Gate, free_port, refused
+from gate import Gate, await_that, free_port, refused
 from h2wire import tls_context
-from test_reload import await_that
 
 CONFIG = """
 server: {workers: 1, drain_timeout: 1s, listen: "127.0.0.1:$PORT", access_log: json}

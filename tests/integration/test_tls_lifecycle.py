@@ -8,11 +8,11 @@ import time
 import h2_load
 import h2wire
 import pytest
-from gate import Gate, Reader
+from gate import Gate, Reader, await_that
 from h2wire import T, tls_context
 from test_lifecycle import Held, proxied, refused
 from test_master import Master
-from test_reload import PATIENCE, Clients, Origin, Reloading, await_that
+from test_reload import Clients, Origin, Reloading
 from test_upgrade import Upgrading
 from tlswire import Engine, fingerprint, get, shake, tcp
 

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import pytest
-from gate import BINARY, BROKEN, Closed, Gate, Reader, Upstream, free_port, freeze, ok
+from gate import BINARY, BROKEN, Closed, Gate, Reader, Upstream, await_read, await_that, free_port, freeze, refused
 from test_master import channel_of
-from test_reload import (PATIENCE, SWITCHING, UPGRADE, Clients, Origin, await_accepted, await_that, echoing,
-                         one_file, one_stream, one_upload, refused, tunnel)
+from test_reload import (PATIENCE, UPGRADE, Clients, Origin, echoing, one_file, one_stream, one_upload,
+                         tunnel)
 from tracing import CLONES, Held
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -290,7 +290,7 @@ def test_an_idle_connection_has_one_more_answer(backend, tmp_path):
             reader = Reader(s)
             s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
             assert reader.response().get("Connection") is None
-            await_accepted(silent)
+            await_read(silent)
             old = gate.upgrade()
             time.sleep(0.3)  # longer than what a drain leaves idle connections
             s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -319,7 +319,7 @@ def test_the_old_process_sleeps(backend, tmp_path):
     """What comes to the sockets that it has handed over does not wake it."""
     with Upgrading(tmp_path, PATIENT, backend) as gate, gate.connect() as s:
         s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n")  # holds it
-        await_accepted(s)
+        await_read(s)
         old = gate.upgrade()
         before = switches(old)
         for _ in range(300):
@@ -624,7 +624,7 @@ def test_while_draining(backend, tmp_path):
     """A process that has a successor, or is stopping, starts no other, and reloads no more."""
     with Upgrading(tmp_path, PATIENT, backend) as gate, gate.connect() as s:
         s.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n")
-        await_accepted(s)
+        await_read(s)
         old = gate.upgrade()
         gate.signal(signal.SIGUSR2, old)
         await_that(lambda: "no upgrade: this process has a successor" in gate.stderr(), gate.stderr)
@@ -636,7 +636,7 @@ def test_while_draining(backend, tmp_path):
         assert gate.exit_code(old) == 0
         with gate.connect() as t:
             t.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n")
-            await_accepted(t)
+            await_read(t)
             pid = gate.pid
             gate.signal(signal.SIGTERM)
             await_that(lambda: gate.count("SIGTERM: draining") == 1, gate.stderr)

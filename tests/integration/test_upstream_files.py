@@ -3,8 +3,8 @@ import os
 import re
 import time
 
-from gate import run
-from test_reload import Reloading, await_that
+from gate import await_that, run
+from test_reload import Reloading
 from test_upstream_sets import Named, four, names  # noqa: F401 (a fixture)
 
 CONFIG = ('server: {listen: ["127.0.0.1:$PORT"], workers: 1}\n'

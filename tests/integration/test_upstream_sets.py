@@ -4,9 +4,9 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
-from gate import Upstream, free_port, ok
+from gate import Upstream, await_that, free_port, ok
 from test_eyeballs import Hole, trying
-from test_reload import Reloading, await_that
+from test_reload import Reloading
 
 
 class Named(Upstream):

@@ -4,8 +4,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from gate import Gate, Reader, Upstream, free_port, ok
-from test_reload import Reloading, await_that
+from gate import Gate, Reader, Upstream, await_that, free_port, ok
+from test_reload import Reloading
 from test_upstream_sets import peers_of
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import h2wire
 import pytest
-from gate import Closed, Gate, Reader, Upstream, ok
+from gate import Closed, Gate, Reader, Upstream, await_that, ok
 
 MB = 1 << 20
 BLOB = os.urandom(20 * MB)
@@ -116,13 +116,6 @@ def gate(setup):
 @pytest.fixture
 def up(setup):
     return setup[1]
-
-
-def await_that(what):
-    deadline = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
 
 
 def pipes(gate):
