@@ -284,7 +284,8 @@ def main():
     parser.add_argument("--connections", type=int, default=10000)
     parser.add_argument("--kind", action="append", choices=list(peers.KINDS))
     parser.add_argument("--backend", action="append", choices=["epoll", "io_uring", "nginx"])
-    parser.add_argument("--binary", default=HERE.parent / "build/anygate")
+    parser.add_argument("--binary", type=lambda name: pathlib.Path(name).resolve(),
+                        default=HERE.parent / "build/anygate")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--defaults", action="store_true")
