@@ -14,7 +14,7 @@ from h2wire import (E, S, T, Closed, F, GoneAway, Reset, asked, continuation, da
                     window_update)
 
 CONFIG = """
-server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {idle_timeout: 60s}}
+server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {header_timeout: 60s, idle_timeout: 60s}}
 proxy:
   upstreams:
     up: {servers: ["127.0.0.1:%d"], keepalive: {max_idle: 0}, timeouts: {connect: 30s}}
