@@ -10,6 +10,7 @@ import ssl
 import struct
 import threading
 
+from acceptor import Acceptor
 from h2wire import PREFACE, F, S, T, asked, block, data, frame, headers, settings, window_update
 
 PIECE = 16384
@@ -229,31 +230,25 @@ class Server:
         if not reads:  # inherited: the window begins so
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         self.port = self.listener.getsockname()[1]
-        self.acceptor = threading.Thread(target=self._accept, daemon=True)
-        self.acceptor.start()
+        self.acceptor = Acceptor(self.listener, self._take)
 
-    def _accept(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            if self.sndbuf:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.sndbuf)
-            if self.context:
-                sock = self.context.wrap_socket(sock, server_side=True)
-            length = str(self.down).encode()
-            if self.version == "h1":
-                head = b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n"
-                end = End1(sock, head, True, self.down, self.up)
-            else:
-                section = block((b":status", b"200"), (b"content-length", length))
-                end = End2(sock, section, True, self.down, self.up)
-            if not self.reads:
-                self._hold(end)
-            self.ends.append(end)
-            end.start()
-            self.come.release()
+    def _take(self, sock):
+        if self.sndbuf:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.sndbuf)
+        if self.context:
+            sock = self.context.wrap_socket(sock, server_side=True)
+        length = str(self.down).encode()
+        if self.version == "h1":
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n"
+            end = End1(sock, head, True, self.down, self.up)
+        else:
+            section = block((b":status", b"200"), (b"content-length", length))
+            end = End2(sock, section, True, self.down, self.up)
+        if not self.reads:
+            self._hold(end)
+        self.ends.append(end)
+        end.start()
+        self.come.release()
 
     def _hold(self, end):
         """The head is read, then nothing."""
@@ -267,9 +262,7 @@ class Server:
         end.take = once
 
     def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.acceptor.join(10)
-        self.listener.close()
+        self.acceptor.close()
         for end in self.ends:
             end.join(5)
             end.sock.close()

@@ -11,6 +11,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from acceptor import Acceptor, each_in_a_thread
+
 TYPES = {"A": 1, "CNAME": 5, "AAAA": 28, "SRV": 33}
 NAMES = {number: name for name, number in TYPES.items()}
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
@@ -113,9 +115,9 @@ class NameServer:
         self.closing = False
         self.udp, self.tcp = self._bind(host)
         self.port = self.tcp.getsockname()[1]
-        self.threads = [threading.Thread(target=run, daemon=True) for run in (self._serve_udp, self._serve_tcp)]
-        for thread in self.threads:
-            thread.start()
+        self.reader = threading.Thread(target=self._serve_udp, daemon=True)
+        self.reader.start()
+        self.acceptor = Acceptor(self.tcp, each_in_a_thread(self._serve_stream))
 
     @staticmethod
     def _bind(host):
@@ -186,14 +188,6 @@ class NameServer:
             if query:  # else it is closed
                 threading.Thread(target=self._reply_udp, args=(query, peer), daemon=True).start()
 
-    def _serve_tcp(self):
-        while not self.closing:
-            try:
-                conn, _ = self.tcp.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve_stream, args=(conn,), daemon=True).start()
-
     def _serve_stream(self, conn):
         with conn, conn.makefile("rb") as stream:
             while True:
@@ -209,15 +203,13 @@ class NameServer:
 
     def close(self):
         self.closing = True
-        for sock in (self.udp, self.tcp):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-        for thread in self.threads:
-            thread.join(10)  # before another one's socket has its number
-        for sock in (self.udp, self.tcp):
-            sock.close()
+        self.acceptor.close()
+        try:
+            self.udp.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.reader.join(10)  # before another one's socket has its number
+        self.udp.close()
 
     def __enter__(self):
         return self

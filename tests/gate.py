@@ -11,6 +11,7 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from acceptor import Acceptor
 from ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -306,21 +307,15 @@ class Upstream:
         self.lock = threading.Lock()
         self.open = []
         self.closing = False
-        self.acceptor = threading.Thread(target=self._accept, daemon=True)
-        self.acceptor.start()
+        self.acceptor = Acceptor(self.sock, self._take)
 
-    def _accept(self):
-        while True:
-            try:
-                conn, _ = self.sock.accept()
-            except OSError:
-                return
-            conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self.lock:
-                index = len(self.received)
-                self.received.append(b"")
-                self.open.append(conn)
-            threading.Thread(target=self._serve, args=(conn, index), daemon=True).start()
+    def _take(self, conn):
+        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self.lock:
+            index = len(self.received)
+            self.received.append(b"")
+            self.open.append(conn)
+        threading.Thread(target=self._serve, args=(conn, index), daemon=True).start()
 
     def _serve(self, conn, index):
         buffer = b""
@@ -374,12 +369,7 @@ class Upstream:
                 self.received[index] += data
 
     def close(self):
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept, or the port stays open
-            self.acceptor.join(10)  # before another one's socket has its number
-        except OSError:
-            pass
-        self.sock.close()
+        self.acceptor.close()
         for conn in self.open:
             try:
                 conn.close()

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 
 import hpack
+from acceptor import Acceptor, each_in_a_thread
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW, FRAME_MAX = 65535, 16384  # as they begin (6.9.2, 6.5.2)
@@ -691,21 +692,12 @@ class Upstream:
         self.port = self.sock.getsockname()[1]
         self.connections, self.requests, self.faults = [], [], []
         self.lock = threading.Lock()
-        self.acceptor = threading.Thread(target=self._accept, daemon=True)
-        self.acceptor.start()
-
-    def _accept(self):
-        while True:
-            try:
-                sock, _ = self.sock.accept()
-            except OSError:
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+        self.acceptor = Acceptor(self.sock, each_in_a_thread(self._serve))
 
     def _serve(self, sock):
         server = None
         try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.context:
                 sock = self.context.wrap_socket(sock, server_side=True)
             with self.lock:
@@ -744,12 +736,7 @@ class Upstream:
         return self.connections[n]
 
     def close(self):
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
-            self.acceptor.join(10)  # before another one's socket has its number
-        except OSError:
-            pass
-        self.sock.close()
+        self.acceptor.close()
         for server in self.connections:
             try:
                 server.sock.shutdown(socket.SHUT_RDWR)

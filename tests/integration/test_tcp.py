@@ -15,6 +15,7 @@ from pathlib import Path
 import proxyprotocol as pp
 import pytest
 import tlswire
+from acceptor import Acceptor, each_in_a_thread
 from gate import Gate, await_that, free_port, refused
 from h2wire import tls_context
 
@@ -54,15 +55,7 @@ class Server:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         self.serve = serve
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._one, args=(s,), daemon=True).start()
+        self.acceptor = Acceptor(self.listener, each_in_a_thread(self._one))
 
     def _one(self, s):
         try:
@@ -607,12 +600,10 @@ class Names:
         self.start()
 
     def start(self):
-        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
-        threading.Thread(target=self._run, args=(self.listener,), daemon=True).start()
+        self.acceptor = Acceptor(socket.create_server(("127.0.0.1", self.port), backlog=64), self._take)
 
     def stop(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        self.acceptor.close()
 
     def __enter__(self):
         return self
@@ -622,13 +613,10 @@ class Names:
         for s in self.kept:
             s.close()
 
-    def _run(self, listener):
-        with suppress(OSError):
-            while True:
-                s, _ = listener.accept()
-                self.kept.append(s)
-                with suppress(ConnectionError):  # who only looked has left
-                    s.sendall(b"%05d" % self.port)
+    def _take(self, s):
+        self.kept.append(s)
+        with suppress(ConnectionError):  # who only looked has left
+            s.sendall(b"%05d" % self.port)
 
 
 def connected(gate):

@@ -6,6 +6,7 @@ import time
 import h2wire
 import proxyprotocol as pp
 import pytest
+from acceptor import Acceptor, each_in_a_thread
 from gate import Gate, Reader, free_port
 from tlswire import shake
 
@@ -60,15 +61,7 @@ class Stripper:
         self.go_on.set()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(s,), daemon=True).start()
+        self.acceptor = Acceptor(self.listener, each_in_a_thread(self._serve))
 
     def _serve(self, s):
         data, got = b"", None

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from acceptor import Acceptor
 from gate import Closed, Gate, Reader, again, free_port
 
 CONTENT = bytes(i * 7 % 251 for i in range(30000))
@@ -59,19 +60,13 @@ class Server:
         self.seen = []  # (head, content) of each request that was read whole
         self.lock = threading.Lock()
         self.open = set()
-        self.acceptor = threading.Thread(target=self._accept, daemon=True)
-        self.acceptor.start()
+        self.acceptor = Acceptor(self.sock, self._take)
 
-    def _accept(self):
-        while True:
-            try:
-                conn, _ = self.sock.accept()
-            except OSError:
-                return
-            conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self.lock:
-                self.open.add(conn)
-            threading.Thread(target=self._run, args=(conn,), daemon=True).start()
+    def _take(self, conn):
+        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self.lock:
+            self.open.add(conn)
+        threading.Thread(target=self._run, args=(conn,), daemon=True).start()
 
     def _run(self, conn):
         try:
@@ -91,12 +86,7 @@ class Server:
         return head, content
 
     def stop_listening(self):
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept, or the port stays open
-            self.acceptor.join(10)
-        except OSError:
-            pass
-        self.sock.close()
+        self.acceptor.close()
 
     def die(self):
         """At once, with all that is open."""

@@ -2,10 +2,10 @@
 import socket
 import ssl
 import subprocess
-import threading
 import time
 
 import pytest
+from acceptor import Acceptor, each_in_a_thread
 from gate import Gate, free_port
 
 CONFIG = """
@@ -49,16 +49,7 @@ class Origin:
         self.context.set_alpn_protocols(["h2" if h2 else "http/1.1"])
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=16)
         self.port = self.listener.getsockname()[1]
-        self.acceptor = threading.Thread(target=self._accept, daemon=True)
-        self.acceptor.start()
-
-    def _accept(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(s,), daemon=True).start()
+        self.acceptor = Acceptor(self.listener, each_in_a_thread(self._serve))
 
     def _serve(self, s):
         tls = self.context.wrap_socket(s, server_side=True, suppress_ragged_eofs=False)
@@ -87,9 +78,7 @@ class Origin:
         return self.ends
 
     def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.acceptor.join(10)  # or it may take what comes to the next socket of that number
-        self.listener.close()
+        self.acceptor.close()
         for s in self.open:
             s.close()
 
