@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from acceptor import Acceptor, each_in_a_thread
+from waiting import await_that
 
 TYPES = {"A": 1, "CNAME": 5, "AAAA": 28, "SRV": 33}
 NAMES = {number: name for name, number in TYPES.items()}
@@ -137,11 +138,8 @@ class NameServer:
             return sum(n == name and kind in (None, k) and by in (None, b)
                        for n, k, b in self.queries)
 
-    def await_asked(self, name, count=1, timeout=20):
-        deadline = time.monotonic() + timeout
-        while self.asked(name) < count:
-            assert time.monotonic() < deadline, f"{name} was asked for {self.asked(name)} times"
-            time.sleep(0.01)
+    def await_asked(self, name, count=1):
+        await_that(lambda: self.asked(name) >= count, lambda: f"{name}, asked for {self.asked(name)} times", 20)
 
     def _records(self, name, kind, depth=0):
         known = self.names.get(name)

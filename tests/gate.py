@@ -1,13 +1,11 @@
 """What wire and integration tests share: a running anygate, raw clients, scripted upstreams."""
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
 import threading
 import time
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -409,62 +407,3 @@ class Peer:
 
 def ok(body=b"OK", headers=b""):
     return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (headers, len(body), body)
-
-
-# ---- waiting, for tests on a machine whose processes stand still at times ----
-
-def await_that(is_so, what=lambda: "it"):
-    """Until is_so() is true; that value. what() is told when it never is."""
-    deadline = time.monotonic() + 60
-    while not (value := is_so()):
-        assert time.monotonic() < deadline, f"never came: {what()}"
-        time.sleep(0.005)
-    return value
-
-
-def _tcp_sockets():
-    """(port here, port there, state, bytes unsent, bytes unread, whether it awaits accept), as the kernel tells."""
-    for name in "/proc/net/tcp", "/proc/net/tcp6":
-        for line in Path(name).read_text().splitlines()[1:]:
-            cell = line.split()
-            here, there = (int(address.rpartition(":")[2], 16) for address in cell[1:3])
-            unsent, unread = (int(size, 16) for size in cell[4].split(":"))
-            # One without an inode is nobody's: not yet, or not any more, when it has been closed here.
-            yield here, there, cell[3], unsent, unread, cell[9] == "0" and cell[3] in ("01", "03", "08")
-
-
-def await_read(*socks):
-    """Until the server has accepted these connections (of TCP) and read all that was sent on them."""
-    pairs = {(s.getpeername()[1], s.getsockname()[1]) for s in socks}
-
-    def is_read():
-        for here, there, _, unsent, unread, waits in _tcp_sockets():
-            if (here, there) in pairs and (unread or waits) or (there, here) in pairs and unsent:
-                return False
-        return True
-    await_that(is_read, lambda: f"that {pairs} are read")
-
-
-def await_listener(port):
-    """Until somebody listens there, without a connection to find out."""
-    await_that(lambda: any(here == port and state == "0A" for here, _, state, *_ in _tcp_sockets()),
-               lambda: f"who listens on port {port}")
-
-
-def await_hangup(sock, timeout=20):
-    """Until the other side has reset the connection, or both have ended it, without reading; False: it has not."""
-    looks = select.poll()
-    looks.register(sock, 0)
-    return bool(looks.poll(timeout * 1000))
-
-
-def again(attempt, tries=5):
-    """attempt(), which has to be quicker than a short timeout of the server: where somebody stood still meanwhile it is
-    done again, and the report of the run says so. What the server does wrong it does wrong each time."""
-    for left in reversed(range(tries)):
-        try:
-            return attempt()
-        except Exception as e:
-            if not left:
-                raise
-            warnings.warn(f"tried again: {e!r}", stacklevel=2)

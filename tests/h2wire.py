@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import hpack
 from acceptor import Acceptor, each_in_a_thread
+from waiting import await_that
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW, FRAME_MAX = 65535, 16384  # as they begin (6.9.2, 6.5.2)
@@ -721,18 +722,13 @@ class Upstream:
 
     def wait(self, count, timeout=DEADLINE_S):
         """Until so many requests have come."""
-        end = time.monotonic() + timeout
-        while len(self.requests) < count:
-            assert time.monotonic() < end, f"{len(self.requests)} requests of {count}"
-            time.sleep(0.005)
+        await_that(lambda: len(self.requests) >= count, lambda: f"{count} requests; {len(self.requests)} came", timeout)
         return self.requests
 
-    def connection(self, n=0, timeout=DEADLINE_S):
+    def connection(self, n=0):
         """The n-th connection that came; waits for it."""
-        end = time.monotonic() + timeout
-        while len(self.connections) <= n:
-            assert time.monotonic() < end, f"{len(self.connections)} connections, not {n + 1}"
-            time.sleep(0.005)
+        await_that(lambda: len(self.connections) > n, lambda: f"connection {n}; {len(self.connections)} came",
+                   DEADLINE_S)
         return self.connections[n]
 
     def close(self):

@@ -14,18 +14,24 @@ EPHEMERAL = 32768  # where the system's own choices begin (net.ipv4.ip_local_por
 assert FIRST + LANE * LANES <= EPHEMERAL
 
 
+def hold(what):
+    """A socket: as long as it is open nobody else on this machine holds the same. None: somebody does."""
+    lock = socket.socket(socket.AF_UNIX)
+    try:
+        lock.bind(f"\0anygate-{what}")
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
 @functools.cache
 def _lane():
     """The ports of this process, over and over, and what keeps them its own."""
     for number in range(LANES):
-        lock = socket.socket(socket.AF_UNIX)
-        try:
-            lock.bind(f"\0anygate-ports-{number}")
-        except OSError:
-            lock.close()
-            continue
-        start = FIRST + number * LANE
-        return itertools.cycle(range(start, start + LANE)), lock
+        if lock := hold(f"ports-{number}"):
+            start = FIRST + number * LANE
+            return itertools.cycle(range(start, start + LANE)), lock
     raise RuntimeError(f"{LANES} processes run tests: no ports are left")
 
 
@@ -40,3 +46,14 @@ def free_port():
                 continue
             return port
     raise RuntimeError("every port of this process is taken")
+
+
+def is_free(port, host="127.0.0.1"):
+    """Whether nobody listens there: what closed connections have left is no obstacle."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError:
+            return False
+        return True

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 
 from gate import Gate, Upstream
+from tcptable import LISTEN, rows
 from work import ANSWER_S, BLOB, LARGE, Work, Wrong, answer
 
 RECORD = struct.Struct("<40sIiIIII")  # struct ag_fault_record
@@ -125,9 +126,7 @@ class Rig(Work):
 
     def is_connected(self):
         """Whether it has a TCP connection, in whatever state."""
-        with open(f"/proc/{self.gate.process.pid}/net/tcp") as f:
-            rows = [line.split() for line in f][1:]
-        connections = {f"socket:[{row[9]}]" for row in rows if row[3] != "0A"}  # LISTEN
+        connections = {row.link for row in rows(pid=self.gate.process.pid) if row.state != LISTEN}
         return not connections.isdisjoint(self.list_fds())
 
     def settle(self):

@@ -13,6 +13,7 @@ import pytest
 from faults import Rig
 from gate import Closed, Reader, free_port
 from lying import LONG, STAGES, WAYS, Lying, leave
+from waiting import await_that
 from work import BLOB, LARGE, Answers, get, post
 
 CONFIG = """
@@ -145,13 +146,6 @@ def test_upstream_answers_slowly(rig):
 
 # ---- clients that vanish ----
 
-def wait_for(done, what):
-    deadline = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-
-
 def at_stage(rig, stage):
     """A client's socket, brought to the stage."""
     s = rig.gate.connect(timeout=20)
@@ -209,7 +203,7 @@ def held(rig):
 def test_a_reset_is_seen_while_the_upstream_works(rig):
     s, before = held(rig), rig.lying.gone.count("seen")
     leave(s, "reset")
-    wait_for(lambda: rig.lying.gone.count("seen") > before, "the upstream was not told")
+    await_that(lambda: rig.lying.gone.count("seen") > before, lambda: "the upstream was not told", 20)
 
 
 def test_a_half_closed_client_is_answered(rig):
@@ -264,11 +258,11 @@ def test_uploads_of_clients_that_vanish_never_look_whole(rig):
             s.sendall(post("/patient/x", BLOB)[:-1])
             assert begun.acquire(timeout=20)  # a client that leaves before need not be heard of
             leave(s, how)
-            wait_for(lambda: sums, "the upstream was not told")
+            await_that(lambda: sums, lambda: "the upstream was not told", 20)
             assert sums.pop() == "cut"
         s = rig.gate.connect(timeout=20)
         s.sendall(post("/patient/x", BLOB))
-        wait_for(lambda: sums, "the upload did not arrive")
+        await_that(lambda: sums, lambda: "the upload did not arrive", 20)
         assert sums.pop() == whole
         s.close()
     finally:

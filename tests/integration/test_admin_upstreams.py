@@ -8,9 +8,10 @@ from contextlib import ExitStack
 
 import h2wire
 import pytest
-from gate import Reader, Upstream, await_that, free_port, ok
+from gate import Reader, Upstream, free_port, ok
 from test_reload import Reloading
 from test_upstream_sets import Named, four, names, peers_of  # noqa: F401 (a fixture)
+from waiting import await_that
 
 JSON = "Content-Type: application/json\r\n"
 TOKEN = "0123456789abcdef0123456789abcdef"

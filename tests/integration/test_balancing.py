@@ -7,10 +7,11 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from gate import Gate, Reader, Upstream, await_that, ok
+from gate import Gate, Reader, Upstream, ok
 from test_reload import Reloading
 from test_upstream_sets import Named, four, names  # noqa: F401 (a fixture)
 from test_upstream_slots import clients
+from waiting import await_that
 
 
 def config(servers, options="", workers=1, proxy="", more=""):

@@ -9,9 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from gate import Gate, Reader, Upstream, await_that, ok, run, without_sanitizers
+from gate import Gate, Reader, Upstream, ok, run, without_sanitizers
 from test_master import Master
 from test_reload import Reloading, resident
+from waiting import await_that
 
 ANSWER = os.urandom(1 << 20) * 50
 REQUEST = os.urandom(3 << 20)

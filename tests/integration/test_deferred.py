@@ -2,16 +2,16 @@
 import json
 import socket
 import time
-from pathlib import Path
 
 import pytest
 from gate import Gate, Reader
+from tcptable import ESTABLISHED, SYN_RECV, rows
+from waiting import await_that
 
 CONFIG = """
 server: {listen: {address: "127.0.0.1:$PORT", deferred: %s}, workers: 1, admin: "127.0.0.1:$PORT2"}
 routes: {"/": OK}
 """
-ESTABLISHED, SYN_RECV = "01", "03"
 
 
 def connections(gate):
@@ -20,12 +20,8 @@ def connections(gate):
 
 def state_of(gate, sock):
     """The server's side, as the kernel tells it."""
-    here, there = gate.port, sock.getsockname()[1]
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        local, remote, state = line.split()[1:4]
-        if (int(local.split(":")[1], 16), int(remote.split(":")[1], 16)) == (here, there):
-            return state
-    return None
+    ports = gate.port, sock.getsockname()[1]
+    return next((row.state for row in rows() if (row.here, row.there) == ports), None)
 
 
 def connect(gate, state=SYN_RECV):
@@ -44,13 +40,6 @@ def connect(gate, state=SYN_RECV):
         assert time.monotonic() < deadline, seen
 
 
-def until(what, is_so):
-    deadline = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def answered(sock):
     sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     return Reader(sock).response().status == 200
@@ -59,7 +48,7 @@ def answered(sock):
 @pytest.fixture
 def gate(backend, tmp_path):
     with Gate(tmp_path, CONFIG % "true", backend) as gate:
-        until("whoever looked whether it is up has gone", lambda: connections(gate) == 0)
+        await_that(lambda: connections(gate) == 0, lambda: "whoever looked whether it is up has gone", 30)
         yield gate
 
 
@@ -73,7 +62,7 @@ def test_who_says_nothing_is_let_in_later(gate):
     with connect(gate) as s:
         counted = connections(gate)
         assert counted == 0 or state_of(gate, s) == ESTABLISHED  # it was let in meanwhile
-        until("it is let in", lambda: connections(gate) == 1)
+        await_that(lambda: connections(gate) == 1, lambda: "it is let in", 30)
         assert answered(s)
 
 
@@ -83,6 +72,6 @@ def test_a_reload_changes_it(gate):
                                                  .replace("$PORT", str(gate.port)) % word)
         before = gate.stderr().count("reloaded: ")
         gate.process.send_signal(1)
-        until("it is reloaded", lambda: gate.stderr().count("reloaded: ") > before)
+        await_that(lambda: gate.stderr().count("reloaded: ") > before, lambda: "it is reloaded", 30)
         with connect(gate, state) as s:
             assert answered(s)

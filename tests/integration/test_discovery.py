@@ -10,9 +10,10 @@ import dnswire
 import h2wire
 import pytest
 from dnswire import Name, NameServer
-from gate import Reader, Upstream, await_that, ok, run
+from gate import Reader, Upstream, ok, run
 from test_reload import Reloading
 from test_upstream_sets import Named, names, peers_of
+from waiting import await_that
 
 SERVICE = "_http._tcp.app.test"
 LONG = 3600

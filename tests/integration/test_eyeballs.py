@@ -12,11 +12,12 @@ import h2wire
 import pytest
 from dnswire import Name, NameServer
 from gate import Gate, Reader, Upstream, free_port, ok
+from tcptable import LISTEN, SYN_SENT, TIME_WAIT, rows
+from waiting import await_that
 
 CLOSE = b"Connection: close\r\n"
 SIX, FOUR = "::1", "127.0.0.1"
 DUAL = Name(a=[FOUR], aaaa=[SIX])
-SYN_SENT, LISTEN, TIME_WAIT = "02", "0A", "06"
 # Far beyond what a client of these tests waits: what is answered was not answered by waiting for a time-out.
 CONFIG = """
 server:
@@ -65,33 +66,25 @@ def serve(sock=None, host=None, port=0):
     return Upstream(lambda _, head: ok(body, CLOSE), host=host or "", port=port, sock=sock)
 
 
-def sockets(table):
-    return [line.split() for line in Path("/proc/net", table).read_text().splitlines()[1:]]
-
-
 def trying(port):
     """How many attempts to connect to the port are under way, of each family."""
-    four, six = (sum(row[2].endswith(f":{port:04X}") and row[3] == SYN_SENT for row in sockets(table))
+    four, six = (sum(row.there == port and row.state == SYN_SENT for row in rows(table))
                  for table in ("tcp", "tcp6"))  # what begins later is looked at first
     return six, four
 
 
 def eventually(what, wanted):
-    deadline = time.monotonic() + 20
-    while what() != wanted:
-        assert time.monotonic() < deadline, (what(), wanted)
-        time.sleep(0.005)
+    await_that(lambda: what() == wanted, lambda: (what(), wanted), 20)
 
 
 def clients(gate):
-    return sum(row[1].endswith(f":{gate.port:04X}") and row[3] not in (LISTEN, TIME_WAIT)
-               for row in sockets("tcp"))
+    return sum(row.here == gate.port and row.state not in (LISTEN, TIME_WAIT) for row in rows())
 
 
 def descriptors(gate):
     """But for those of name look-ups, which stay a while."""
     folder = Path(f"/proc/{gate.process.pid}/fd")
-    names = {f"socket:[{row[9]}]" for table in ("udp", "udp6") for row in sockets(table)}
+    names = {row.link for row in rows("udp", "udp6")}
     count = 0
     for fd in folder.iterdir():
         try:

@@ -23,8 +23,11 @@ from pathlib import Path
 
 import pytest
 from gate import BINARY, Gate, Reader, Upstream, free_port, freeze, ok, run, without_sanitizers
+from ports import hold
+from tcptable import LISTEN, rows
 from test_reload import PATIENCE
 from tracing import POLLS, Held
+from waiting import await_that
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 
@@ -35,11 +38,7 @@ NO_PROC = {"ASAN_OPTIONS": "detect_leaks=0"}
 
 
 def wait_for(condition, what, gate=None):
-    deadline = time.monotonic() + 30
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: {gate.stderr() if gate else ''}"
-        time.sleep(0.02)
-    return value
+    return await_that(condition, lambda: f"{what}: {gate.stderr() if gate else ''}", 30)
 
 
 def children(pid):
@@ -77,11 +76,8 @@ def links(pid):
 def listening_inodes():
     """Sockets that listen on TCP, by inode; and those that do anything else there."""
     listen, other = set(), set()
-    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with open(name) as f:
-            for line in list(f)[1:]:
-                part = line.split()
-                (listen if part[3] == "0A" else other).add(f"socket:[{part[9]}]")
+    for row in rows("tcp", "tcp6"):
+        (listen if row.state == LISTEN else other).add(row.link)
     return listen, other
 
 
@@ -396,22 +392,17 @@ def test_a_reload_brings_what_only_root_may(backend, tmp_path, jail):
         wait_for(lambda: busy(low) is False, "the low port is closed", gate)
 
 
-LOW_PORTS_LOCKS = []  # a socket's name for each, as ports.py has one for a lane
+LOW_PORTS = []  # what holds them
 
 
 def low_ports(count):
     """Ports that only root may bind, and nobody has: they are this process's from now on."""
     found = []
     for port in range(1023, 900, -1):
-        lock = socket.socket(socket.AF_UNIX)
-        try:
-            lock.bind(f"\0anygate-low-port-{port}")
-        except OSError:
-            lock.close()
-            continue
-        LOW_PORTS_LOCKS.append(lock)
-        if not busy(port):
-            found.append(port)
+        if lock := hold(f"low-port-{port}"):
+            LOW_PORTS.append(lock)
+            if not busy(port):
+                found.append(port)
         if len(found) == count:
             return found
     raise RuntimeError("every port that only root may bind is taken")

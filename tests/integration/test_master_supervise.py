@@ -6,11 +6,12 @@ import struct
 import time
 
 import pytest
-from gate import await_that, freeze
+from gate import freeze
 from test_master import FIXED, NO_PROC, Master, busy, children, gone, low_ports, statuses
 from test_reload import PATIENCE
 from test_supervise import Manager, activated, get
 from test_upgrade import Upgrading, reload_command, shares
+from waiting import await_that
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 

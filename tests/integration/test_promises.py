@@ -1,28 +1,18 @@
 """The six lines of the README, served from docs/examples/anygate.yml, to curl and to a browser."""
 import base64
+import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from gate import ROOT, Gate, free_port
+from ports import hold, is_free
 
 EXAMPLE = ROOT / "docs/examples/anygate.yml"
 PORTS = (8080, 9001)
-
-
-def is_free(port):
-    """Taken only when somebody listens: a closed connection's remains are no obstacle."""
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("0.0.0.0", port))
-        except OSError:
-            return False
-        return True
 
 
 def elsewhere(folder):
@@ -40,12 +30,8 @@ def elsewhere(folder):
 def gate(backend, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gate")
     file, ports = EXAMPLE, PORTS
-    with socket.socket(socket.AF_UNIX) as lock:  # the name is another's while such a test has the ports
-        try:
-            lock.bind("\0anygate-ports-of-the-example")
-        except OSError:
-            ports = None
-        if not ports or not all(is_free(port) for port in PORTS):
+    with hold("ports-of-the-example") or contextlib.nullcontext() as own:
+        if not own or not all(is_free(port, "0.0.0.0") for port in PORTS):
             file, ports = elsewhere(folder / "example")
         with Gate(folder, backend=backend, args=["-c", str(file)], ports=ports) as running:
             yield running

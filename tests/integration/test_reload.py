@@ -10,8 +10,10 @@ from pathlib import Path
 
 import h2wire
 import pytest
-from gate import (Closed, Gate, Reader, Upstream, await_read, await_that, free_port, freeze, ok, refused,
-                  without_sanitizers)
+from gate import Closed, Gate, Reader, Upstream, free_port, freeze, ok, refused, without_sanitizers
+from ports import is_free
+from tcptable import LISTEN, rows
+from waiting import await_read, await_that
 
 UPGRADE = (b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
@@ -64,13 +66,8 @@ class Reloading(Gate):
     def listening(self, *ports):
         """The sockets (inodes) of this process that listen on these ports."""
         own = set(self.descriptors())
-        found = []
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            cell = line.split()
-            if (cell[3] == "0A" and int(cell[1].split(":")[1], 16) in ports
-                    and f"socket:[{cell[9]}]" in own):
-                found.append(cell[9])
-        return sorted(found)
+        return sorted(row.inode for row in rows()
+                      if row.state == LISTEN and row.here in ports and row.link in own)
 
 
 # ---- nothing is lost
@@ -429,15 +426,6 @@ TWO = 'server: {listen: [@], workers: 2, drain_timeout: 20s}\nroutes:\n  /gen: O
 def listens(*ports, more=""):
     return TWO.replace("@MORE@", more).replace(
         "@", ", ".join(f'"127.0.0.1:{port}"' for port in ports))
-
-
-def is_free(port):
-    """For others to listen on."""
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_listeners_come_and_go(backend, tmp_path):

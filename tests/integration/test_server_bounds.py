@@ -5,11 +5,12 @@ import threading
 import time
 
 import pytest
-from gate import Gate, Reader, Upstream, await_that, free_port, ok
+from gate import Gate, Reader, Upstream, free_port, ok
 from test_balancing import cookie_of
 from test_reload import Reloading
 from test_upstream_sets import Named, names, peers_of
 from test_upstream_slots import clients, held_clients
+from waiting import await_that
 
 
 class Doorman:

@@ -4,10 +4,11 @@ import json
 import signal
 import socket
 import time
-from pathlib import Path
 
 import pytest
-from gate import Gate, Reader, await_that
+from gate import Gate, Reader
+from tcptable import LISTEN, TIME_WAIT, rows
+from waiting import await_that
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 3, admin: "127.0.0.1:$PORT2"%s}
@@ -30,8 +31,7 @@ def await_nobody(gate):
 
 def serving(port):
     """This system's connections from the port, which wait to be accepted or are not closed yet."""
-    cells = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [c for c in cells if int(c[1].split(":")[1], 16) == port and c[3] not in ("0A", "06")]  # LISTEN, TIME_WAIT
+    return [row for row in rows() if row.here == port and row.state not in (LISTEN, TIME_WAIT)]
 
 
 def shards(gate):

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from gate import Closed, Gate, Reader, Upstream, await_that, ok
+from gate import Closed, Gate, Reader, Upstream, ok
+from waiting import await_that, in_time
 
 PROBE = b"GET /fixed HTTP/1.1\r\nHost: x\r\n\r\n"
 CONFIG = """
@@ -175,15 +176,17 @@ def test_no_descriptor_for_a_file_is_503_and_passes(backend, tmp_path):
     (tmp_path / "www").mkdir()
     (tmp_path / "www/big.bin").write_bytes(b"x" * 3_000_000)
     with gate_of(tmp_path, backend, 1, "max_connections: 32", nofile=64, write_timeout="2s") as gate:
-        for _ in range(5):
+        def attempt(_):
             begun = time.monotonic()
             slow = [gate.small_window(b"GET /www/big.bin HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(32)]
             asked_in = time.monotonic() - begun
             heads = [s.recv(12) for s in slow]
             for s in slow:
                 s.close()
-            if asked_in < 1 or len(set(heads)) == 2:  # else the first ones may have been cut before the last ones came
-                break
+            # Else the first ones may have been cut before the last ones came.
+            return heads if asked_in < 1 or len(set(heads)) == 2 else None
+
+        heads = in_time(attempt, 5)
         assert {h[9:12] for h in heads} == {b"200", b"503"}
         r = fetch(gate, "/www/big.bin")
         assert r.status == 200 and len(r.body) == 3_000_000
@@ -212,7 +215,7 @@ def end_heads(slow):
 
 def test_heads_that_hold_all_buffers_make_others_wait_not_fail(backend, tmp_path):
     with gate_of(tmp_path, backend, 1, SMALL, header_timeout="1s") as gate:
-        for _ in range(10):
+        def attempt(_):
             begun = time.monotonic()
             slow = begin_heads(gate, 20)
             results, threads = ask_all(gate, [PROBE] * 20)
@@ -220,8 +223,10 @@ def test_heads_that_hold_all_buffers_make_others_wait_not_fail(backend, tmp_path
                 t.join()
             took = time.monotonic() - begun
             end_heads(slow)
-            if took < 2 or all(r.status == 200 for r in results):  # else the time for it may have been over
-                break
+            # Else the time for a head may have been over.
+            return results if took < 2 or all(r.status == 200 for r in results) else None
+
+        results = in_time(attempt)
         assert [r.body for r in results] == [b"OK"] * 20
         assert_rests(gate, 0.5)
         assert gate.get("/fixed").body == b"OK"

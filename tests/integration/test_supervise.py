@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from gate import BINARY, Gate, Upstream, await_that, free_port
+from gate import BINARY, Gate, Upstream, free_port
 from test_reload import PATIENCE
 from tracing import POLLS, Held
+from waiting import await_that
 
 TCP_NOTSENT_LOWAT = 25
 

@@ -8,13 +8,14 @@ import time
 import h2_load
 import h2wire
 import pytest
-from gate import Gate, Reader, await_that
+from gate import Gate, Reader
 from h2wire import T, tls_context
 from test_lifecycle import Held, proxied, refused
 from test_master import Master
 from test_reload import Clients, Origin, Reloading
 from test_upgrade import Upgrading
 from tlswire import Engine, fingerprint, get, shake, tcp
+from waiting import await_that
 
 PLAIN = '"127.0.0.1:$PORT"'
 SECURED = '{address: "127.0.0.1:$PORT", tls: true}, "127.0.0.1:$PORT2"'

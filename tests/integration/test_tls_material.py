@@ -9,12 +9,12 @@ import signal
 import ssl
 import stat
 import subprocess
-import time
 
 import pytest
 import tlsfiles
 from gate import Gate, free_port, freeze
 from h2wire import tls_context
+from test_master import wait_for
 from test_upgrade import Upgrading
 from tlswire import fingerprint, get, shake
 
@@ -33,14 +33,6 @@ KINDS = ["alone", "master"] if os.geteuid() == 0 else ["alone"]
 @pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
-
-
-def wait_for(condition, what, gate):
-    deadline = time.monotonic() + 30
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: {gate.stderr()}"
-        time.sleep(0.02)
-    return value
 
 
 @pytest.fixture

@@ -16,11 +16,13 @@ import time
 from pathlib import Path
 
 import pytest
-from gate import BINARY, BROKEN, Closed, Gate, Reader, Upstream, await_read, await_that, free_port, freeze, refused
+from gate import BINARY, BROKEN, Closed, Gate, Reader, Upstream, free_port, freeze, refused
+from tcptable import LISTEN, rows
 from test_master import channel_of
 from test_reload import (PATIENCE, UPGRADE, Clients, Origin, echoing, one_file, one_stream, one_upload,
                          tunnel)
 from tracing import CLONES, Held
+from waiting import await_read, await_that, in_time
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -125,18 +127,13 @@ PATIENT = SIMPLE.replace("}", ", limits: {header_timeout: 2m}}", 1)  # for a par
 
 def shares(pid, port):
     """The sockets of this process that listen on the port."""
-    own, found = set(), set()
+    own = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             own.add(os.readlink(entry))
         except FileNotFoundError:
             pass  # it was closed meanwhile
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        cell = line.split()
-        if cell[3] == "0A" and int(cell[1].split(":")[1], 16) == port:
-            if f"socket:[{cell[9]}]" in own:
-                found.add(cell[9])
-    return found
+    return {row.inode for row in rows() if row.state == LISTEN and row.here == port and row.link in own}
 
 
 # ---- nothing is lost
@@ -666,7 +663,7 @@ def start_held(gate, tmp_path):
 
 def test_a_signal_to_stop_as_the_successor_takes_over(backend, tmp_path):
     """Whom the pid file names serves on."""
-    assert any(the_successor_takes_over(backend, tmp_path / str(turn)) for turn in range(5))
+    in_time(lambda number: the_successor_takes_over(backend, tmp_path / str(number)), 5)
 
 
 def the_successor_takes_over(backend, tmp_path):

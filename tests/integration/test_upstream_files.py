@@ -3,9 +3,10 @@ import os
 import re
 import time
 
-from gate import await_that, run
+from gate import run
 from test_reload import Reloading
 from test_upstream_sets import Named, four, names  # noqa: F401 (a fixture)
+from waiting import await_that
 
 CONFIG = ('server: {listen: ["127.0.0.1:$PORT"], workers: 1}\n'
           'proxy: {upstreams: {up: {servers: {file: servers.txt}}}}\n'

@@ -4,9 +4,11 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
-from gate import Upstream, await_that, free_port, ok
+from gate import Upstream, free_port, ok
 from test_eyeballs import Hole, trying
+from tcptable import ESTABLISHED, rows
 from test_reload import Reloading
+from waiting import await_that
 
 
 class Named(Upstream):
@@ -98,13 +100,7 @@ def test_a_removed_server_ends_what_it_has_begun(backend, tmp_path, four):
 def peers_of(gate):
     """Ends of this process's established connections: "127.0.0.1:80"."""
     own = set(gate.descriptors())
-    found = []
-    with open("/proc/net/tcp", encoding="ascii") as f:
-        for line in f.readlines()[1:]:
-            cell = line.split()
-            if f"socket:[{cell[9]}]" in own and cell[3] == "01":
-                found.append(f":{int(cell[2].split(':')[1], 16)}")
-    return found
+    return [f":{row.there}" for row in rows() if row.link in own and row.state == ESTABLISHED]
 
 
 def test_an_idle_connection_to_a_removed_server_is_closed(backend, tmp_path, four):

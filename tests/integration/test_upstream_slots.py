@@ -4,9 +4,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from gate import Gate, Reader, Upstream, await_that, free_port, ok
+from gate import Gate, Reader, Upstream, free_port, ok
 from test_reload import Reloading
 from test_upstream_sets import peers_of
+from waiting import await_that
 
 
 class Counted(Upstream):

@@ -9,7 +9,8 @@ import time
 
 import h2wire
 import pytest
-from gate import Gate, Reader, Upstream, await_read, await_that, ok, refused, run
+from gate import Gate, Reader, Upstream, ok, refused, run
+from waiting import await_read, await_that
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 CONFIG = """
@@ -231,7 +232,7 @@ def test_a_reload_changes_it(backend, tmp_path):
         assert admin.get("/readyz", f"Authorization: Bearer {TOKEN}\r\n").status == 401
         assert admin.get("/readyz", f"Authorization: Bearer {other}\r\n").status == 200
         reload(gate, config("null"))
-        await_that(lambda: refused(admin.port))
+        await_that(lambda: refused(admin.port), timeout=20)
         reload(gate, config())
         assert admin.get("/readyz").status == 200
         here.close()

@@ -5,7 +5,8 @@ import time
 
 import pytest
 from cases.answers import ANSWERS, CUT
-from gate import Closed, Gate, Reader, Upstream, again, ok
+from gate import Closed, Gate, Reader, Upstream, ok
+from waiting import again
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1}

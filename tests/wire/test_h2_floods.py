@@ -8,10 +8,11 @@ import time
 
 import h2wire
 import pytest
-from gate import Gate, Upstream, again, ok
+from gate import Gate, Upstream, ok
 from h2wire import (E, S, T, Closed, F, GoneAway, Reset, asked, continuation, data, frame, headers,
                     indexed, literal, ping, priority, priority_update, rst, settings, string, table_size,
                     window_update)
+from waiting import again
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {header_timeout: 60s, idle_timeout: 60s}}

@@ -6,10 +6,11 @@ import time
 
 import h2wire
 import pytest
-from gate import Gate, Reader, Upstream, again, ok
+from gate import Gate, Reader, Upstream, ok
 from h2wire import (PREFACE, E, Reset, S, T, asked, continuation, data, frame, headers, settings,
                     window_update)
 from test_h2_floods import attacker, odd
+from waiting import again
 
 CONFIG = """
 server:

@@ -1,8 +1,9 @@
 """What an upstream of HTTP/2 says it has not looked at (RFC 9113 sections 6.8 and 8.7) is asked again with all of its
 content, whatever the method and without any policy."""
 import pytest
-from gate import Closed, Gate, Reader, await_that
+from gate import Closed, Gate, Reader
 from h2wire import E, Upstream, connect, data, goaway, headers, rst
+from waiting import await_that
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1}
@@ -106,6 +107,6 @@ def test_the_rest_of_the_content_comes_behind(setup, how):
     with connect(gate.port) as client:
         stream = client.ask(path, GRPC, method="POST", end=False)
         client.send(data(b"one", stream, end=False))
-        await_that(lambda: refuser.seen.count(path) == 2)
+        await_that(lambda: refuser.seen.count(path) == 2, timeout=20)
         client.send(data(b"two", stream))
         assert client.response(stream).body == b"got onetwo"

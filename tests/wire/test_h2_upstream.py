@@ -2,13 +2,13 @@
 upstream is told, and that the next request is not touched by it."""
 import struct
 import threading
-import time
 
 import pytest
 from cases.h2_answers import CUT, H2_ANSWERS, Answer
 from gate import Closed as Broke
 from gate import Gate, Reader
 from h2wire import Closed, E, T, Upstream, block, connect, data, goaway, headers, named
+from waiting import await_that
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1}
@@ -79,10 +79,7 @@ def seen(gate, answer):
 
 
 def wait_for(what):
-    deadline = time.monotonic() + 20
-    while what() is None:
-        assert time.monotonic() < deadline, "the upstream is not told"
-        time.sleep(0.005)
+    await_that(lambda: what() is not None, lambda: "what the upstream is told", 20)
     return what()
 
 

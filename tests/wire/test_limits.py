@@ -7,7 +7,8 @@ import time
 
 import h2wire
 import pytest
-from gate import Closed, Gate, Reader, Upstream, again, await_hangup, ok
+from gate import Closed, Gate, Reader, Upstream, ok
+from waiting import again, await_hangup
 
 CONFIG = """
 server:

@@ -9,7 +9,8 @@ import time
 import h2wire
 import proxyprotocol as pp
 import pytest
-from gate import Closed, Gate, Reader, Upstream, again, await_read, free_port, ok
+from gate import Closed, Gate, Reader, Upstream, free_port, ok
+from waiting import again, await_read
 
 CONFIG = """
 server:

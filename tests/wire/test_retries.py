@@ -9,7 +9,8 @@ import time
 
 import pytest
 from acceptor import Acceptor
-from gate import Closed, Gate, Reader, again, free_port
+from gate import Closed, Gate, Reader, free_port
+from waiting import again
 
 CONTENT = bytes(i * 7 % 251 for i in range(30000))
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 
 import h2wire
 import pytest
-from gate import Closed, Gate, Reader, Upstream, await_that, ok
+from gate import Closed, Gate, Reader, Upstream, ok
+from waiting import await_that
 
 MB = 1 << 20
 BLOB = os.urandom(20 * MB)
@@ -110,7 +111,7 @@ def gate(setup):
     gate, up = setup
     up.cuts.clear()
     yield gate
-    await_that(lambda: pipes(gate) == 0)  # whatever the test did
+    await_that(lambda: pipes(gate) == 0, timeout=20)  # whatever the test did
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ def test_downloads(gate, size):
 
 def test_a_slow_download_is_held_in_few_pipes(gate):
     with stalled(gate, f"/all/0/{20 * MB}") as (reader, first):
-        await_that(lambda: pipes(gate) > 0)
+        await_that(lambda: pipes(gate) > 0, timeout=20)
         for _ in range(10):  # what one peer does not take is bounded: others get pipes, too
             assert pipes(gate) <= PIPES
             time.sleep(0.02)
@@ -317,7 +318,7 @@ def test_an_upload_with_urgent_data(gate):
 def test_clients_that_leave_amid_an_upload(gate, up):
     with gate.connect() as s:
         s.sendall(upload(f"/all/0/{12 * MB}", content(0, 12 * MB))[:9 * MB])
-    await_that(lambda: up.cuts)
+    await_that(lambda: up.cuts, timeout=20)
     assert BLOB.startswith(up.cuts[0]) and len(up.cuts[0]) < 12 * MB
 
 
@@ -342,7 +343,7 @@ def no_pipes(gate):
 
 @pytest.fixture
 def unpiped(gate):
-    await_that(lambda: pipes(gate) == 0)  # of the test before
+    await_that(lambda: pipes(gate) == 0, timeout=20)  # of the test before
     return gate
 
 

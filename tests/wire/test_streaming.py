@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import h2wire
 import pytest
-from gate import again
 from streams import VERSIONS, Between, Client1
+from waiting import again
 
 EVENTS = 1000
 

@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h2wire
 import pytest
-from gate import Gate, await_listener, free_port, run
+from gate import Gate, free_port, run
 from h2wire import tls_context
 from tlswire import fingerprint, get, s_client, shake
+from waiting import await_listener
 
 MTLS = """
 server:

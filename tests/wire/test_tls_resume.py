@@ -6,10 +6,11 @@ import subprocess
 import time
 
 import pytest
-from gate import Gate, again
+from gate import Gate
 from h2wire import tls_context
 from test_tls import V12, V13, filled
 from tlswire import get, shake
+from waiting import again
 
 CONFIG = """
 server:

@@ -11,6 +11,7 @@ import h2wire
 import pytest
 from gate import Gate, Reader
 from h2wire import S, block, data, headers, server_context
+from waiting import await_that
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1}
@@ -137,13 +138,6 @@ def by_http2(gate, path):
 CLIENTS = pytest.mark.parametrize("ask", [by_http1, by_http2])
 
 
-def until(what):
-    deadline = time.monotonic() + 10
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @CLIENTS
 def test_a_websocket_goes_over_http1(gateway, ask):
     gate, up = gateway()
@@ -214,7 +208,7 @@ def test_within_the_bound_of_connections(gateway, ask):
     assert gate.get("/c").body == b"two"
     slow = threading.Thread(target=gate.get, args=("/slow",))
     slow.start()
-    until(lambda: ("2", "/slow") in up.seen)
+    await_that(lambda: ("2", "/slow") in up.seen, timeout=10)
     got = []
     tunnel = threading.Thread(target=lambda: got.append(ask(gate, "/d")))
     tunnel.start()

@@ -6,8 +6,9 @@ import threading
 import time
 
 import pytest
-from gate import Gate, Reader, await_read
+from gate import Gate, Reader
 from h2wire import Upstream
+from waiting import await_read, in_time
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1, resolver: {servers: "127.0.0.1:%(mute)d", timeout: 20s}}
@@ -79,17 +80,20 @@ def refused(s, words):
 
 @pytest.mark.parametrize("first", ["/long", "/short"])
 def test_who_shares_a_connection_in_the_making_waits_its_own_time(rig, first):
-    for _ in range(8):
+    def attempt(_):
         before, start = len(rig.up.connections), time.monotonic()
         a = begun(rig, first)
         await_read(a)
         b = begun(rig, "/short" if first == "/long" else "/long")
         await_read(b)
-        if time.monotonic() - start < 0.25:  # both wait, for sure
-            break
+        if time.monotonic() - start < 0.25:
+            return before, a, b
         reset(a)
         reset(b)
         gone(rig.up.connection(before).sock)
+        return None
+
+    before, a, b = in_time(attempt, 8)  # both wait, for sure
     with a, b:
         long, short = (a, b) if first == "/long" else (b, a)
         refused(short, b"connect to upstream: timeout")
