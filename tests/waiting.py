@@ -44,11 +44,11 @@ def await_hangup(sock, timeout=20):
     return bool(looks.poll(timeout * 1000))
 
 
-# Some have to be quicker than a short timeout of the server: where somebody stood still meanwhile they are done again.
-# What the server does wrong it does wrong each time.
+# Some have to be quicker than a short timeout of the server: where somebody stood still meanwhile they are done again,
+# and the report of the run says so. What the server does wrong it does wrong each time.
 
 def again(attempt, tries=5):
-    """attempt(), which fails when it was too slow; the report of the run says how often that was."""
+    """attempt(), which fails when it was too slow."""
     for left in reversed(range(tries)):
         try:
             return attempt()
@@ -64,4 +64,5 @@ def in_time(attempt, tries=10):
     for number in range(tries):
         if result := attempt(number):
             return result
+        warnings.warn("tried again: it was not in time", stacklevel=2)
     raise AssertionError("the test was never as quick as it has to be")

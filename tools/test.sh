@@ -164,7 +164,7 @@ finish() {
         [ "$code" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
         add "$good" "$bad" "$name" "$log"
         [ "$(reported skipped)" -eq 0 ] || echo "  $name skipped $(reported skipped)"
-        # Tests that a timeout was too quick for, and that ran once more (tests/gate.py, again).
+        # Tests that a timeout was too quick for, and that ran once more (tests/waiting.py).
         sed -nE 's/.*UserWarning: (tried again: .*)/'"  $name"' \1/p' "$log" | cut -c 1-160
     else
         add 0 1 "$name: no result, exit code $code" "$log"
