@@ -11,6 +11,8 @@ from pathlib import Path
 
 from acceptor import Acceptor
 from ports import free_port
+from tcptable import LISTEN, rows
+from waiting import await_that
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = os.path.abspath(os.environ.get("ANYGATE", str(ROOT / "build/anygate")))
@@ -108,6 +110,11 @@ class Gate:
                 return False
             time.sleep(0.005)
         return True
+
+    def await_alone(self):
+        """Until nobody is connected any more: a short drain_timeout would cut who has only just closed."""
+        await_that(lambda: not any(row.here in self.ports and row.inode != "0" and row.state != LISTEN
+                                   for row in rows("tcp", "tcp6")), self.stderr)
 
     def stop(self, expect=0):
         """Ends it in order and checks that it had nothing to complain of."""

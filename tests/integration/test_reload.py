@@ -307,6 +307,7 @@ def test_nothing_is_lost(backend, tmp_path):
         assert gate.listening(gate.port) == sockets, "a kept listener keeps its descriptors"
         assert set(clients.counts) == {"fixed", "file", "proxied", "new", "uploads", "upload",
                                        "stream", "download", *(f"tunnel{i}" for i in range(4))}
+        gate.await_alone()
 
 
 def test_what_waits_in_the_queue_is_answered(backend, tmp_path):
@@ -784,3 +785,4 @@ def test_memory_is_flat(backend, tmp_path):
                        lambda: f"{resident(gate.process.pid) - before} bytes more after 100 reloads")
             for s, _ in tunnels:
                 s.close()
+            gate.await_alone()

@@ -121,6 +121,7 @@ def gate(backend, servers, tmp_path_factory):
             time.sleep(0.02)
         gate.told = servers[1]
         yield gate
+        gate.await_alone()
 
 
 def everything(s):
@@ -551,6 +552,7 @@ def test_a_reload_cuts_nothing(backend, tmp_path, stays):
                 await_that(lambda: refused(port), gate.stderr)
             s.shutdown(socket.SHUT_WR)
             assert everything(s) == b"bye"
+        gate.await_alone()
 
 
 def test_the_end_cuts_after_drain_timeout(backend, tmp_path):
