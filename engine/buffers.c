@@ -37,6 +37,21 @@ static void weigh(struct ag_buf_pool *p)
                            all[AG_BUF_LARGE].used >= all[AG_BUF_LARGE].tight_from;
 }
 
+/* Of what was never handed out the first alone: to poison all would touch an eighth of the pool. */
+static void poison_untouched(struct ag_buf_pool *p)
+{
+    if (p->untouched < p->count) {
+        ag_poison(p->base + p->stride * p->untouched, p->stride);
+    }
+}
+
+static void unpoison_all(struct ag_buf_pool *p)
+{
+    uint32_t count = p->untouched < p->count ? p->untouched + 1 : p->count;
+
+    ag_unpoison(p->base, p->stride * count);
+}
+
 static uint32_t pop_free(struct ag_buf_pool *p)
 {
     AG_ASSERT(p->free_count > 0);
@@ -44,7 +59,12 @@ static uint32_t pop_free(struct ag_buf_pool *p)
     uint32_t stacked = p->free_count + 1 - (p->count - p->untouched);
 
     /* Blocks that were in use come first: those never touched cost no memory yet. */
-    return stacked > 0 ? p->free[stacked - 1] : p->untouched++;
+    if (stacked > 0) {
+        return p->free[stacked - 1];
+    }
+    uint32_t id = p->untouched++;
+    poison_untouched(p);
+    return id;
 }
 
 static void push_free(struct ag_buf_pool *p, uint32_t id)
@@ -146,7 +166,7 @@ static enum ag_status pool_init(struct ag_buf_pool *p, struct ag_bufs *b, uint32
             .pool = p,
         };
     }
-    ag_poison(base, stride * count);
+    poison_untouched(p);
     return AG_OK;
 }
 
@@ -200,7 +220,7 @@ void ag_bufs_free(struct ag_bufs *b)
         AG_ASSERT(p->free_count + p->ring_count == p->count);
         AG_ASSERT(ag_list_empty(&p->starved));
         if (p->base) {
-            ag_unpoison(p->base, p->stride * p->count);
+            unpoison_all(p);
             AG_ASSERT(munmap(p->base, p->stride * p->count) == 0);
         }
         free(p->free);

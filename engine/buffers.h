@@ -14,7 +14,8 @@
  * late still gets the block or two that it takes to be served.
  *
  * A part of each group (AG_BUF_RESERVE) is kept from receives, so that answers can still be written
- * when input has taken the rest. Under ASan a block that nobody holds is poisoned.
+ * when input has taken the rest. Under ASan a block that nobody holds is poisoned
+ * once it, or the one before it, has been used.
  */
 #pragma once
 #include "engine/loop.h"

@@ -23,6 +23,21 @@ uint64_t ag_pool_bytes(size_t size_bytes, uint32_t count)
     return (uint64_t)((size_bytes + align - 1) / align * align) * count;
 }
 
+/* Of what was never handed out the first alone: to poison all would touch an eighth of the pool. */
+static void poison_untouched(struct ag_pool *p)
+{
+    if (p->untouched < p->count) {
+        ag_poison(p->base + p->stride * p->untouched, p->stride);
+    }
+}
+
+static void unpoison_all(struct ag_pool *p)
+{
+    uint32_t count = p->untouched < p->count ? p->untouched + 1 : p->count;
+
+    ag_unpoison(p->base, p->stride * count);
+}
+
 enum ag_status ag_pool_init(struct ag_pool *p, const char *name, size_t size_bytes, uint32_t count)
 {
     size_t align = align_of(size_bytes);
@@ -41,8 +56,8 @@ enum ag_status ag_pool_init(struct ag_pool *p, const char *name, size_t size_byt
     if (base == MAP_FAILED) {
         return AG_ENOMEM;
     }
-    ag_poison(base, bytes);
     *p = (struct ag_pool){.name = name, .base = base, .count = count, .stride = stride};
+    poison_untouched(p);
     return AG_OK;
 }
 
@@ -57,7 +72,7 @@ void ag_pool_deinit(struct ag_pool *p)
                        p->used, p->count);
         ag_panic(__FILE__, __LINE__, what);
     }
-    ag_unpoison(p->base, bytes);
+    unpoison_all(p);
     int rc = munmap(p->base, bytes);
     AG_ASSERT(rc == 0);
     *p = (struct ag_pool){.name = p->name};
@@ -73,6 +88,7 @@ static inline void *get(struct ag_pool *p)
     } else if (p->untouched < p->count) {
         o = (struct free_object *)(void *)(p->base + p->stride * p->untouched++);
         ag_unpoison(o, p->stride);
+        poison_untouched(p);
     } else {
         return NULL;
     }

@@ -3,7 +3,7 @@
  * first) and never allocate; an empty pool is a value (NULL), not a crash. One shard's only.
  *
  * The memory is mapped at init and touched on first use, so an unused slot costs no RSS. Under ASan
- * a free object is poisoned.
+ * a free object is poisoned once it, or the one before it, has been handed out.
  */
 #pragma once
 #include "engine/base.h"
