@@ -1,4 +1,5 @@
 """What wire and integration tests share: a running anygate, raw clients, scripted upstreams."""
+import functools
 import os
 import re
 import signal
@@ -41,6 +42,7 @@ def built(goal):
     return str(ROOT / goal)
 
 
+@functools.cache
 def without_sanitizers():
     """A server whose memory can be measured: BINARY when it is one, else a debug build."""
     if b"__asan_init" not in Path(BINARY).read_bytes():

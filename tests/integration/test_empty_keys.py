@@ -8,7 +8,7 @@ import json
 import re
 
 import pytest
-from gate import free_port, run
+from gate import free_port, run, without_sanitizers
 from test_config_keys import PLACES, ROUTES, STRANGE
 from test_docs import CONFIGS, PAGES, blocks, environment, place, write  # noqa: F401 (a fixture)
 from test_reload import Reloading
@@ -89,8 +89,10 @@ def of_places():
 
 
 def check(folder, name, kind, text):
+    """A thousand times: with sanitizers each takes longer to start than to do all else."""
     file = write(folder, (kind, text))
-    done = run("check", "-c", file.name, "--format", "json", cwd=folder, env=environment(folder))
+    done = run("check", "-c", file.name, "--format", "json", cwd=folder, env=environment(folder),
+               binary=without_sanitizers())
     said = [json.loads(line) for line in done.stderr.splitlines()]
     wrong = [d for d in said if d["severity"] == "error"]
     assert done.returncode == (1 if wrong else 0), (name, text, done)
