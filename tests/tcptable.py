@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ESTABLISHED, SYN_SENT, SYN_RECV, TIME_WAIT, CLOSE_WAIT, LISTEN = "01", "02", "03", "06", "08", "0A"
+SO_ACCEPTCON = 0x10000
 
 
 class Row(NamedTuple):
@@ -17,6 +18,12 @@ class Row(NamedTuple):
     def link(self):
         """What a descriptor of it leads to, in /proc/PID/fd."""
         return f"socket:[{self.inode}]"
+
+
+def unix_listeners():
+    """The paths of sockets that somebody listens at."""
+    cells = [line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return {cell[7] for cell in cells if len(cell) == 8 and int(cell[3], 16) & SO_ACCEPTCON}
 
 
 def rows(*tables, pid="self"):

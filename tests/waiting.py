@@ -3,7 +3,7 @@ import select
 import time
 import warnings
 
-from tcptable import CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV, rows
+from tcptable import CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV, rows, unix_listeners
 
 
 def await_that(is_so, what=lambda: "it", timeout=60):
@@ -35,6 +35,11 @@ def await_listener(port):
     """Until somebody listens there, without a connection to find out."""
     await_that(lambda: any(row.here == port and row.state == LISTEN for row in rows("tcp", "tcp6")),
                lambda: f"who listens on port {port}", 20)
+
+
+def await_unix_listener(path):
+    """The same of a unix socket: TCP ports that came before it can be served already."""
+    await_that(lambda: str(path) in unix_listeners(), lambda: f"who listens at {path}", 20)
 
 
 def await_hangup(sock, timeout=20):

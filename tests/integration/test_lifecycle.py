@@ -11,7 +11,7 @@ import time
 import h2wire
 import pytest
 from gate import Closed, Gate, Reader, Upstream, free_port, ok, refused, run
-from waiting import await_read, in_time
+from waiting import await_read, await_unix_listener, in_time
 
 FIXED = """
 server: {listen: ["127.0.0.1:$PORT"]%s}
@@ -214,6 +214,7 @@ def test_a_unix_socket(backend, tmp_path):
     path = tmp_path / "gate.sock"
     with Gate(tmp_path, f'server: {{listen: ["127.0.0.1:$PORT", "unix:{path}"]}}\n'
               'routes:\n  GET /ok: OK OK\n  /echo: *\n', backend) as gate:
+        await_unix_listener(path)
         for _ in range(3):
             done = subprocess.run(["curl", "-sS", "--max-time", "20", "--unix-socket", path,
                                    "http://x/ok"], capture_output=True, check=True)
@@ -231,6 +232,7 @@ def test_a_unix_socket_left_by_a_dead_process_is_no_obstacle(backend, tmp_path):
     dead.close()
     with Gate(tmp_path, f'server: {{listen: ["127.0.0.1:$PORT", "unix:{path}"]}}\n'
               'routes:\n  GET /ok: OK OK\n', backend):
+        await_unix_listener(path)
         done = subprocess.run(["curl", "-sS", "--unix-socket", path, "http://x/ok"],
                               capture_output=True, check=True)
         assert done.stdout == b"OK"

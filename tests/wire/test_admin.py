@@ -10,7 +10,7 @@ import time
 import h2wire
 import pytest
 from gate import Gate, Reader, Upstream, ok, refused, run
-from waiting import await_read, await_that
+from waiting import await_read, await_that, await_unix_listener
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 CONFIG = """
@@ -182,6 +182,7 @@ def test_a_wrong_token_by_http2(guarded):
 def test_a_unix_socket(backend, tmp_path):
     path = tmp_path / "admin.sock"
     with Gate(tmp_path, config(f'"unix:{path}"'), backend):
+        await_unix_listener(path)
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(10)
             s.connect(str(path))

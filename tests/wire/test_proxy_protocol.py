@@ -10,7 +10,7 @@ import h2wire
 import proxyprotocol as pp
 import pytest
 from gate import Closed, Gate, Reader, Upstream, free_port, ok
-from waiting import again, await_read
+from waiting import again, await_listener, await_read, await_unix_listener
 
 CONFIG = """
 server:
@@ -82,10 +82,10 @@ def gate(backend, certs, upstream, tmp_path_factory):
     leaf, folder = certs.usual()["a"], tmp_path_factory.mktemp("gate")
     text = CONFIG % (folder, folder, leaf.chain, leaf.key, upstream.port)
     with Gate(folder, text, backend, wait=False) as gate:
-        deadline = time.monotonic() + 20
-        while not (folder / "other").exists():  # a connection that says nothing would be a mistake elsewhere
-            assert gate.process.poll() is None and time.monotonic() < deadline, gate.stderr()
-            time.sleep(0.02)
+        for port in gate.ports:  # a connection that says nothing would be a mistake elsewhere
+            await_listener(port)
+        for path in "front", "other":
+            await_unix_listener(folder / path)
         yield gate
 
 

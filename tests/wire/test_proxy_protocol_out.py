@@ -8,6 +8,7 @@ import proxyprotocol as pp
 import pytest
 from acceptor import Acceptor, each_in_a_thread
 from gate import Gate, Reader, free_port
+from waiting import await_unix_listener
 from tlswire import shake
 
 CONFIG = """
@@ -124,6 +125,7 @@ def gate(backend, certs, tmp_path_factory):
                      "plain": plain.port, "tls": tls.port, "dead": free_port()}
     with Gate(folder, text, backend, ports=ports) as gate:
         gate.front, gate.plain, gate.tls = front, plain, tls
+        await_unix_listener(folder / "front")
         yield gate
 
 
