@@ -37,21 +37,6 @@ static void weigh(struct ag_buf_pool *p)
                            all[AG_BUF_LARGE].used >= all[AG_BUF_LARGE].tight_from;
 }
 
-/* Of what was never handed out the first alone: to poison all would touch an eighth of the pool. */
-static void poison_untouched(struct ag_buf_pool *p)
-{
-    if (p->untouched < p->count) {
-        ag_poison(p->base + p->stride * p->untouched, p->stride);
-    }
-}
-
-static void unpoison_all(struct ag_buf_pool *p)
-{
-    uint32_t count = p->untouched < p->count ? p->untouched + 1 : p->count;
-
-    ag_unpoison(p->base, p->stride * count);
-}
-
 static uint32_t pop_free(struct ag_buf_pool *p)
 {
     AG_ASSERT(p->free_count > 0);
@@ -63,7 +48,7 @@ static uint32_t pop_free(struct ag_buf_pool *p)
         return p->free[stacked - 1];
     }
     uint32_t id = p->untouched++;
-    poison_untouched(p);
+    ag_poison_next(p->base, p->stride, p->untouched, p->count);
     return id;
 }
 
@@ -166,7 +151,7 @@ static enum ag_status pool_init(struct ag_buf_pool *p, struct ag_bufs *b, uint32
             .pool = p,
         };
     }
-    poison_untouched(p);
+    ag_poison_next(p->base, p->stride, p->untouched, p->count);
     return AG_OK;
 }
 
@@ -220,7 +205,7 @@ void ag_bufs_free(struct ag_bufs *b)
         AG_ASSERT(p->free_count + p->ring_count == p->count);
         AG_ASSERT(ag_list_empty(&p->starved));
         if (p->base) {
-            unpoison_all(p);
+            ag_unpoison_slab(p->base, p->stride, p->untouched, p->count);
             AG_ASSERT(munmap(p->base, p->stride * p->count) == 0);
         }
         free(p->free);

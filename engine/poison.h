@@ -50,3 +50,21 @@ static inline bool ag_poisoned(const void *ptr)
     return false;
 }
 #endif
+
+/*
+ * A slab of `count` objects, of which those before `untouched` were handed out at some time: of the others the first
+ * one alone is poisoned. All of them would touch an eighth of the slab at each start.
+ */
+static inline void ag_poison_next(uint8_t *base, size_t stride, uint32_t untouched, uint32_t count)
+{
+    if (untouched < count) {
+        ag_poison(base + stride * untouched, stride);
+    }
+}
+
+/* What may be poisoned of such a slab, before its memory goes. */
+static inline void ag_unpoison_slab(uint8_t *base, size_t stride, uint32_t untouched,
+                                    uint32_t count)
+{
+    ag_unpoison(base, stride * (untouched < count ? untouched + 1 : count));
+}

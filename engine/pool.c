@@ -23,21 +23,6 @@ uint64_t ag_pool_bytes(size_t size_bytes, uint32_t count)
     return (uint64_t)((size_bytes + align - 1) / align * align) * count;
 }
 
-/* Of what was never handed out the first alone: to poison all would touch an eighth of the pool. */
-static void poison_untouched(struct ag_pool *p)
-{
-    if (p->untouched < p->count) {
-        ag_poison(p->base + p->stride * p->untouched, p->stride);
-    }
-}
-
-static void unpoison_all(struct ag_pool *p)
-{
-    uint32_t count = p->untouched < p->count ? p->untouched + 1 : p->count;
-
-    ag_unpoison(p->base, p->stride * count);
-}
-
 enum ag_status ag_pool_init(struct ag_pool *p, const char *name, size_t size_bytes, uint32_t count)
 {
     size_t align = align_of(size_bytes);
@@ -57,7 +42,7 @@ enum ag_status ag_pool_init(struct ag_pool *p, const char *name, size_t size_byt
         return AG_ENOMEM;
     }
     *p = (struct ag_pool){.name = name, .base = base, .count = count, .stride = stride};
-    poison_untouched(p);
+    ag_poison_next(p->base, p->stride, p->untouched, p->count);
     return AG_OK;
 }
 
@@ -72,7 +57,7 @@ void ag_pool_deinit(struct ag_pool *p)
                        p->used, p->count);
         ag_panic(__FILE__, __LINE__, what);
     }
-    unpoison_all(p);
+    ag_unpoison_slab(p->base, p->stride, p->untouched, p->count);
     int rc = munmap(p->base, bytes);
     AG_ASSERT(rc == 0);
     *p = (struct ag_pool){.name = p->name};
@@ -88,7 +73,7 @@ static inline void *get(struct ag_pool *p)
     } else if (p->untouched < p->count) {
         o = (struct free_object *)(void *)(p->base + p->stride * p->untouched++);
         ag_unpoison(o, p->stride);
-        poison_untouched(p);
+        ag_poison_next(p->base, p->stride, p->untouched, p->count);
     } else {
         return NULL;
     }

@@ -71,11 +71,11 @@ criterion() {
     fi
 }
 
-# Those that can start a thread: where none is, TSan has nothing to find.
+# Those of $units that can start a thread: where none is, TSan has nothing to find. What is not built has failed.
 threaded() {
-    for binary in build/gcc-asan/tests/unit/test_*; do
-        if [ -x "$binary" ] && nm -D "$binary" | grep -q ' U pthread_create'; then
-            basename "$binary"
+    for test in $units; do
+        if nm -D "build/gcc-asan/tests/unit/$test" 2>/dev/null | grep -q ' U pthread_create'; then
+            echo "$test"
         fi
     done
 }
@@ -209,7 +209,8 @@ finish_python() {
 # They wait more than they work: what works most, builds above all, goes on beside them, behind them in rank.
 start_python
 renice -n 10 $$ >/dev/null
-unit asan "$(for source in tests/unit/test_*.c; do basename "$source" .c; done)"
+units=$(for source in tests/unit/test_*.c; do basename "$source" .c; done)
+unit asan "$units"
 # The kernel's wide address randomisation can leave ThreadSanitizer no room for its shadow.
 if setarch -R true 2>/dev/null; then
     unit tsan "$(threaded)" setarch -R

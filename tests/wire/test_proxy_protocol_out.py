@@ -8,8 +8,8 @@ import proxyprotocol as pp
 import pytest
 from acceptor import Acceptor, each_in_a_thread
 from gate import Gate, Reader, free_port
-from waiting import await_unix_listener
 from tlswire import shake
+from waiting import await_unix_listener
 
 CONFIG = """
 server:
