@@ -220,10 +220,7 @@ def test_a_server_s_end_is_passed_on(backend, tmp_path):
         with gate.connect(port=gate.ports[1]) as s:
             assert everything(s) == b"hello"
             s.sendall(b"still here")
-        deadline = time.monotonic() + 10
-        while b"still here" not in got:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        await_that(lambda: b"still here" in got, timeout=10)
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
@@ -256,10 +253,8 @@ def test_a_reset_is_passed_on(backend, tmp_path, who):
             with pytest.raises(ConnectionResetError):
                 everything(s)
         s.close()
-        deadline = time.monotonic() + 10
-        while who == "client" and "reset" not in seen:
-            assert time.monotonic() < deadline, seen
-            time.sleep(0.01)
+        if who == "client":
+            await_that(lambda: "reset" in seen, lambda: seen, 10)
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:", ":"])
@@ -456,10 +451,7 @@ def test_what_comes_before_a_name_is_bounded(gate):
         except OSError:
             pass  # it has ended
         assert ends(s) == b""
-    deadline = time.monotonic() + 10
-    while "a ClientHello in too many pieces" not in gate.stderr():
-        assert time.monotonic() < deadline, gate.stderr()
-        time.sleep(0.02)
+    await_that(lambda: "a ClientHello in too many pieces" in gate.stderr(), gate.stderr, 10)
 
 
 def test_openssl_s_client(gate, certs):
@@ -477,10 +469,8 @@ def test_the_log_tells(gate):
         s.shutdown(socket.SHUT_WR)
         everything(s)
     ask(gate.ports[SNI], "a.example")
-    deadline = time.monotonic() + 10
-    while not ('"bytes_in":5,"bytes":8,' in gate.stderr() and '"name":"a.example"' in gate.stderr()):
-        assert time.monotonic() < deadline, gate.stderr()
-        time.sleep(0.02)
+    await_that(lambda: '"bytes_in":5,"bytes":8,' in gate.stderr() and '"name":"a.example"' in gate.stderr(),
+               gate.stderr, 10)
 
 
 def hello(name):
@@ -522,10 +512,7 @@ def test_no_descriptor_is_lost(gate):
             gate.connect(port=gate.ports[DEAD]).close()
         except ConnectionResetError:
             pass  # it had ended before
-    deadline = time.monotonic() + 10
-    while descriptors(gate) > before:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    await_that(lambda: descriptors(gate) <= before, timeout=10)
 
 
 @pytest.mark.parametrize("stays", [True, False])

@@ -12,7 +12,7 @@ from gate import Gate, Upstream, ok
 from h2wire import (E, S, T, Closed, F, GoneAway, Reset, asked, continuation, data, frame, headers,
                     indexed, literal, ping, priority, priority_update, rst, settings, string, table_size,
                     window_update)
-from waiting import again
+from waiting import again, await_that
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1, limits: {header_timeout: 60s, idle_timeout: 60s}}
@@ -124,10 +124,7 @@ def attacker(gate, values=(), listener=0, **more):
             client.reset()
     finally:
         other.end()
-    deadline = time.monotonic() + 20
-    while descriptors(gate) > before:
-        assert time.monotonic() < deadline, f"{descriptors(gate)} descriptors, {before} before"
-        time.sleep(0.02)
+    await_that(lambda: descriptors(gate) <= before, lambda: f"{descriptors(gate)} descriptors, {before} before", 20)
 
 
 def flood(client, make, count=20000, batch=50):

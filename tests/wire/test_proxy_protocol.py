@@ -10,7 +10,7 @@ import h2wire
 import proxyprotocol as pp
 import pytest
 from gate import Closed, Gate, Reader, Upstream, free_port, ok
-from waiting import again, await_listener, await_read, await_unix_listener
+from waiting import again, await_listener, await_read, await_that, await_unix_listener
 
 CONFIG = """
 server:
@@ -247,10 +247,8 @@ def test_the_log_names_the_client(gate):
     assert gate.ask(pp.v1("192.0.2.99", "192.0.2.1") + REQUEST).status == 200
     with gate.connect() as s:
         s.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    deadline = time.monotonic() + 10
-    while not all(text in gate.stderr() for text in ('"remote":"192.0.2.99"', "PROXY protocol: no header")):
-        assert time.monotonic() < deadline, gate.stderr()
-        time.sleep(0.02)
+    await_that(lambda: all(text in gate.stderr() for text in ('"remote":"192.0.2.99"', "PROXY protocol: no header")),
+               gate.stderr, 10)
 
 
 def test_without_an_access_log_some_are_told(backend, tmp_path):
@@ -335,10 +333,7 @@ def test_a_reload_changes_who_is_believed(backend, tmp_path):
             await_read(held)
             (tmp_path / "anygate.yml").write_text(config % (port, "false"))
             gate.process.send_signal(signal.SIGHUP)
-            deadline = time.monotonic() + 10
-            while "reloaded" not in gate.stderr():
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            await_that(lambda: "reloaded" in gate.stderr(), timeout=10)
             time.sleep(0.1)
             assert gate.ask(HEADERS["v1"][0] + REQUEST).status == 400
             assert gate.get("/who").get("x-client") == "127.0.0.1"

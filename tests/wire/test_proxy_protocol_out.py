@@ -9,7 +9,7 @@ import pytest
 from acceptor import Acceptor, each_in_a_thread
 from gate import Gate, Reader, free_port
 from tlswire import shake
-from waiting import await_unix_listener
+from waiting import await_that, await_unix_listener
 
 CONFIG = """
 server:
@@ -105,10 +105,7 @@ class Stripper:
 
     def await_live(self, count):
         """Until so many connections are open."""
-        deadline = time.monotonic() + 20
-        while self.live != count:
-            assert time.monotonic() < deadline, self.live
-            time.sleep(0.005)
+        await_that(lambda: self.live == count, lambda: self.live, 20)
 
     def take(self):
         assert not self.broken, self.broken
@@ -241,10 +238,7 @@ def test_who_waits_gets_no_other_s_connection(gate):
         with gate.connect() as b:
             a = gate.connect()
             a.sendall(b"GET /h2 HTTP/1.1\r\nHost: x\r\n\r\n")
-            deadline = time.monotonic() + 10
-            while not gate.tls.headers:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            await_that(lambda: gate.tls.headers, timeout=10)
             b.sendall(b"GET /h2 HTTP/1.1\r\nHost: x\r\n\r\n")
             time.sleep(0.3)
             a.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

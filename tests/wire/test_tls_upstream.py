@@ -2,11 +2,11 @@
 import socket
 import ssl
 import subprocess
-import time
 
 import pytest
 from acceptor import Acceptor, each_in_a_thread
 from gate import Gate, free_port
+from waiting import await_that
 
 CONFIG = """
 server: {listen: ["127.0.0.1:$PORT"], workers: 1}
@@ -71,10 +71,7 @@ class Origin:
             self.ends.append(False)
 
     def until(self, count):
-        deadline = time.monotonic() + 20
-        while len(self.ends) < count:
-            assert time.monotonic() < deadline, self.ends
-            time.sleep(0.01)
+        await_that(lambda: len(self.ends) >= count, lambda: self.ends, 20)
         return self.ends
 
     def close(self):
